@@ -1,0 +1,26 @@
+"""What is on disk: manifests and audio in, and the description of targets and shards."""
+
+from coat.manifests.audio import AudioError, AudioInfo, Clip, decode, probe
+from coat.manifests.errors import InputError, RunError
+from coat.manifests.manifest import Manifest, ManifestError, Problem
+from coat.manifests.shard_index import ExpertInfo, ShardIndex, ShardInfo
+from coat.manifests.spec import TargetSpec
+from coat.manifests.utterance import Utterance
+
+__all__ = [
+    "AudioError",
+    "AudioInfo",
+    "Clip",
+    "ExpertInfo",
+    "InputError",
+    "Manifest",
+    "ManifestError",
+    "Problem",
+    "RunError",
+    "ShardIndex",
+    "ShardInfo",
+    "TargetSpec",
+    "Utterance",
+    "decode",
+    "probe",
+]
