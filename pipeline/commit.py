@@ -71,9 +71,8 @@ def rows_parquet(rows: Sequence[Row]) -> bytes:
 
 
 def frames_digest(frames: NDArray[Any]) -> str:
-    return (
-        xxhash.xxh3_128_hexdigest(np.ascontiguousarray(frames).data) if frames.size else xxhash.xxh3_128_hexdigest(b"")
-    )
+    """xxh3, 128 bits in hex, of the values in C order."""
+    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(frames).reshape(-1).view(np.uint8).data)
 
 
 def commit_unit(

@@ -1,5 +1,6 @@
 """Where units run: in this process, or on Ray. Both give one report per committed unit, in any order."""
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -140,19 +141,18 @@ def dismiss(member: Member, pool: list[Member], starting: dict[Any, Member]) -> 
 def requeue(task: Task, waiting: deque[Task], job: Job, say: Callable[[str], None]) -> Iterator[Report]:
     """Put a unit whose worker died back; halve it at KILLS; a row that is alone then has crashed."""
     kills = task.kills + 1
-    name = task.unit.name
+    name, rows = task.unit.name, task.unit.rows
     if kills < KILLS:
         say(f"a worker died with unit {name} in hand ({kills} of {KILLS}); it is run again")
         waiting.appendleft(Task(task.unit, kills))
-    elif len(task.unit.rows) > 1:
+    elif len(rows) > 1:
         say(f"unit {name} killed {KILLS} workers; it is halved to find the row")
         waiting.extendleft(Task(half, KILLS - 1) for half in task.unit.halves())
     else:
-        planned = task.unit.rows[0]
         error = "crashed: the worker died of this row each time it was tried; listen to its audio"
-        row = Row(name, planned.utterance.id, planned.digest, None, 0.0, 0, 0, "failed", error)
-        commit_unit(job.set_url, name, np.empty((0, job.spec.dim), job.spec.dtype), [row], {})
-        yield Report(name, 0, 1, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0, (f"{row.id}: {error}",))
+        crashed = [Row(name, p.utterance.id, p.digest, None, 0.0, 0, 0, "failed", error) for p in rows]
+        commit_unit(job.set_url, name, np.empty((0, job.spec.dim), job.spec.dtype), crashed, {})
+        yield Report.of_failed(name, crashed)
 
 
 def connect(cluster: Cluster) -> bool:
@@ -165,7 +165,7 @@ def connect(cluster: Cluster) -> bool:
         return False
     if cluster.address:
         try:
-            ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+            ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, ValueError, TimeoutError) as e:
             raise RunError(f"no Ray cluster at {cluster.address} ({last_line(e)})") from e
         return True
@@ -173,7 +173,7 @@ def connect(cluster: Cluster) -> bool:
         address="local",
         num_cpus=max(1, round(cluster.workers * cluster.cpus + 0.5)),
         include_dashboard=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         log_to_driver=False,
     )
     return True

@@ -217,9 +217,8 @@ class TargetStore:
         names = [n for n in files.list_names(files.join(self.url, expert)) if n.startswith(fingerprint or "")]
         if not names:
             have = ", ".join(files.list_names(self.url)) or "nothing"
-            raise InputError(
-                f"{self.url}: no targets of {expert} {fingerprint or ''}; it has {have}. Run `coat extract`"
-            )
+            wanted = f"{expert}@{fingerprint}" if fingerprint else expert
+            raise InputError(f"{self.url}: no targets of {wanted}; it has {have}. Run `coat extract` first")
         if len(names) > 1:
             raise InputError(
                 f"{self.url}: {expert} has fingerprints {', '.join(names)}; say which, as {expert}@{names[0][:6]}"
@@ -235,14 +234,13 @@ def absolute(url: str) -> str:
 @lru_cache(maxsize=64)
 def open_frames(url: str) -> zarr.Array:
     """Committed frames never change, so that an opened array may be kept."""
-    array = zarr.open_array(url, mode="r")
-    return array
+    return zarr.open_array(url, mode="r")
 
 
 def delayed_frames(url: str) -> Any:
-    import dask
+    from dask.delayed import delayed
 
-    return dask.delayed(read_all_frames, pure=True)(url)
+    return delayed(read_all_frames, pure=True)(url)
 
 
 def read_all_frames(url: str) -> NDArray[Any]:

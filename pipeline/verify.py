@@ -99,7 +99,7 @@ def check_unit(targets: TargetSet, unit: str) -> tuple[int, int]:
     for block in blocks(array):
         if not np.isfinite(block).all():
             raise RunError("values that are not finite")
-        digest.update(np.ascontiguousarray(block).data)
+        digest.update(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
     if digest.hexdigest() != done["xxh3"]:
         raise RunError("frames do not have the digest of done.json; the data were changed after the commit")
     return int(done["frames"]), int(done["bytes"])

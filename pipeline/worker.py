@@ -58,6 +58,12 @@ class Report:
     halvings: int  # of the batch budget, for want of memory
     errors: tuple[str, ...]  # "id: reason: message", the first few
 
+    @classmethod
+    def of_failed(cls, unit: str, rows: Sequence[Row]) -> "Report":
+        """Of rows that no expert could be given."""
+        errors = tuple(f"{r.id}: {r.error}" for r in rows)
+        return cls(unit, 0, len(rows), 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0, errors)
+
 
 @dataclass(eq=False)
 class Heard:
@@ -202,9 +208,7 @@ class Worker:
                 frames = self.expert.extract(waveforms)
             except (torch.OutOfMemoryError, MemoryError) as e:
                 if len(part) == 1:
-                    part[0].fail(
-                        "oom", f"{part[0].seconds:.1f} s do not fit into the memory of {self.job.device} ({e})"
-                    )
+                    part[0].fail("oom", f"{part[0].seconds:.1f} s do not fit into memory ({self.job.device}: {e})")
                     continue
                 self.halvings += 1
                 torch.cuda.empty_cache()
@@ -235,9 +239,8 @@ class Worker:
         with np.errstate(over="ignore"):
             stored = frames_ND.astype(spec.dtype)
         if not np.isfinite(stored).all():
-            heard.fail(
-                "overflow", f"values up to {np.abs(frames_ND).max():.3g} do not fit {spec.dtype}; use --dtype float32"
-            )
+            largest = np.abs(frames_ND).max()
+            heard.fail("overflow", f"values up to {largest:.3g} do not fit {spec.dtype}; use --dtype float32")
             return
         heard.frames_ND = stored
 
