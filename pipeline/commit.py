@@ -5,6 +5,7 @@ rename, the objects are put one by one and done.json last. Either way a unit is 
 and two writers of one unit do no harm: they write the same bytes.
 """
 
+import contextlib
 import io
 import os
 import shutil
@@ -160,4 +161,6 @@ def clean_builds(set_url: str) -> int:
         if (mine and not psutil.pid_exists(int(pid))) or age > ABANDONED_S:
             shutil.rmtree(build, ignore_errors=True)
             removed += 1
+    with contextlib.suppress(OSError):  # not empty: another run builds there
+        folder.rmdir()
     return removed

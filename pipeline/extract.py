@@ -129,6 +129,7 @@ def extract_one(
         longest_first = plan.units[::-1]  # so that no long unit is left alone at the end
         reports = run_ray(longest_first, job, cluster, listener.say) if cluster else run_local(longest_first, job)
         count(summary, reports, started, listener)
+        clean_builds(set_url)
     outcomes(summary, plan, TargetSet(set_url, spec))
     summary.wall_seconds = time.perf_counter() - started
     return summary

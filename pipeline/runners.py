@@ -1,6 +1,7 @@
 """Where units run: in this process, or on Ray. Both give one report per committed unit, in any order."""
 
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -171,7 +172,7 @@ def connect(cluster: Cluster) -> bool:
         return True
     ray.init(
         address="local",
-        num_cpus=max(1, round(cluster.workers * cluster.cpus + 0.5)),
+        num_cpus=max(1, math.ceil(cluster.workers * cluster.cpus)),
         include_dashboard=False,
         logging_level=logging.ERROR,
         log_to_driver=False,

@@ -42,9 +42,7 @@ def experts(json_output: Json = False) -> None:
     if json_output:
         from dataclasses import asdict
 
-        found = [
-            {"name": n, **asdict(c), "usable": reasons[n] is None, "reason": reasons[n]} for n, c in cards.items()
-        ]
+        found = [{"name": n, **asdict(c), "usable": reasons[n] is None, "reason": reasons[n]} for n, c in cards.items()]
         typer.echo(json.dumps(found, indent=2))
         return
     rows = [
@@ -63,7 +61,9 @@ def plan(
     layer: Layer = None,
     dtype: Dtype = "float16",
     precision: Precision = "float32",
-    speed: Annotated[float | None, typer.Option(help="Audio seconds per second, to tell how long it will take.")] = None,
+    speed: Annotated[
+        float | None, typer.Option(help="Audio seconds per second, to tell how long it will take.")
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Say what an extract would do: units, hours and bytes that are still to come.
@@ -111,7 +111,9 @@ def extract(
         str | None, typer.Option(help="Ray cluster to use: auto, or ray://host:port.", envvar="COAT_RAY_ADDRESS")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    gpus_per_worker: Annotated[float, typer.Option(help="Share of a GPU: 0.5 puts two workers on one.", min=0.01)] = 1.0,
+    gpus_per_worker: Annotated[
+        float, typer.Option(help="Share of a GPU: 0.5 puts two workers on one.", min=0.01)
+    ] = 1.0,
     cpus_per_worker: Annotated[float | None, typer.Option(help="CPUs that a worker takes of Ray.", min=0.1)] = None,
     max_failed: Annotated[
         str, typer.Option(help="Failed rows that are still a success (exit 0): a number, or a share as 1%.")
