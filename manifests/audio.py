@@ -6,7 +6,7 @@ T samples. A span that cannot be decoded raises AudioError with a reason that is
 import io
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import soundfile
@@ -124,7 +124,7 @@ def read_soundfile(
         start, frames = span_frames(path, offset, duration, f.frames, f.samplerate)
         try:
             f.seek(start)
-            samples_TC = f.read(frames, dtype="float32", always_2d=True)
+            samples_TC = cast(NDArray[np.float32], f.read(frames, dtype="float32", always_2d=True))
         except soundfile.LibsndfileError as e:  # the header was sound, so the data are not
             raise AudioError("truncated", f"{path}: cannot be decoded to its end ({one_line(e)})") from e
         if len(samples_TC) < frames:
@@ -163,13 +163,13 @@ def ffmpeg_info(path: str, cause: Exception) -> AudioInfo:
 def ffmpeg_decoder(path: str, cause: Exception) -> Any:
     """A torchcodec AudioDecoder; AudioError where FFmpeg is not installed or cannot read it either."""
     try:
-        from torchcodec.decoders import AudioDecoder  # loads FFmpeg's libraries: only where needed
+        import torchcodec.decoders  # loads FFmpeg's libraries: only where needed
     except (ImportError, RuntimeError, OSError) as e:
         raise AudioError(
             "unreadable", f"{path}: libsndfile cannot read it ({one_line(cause)}); other formats need FFmpeg installed"
         ) from e
     try:
-        return AudioDecoder(files.read_bytes(path))
+        return torchcodec.decoders.AudioDecoder(files.read_bytes(path))
     except (RuntimeError, ValueError) as e:
         raise AudioError("unreadable", f"{path}: not audio that libsndfile or FFmpeg reads ({one_line(cause)})") from e
 
