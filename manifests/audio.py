@@ -5,8 +5,9 @@ T samples. A span that cannot be decoded raises AudioError with a reason that is
 
 import io
 import os
+import stat
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import soundfile
@@ -14,11 +15,16 @@ import soxr
 import xxhash
 from numpy.typing import NDArray
 
-from coat.manifests import files
-from coat.manifests.errors import InputError
+from coat.manifests import containers, files
 
 # Manifests round durations; a span may end this much after its file, and is cut there.
 SPAN_TOLERANCE_S = 0.05
+# An MP3 frame takes bits from frames before it, so decoding begins this much before a span: right after
+# a seek libsndfile gives up to 0.25 s of wrong samples.
+MP3_PREROLL_S = 2.0
+# More frames than any file has: what libsndfile says of a FLAC that was written to a pipe
+# (length unknown), and cannot seek in.
+UNKNOWN_FRAMES = 1 << 40
 
 
 class AudioError(Exception):
@@ -69,13 +75,16 @@ class Clip:
 
 
 def probe(path: str) -> AudioInfo:
-    """Read the header. AudioError as `decode` gives it."""
+    """Read the header. AudioError as `decode` gives it, where the header tells."""
     source = open_source(path)
     try:
         info = soundfile.info(source)
     except (soundfile.LibsndfileError, TypeError) as e:
         return ffmpeg_info(path, e)
-    return AudioInfo(info.frames / info.samplerate, info.samplerate, info.channels, info.format)
+    if info.format == "RAW":
+        raise AudioError("unreadable", no_header(path))
+    seconds = decode(path).seconds if info.frames >= UNKNOWN_FRAMES else info.frames / info.samplerate
+    return AudioInfo(seconds, info.samplerate, info.channels, info.format)
 
 
 def decode(path: str, offset: float = 0.0, duration: float | None = None) -> Clip:
@@ -85,7 +94,7 @@ def decode(path: str, offset: float = 0.0, duration: float | None = None) -> Cli
     source = open_source(path)
     try:
         samples_TC, rate = read_soundfile(path, source, offset, duration)
-    except soundfile.LibsndfileError as e:
+    except (soundfile.LibsndfileError, TypeError) as e:  # TypeError: a name that ends in .raw
         samples_TC, rate = read_ffmpeg(path, e, offset, duration)
     if not len(samples_TC):
         raise AudioError("empty", f"{path}: no samples at {offset} s; expected audio")
@@ -99,21 +108,25 @@ def open_source(path: str) -> str | io.BytesIO:
     """What soundfile opens: a local path, or the bytes of a remote object."""
     try:
         if files.is_local(path):
-            local = str(files.local_path(path))
-            size = os.stat(local).st_size
-            if os.path.isdir(local):
-                raise AudioError("unreadable", f"{path}: is a folder; expected an audio file")
-            source: str | io.BytesIO = local
+            source: str | io.BytesIO = str(files.local_path(path))
+            status = os.stat(source)
+            if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device never end
+                raise AudioError("unreadable", f"{path}: not a regular file; expected an audio file")
+            size = status.st_size
         else:
             data = files.read_bytes(path)
             size, source = len(data), io.BytesIO(data)
-    except FileNotFoundError as e:
+    except (FileNotFoundError, NotADirectoryError) as e:
         raise AudioError("missing", f"{path}: no such file") from e
-    except (OSError, InputError) as e:
-        raise AudioError("unreadable", f"{path}: {e}") from e
+    except (OSError, ValueError) as e:  # ValueError: a NUL in the name, or a protocol that is refused
+        raise AudioError("unreadable", f"{path!r}: {one_line(e)}") from e
     if size == 0:
         raise AudioError("empty", f"{path}: the file has no bytes")
     return source
+
+
+def no_header(path: str) -> str:
+    return f"{path}: no header of an audio file; expected WAV, FLAC, OGG, MP3 or the like"
 
 
 def read_soundfile(
@@ -121,12 +134,24 @@ def read_soundfile(
 ) -> tuple[NDArray[np.float32], int]:
     """`[T, channels]` and the rate. AudioError where the file holds less than its header or span says."""
     with soundfile.SoundFile(source) as f:
-        start, frames = span_frames(path, offset, duration, f.frames, f.samplerate)
+        if f.format == "RAW":  # guessed from a suffix such as .au
+            raise AudioError("unreadable", no_header(path))
+        is_cut = containers.log_says_cut(f.extra_info) or (
+            f.format == "OGG" and not containers.ends_in_ogg_page(source)
+        )
+        if is_cut:
+            raise AudioError("truncated", f"{path}: shorter than its header says; the file is cut short")
+        if f.frames >= UNKNOWN_FRAMES:
+            return read_ffmpeg(path, ValueError("its header does not say how long it is"), offset, duration)
         try:
-            f.seek(start)
-            samples_TC = f.read(frames, dtype="float32", always_2d=True)
+            start, frames = span_frames(path, offset, duration, f.frames, f.samplerate)
+            preroll = min(start, round(MP3_PREROLL_S * f.samplerate)) if f.format.startswith("MP") else 0
+            f.seek(start - preroll)
+            samples_TC = cast(NDArray[np.float32], f.read(preroll + frames, dtype="float32", always_2d=True))[preroll:]
         except soundfile.LibsndfileError as e:  # the header was sound, so the data are not
             raise AudioError("truncated", f"{path}: cannot be decoded to its end ({one_line(e)})") from e
+        except MemoryError as e:
+            raise AudioError("truncated", f"{path}: {f.frames} samples by its header; more than memory holds") from e
         if len(samples_TC) < frames:
             raise AudioError("truncated", f"{path}: {len(samples_TC)} samples of {frames}; the file is cut short")
         return samples_TC, f.samplerate
@@ -134,9 +159,11 @@ def read_soundfile(
 
 def span_frames(path: str, offset: float, duration: float | None, total: int, rate: int) -> tuple[int, int]:
     """First sample and number of samples of a span; AudioError where it ends after the file does."""
+    if not total:
+        raise AudioError("empty", f"{path}: no samples; expected audio")
     start = round(offset * rate)
     stop = total if duration is None else round((offset + duration) * rate)
-    if start >= max(total, 1) or stop > total + SPAN_TOLERANCE_S * rate:
+    if start >= total or stop > total + SPAN_TOLERANCE_S * rate:
         end = "its end" if duration is None else f"{offset + duration:.3f} s"
         raise AudioError("span", f"{path}: span {offset:.3f} s to {end}, but the file lasts {total / rate:.3f} s")
     return start, min(stop, total) - start
@@ -162,16 +189,20 @@ def ffmpeg_info(path: str, cause: Exception) -> AudioInfo:
 
 def ffmpeg_decoder(path: str, cause: Exception) -> Any:
     """A torchcodec AudioDecoder; AudioError where FFmpeg is not installed or cannot read it either."""
+    data = files.read_bytes(path)
+    if containers.header_says_cut(data):
+        raise AudioError("truncated", f"{path}: ends inside its header or before its audio; the file is cut short")
     try:
-        from torchcodec.decoders import AudioDecoder  # loads FFmpeg's libraries: only where needed
-    except (ImportError, RuntimeError, OSError) as e:
-        raise AudioError(
-            "unreadable", f"{path}: libsndfile cannot read it ({one_line(cause)}); other formats need FFmpeg installed"
-        ) from e
-    try:
-        return AudioDecoder(files.read_bytes(path))
-    except (RuntimeError, ValueError) as e:
-        raise AudioError("unreadable", f"{path}: not audio that libsndfile or FFmpeg reads ({one_line(cause)})") from e
+        import torchcodec.decoders  # loads torch, and later FFmpeg's libraries: only where needed
+
+        return torchcodec.decoders.AudioDecoder(data)  # pyright: ignore[reportPrivateImportUsage]
+    except (ImportError, RuntimeError, ValueError, OSError) as e:
+        # torchcodec looks for FFmpeg when it first decodes, and then says that it cannot load itself.
+        if isinstance(e, ImportError | OSError) or "load libtorchcodec" in str(e):
+            reason = f"libsndfile cannot read it ({one_line(cause)}); other formats need FFmpeg's libraries installed"
+        else:
+            reason = f"not audio that libsndfile or FFmpeg reads ({one_line(cause)})"
+        raise AudioError("unreadable", f"{path}: {reason}") from e
 
 
 def one_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import posixpath
 import tempfile
 from pathlib import Path
 from typing import Any, cast
@@ -65,7 +66,12 @@ def resolve(base: str, path: str) -> str:
     if "://" in path or path.startswith("/"):
         protocol(path)
         return path
-    return os.path.normpath(os.path.join(base, path)) if is_local(base) else f"{base.rstrip('/')}/{path}"
+    if is_local(base):
+        return os.path.normpath(local_path(base) / path)
+    bucket, _, folder = base.split("://", 1)[1].partition("/")
+    return f"{protocol(base)}://{bucket}/" + posixpath.normpath(f"/{folder}/{path}").lstrip(
+        "/"
+    )  # never above the bucket
 
 
 def exists(url: str) -> bool:
@@ -96,7 +102,7 @@ def write_bytes(url: str, data: bytes) -> None:
         return
     target = local_path(url)
     target.parent.mkdir(parents=True, exist_ok=True)
-    fd, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    fd, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.")
     try:
         with os.fdopen(fd, "wb") as f:
             f.write(data)

@@ -10,7 +10,7 @@ import gzip
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, overload
 
@@ -20,6 +20,7 @@ from coat.manifests.utterance import Utterance
 
 KNOWN = {"id", "audio_filepath", "offset", "duration", "text", "prompt", "response", "question", "answer", "choices"}
 SHOWN = 20  # problems in one message
+LONGEST_S = 1e9  # 30 years: what is longer (or NaN) is not a time in a file
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,10 @@ def parse(path: str) -> tuple[list[Utterance], list[Problem]]:
             utterances.append(parse_row(json.loads(line), base, row))
         except json.JSONDecodeError as e:
             problems.append(Problem(path, row, f"not JSON ({e.msg} at column {e.colno}); expected one object a line"))
+        except RecursionError:
+            problems.append(Problem(path, row, "not JSON that can be read (nested too deep)"))
+        except UnicodeEncodeError:
+            problems.append(Problem(path, row, "half a surrogate pair (\\ud8..) is not text; write the row again"))
         except ValueError as e:
             problems.append(Problem(path, row, str(e)))
     if not utterances and not problems:
@@ -139,7 +144,7 @@ def read_lines(path: str, problems: list[Problem]) -> Iterator[tuple[int, str]]:
 def is_json(line: str) -> bool:
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -151,7 +156,7 @@ def parse_row(data: Any, base: str, row: int) -> Utterance:
     audio = data.get("audio_filepath")
     if not isinstance(audio, str) or not audio:
         raise ValueError("no audio_filepath; expected the path of an audio file")
-    prompt, response = data.get("prompt", data.get("question")), data.get("response", data.get("answer"))
+    prompt, response = either(data, "prompt", "question"), either(data, "response", "answer")
     for name, value in (("text", data.get("text")), ("prompt", prompt), ("response", response)):
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{name} is {type(value).__name__}; expected a string")
@@ -161,6 +166,7 @@ def parse_row(data: Any, base: str, row: int) -> Utterance:
     choices = data.get("choices") or ()
     if not isinstance(choices, list | tuple) or not all(isinstance(c, str) for c in choices):
         raise ValueError("choices must be a list of strings")
+    json.dumps(data, ensure_ascii=False).encode()  # UnicodeEncodeError here, rather than when it is written
     return Utterance(
         id=str(identity),
         audio=files.resolve(base, audio),
@@ -176,23 +182,35 @@ def parse_row(data: Any, base: str, row: int) -> Utterance:
     )
 
 
+def either(data: dict[str, Any], name: str, other: str) -> Any:
+    return data[name] if data.get(name) is not None else data.get(other)
+
+
 def seconds(data: dict[str, Any], name: str) -> float | None:
     value = data.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r}; expected seconds as a number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LONGEST_S:
+        raise ValueError(f"{name} is {str(value)[:40]!r}; expected seconds as a number")
     return float(value)
 
 
-def name_unnamed(utterances: list[Utterance]) -> list[Utterance]:
-    """Rows without an id are named by their audio and offset, `#2`, `#3` ... where that repeats."""
-    seen: Counter[str] = Counter()
+def name_of_audio(u: Utterance) -> str:
+    return u.audio_filepath.rsplit(".", 1)[0]
+
+
+def name_unnamed(utterances: list[Utterance], name: Callable[[Utterance], str] = name_of_audio) -> list[Utterance]:
+    """Rows without an id are named by their audio and offset, `#2`, `#3` ... where that is taken."""
+    taken = {u.id for u in utterances if u.id}
+    repeats: Counter[str] = Counter()
     named = []
     for u in utterances:
         if not u.id:
-            name = u.audio_filepath.rsplit(".", 1)[0] + (f"@{u.offset:.3f}" if u.offset else "")
-            seen[name] += 1
-            u = replace(u, id=name if seen[name] == 1 else f"{name}#{seen[name]}")
+            stem = identity = name(u) + (f"@{u.offset:.3f}" if u.offset else "")
+            while identity in taken:
+                repeats[stem] += 1
+                identity = f"{stem}#{repeats[stem] + 1}"
+            taken.add(identity)
+            u = replace(u, id=identity)
         named.append(u)
     return named

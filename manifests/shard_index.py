@@ -89,7 +89,7 @@ class ShardIndex:
                     for name, e in data["experts"].items()
                 },
             )
-        except (KeyError, TypeError) as e:
+        except (KeyError, TypeError, AttributeError) as e:
             raise InputError(f"{url}: not a whole index ({e!r})") from e
 
     def write(self, path: str) -> None:

@@ -59,6 +59,10 @@ class TargetSpec:
             raise InputError(f"{self.expert}: dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
         if self.dim < 1 or not (self.rate_hz > 0 and math.isfinite(self.rate_hz)) or self.sample_rate < 1:
             raise InputError(f"{self.expert}: dim, rate_hz and sample_rate must be above zero")
+        if not math.isfinite(self.start_s):
+            raise InputError(f"{self.expert}: start_s {self.start_s} is not a time")
+        for name in ("rate_hz", "start_s"):  # 50 and 50.0 are one rate, but two texts: the fingerprint is of text
+            object.__setattr__(self, name, float(getattr(self, name)))
         if self.channels and len(self.channels) != self.dim:
             raise InputError(f"{self.expert}: {len(self.channels)} channel names for {self.dim} dimensions")
 
