@@ -32,7 +32,7 @@ class Cluster:
 
 
 def run_local(units: Iterable[Unit], job: Job) -> Iterator[Report]:
-    """In this process. On KeyboardInterrupt the units in hand are dropped at their next batch."""
+    """In this process. When the caller stops listening, the units in hand are dropped at their next batch."""
     worker = Worker(job)
     waiting = deque(units)
     running: set[Future[Report]] = set()

@@ -190,9 +190,9 @@ class Worker:
         return heard
 
     def hear(self, batch: list[Heard], clock: Clock) -> list[Heard]:
-        """Give every row of a batch its frames, or its error. KeyboardInterrupt where the run was stopped."""
+        """Give every row of a batch its frames, or its error. RunError where the run was stopped."""
         if self.stopped.is_set():
-            raise KeyboardInterrupt
+            raise RunError("stopped")
         started = time.perf_counter()
         self.extract([h for h in batch if h.waveform_T is not None], clock)
         clock.forward += time.perf_counter() - started

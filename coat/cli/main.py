@@ -53,7 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("WANDB_MODE", "disabled")
-    signal.signal(signal.SIGTERM, interrupted)
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
     from coat.manifests.errors import InputError, RunError
 
     try:
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
         fail(e, 2)
     except RunError as e:
         fail(e, 1)
-    except KeyboardInterrupt:
+    except Interrupted:
         typer.echo("interrupted; what was committed is kept, and the same command goes on from there", err=True)
         sys.exit(130)
     except BrokenPipeError:
@@ -75,6 +76,9 @@ def fail(error: Exception, code: int) -> None:
     sys.exit(code)
 
 
-def interrupted(signum: int, frame: Any) -> None:
-    """SIGTERM ends a run as Ctrl-C does."""
-    raise KeyboardInterrupt
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM. Not a KeyboardInterrupt: typer would swallow that before anything can be said."""
+
+
+def interrupt(signum: int, frame: Any) -> None:
+    raise Interrupted

@@ -49,7 +49,7 @@ class Slow(Level):
     """Takes a while, so that a test can kill it in the middle."""
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        time.sleep(0.15)
+        time.sleep(0.08)
         return super().extract(waveforms)
 
 
@@ -85,3 +85,10 @@ class Broken(Level):
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
         raise RuntimeError("no such kernel")
+
+
+class Unloadable(Level):
+    """Its weights do not load."""
+
+    def load(self, device: str) -> None:
+        raise RuntimeError("no GPU driver here")
