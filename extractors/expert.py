@@ -29,7 +29,7 @@ class Card:
     licence: str  # of the weights
     dim: int | None = None  # None: as the checkpoint has it
     rate_hz: float | None = None
-    checkpoint: str | None = None  # default; None: the user must name one
+    checkpoint: str | None = "none"  # default; None: the user must name one
     extra: str | None = None  # of coat-audio, that installs what it needs
     requires: tuple[str, ...] = ()  # modules that must be installed
 
