@@ -75,7 +75,7 @@ def build_shards(
     workers: int = 0,
     ray_address: str | None = None,
     overwrite: bool = False,
-    on_planned: Callable[[int, float], None] = lambda samples, seconds: None,
+    on_planned: Callable[[int], None] = lambda samples: None,
     on_shard: Callable[[Built], None] = lambda built: None,
 ) -> ShardIndex:
     """Write a shard set (joint layout) and give its index.
@@ -102,7 +102,7 @@ def build_shards(
         ShardJob(f"shard-{i:06d}.tar", out, set_urls, tuple(part), missing)
         for i, part in enumerate(cut(samples, shard_size))
     ]
-    on_planned(len(samples), sum(s.utterance.duration or 0.0 for s in samples))
+    on_planned(len(samples))
     built = []
     for b in run(jobs, workers, ray_address):
         built.append(b)

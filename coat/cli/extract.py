@@ -1,12 +1,13 @@
 """`coat experts`, `plan`, `extract`, `status` and `verify`."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coat.cli.output import bytes_text, duration_text, table
-from coat.cli.progress import progress
+from coat.cli.progress import Advance, progress
 
 if TYPE_CHECKING:
     from coat.extractors.expert import Options
@@ -215,7 +216,7 @@ def verify(
 
     from coat.pipeline.verify import verify as run
 
-    with progress(None, "unit", "verify", quiet=json_output) as advance:
+    with progress(None, "units", "verify", quiet=json_output) as advance:
         found = run(store, repair, advance)
     if json_output:
         typer.echo(json.dumps(asdict(found), indent=2))
@@ -251,12 +252,13 @@ def allowed_failures(text: str, rows: int) -> int:
 
 
 class Watcher:
-    """A progress bar per expert, in seconds of audio, and a line for what goes wrong."""
+    """A progress bar per expert, in seconds of audio (so that its rate is the RTFx), and a line for what goes wrong."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
-        self.bar: Any = None
-        self.advance: Any = None
+        self.failed = 0
+        self.open = ExitStack()
+        self.advance: Advance | None = None
 
     def planned(self, plan: "Plan", covered: int) -> None:
         self.close()
@@ -264,25 +266,25 @@ class Watcher:
         if covered:
             self.say(f"{name}: {covered} of {len(plan.rows)} rows are done already")
         if plan.units:
-            self.bar = progress(plan.seconds, "s audio", name, quiet=self.quiet)
-            self.advance = self.bar.__enter__()
+            self.failed = 0
+            self.advance = self.open.enter_context(progress(plan.seconds, "s of audio", name, quiet=self.quiet))
 
     def reported(self, report: "Report") -> None:
+        self.failed += report.failed
         for error in report.errors:
             self.say(f"failed: {error}")
         if report.failed > len(report.errors):
             self.say(f"... and {report.failed - len(report.errors)} more rows of this unit; coat status --failed")
         if self.advance:
-            self.advance(report.audio_seconds)
+            self.advance(report.audio_seconds, note=f"{self.failed} failed" if self.failed else None)
 
     def say(self, line: str) -> None:
         if not self.quiet:
             typer.echo(line, err=True)
 
     def close(self) -> None:
-        if self.bar is not None:
-            self.bar.__exit__(None, None, None)
-        self.bar = self.advance = None
+        self.open.close()
+        self.advance = None
 
 
 def show_summaries(summaries: "list[Summary]") -> None:

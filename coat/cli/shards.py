@@ -37,21 +37,9 @@ def build_shards(
 
       coat build-shards --manifest corpus.jsonl --store targets --experts pitch,vad,whisper --out shards
     """
-    from coat.pipeline.shards import Built
     from coat.pipeline.shards import build_shards as run
 
-    bar = None
-
-    def planned(samples: int, seconds: float) -> None:
-        nonlocal bar
-        bar = progress(samples, "sample", "build-shards", quiet=json_output)
-        advance.append(bar.__enter__())
-
-    def shard_done(built: Built) -> None:
-        advance[0](built.info.samples)
-
-    advance: list = []
-    try:
+    with progress(None, "samples", "build-shards", quiet=json_output) as advance:
         index = run(
             manifest,
             store,
@@ -63,12 +51,9 @@ def build_shards(
             workers=workers,
             ray_address=ray_address,
             overwrite=overwrite,
-            on_planned=planned,
-            on_shard=shard_done,
+            on_planned=lambda samples: advance(0, total=samples),
+            on_shard=lambda built: advance(built.info.samples),
         )
-    finally:
-        if bar is not None:
-            bar.__exit__(None, None, None)
     if json_output:
         typer.echo(json.dumps(index.to_dict(), indent=2))
         return

@@ -23,7 +23,7 @@ def unit_of(store: Path) -> Path:
     return sorted(store.rglob("done.json"))[0].parent
 
 
-DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "flipped byte": (lambda u: flip(u / "frames.zarr" / "c" / "0" / "0", 100), "cannot be read|digest"),
     "torn shard": (lambda u: (u / "frames.zarr" / "c" / "0" / "0").write_bytes(b"torn"), "cannot be read"),
     "no shard": (lambda u: (u / "frames.zarr" / "c" / "0" / "0").unlink(), "digest"),
