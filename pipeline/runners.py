@@ -114,9 +114,8 @@ def run_ray(units: Iterable[Unit], job: Job, cluster: Cluster, say: Callable[[st
                     raise cause_of(e) from None
                 except RayActorError as e:
                     lost_starts = 0 if member.ready else lost_starts + 1
-                    if lost_starts >= LOST_STARTS or "creation task" in str(
-                        e
-                    ):  # what a constructor raises, it raises again
+                    raised = "creation task" in str(e)  # by the constructor, which would raise it again
+                    if raised or lost_starts >= LOST_STARTS:
                         raise RunError(f"{job.expert}: workers die while they start: {last_line(e)}") from e
                     dismiss(member, pool, starting)
                     for task in member.hand.values():

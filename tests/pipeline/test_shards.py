@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import webdataset
+from webdataset.compat import WebDataset
 
 from coat.manifests import InputError, Manifest, ShardIndex, decode
 from coat.pipeline.extract import Where, extract
@@ -29,7 +29,7 @@ def store(make_corpus: Corpus, tmp_path: Path) -> tuple[str, str]:
 def samples_of(out: Path) -> list[dict]:
     """As a reader that is not ours gives them: raw bytes by extension."""
     urls = sorted(str(p) for p in out.glob("*.tar"))
-    return list(webdataset.WebDataset(urls, shardshuffle=False, empty_check=False))
+    return list(WebDataset(urls, shardshuffle=False, empty_check=False))
 
 
 def test_plain_webdataset_reads_audio_text_and_targets(store: tuple[str, str], tmp_path: Path) -> None:
