@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from coat.cli import extract, manifest, shards, train
+from coat.cli import extract, manifest, quickstart, shards, train
 
 EPILOG = (
     "Start here:  [bold]coat quickstart --out runs/quickstart[/bold]\n\n"
@@ -35,7 +35,7 @@ app.command("build-shards")(shards.build_shards)
 app.command("train")(train.train)
 app.command("generate")(train.generate)
 app.command("tiny-student")(train.tiny_student)
-app.command("quickstart")(shards.quickstart)
+app.command("quickstart")(quickstart.quickstart)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,4 +1,4 @@
-"""`coat build-shards` and `coat quickstart`."""
+"""`coat build-shards`."""
 
 import json
 import re
@@ -66,25 +66,6 @@ def build_shards(
         f"{len(index.shards)} shards, {index.samples} samples ({index.skipped} left out), "
         f"{duration_text(index.seconds)} of audio, {bytes_text(index.bytes)}"
     )
-
-
-def quickstart(
-    out: Annotated[str, typer.Option(help="Folder for everything it makes.")] = "runs/quickstart",
-    clips: Annotated[int, typer.Option(help="Clips to synthesise.", min=40)] = 600,
-    seed: Annotated[int, typer.Option(help="Of the corpus and the student.")] = 0,
-    json_output: Json = False,
-) -> None:
-    """Do the whole main job on a small corpus: synthesise, extract, build shards, train, ask.
-
-    Needs no downloads: the experts' weights come inside packages, the student is tiny and trained from scratch.
-
-    Example:  coat quickstart --out runs/quickstart
-    """
-    from coat.quickstart import quickstart as run
-
-    result = run(out, clips=clips, seed=seed, quiet=json_output)
-    if json_output:
-        typer.echo(json.dumps(result, indent=2))
 
 
 def size_bytes(text: str) -> int:
