@@ -4,11 +4,13 @@ Nothing here unpickles or runs code of a checkpoint. Configurations are JSON; we
 bytes, and loaded by transformers with `trust_remote_code=False` and `weights_only=True`.
 """
 
+import contextlib
 import functools
 import importlib.util
 import json
+import pickle
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,25 +143,41 @@ def load_pretrained(checkpoint: Checkpoint, cls: Any, **options: Any) -> Any:
 
     Weights that the class has no place for (a decoder, a classifier) are left on disk without a word.
     """
-    from transformers.utils import logging
+    from safetensors import SafetensorError
 
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # the load report lists every weight that is meant to be left out
-    try:
-        model, report = cls.from_pretrained(
-            checkpoint.folder,
-            local_files_only=True,
-            trust_remote_code=False,
-            weights_only=True,
-            output_loading_info=True,
-            **({"dtype": "float32"} | options),
-        )
-    except (OSError, RuntimeError, ValueError, KeyError) as e:
-        raise InputError(f"{checkpoint.where}: the weights cannot be loaded ({' '.join(str(e).split())[:200]})") from e
-    finally:
-        logging.set_verbosity(level)
+    with quiet():
+        try:
+            model, report = cls.from_pretrained(
+                checkpoint.folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                weights_only=True,
+                use_safetensors=checkpoint.weights[0].suffix != ".bin",
+                output_loading_info=True,
+                dtype="float32",
+                **options,
+            )
+        except (OSError, RuntimeError, ValueError, KeyError, SafetensorError, pickle.UnpicklingError) as e:
+            reason = " ".join(str(e).split())[:200]
+            raise InputError(f"{checkpoint.where}: the weights cannot be loaded ({reason})") from e
     # masked_spec_embed is used in training alone, and not every checkpoint has it.
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))
     if missing:
         raise InputError(f"{checkpoint.where}: {len(missing)} weights are missing, the first is {missing[0]}")
     return model.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars, and its report of every weight that is meant to be left out."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

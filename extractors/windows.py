@@ -62,7 +62,7 @@ def extract_windows(
     waveforms: Sequence[Waveform],
     plan: Callable[[int], list[Window]],
     cut: Callable[[Waveform, Window], Waveform],
-    forward: Callable[[list[Waveform]], Sequence[Frames]],
+    forward: Callable[[list[Waveform]], Iterable[Frames]],
     budget: float,
 ) -> list[Frames]:
     """Plan the windows of every clip, run them in groups of at most `budget` padded samples, and stitch.

@@ -9,13 +9,15 @@ T samples, N frames, D dim.
 """
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from coat.extractors import Expert, Frames, Options, Waveform, create
-from coat.manifests import TargetSpec
+from coat.manifests import InputError, TargetSpec
 
 BATCH_TOLERANCE = 1e-4  # of the largest value of a clip
 
@@ -47,6 +49,7 @@ def relative_error(a: Frames, b: Frames) -> float:
 class ExpertConformance:
     time_tolerance = 0.75  # frames by which a burst may seem to lie elsewhere
     burst_s = 0.02
+    levels = (1e-3, 0.5)  # of the noise before and in the burst
     # A cut of the clip changes nothing earlier than this before it; None: every frame hears the whole clip.
     context_s: float | None = None
 
@@ -102,10 +105,10 @@ class ExpertConformance:
     def test_frames_lie_where_the_spec_says(self, expert: Expert, where: float) -> None:
         """The same clip with and without a burst differs most around the burst."""
         rate = expert.spec.sample_rate
-        quiet = self.noise(expert, self.seconds(expert), level=1e-3)
+        quiet = self.noise(expert, self.seconds(expert), level=self.levels[0])
         centre, half = round(where * len(quiet)), round(self.burst_s * rate / 2)
         struck = quiet.copy()
-        struck[centre - half : centre + half] += self.noise(expert, 2 * half / rate, seed=1, level=0.5)
+        struck[centre - half : centre + half] += self.noise(expert, 2 * half / rate, seed=1, level=self.levels[1])
         before, after = (self.view(f) for f in expert.extract([quiet, struck]))
         found = self.burst_time(before, after, expert.spec)
         error = (found - centre / rate) * expert.spec.rate_hz
@@ -170,6 +173,58 @@ class ExpertConformance:
         costs = [expert.padded_samples(n) for n in lengths]
         assert costs == sorted(costs)
         assert all(cost >= n * 0.99 for cost, n in zip(costs, lengths, strict=True))
+
+
+class CheckpointConformance(ExpertConformance):
+    """For experts that load a checkpoint folder: name it, and say how a tiny one is built."""
+
+    name = ""
+
+    @staticmethod
+    def build(folder: Path, seed: int = 0) -> Path:
+        raise NotImplementedError
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def folder(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return cls.build(tmp_path_factory.mktemp(cls.name))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def expert(cls, folder: Path) -> Expert:
+        return loaded(cls.name, checkpoint=str(folder))
+
+    def spec(self, folder: Path, **options: str) -> TargetSpec:
+        return create(self.name, Options(checkpoint=str(folder), **options)).spec
+
+    def test_fingerprint_follows_the_weights(self, folder: Path, tmp_path: Path) -> None:
+        first = self.spec(folder)
+        assert first.weights.startswith("xxh3:")
+        assert self.spec(self.build(tmp_path / "other", seed=1)).fingerprint != first.fingerprint
+        moved = self.spec(Path(shutil.copytree(folder, tmp_path / "moved")))
+        assert moved.checkpoint != first.checkpoint
+        assert moved.fingerprint == first.fingerprint
+
+    def test_fingerprint_follows_layer_and_precision(self, folder: Path) -> None:
+        specs = [{}, {"layer": "2"}, {"precision": "bfloat16"}, {"dtype": "float32"}]
+        assert len({self.spec(folder, **options).fingerprint for options in specs}) == len(specs)
+        assert self.spec(folder, layer="last").fingerprint == self.spec(folder).fingerprint
+
+    @pytest.mark.parametrize("layer", ["0", "4", "-1", "2.0", "middle"])
+    def test_layers_that_it_has_not(self, folder: Path, layer: str) -> None:
+        with pytest.raises(InputError, match=rf"--expert {self.name}: .*--layer {layer}: expected 1 to 3, or last"):
+            self.spec(folder, layer=layer)
+
+    def test_what_is_no_checkpoint(self, folder: Path, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=f"--expert {self.name}: absent: .*not a hub id"):
+            self.spec(Path("absent"))
+        with pytest.raises(InputError, match=f"--expert {self.name}: "):
+            self.spec(tmp_path)
+
+    def test_lower_precision_is_near(self, expert: Expert, folder: Path) -> None:
+        x = self.noise(expert, 1.0)
+        exact, near = expert.extract([x])[0], loaded(self.name, checkpoint=str(folder), precision="bfloat16")
+        assert 0 < relative_error(exact, near.extract([x])[0]) < 0.05
 
 
 MIXED = ((1.0, 0.1), (3.1, 0.3), (0.63, 0.02), (2.05, 0.1))  # seconds and level of clips in one batch
