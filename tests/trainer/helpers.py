@@ -88,8 +88,8 @@ def write_shards(folder: Path, samples: list[dict[str, Any]], per_shard: int = 4
     experts = {}
     for name, spec in SPECS.items():
         frames = np.concatenate([*seen[name], np.zeros((0, spec.dim))])
-        mean = frames.mean(0) if len(frames) else np.zeros(spec.dim)
-        std = frames.std(0) if len(frames) else np.ones(spec.dim)
+        mean = np.nanmean(frames, 0) if len(frames) else np.zeros(spec.dim)
+        std = np.nanstd(frames, 0) if len(frames) else np.ones(spec.dim)
         experts[name] = ExpertInfo(
             spec=spec, samples=len(seen[name]), frames=len(frames),
             mean=tuple(mean.tolist()), std=tuple(np.where(std < 1e-9, 0.0, std).tolist()),
