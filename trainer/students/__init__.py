@@ -1,0 +1,55 @@
+"""Students by the `model_type` of their config.json. A new one is one file and one line here."""
+
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coat.manifests import InputError
+
+if TYPE_CHECKING:
+    from coat.trainer.students.base import Student
+
+STUDENTS = {
+    "qwen2_audio": "coat.trainer.students.qwen2_audio:Qwen2Audio",
+}
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def load_student(source: str, dtype: str = "float32") -> "Student":
+    """Read a student of a hub id or folder. InputError: no such checkpoint, or none that coat trains."""
+    import torch
+
+    model_type = read_config(source).get("model_type")
+    if model_type not in STUDENTS:
+        raise InputError(f"{source}: model type {model_type!r} is not one of {', '.join(STUDENTS)}")
+    if dtype not in DTYPES:
+        raise InputError(f"student.dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    module, name = STUDENTS[model_type].split(":")
+    student: type[Student] = getattr(importlib.import_module(module), name)
+    try:
+        return student.load(source, getattr(torch, dtype))
+    except (OSError, ValueError) as e:
+        raise InputError(f"{source}: cannot be read as a {model_type} checkpoint ({one_line(e)})") from e
+
+
+def read_config(source: str) -> dict[str, Any]:
+    """The checkpoint's config.json. Code of a checkpoint is never run."""
+    file = Path(source) / "config.json"
+    if Path(source).is_dir():
+        if not file.is_file():
+            raise InputError(f"{source}: no config.json; expected a checkpoint of {', '.join(STUDENTS)}")
+        try:
+            return json.loads(file.read_bytes())
+        except ValueError as e:
+            raise InputError(f"{file}: not JSON ({e})") from e
+    from transformers import PreTrainedConfig
+
+    try:
+        return PreTrainedConfig.get_config_dict(source)[0]
+    except (OSError, ValueError) as e:
+        raise InputError(f"{source}: no such folder, and no such checkpoint on the hub ({one_line(e)})") from e
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200].rstrip(". ")

@@ -1,0 +1,164 @@
+"""Commands of the student: `train`, `generate`, `tiny-student`. They parse, and call one function each."""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from coat.trainer.metrics import Report
+
+
+def train(
+    config: Annotated[str | None, typer.Option("--config", help="TOML of the run; see configs/.")] = None,
+    student: Annotated[str | None, typer.Option(help="Hub id or folder of the student (student.path).")] = None,
+    shards: Annotated[str | None, typer.Option(help="Folder or URL that build-shards wrote (data.shards).")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder of the run (run.out).")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value over the config; repeat.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--restart", help="Go on with the run in --out, or drop it and begin anew.")
+    ] = True,
+) -> None:
+    """Train a student with a thinking block and projection heads. The same command goes on where it stopped.
+
+    Examples:
+
+      coat train --config configs/qwen2-audio-7b.toml --shards s3://bucket/shards --out runs/a
+
+      coat train --student ./student --shards ./shards --out runs/b --set optim.lr=2e-4 --set stages.0.steps=500
+
+      accelerate launch -m coat train --config train.toml
+    """
+    from coat.trainer.config import TrainConfig
+
+    flags = {"student.path": student, "data.shards": shards, "run.out": out}
+    overrides = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
+    settings = TrainConfig.read(config, [*overrides, *(set_ or [])])
+    with quiet(), progress_lines() as show:
+        from coat.trainer.loop import train as run_training
+
+        result = run_training(settings, restart=not resume, on_report=show, log=say)
+    if is_main_process():
+        for reason, count in result.skipped.items():
+            say(f"skipped {count} samples: {reason}")
+        say(
+            f"finished: {result.run} after {result.seconds:.0f} s"
+            if result.finished
+            else f"stopped at step {result.step} of {settings.steps}; the same command goes on from there"
+        )
+
+
+def generate(
+    run: Annotated[str, typer.Option(help="Folder of a finished run.")],
+    audio: Annotated[str, typer.Option(help="Audio file.")],
+    prompt: Annotated[str, typer.Option(help="What to ask about it.")],
+    choice: Annotated[list[str] | None, typer.Option(help="An answer to choose from; repeat.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the bare answer.")] = False,
+) -> None:
+    """Ask a trained student about an audio file. The answer goes to stdout.
+
+    Examples:
+
+      coat generate --run runs/a --audio clip.wav --prompt "Does the pitch rise or fall?"
+
+      coat generate --run runs/a --audio clip.wav --prompt "What is said?" --json
+    """
+    with quiet():
+        from coat.trainer.generate import load_run
+
+        trained = load_run(run)
+        start = time.monotonic()
+        answer = trained.ask(audio, prompt, choices=choice or (), max_new_tokens=max_new_tokens)
+    seconds = round(time.monotonic() - start, 3)
+    row = {"audio": audio, "prompt": prompt, "answer": answer, "seconds": seconds}
+    typer.echo(json.dumps(row, ensure_ascii=False) if as_json else answer)
+
+
+def tiny_student(
+    name: Annotated[str, typer.Argument(help="qwen2-audio")],
+    out: Annotated[str, typer.Argument(help="Folder to write; it must be empty.")],
+    hidden: Annotated[int, typer.Option(min=8, help="Dim of audio tower and language model.")] = 32,
+    text_layers: Annotated[int, typer.Option(min=1)] = 2,
+    audio_layers: Annotated[int, typer.Option(min=1)] = 1,
+    heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 2,
+    seconds: Annotated[int, typer.Option(min=1, help="Longest audio it hears.")] = 3,
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Write a tiny random student in its true format, offline: for tests and a first run.
+
+    Example:
+
+      coat tiny-student qwen2-audio ./student
+    """
+    with quiet():
+        from coat.trainer.students.tiny import make_tiny_student
+
+        folder = make_tiny_student(
+            out, name=name, hidden=hidden, text_layers=text_layers, audio_layers=audio_layers, heads=heads,
+            seconds=seconds, seed=seed,
+        )  # fmt: skip
+    typer.echo(str(folder))
+
+
+def say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' own bars and notes off stderr: ours say what is done."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    yield
+
+
+@contextmanager
+def progress_lines() -> Iterator[Any]:
+    """A function that shows a Report: a bar on a terminal, plain lines (at most one a second) otherwise."""
+    if not sys.stderr.isatty():
+        last = [0.0]
+
+        def line(report: "Report") -> None:
+            if time.monotonic() - last[0] >= 1.0 or report.step == report.steps:
+                last[0] = time.monotonic()
+                say(f"step {report.step}/{report.steps}  {report.stage}  {describe(report)}")
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[values]}"))
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("train", total=None, values="")
+
+        def advance(report: "Report") -> None:
+            bar.update(
+                task, completed=report.step, total=report.steps, description=report.stage, values=describe(report)
+            )
+
+        yield advance
+
+
+def describe(report: "Report") -> str:
+    """Losses, rate and time left, in one line."""
+    values = report.values
+    names = [n for n in ("loss", "ce") if n in values] + [n for n in values if n.startswith("distill/")]
+    losses = "  ".join(f"{n.removeprefix('distill/')} {values[n]:.3f}" for n in names)
+    rate = values["steps_per_s"]
+    left = (report.steps - report.step) / rate if rate else 0.0
+    return f"{losses}  {values['samples_per_s']:.1f} samples/s  {int(left // 60)}:{int(left % 60):02d} left"

@@ -1,0 +1,97 @@
+"""The block stands where it should, says so in the labels, and leaves the student as it was."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from coat.manifests import InputError
+from coat.trainer.config import ThinkingConfig
+from coat.trainer.students import load_student
+from coat.trainer.students.base import Student, UnusableAudio
+from coat.trainer.thinking import ThinkingBlock, think_token
+
+ONE_SECOND = np.sin(np.arange(16000) / 20).astype(np.float32)
+
+
+def test_after_audio(student: Student) -> None:
+    block = ThinkingBlock.add_to(student, ThinkingConfig(count=3))
+    ids, positions = block.insert(student.prefix(ONE_SECOND, "What is it?"), 1.0)
+    think = "<|audio_think_begin|><|audio_think_0|><|audio_think_1|><|audio_think_2|><|audio_think_end|>"
+    assert f"<|AUDIO|><|audio_eos|>{think}\nWhat is it?<|im_end|>\n<|im_start|>assistant\n" in student.tokenizer.decode(
+        ids
+    )
+    assert student.tokenizer.convert_ids_to_tokens([ids[p] for p in positions]) == [think_token(k) for k in range(3)]
+
+
+def test_before_response(student: Student) -> None:
+    block = ThinkingBlock.add_to(student, ThinkingConfig(count=2, placement="before_response"))
+    ids, positions = block.insert(student.prefix(ONE_SECOND, "What is it?"), 1.0)
+    text = student.tokenizer.decode(ids)
+    assert text.endswith(
+        "<|im_start|>assistant\n<|audio_think_begin|><|audio_think_0|><|audio_think_1|><|audio_think_end|>"
+    )
+    assert positions == [len(ids) - 3, len(ids) - 2]
+
+
+def test_count_by_rate_follows_the_audio(student: Student) -> None:
+    block = ThinkingBlock.add_to(student, ThinkingConfig(rate_hz=5.0))
+    assert len(block.ids_K) == 15  # 3 s is all that the student hears
+    assert [block.length(s) for s in (0.1, 1.0, 1.01, 3.0)] == [1, 5, 6, 15]
+
+
+def test_no_block(student: Student) -> None:
+    rows = student.model.get_input_embeddings().num_embeddings
+    block = ThinkingBlock.add_to(student, ThinkingConfig(count=0))
+    prefix = student.prefix(ONE_SECOND, "What is it?")
+    assert block.insert(prefix, 1.0) == (prefix.ids, [])
+    assert block.new_ids == []
+    assert student.model.get_input_embeddings().num_embeddings == rows
+
+
+def test_the_student_without_the_block_is_unchanged(student_dir: Path, student: Student) -> None:
+    prefix = student.prefix(ONE_SECOND, "What is it?")
+    inputs = {"input_ids": torch.tensor([prefix.ids]), **prefix.features}
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    original = load_student(str(student_dir))
+    ThinkingBlock.add_to(student, ThinkingConfig(count=5))
+    with torch.inference_mode():
+        before, after = original.model(**inputs).logits, student.model(**inputs).logits
+        ours = student.logits(student.hidden_states(inputs))
+    rows = before.shape[-1]
+    assert after.shape[-1] > rows
+    assert torch.equal(before, after[..., :rows])
+    assert torch.equal(after, ours)
+
+
+def test_new_rows_are_near_the_mean_and_distinct(student: Student) -> None:
+    old = student.model.get_input_embeddings().weight.detach().clone()
+    block = ThinkingBlock.add_to(student, ThinkingConfig(count=4))
+    new = student.model.get_input_embeddings().weight[block.new_ids]
+    assert (new - old.mean(0)).abs().max() < 0.2 * old.std()
+    assert len({tuple(row.tolist()) for row in new}) == 6
+
+
+def test_prompts_with_special_tokens_are_refused(student: Student) -> None:
+    for token in ("<|AUDIO|>", "<|im_end|>"):
+        with pytest.raises(InputError, match="special token"):
+            student.prefix(ONE_SECOND, f"hear {token} this")
+
+
+def test_audio_that_cannot_be_heard_whole_is_refused(student: Student) -> None:
+    with pytest.raises(UnusableAudio, match="0.012 s gives no audio positions"):
+        student.prefix(np.ones(192, dtype=np.float32), "?")
+    with pytest.raises(UnusableAudio, match="3.00 s, but this qwen2_audio hears at most 3 s"):
+        student.prefix(np.ones(3 * 16000 + 1, dtype=np.float32), "?")
+    audio_id = student.tokenizer.convert_tokens_to_ids("<|AUDIO|>")
+    assert student.prefix(np.ones(3 * 16000, dtype=np.float32), "?").ids.count(audio_id) == 75
+    assert student.prefix(np.ones(student.min_samples, dtype=np.float32), "?").ids.count(audio_id) == 2
+
+
+def test_unknown_students_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
+    with pytest.raises(InputError, match="'whisper' is not one of qwen2_audio"):
+        load_student(str(tmp_path))
+    with pytest.raises(InputError, match=r"no config\.json"):
+        load_student(str(tmp_path.parent))

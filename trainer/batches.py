@@ -1,0 +1,219 @@
+"""Samples to batches: prompt, thinking block, response, labels and targets, decoded ahead by threads.
+
+B batch, T positions of a sequence, K think positions, N frames, D dim. Sequences are padded on the right;
+generation pads on the left.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from coat.manifests import Clip, ShardIndex
+from coat.trainer.config import DataConfig
+from coat.trainer.data import BadSample, RawSample, Sample, ShardStream, decode_sample
+from coat.trainer.students.base import Student, UnusableAudio
+from coat.trainer.thinking import ThinkingBlock
+
+IGNORED = -100  # label of positions without a cross-entropy
+
+
+@dataclass(frozen=True)
+class Targets:
+    """One expert's targets of a batch. A sample without them has an empty mask."""
+
+    frames_BND: Tensor  # as stored, not standardised; 0 where masked
+    mask_BN: Tensor  # bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    inputs: dict[str, Tensor]  # what the student's forward takes: input_ids, attention_mask, features
+    labels_BT: Tensor  # the response's ids at the response's own positions, else IGNORED
+    think_BK: Tensor  # positions of the think states in T; 0 where masked
+    think_mask_BK: Tensor  # bool
+    seconds_B: Tensor  # of audio
+    targets: dict[str, Targets]
+    ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def counts(self) -> dict[str, int]:
+        """What losses are divided by: `ce` label tokens, and frames by expert."""
+        frames = {name: int(t.mask_BN.sum()) for name, t in self.targets.items()}
+        return {"ce": int((self.labels_BT != IGNORED).sum()), **frames}
+
+    def to(self, device: torch.device | str) -> "Batch":
+        def move(t: Tensor) -> Tensor:
+            return t.to(device, non_blocking=True)
+
+        return replace(
+            self,
+            inputs={k: move(v) for k, v in self.inputs.items()},
+            labels_BT=move(self.labels_BT),
+            think_BK=move(self.think_BK),
+            think_mask_BK=move(self.think_mask_BK),
+            seconds_B=move(self.seconds_B),
+            targets={k: Targets(move(t.frames_BND), move(t.mask_BN)) for k, t in self.targets.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sequence, before padding."""
+
+    id: str
+    ids: list[int]  # prompt, block and response
+    response: int  # index of the response's first id
+    positions: list[int]  # of the think states
+    features: dict[str, Tensor]
+    seconds: float
+    targets: Mapping[str, np.ndarray]  # [N, D]
+
+
+def render_prompt(prompt: str, choices: Sequence[str], how: str) -> str:
+    """What the student is asked, in training as in evaluation: nothing else is ever added to a prompt."""
+    return f"{prompt}\nChoices: {', '.join(choices)}" if choices and how == "append" else prompt
+
+
+def ask_of(sample: Sample, config: DataConfig) -> tuple[str, str | None]:
+    """Prompt and response of a sample; no response: it is distilled only.
+
+    A sample with text alone is transcribed (`data.transcribe_prompt`).
+    """
+    if sample.prompt is None and sample.response is None and sample.text is not None:
+        return config.transcribe_prompt, sample.text
+    prompt = config.transcribe_prompt if sample.prompt is None else sample.prompt
+    return render_prompt(prompt, sample.choices, config.choices), sample.response
+
+
+class Collator:
+    """Builds the batches of a student. Samples that cannot be used are counted in `skipped`, by reason."""
+
+    def __init__(self, student: Student, block: ThinkingBlock, index: ShardIndex, experts: Sequence[str]) -> None:
+        self.student, self.block, self.index = student, block, index
+        self.experts = {name: index.experts[name].spec for name in experts}
+
+    def item(self, sample: Sample, config: DataConfig) -> Item:
+        """BadSample or UnusableAudio where there is nothing to learn from it, or it cannot be heard whole."""
+        prompt, response = ask_of(sample, config)
+        targets = {name: sample.targets[name] for name in self.experts if name in sample.targets}
+        if response is None and not targets:
+            raise BadSample("nothing_to_learn", f"{sample.id}: neither a response nor a target of a trained expert")
+        if config.max_seconds is not None and sample.seconds > config.max_seconds:
+            raise UnusableAudio("too_long", f"{sample.id}: {sample.seconds:.2f} s; data.max_seconds is smaller")
+        samples_S = Clip(sample.samples_S, sample.sample_rate).at(self.student.sample_rate)
+        prefix = self.student.prefix(samples_S, prompt, sample.id)
+        ids, positions = self.block.insert(prefix, sample.seconds)
+        answer = [] if response is None else self.student.response_ids(response)
+        return Item(sample.id, [*ids, *answer], len(ids), positions, prefix.features, sample.seconds, targets)
+
+    def batch(self, items: Sequence[Item]) -> Batch:
+        """Pad on the right. At least one item."""
+        ids_BT = pad([i.ids for i in items], self.student.tokenizer.pad_token_id)
+        mask_BT = pad([[1] * len(i.ids) for i in items], 0)
+        labels_BT = pad([[IGNORED] * i.response + i.ids[i.response :] for i in items], IGNORED)
+        features = self.student.stack_features([i.features for i in items])
+        return Batch(
+            inputs={"input_ids": ids_BT, "attention_mask": mask_BT, **features},
+            labels_BT=labels_BT,
+            think_BK=pad([i.positions for i in items], 0),
+            think_mask_BK=pad([[1] * len(i.positions) for i in items], 0).bool(),
+            seconds_B=torch.tensor([i.seconds for i in items], dtype=torch.float32),
+            targets={
+                name: pad_targets([i.targets.get(name) for i in items], s.dim) for name, s in self.experts.items()
+            },
+            ids=tuple(i.id for i in items),
+        )
+
+
+def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    return pad_sequence([torch.tensor(r, dtype=torch.long) for r in rows], batch_first=True, padding_value=value)
+
+
+def pad_targets(targets: Sequence[np.ndarray | None], dim: int) -> Targets:
+    """Frames that hold something not finite are masked as a whole."""
+    frames = max((len(t) for t in targets if t is not None), default=0)
+    frames_BND = torch.zeros(len(targets), frames, dim)
+    mask_BN = torch.zeros(len(targets), frames, dtype=torch.bool)
+    for b, target in enumerate(targets):
+        if target is not None:
+            frames_ND = torch.from_numpy(target.astype(np.float32))
+            frames_BND[b, : len(target)] = frames_ND.nan_to_num(0.0, 0.0, 0.0)
+            mask_BN[b, : len(target)] = frames_ND.isfinite().all(-1)
+    return Targets(frames_BND, mask_BN)
+
+
+class Loader:
+    """Batches of a stream, made ahead by threads; `workers` changes the speed, never the order.
+
+    One thread reads, `workers` threads decode. `state_dict` is of the last batch that was *given*, so what was
+    read ahead is read again on resume.
+    """
+
+    def __init__(
+        self, stream: ShardStream, collator: Collator, config: DataConfig, log: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.stream, self.collator, self.config, self.log = stream, collator, config, log
+        self.state = stream.state_dict()
+        self.skipped: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Without end, unless nothing of a whole epoch can be used: BadSample."""
+        since = 0  # samples in a row that could not be used
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(max(1, self.config.workers)) as decoders:
+            ahead: deque[Future[tuple[list[Item], list[BadSample | UnusableAudio], dict[str, Any]]]] = deque()
+            try:
+                while True:
+                    while len(ahead) < 2 * self.config.workers + 1:
+                        ahead.append(decoders.submit(self.make, reader.submit(self.read)))
+                    items, errors, state = ahead.popleft().result()
+                    self.count(errors)
+                    self.state = {**state, "skipped": dict(self.skipped)}
+                    since = 0 if items else since + len(errors)
+                    if since > self.stream.index.samples:
+                        raise errors[-1]
+                    if items:
+                        yield self.collator.batch(items)
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def read(self) -> tuple[list[RawSample], dict[str, Any]]:
+        return list(islice(self.stream, self.config.batch_size)), self.stream.state_dict()
+
+    def make(
+        self, read: "Future[tuple[list[RawSample], dict[str, Any]]]"
+    ) -> tuple[list[Item], list[BadSample | UnusableAudio], dict[str, Any]]:
+        raws, state = read.result()
+        items, errors = [], []
+        for raw in raws:
+            try:
+                items.append(self.collator.item(decode_sample(raw, self.collator.index), self.config))
+            except (BadSample, UnusableAudio) as e:
+                if self.config.unusable == "raise":
+                    raise
+                errors.append(e)
+        return items, errors, state
+
+    def count(self, errors: Sequence[BadSample | UnusableAudio]) -> None:
+        for error in errors:
+            if not self.skipped[error.reason]:
+                self.log(f"skipped ({error.reason}; more of these are only counted): {error}")
+            self.skipped[error.reason] += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.stream.load_state_dict(state)
+        self.skipped = Counter(state.get("skipped", {}))
+        self.state = dict(state)

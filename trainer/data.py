@@ -1,0 +1,231 @@
+"""Shards in: plain WebDataset tars, read in an order that is a function of (seed, epoch, position) alone.
+
+S samples of audio, N frames, D dim. Nothing is unpickled: audio goes through libsndfile, targets through
+numpy's own format with `allow_pickle=False`, and both are checked against the index.
+"""
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+import soundfile
+import xxhash
+from numpy.typing import NDArray
+
+from coat.manifests import InputError, RunError, ShardIndex, ShardInfo, TargetSpec, files
+
+AUDIO_SUFFIXES = ("flac", "wav")
+
+
+class BadSample(InputError):
+    """One sample that cannot be used. `reason` is a word that is counted; the message is one line."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """A sample as the tar holds it."""
+
+    shard: str
+    key: str
+    members: Mapping[str, bytes]  # by suffix: flac, json, <expert>.npy
+
+    def __str__(self) -> str:
+        return f"{self.shard}:{self.key}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A decoded sample. A target that its expert did not give is absent from `targets`."""
+
+    id: str
+    key: str
+    samples_S: NDArray[np.float32]  # mono
+    sample_rate: int  # Hz
+    text: str | None
+    prompt: str | None
+    response: str | None
+    choices: tuple[str, ...] = ()
+    targets: Mapping[str, NDArray[np.floating[Any]]] = field(default_factory=dict)  # by expert, [N, D] as stored
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples_S) / self.sample_rate
+
+
+def iterate_shards(path: str) -> Iterator[Sample]:
+    """Every sample of a shard set once, decoded, in the order of its tars.
+
+    InputError: no index in `path`, or a shard that is not what the index says.
+    """
+    index = ShardIndex.read(path)
+    for shard in index.shards:
+        for raw in read_shard(index, shard):
+            yield decode_sample(raw, index)
+
+
+def read_shard(index: ShardIndex, shard: ShardInfo) -> Iterator[RawSample]:
+    """The samples of one tar, without decoding. InputError where it is missing, broken or of another size."""
+    import tarfile
+
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
+    url = files.join(index.path, shard.name)
+    fs, path = files.filesystem(url)
+    found = 0
+    try:
+        with fs.open(path, "rb") as stream:
+            members = tar_file_expander([{"url": shard.name, "stream": stream}])
+            for group in group_by_keys(members, lcase=False):
+                found += 1
+                yield RawSample(
+                    shard.name, group["__key__"], {k: v for k, v in group.items() if not k.startswith("__")}
+                )
+    except FileNotFoundError as e:
+        raise InputError(f"{url}: no such shard, but the index names it; copy the whole folder") from e
+    except (tarfile.TarError, EOFError) as e:
+        raise InputError(f"{url}: not a whole tar ({e.args[0]}); build or copy it again") from e
+    if found != shard.samples:
+        raise InputError(f"{url}: {found} samples, but the index says {shard.samples}; build or copy it again")
+
+
+def decode_sample(raw: RawSample, index: ShardIndex) -> Sample:
+    """Audio, text and targets of one sample. BadSample where a member is missing or broken."""
+    meta = decode_meta(raw)
+    suffix = next((s for s in AUDIO_SUFFIXES if s in raw.members), None)
+    if suffix is None:
+        raise BadSample("no_audio", f"{raw}: no audio member; expected .flac")
+    try:
+        samples_SC, rate = soundfile.read(io.BytesIO(raw.members[suffix]), dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as e:
+        raise BadSample("broken_audio", f"{raw}: audio cannot be decoded ({e})") from e
+    targets = {
+        name: decode_target(raw, data, index.experts[name].spec)
+        for name, data in ((s.removesuffix(".npy"), d) for s, d in raw.members.items() if s.endswith(".npy"))
+        if name in index.experts
+    }
+    return Sample(
+        id=str(meta.get("id", raw.key)),
+        key=raw.key,
+        samples_S=samples_SC.mean(axis=1, dtype=np.float32),
+        sample_rate=rate,
+        text=meta.get("text"),
+        prompt=meta.get("prompt"),
+        response=meta.get("response"),
+        choices=tuple(meta.get("choices") or ()),
+        targets=targets,
+        extra=meta.get("extra") or {},
+    )
+
+
+def decode_meta(raw: RawSample) -> dict[str, Any]:
+    try:
+        meta = json.loads(raw.members["json"])
+    except KeyError as e:
+        raise BadSample("no_json", f"{raw}: no .json member") from e
+    except ValueError as e:
+        raise BadSample("broken_json", f"{raw}: .json is not JSON ({e})") from e
+    if not isinstance(meta, dict):
+        raise BadSample("broken_json", f"{raw}: .json holds {type(meta).__name__}; expected an object")
+    return meta
+
+
+def decode_target(raw: RawSample, data: bytes, spec: TargetSpec) -> NDArray[np.floating[Any]]:
+    """`[N, D]` as stored; BadSample where it is not an array of the spec's dim and dtype."""
+    try:
+        frames_ND = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as e:
+        raise BadSample("broken_target", f"{raw}: target of {spec.expert} is not a whole .npy ({e})") from e
+    if frames_ND.ndim != 2 or frames_ND.shape[1] != spec.dim or frames_ND.dtype != np.dtype(spec.dtype):
+        raise BadSample(
+            "wrong_target",
+            f"{raw}: target of {spec.expert} is {frames_ND.dtype} {list(frames_ND.shape)}; "
+            f"the index says {spec.dtype} [frames, {spec.dim}]",
+        )
+    return frames_ND
+
+
+class ShardStream:
+    """Raw samples of one rank, epoch after epoch without end, from any position.
+
+    In epoch e the shards are permuted by (seed, e) and dealt to the ranks; a rank's samples are cut into
+    runs of `shuffle`, each permuted by (seed, e, rank, run). So (epoch, position) is the whole state: to go
+    on, the shards before it are not opened, and at most one run and the start of one shard are read again.
+    """
+
+    def __init__(self, index: ShardIndex, *, seed: int, shuffle: int, rank: int = 0, ranks: int = 1) -> None:
+        if len(index.shards) < ranks:
+            raise InputError(
+                f"{index.path}: {len(index.shards)} shards for {ranks} ranks; build smaller shards "
+                "(`coat build-shards --shard-mb`), or use fewer ranks"
+            )
+        self.index, self.seed, self.shuffle, self.rank, self.ranks = index, seed, shuffle, rank, ranks
+        self.epoch, self.position = 0, 0  # of the sample that comes next
+        self.samples: Iterator[RawSample] | None = None
+
+    def __iter__(self) -> Iterator[RawSample]:
+        return self
+
+    def __next__(self) -> RawSample:
+        if self.samples is None:
+            self.samples = self.read_epoch(self.epoch, self.position)
+        sample = next(self.samples, None)
+        if sample is None:
+            if self.position == 0:
+                raise RunError(f"{self.index.path}: no samples for rank {self.rank}")
+            self.epoch, self.position = self.epoch + 1, 0
+            self.samples = None
+            return next(self)
+        self.position += 1
+        return sample
+
+    def shards_of(self, epoch: int) -> list[ShardInfo]:
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.index.shards))
+        return [self.index.shards[i] for i in order[self.rank :: self.ranks]]
+
+    def read_epoch(self, epoch: int, position: int) -> Iterator[RawSample]:
+        run = position // self.shuffle
+        ordered = self.read_from(epoch, run * self.shuffle)
+        for r in count(run):
+            held = list(islice(ordered, self.shuffle))
+            if not held:
+                return
+            order = np.random.default_rng([self.seed, epoch, self.rank, r]).permutation(len(held))
+            skip = position - r * self.shuffle if r == run else 0
+            yield from (held[i] for i in order[skip:])
+
+    def read_from(self, epoch: int, skip: int) -> Iterator[RawSample]:
+        """The epoch's samples in the order of its tars, without the first `skip`."""
+        for shard in self.shards_of(epoch):
+            if skip >= shard.samples:
+                skip -= shard.samples
+                continue
+            yield from islice(read_shard(self.index, shard), skip, None)
+            skip = 0
+
+    @property
+    def identity(self) -> str:
+        """Of everything that decides the order; a state is of use only where this is equal."""
+        shards = [(s.name, s.samples, s.xxh3) for s in self.index.shards]
+        data = [shards, self.seed, self.shuffle, self.rank, self.ranks]
+        return xxhash.xxh3_64_hexdigest(json.dumps(data).encode())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "position": self.position, "identity": self.identity}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on behind the last sample that was given. InputError where the order would be another."""
+        if state["identity"] != self.identity:
+            raise InputError(
+                f"{self.index.path}: the shards, their order or the number of ranks changed since this run stopped; "
+                "resume with the same, or use another --out"
+            )
+        self.epoch, self.position, self.samples = state["epoch"], state["position"], None

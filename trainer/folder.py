@@ -1,0 +1,89 @@
+"""A run's folder: what belongs to it, how it is opened again, and what is exported at its end.
+
+RUN/config.toml         the whole config
+RUN/index.json          of the shards it was trained on
+RUN/metrics.jsonl, tensorboard/
+RUN/checkpoints/        see checkpoint.py
+RUN/student/            at the end: the student (or its LoRA adapter), with processor and think tokens
+RUN/heads.safetensors   at the end: the projection heads, which generation does not need
+RUN/done.json           written LAST
+"""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save_file
+
+from coat.manifests import InputError, ShardIndex, files
+from coat.trainer.config import TrainConfig, differences, to_toml
+
+if TYPE_CHECKING:
+    from coat.trainer.model import CoatModel
+
+# May differ when a run goes on: they change neither weights nor order.
+FREE = {"run": ("out", "log_every", "save_every", "keep"), "data": ("workers", "shards")}
+OWN = ("config.toml", "index.json", "metrics.jsonl", "tensorboard", "checkpoints", "student", "heads.safetensors")
+
+
+class RunFolder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.toml"
+        self.done_file = path / "done.json"
+        self.checkpoints = path / "checkpoints"
+        self.student = path / "student"
+
+    @property
+    def finished(self) -> bool:
+        return self.done_file.exists()
+
+    def open(self, config: TrainConfig, index: ShardIndex, restart: bool = False) -> None:
+        """Make the folder, or check that it holds this same run. InputError where it holds something else."""
+        if self.config_file.exists() and restart:
+            self.clear()
+        if not self.config_file.exists():
+            if self.path.is_dir() and any(self.path.iterdir()):
+                raise InputError(f"{self.path}: not empty, and not a run of coat; choose another --out")
+            index.write(str(self.path))
+            files.write_bytes(str(self.config_file), to_toml(config).encode())
+            return
+        changed = differences(comparable(TrainConfig.read(str(self.config_file))), comparable(config))
+        if changed:
+            raise InputError(
+                f"{self.path}: holds a run with another config ({'; '.join(changed[:3])}); "
+                "use another --out, or --restart to drop it"
+            )
+
+    def clear(self) -> None:
+        """Remove what a run wrote, and nothing else."""
+        self.done_file.unlink(missing_ok=True)
+        for name in OWN:
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def export(self, model: "CoatModel", step: int) -> None:
+        """Write what generation needs, and the heads beside it."""
+        student = model.student
+        shutil.rmtree(self.student, ignore_errors=True)
+        if student.adapted is None:
+            student.model.save_pretrained(self.student)
+        else:
+            # The new rows are in the adapter (trainable tokens); whole embeddings would make it large.
+            student.adapted.save_pretrained(self.student, save_embedding_layers=False)
+        student.processor.save_pretrained(self.student)
+        heads = {k: v.detach().cpu().contiguous() for k, v in model.heads.state_dict().items()}
+        save_file(heads, self.path / "heads.safetensors")
+        files.write_bytes(str(self.done_file), files.to_json({"step": step, "think_ids": model.block.new_ids}))
+
+
+def comparable(config: TrainConfig) -> dict[str, Any]:
+    data = config.to_dict()
+    return {part: {k: v for k, v in data[part].items() if k not in names} for part, names in FREE.items()} | {
+        part: value if isinstance(value, dict) else {str(i): v for i, v in enumerate(value)}
+        for part, value in data.items()
+        if part not in FREE
+    }

@@ -1,0 +1,97 @@
+"""Projection heads: from think states to one expert's frames. Used in training only, dropped at export.
+
+B batch, K think positions, N frames, D dim of the states, H dim of the head, O outputs per frame. Queries are
+the expert's own frame times, so that the number of positions and the expert's rate are independent.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from coat.manifests import ExpertInfo, InputError, ShardIndex
+from coat.trainer.batches import Targets
+from coat.trainer.config import HeadsConfig
+from coat.trainer.losses import DistillLoss
+
+SHORTEST_PERIOD_S, LONGEST_PERIOD_S = 0.02, 60.0  # of the time encoding: finer than any frame, longer than a clip
+
+
+class DistillHead(nn.Module):
+    """LayerNorm, linear, and a small Transformer decoder from frame times to the think states."""
+
+    def __init__(self, config: HeadsConfig, states_dim: int, expert: ExpertInfo) -> None:
+        super().__init__()
+        self.spec = expert.spec
+        self.dim = config.dim
+        self.norm = nn.LayerNorm(states_dim)
+        self.project = nn.Linear(states_dim, config.dim)
+        layer = nn.TransformerDecoderLayer(
+            config.dim, config.heads, 4 * config.dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.decoder = nn.TransformerDecoder(layer, config.layers, norm=nn.LayerNorm(config.dim))
+        self.output = nn.Linear(config.dim, DistillLoss.outputs(expert))
+
+    def forward(self, states_BKD: Tensor, states_mask_BK: Tensor, seconds_B: Tensor, mask_BN: Tensor) -> Tensor:
+        """`[B, N, O]`. Every row of both masks must have a true position: attention over none is NaN."""
+        memory_BKH = self.project(self.norm(states_BKD)) + self.encode(think_times(states_mask_BK, seconds_B))
+        frames = mask_BN.shape[1]
+        times_N = self.spec.start_s + torch.arange(frames, device=mask_BN.device) / self.spec.rate_hz
+        queries_BNH = self.encode(times_N.expand(len(mask_BN), frames)).to(memory_BKH.dtype)
+        return self.output(
+            self.decoder(
+                queries_BNH, memory_BKH, tgt_key_padding_mask=~mask_BN, memory_key_padding_mask=~states_mask_BK
+            )
+        )
+
+    def encode(self, times_BN: Tensor) -> Tensor:
+        """Sinusoids of a time in seconds, `[B, N, H]`."""
+        ratio = math.log(LONGEST_PERIOD_S / SHORTEST_PERIOD_S)
+        steps = torch.linspace(0, 1, self.dim // 2, device=times_BN.device)
+        angles = 2 * math.pi * times_BN[..., None].float() / (SHORTEST_PERIOD_S * torch.exp(ratio * steps))
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def think_times(mask_BK: Tensor, seconds_B: Tensor) -> Tensor:
+    """Nominal times of the think positions, spread evenly over the audio, `[B, K]`."""
+    count_B1 = mask_BK.sum(1, keepdim=True).clamp(min=1)
+    return (torch.arange(mask_BK.shape[1], device=mask_BK.device) + 0.5) / count_B1 * seconds_B[:, None]
+
+
+class DistillHeads(nn.Module):
+    """A head and a loss per expert, built from what the shards say of it."""
+
+    def __init__(self, config: HeadsConfig, states_dim: int, experts: Mapping[str, ExpertInfo]) -> None:
+        super().__init__()
+        # ModuleDict refuses dots; experts' names hold none (they are member suffixes of a tar).
+        self.heads = nn.ModuleDict({name: DistillHead(config, states_dim, e) for name, e in experts.items()})
+        self.losses = nn.ModuleDict({name: DistillLoss(e) for name, e in experts.items()})
+
+    def forward(
+        self, states_BKD: Tensor, mask_BK: Tensor, seconds_B: Tensor, targets: Mapping[str, Targets]
+    ) -> dict[str, Tensor]:
+        """The sum of each expert's loss over its frames. Samples without targets are not computed."""
+        return {name: self.loss(name, states_BKD, mask_BK, seconds_B, targets[name]) for name in self.heads}
+
+    def loss(self, name: str, states_BKD: Tensor, mask_BK: Tensor, seconds_B: Tensor, target: Targets) -> Tensor:
+        with_target_B = target.mask_BN.any(1)
+        if not with_target_B.any():
+            # Ranks must all reach every weight: one made-up frame, times nothing.
+            mask_BN = torch.ones(1, 1, dtype=torch.bool, device=mask_BK.device)
+            return self.heads[name](states_BKD[:1], mask_BK[:1], seconds_B[:1], mask_BN).float().sum() * 0
+        mask_BN = target.mask_BN[with_target_B]
+        predicted_BNO = self.heads[name](
+            states_BKD[with_target_B], mask_BK[with_target_B], seconds_B[with_target_B], mask_BN
+        )
+        return self.losses[name](predicted_BNO, target.frames_BND[with_target_B], mask_BN)
+
+
+def chosen_experts(index: ShardIndex, wanted: Sequence[str] | None, weights: Mapping[str, float]) -> list[str]:
+    """Names of the experts to distil, in the index's order. InputError names those that the shards lack."""
+    unknown = sorted({*(wanted or ()), *weights} - set(index.experts))
+    if unknown:
+        raise InputError(
+            f"{index.path}: no targets of {', '.join(unknown)}; the shards have {', '.join(index.experts) or 'none'}"
+        )
+    return [name for name in index.experts if wanted is None or name in wanted]

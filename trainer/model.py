@@ -1,0 +1,136 @@
+"""Student, thinking block and heads as one module: what is trained.
+
+B batch, T positions of a sequence, R response tokens of a batch, K think positions, D dim.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coat.manifests import ExpertInfo, InputError, ShardIndex
+from coat.trainer.batches import IGNORED, Batch
+from coat.trainer.config import TrainConfig
+from coat.trainer.heads import DistillHeads, chosen_experts
+from coat.trainer.students import load_student
+from coat.trainer.students.base import Student
+from coat.trainer.thinking import ThinkingBlock
+
+
+class CoatModel(nn.Module):
+    """Gives *sums* of losses, so that the caller can divide by counts over accumulation and ranks."""
+
+    def __init__(self, student: Student, block: ThinkingBlock, heads: DistillHeads) -> None:
+        super().__init__()
+        self.student, self.block = student, block
+        self.network = student.model
+        self.heads = heads
+        self.layer = block.config.layer
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`ce` and each expert's loss, summed over its tokens or frames."""
+        states_BTD, distilled_BTD = self.states(batch.inputs)
+        sums = {"ce": self.cross_entropy(states_BTD, batch.labels_BT)}
+        if len(self.heads.heads):
+            states_BKD = distilled_BTD.gather(1, batch.think_BK[..., None].expand(-1, -1, distilled_BTD.shape[-1]))
+            sums |= self.heads(states_BKD, batch.think_mask_BK, batch.seconds_B, batch.targets)
+        return sums
+
+    def states(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The last hidden states, and those that are distilled (`thinking.layer`), `[B, T, D]` each."""
+        if self.layer is None:
+            states_BTD = self.student.hidden_states(inputs)
+            return states_BTD, states_BTD
+        kept: list[Tensor] = []
+
+        def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+            kept.append(output[0] if isinstance(output, tuple) else output)
+
+        # A hook keeps one layer's states; `output_hidden_states` would keep them all.
+        handle = cast(nn.ModuleList, self.student.language_model.layers)[self.layer].register_forward_hook(keep)
+        try:
+            states_BTD = self.student.hidden_states(inputs)
+        finally:
+            handle.remove()
+        return states_BTD, kept[0]
+
+    def cross_entropy(self, states_BTD: Tensor, labels_BT: Tensor) -> Tensor:
+        """Logits are made at the positions before response tokens alone: never over audio or block."""
+        labelled_BT = labels_BT[:, 1:] != IGNORED
+        states_RD = states_BTD[:, :-1][labelled_BT]
+        if not len(states_RD):  # every rank must reach every weight
+            return self.student.logits(states_BTD[:1, :1]).float().sum() * 0
+        logits_RV = self.student.logits(states_RD).float()
+        return F.cross_entropy(logits_RV, labels_BT[:, 1:][labelled_BT], reduction="sum")
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """By name, in the module's order: what a checkpoint holds."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+
+def build_model(config: TrainConfig, experts: Mapping[str, ExpertInfo]) -> CoatModel:
+    """The student with block, LoRA (unless `lora.full`) and heads, as a run starts: random by `run.seed`."""
+    student = load_student(config.student.path, config.student.dtype)
+    block = ThinkingBlock.add_to(student, config.thinking)
+    layers = len(cast(nn.ModuleList, student.language_model.layers))
+    if config.thinking.layer is not None and not -layers <= config.thinking.layer < layers:
+        raise InputError(f"thinking.layer {config.thinking.layer}: the student has {layers} layers")
+    torch.manual_seed(config.run.seed)
+    if config.lora.full:
+        if config.student.dtype != "float32":
+            raise InputError(
+                f"student.dtype {config.student.dtype} with lora.full: small updates would be rounded away; "
+                "use float32 (run.precision computes in bf16 where it can)"
+            )
+        student.model.requires_grad_(True)
+        freeze_positions(student.model)
+    else:
+        add_lora(student, block, config)
+    if config.run.gradient_checkpointing:
+        student.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return CoatModel(student, block, DistillHeads(config.heads, student.hidden_size, experts))
+
+
+def freeze_positions(model: nn.Module) -> None:
+    """Whisper's sinusoidal positions are constants, as transformers has them."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("embed_positions.weight"):
+            parameter.requires_grad_(False)
+
+
+def add_lora(student: Student, block: ThinkingBlock, config: TrainConfig) -> None:
+    """Put adapters into the language model, and train the new embedding rows alone."""
+    from peft import LoraConfig, get_peft_model
+
+    names = [name for name, module in student.model.named_modules() if module is student.model.get_input_embeddings()]
+    lora = LoraConfig(
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=config.lora.dropout,
+        target_modules=student.lora_targets,
+        trainable_token_indices={names[0]: block.new_ids} if block.new_ids else None,
+    )
+    student.adapted = get_peft_model(student.model, lora)
+    for name, parameter in student.model.named_parameters():
+        assert not parameter.requires_grad or "language_model" in name, name
+
+
+def experts_of(config: TrainConfig, index: ShardIndex) -> dict[str, ExpertInfo]:
+    """What is distilled: nothing without a block, or where every stage's weight is 0."""
+    names = chosen_experts(index, config.heads.experts, config.losses.weights)
+    if config.thinking.count == 0 or not any(s.distill or s.distill_end for s in config.stages):
+        return {}
+    return {name: index.experts[name] for name in names}
+
+
+def parameter_groups(model: CoatModel, config: TrainConfig) -> Sequence[dict[str, Any]]:
+    """AdamW's groups: `heads_lr` for what is new, decay on matrices only."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.trainable().items():
+        new = name.startswith("heads.") or "trainable_tokens" in name
+        lr = config.optim.heads_lr if new else config.optim.lr
+        decay = config.optim.weight_decay if parameter.ndim > 1 and "embed" not in name else 0.0
+        groups.setdefault((lr, decay), []).append(parameter)
+    return [{"params": p, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
