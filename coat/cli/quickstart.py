@@ -27,9 +27,7 @@ def quickstart(
     out: Annotated[str, typer.Option(help="Folder for everything it makes.")] = "runs/quickstart",
     clips: Annotated[int, typer.Option(help="Clips to synthesise.", min=40)] = 600,
     seed: Annotated[int, typer.Option(help="Of the corpus and the student.")] = 0,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value over the training config; repeat.")
-    ] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value over the training config; repeat.")] = None,
     json_output: Json = False,
 ) -> None:
     """Do the whole main job on a small corpus: synthesise, extract, build shards, train, ask.
@@ -189,16 +187,16 @@ def show(root: Path, result: dict[str, Any], evaluation: "Evaluation") -> None:
         for p in evaluation.predictions[:EXAMPLES]
     ]
     table("Answers", ["clip", "question", "answered", "truth"], examples)
-    audio = result["hours"] * 3600
+    audio, held = result["hours"] * 3600, result["heldout"]["all"]
     all_bytes = sum(e["bytes"] for e in result["experts"].values())
     rows = [
         ["corpus", f"{result['clips']} clips, {duration_text(audio)} of audio"],
         ["targets", f"{len(result['experts'])} experts, {bytes_text(all_bytes)} of frames written"],
         ["shards", f"{result['shards']['samples']} samples, {bytes_text(result['shards']['bytes'])}"],
         ["training", f"{result['train']['steps']} steps, {duration_text(result['train']['seconds'])}"],
-        ["held-out accuracy", f"{result['heldout']['all']['accuracy']:.0%}, by chance {result['heldout']['all']['chance']:.0%}"],
+        ["held-out accuracy", f"{held['accuracy']:.0%}, by chance {held['chance']:.0%}"],
         ["all of it took", duration_text(result["seconds"])],
-    ]  # fmt: skip
+    ]
     table("Quickstart", ["what", "came out"], rows)
     first = evaluation.predictions[0]
     clip, prompt = root / "corpus" / asked[first.id].audio_filepath, asked[first.id].prompt
