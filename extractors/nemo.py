@@ -106,9 +106,9 @@ class Nemo(Expert):
         except (TypeError, ValueError) as e:
             raise InputError(f"{self.where}: model_config.yaml does not fit the installed NeMo ({e})") from e
         with tarfile.open(self.path) as archive:
-            _, weights = members(archive, self.where)
+            stream: Any = archive.extractfile(members(archive, self.where)[1])  # a plain file: not None
             try:
-                found = torch.load(archive.extractfile(weights), map_location="cpu", weights_only=True)
+                found = torch.load(stream, map_location="cpu", weights_only=True)
             except (RuntimeError, EOFError, pickle.UnpicklingError) as e:
                 reason = " ".join(str(e).split())[:200]
                 raise InputError(f"{self.where}: model_weights.ckpt cannot be loaded ({reason})") from e
@@ -182,8 +182,7 @@ def read_archive(path: Path, where: str, size: int, mtime_ns: int) -> tuple[str,
         with tarfile.open(path) as archive:
             digests, text = [], b""
             for member in members(archive, where):
-                stream = archive.extractfile(member)
-                assert stream is not None, member  # a plain file, as `members` has seen
+                stream: Any = archive.extractfile(member)  # a plain file, as `members` has seen: not None
                 h = xxhash.xxh3_128()
                 while block := stream.read(1 << 23):
                     h.update(block)

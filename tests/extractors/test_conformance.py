@@ -42,7 +42,7 @@ class WrongStart(Good):
 class NormalisedOverTheBatch(Good):
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
         frames = super().extract(waveforms)
-        return [f - np.mean(np.concatenate(frames)) for f in frames]
+        return [f - np.concatenate(frames).mean(dtype=np.float32) for f in frames]
 
 
 class PaddedToTheLongest(Good):

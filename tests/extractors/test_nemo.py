@@ -59,7 +59,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_equals_nemo(path: Path) -> None:
     from nemo.collections.asr.models import ASRModel
 
-    model: Any = ASRModel.restore_from(str(path), map_location="cpu").eval()
+    model: Any = ASRModel.restore_from(str(path))
+    model.eval()
     model.preprocessor.featurizer.dither, model.preprocessor.featurizer.pad_to = 0.0, 0
     clips = [noise(s, 16000, seed=i) for i, s in enumerate((1.0, 2.503, 0.333))]
     for x, frames in zip(clips, loaded("nemo", checkpoint=str(path)).extract(clips), strict=True):
