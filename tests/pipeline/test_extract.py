@@ -168,9 +168,7 @@ def test_what_the_expert_raises_or_gives_as_nan_fails_its_row_alone(make_corpus:
 
 
 def test_an_expert_that_fails_on_every_row_stops_the_run_uncommitted(make_corpus: Corpus, tmp_path: Path) -> None:
-    with pytest.raises(
-        RunError, match=r"fails on each of \d+ rows.*RuntimeError: no such kernel"
-    ):
+    with pytest.raises(RunError, match=r"fails on each of \d+ rows.*RuntimeError: no such kernel"):
         run(make_corpus(), tmp_path / "store", "Broken")
     assert not list((tmp_path / "store").rglob("done.json"))
 
