@@ -6,7 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import settings
 from numpy.typing import NDArray
+
+settings.register_profile("coat", deadline=None)  # a busy machine is no failure
+settings.load_profile("coat")
 
 RATE = 16_000
 WriteAudio = Callable[..., Path]

@@ -244,7 +244,7 @@ def test_an_empty_part_is_refused(tmp_path: Path) -> None:
 ROWS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 5)), min_size=1, max_size=30)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(rows=ROWS, seed=st.integers(0, 3), shift=st.randoms(use_true_random=False))
 def test_any_corpus_is_split_cleanly_whatever_its_order(
     tmp_path: Path, rows: list[tuple[int, int]], seed: int, shift: Any
