@@ -22,6 +22,8 @@ SPAN_TOLERANCE_S = 0.05
 # An MP3 frame takes bits from frames before it, so decoding begins this much before a span: right after
 # a seek libsndfile gives up to 0.25 s of wrong samples.
 MP3_PREROLL_S = 2.0
+# FFmpeg's durations count padding of codecs: up to a frame or two.
+FFMPEG_TOLERANCE_S = 0.1
 # More frames than any file has: what libsndfile says of a FLAC that was written to a pipe
 # (length unknown), and cannot seek in.
 UNKNOWN_FRAMES = 1 << 40
@@ -183,13 +185,16 @@ def read_ffmpeg(path: str, cause: Exception, offset: float, duration: float | No
     except RuntimeError as e:
         raise AudioError("truncated", f"{path}: cannot be decoded to its end ({one_line(e)})") from e
     samples_TC = samples.data.numpy().T
+    stated, decoded = decoder.metadata.duration_seconds or 0.0, len(samples_TC) / samples.sample_rate
+    if decoded < stated - FFMPEG_TOLERANCE_S and containers.states_duration(files.read_bytes(path)):
+        raise AudioError("truncated", f"{path}: {decoded:.3f} s of {stated:.3f} s; the file is cut short")
     start, frames = span_frames(path, offset, duration, len(samples_TC), samples.sample_rate)
     return samples_TC[start : start + frames], samples.sample_rate
 
 
 def ffmpeg_info(path: str, cause: Exception) -> AudioInfo:
     meta = ffmpeg_decoder(path, cause).metadata
-    seconds = meta.duration_seconds_from_header or 0.0
+    seconds = meta.duration_seconds or decode(path).seconds  # the stream's, the container's, or counted
     return AudioInfo(float(seconds), int(meta.sample_rate or 0), int(meta.num_channels or 0), str(meta.codec))
 
 

@@ -17,7 +17,6 @@ ALIASES = {
         "audio",
         "audio_file",
         "audio_filename",
-        "audios",
         "path",
         "wav",
         "wav_path",

@@ -38,6 +38,11 @@ def ends_in_ogg_page(source: str | io.BytesIO) -> bool:
     return len(page) > 26 and len(lacing) == page[26] and len(page) >= 27 + len(lacing) + sum(lacing)
 
 
+def states_duration(data: bytes) -> bool:
+    """Whether the container states its duration (Matroska, WebM, MP4); of bare AAC or AMR it is a guess."""
+    return data[:4] == b"\x1aE\xdf\xa3" or data[4:8] == b"ftyp"
+
+
 def header_says_cut(data: bytes) -> bool:
     """Whether a file that cannot be opened is the first part of a FLAC, WAV, RF64, AIFF or Ogg file."""
     magic = data[:4]

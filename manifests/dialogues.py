@@ -79,25 +79,28 @@ def seconds(item: Mapping[str, Any], name: str) -> float:
     return float(value)
 
 
-def from_messages(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+def from_swift(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """An ms-swift row: the first user message is the prompt, the first assistant message the response.
 
     {"messages": [{"role": "user", "content": "<audio>What is said?"}, {"role": "assistant", "content": "..."}],
-    "audios": ["a.wav"]}; further messages keep the whole conversation under `messages`.
+    "audios": ["a.wav"]}; further messages keep the whole conversation under `messages`. The older
+    {"query": ..., "response": ..., "audios": [...]} is read too.
     """
-    messages = objects(record, "messages")
     found: dict[str, str] = {}
     audios = record.get("audios") or []
     audios = [audios] if isinstance(audios, str) else list(audios)
+    messages = objects(record, "messages")
     for message in messages:
         text, heard = content(message.get("content"))
         found.setdefault(str(message["role"]), text)
         audios += heard
+    if isinstance(record.get("query"), str):
+        found.setdefault("user", content(record["query"])[0])
     if len(audios) != 1:
         raise ValueError(f"{len(audios)} audio files in one row; expected one")
-    others = {k: v for k, v in record.items() if k not in ("messages", "audios")}
+    others = {k: v for k, v in record.items() if k not in ("messages", "audios", "query")}
     others |= {name: found[role] for name, role in (("prompt", "user"), ("response", "assistant")) if role in found}
-    if [m["role"] for m in messages] not in (["user"], ["user", "assistant"]):
+    if [m["role"] for m in messages] not in ([], ["user"], ["user", "assistant"]):
         others["messages"] = messages
     others["audio_filepath"] = audios[0]
     return [Columns.detect(others, {}).to_native(others)]  # beside the conversation a row is as any table's

@@ -104,7 +104,7 @@ def detect(source: str) -> str:
     if not files.exists(source):
         raise InputError(f"{source}: no such file or folder")
     first = next((r.values for r in sources.read_json(source) if r.values), {})
-    if "messages" in first:
+    if "audios" in first or "messages" in first:
         return "swift"
     return "lhotse" if "recording" in first or str(first.get("type", "")).endswith("Cut") else "jsonl"
 
@@ -150,8 +150,8 @@ class Reader:
     def convert(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         if self.format == "lhotse":
             return dialogues.from_cut(values)
-        if self.format == "swift" and "messages" in values:
-            return dialogues.from_messages(values)
+        if self.format == "swift":
+            return dialogues.from_swift(values)
         return [Columns.detect(values, self.chosen).to_native(values)]
 
     def utterance(self, row: dict[str, Any], position: int) -> Utterance:

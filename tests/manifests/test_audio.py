@@ -1,0 +1,326 @@
+"""Decoding against samples that the test itself made."""
+
+import io
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coat.manifests import audio
+from coat.manifests.audio import AudioError, decode, probe
+from tests.manifests.conftest import RATE, WriteAudio, sine
+
+SOUND = np.random.default_rng(0).uniform(-0.9, 0.9, 3 * RATE)
+# Container, encoding, the largest error of a sample that its bits allow.
+LOSSLESS = [
+    ("WAV", "PCM_U8", 2**-7),
+    ("WAV", "PCM_16", 2**-15),
+    ("WAV", "PCM_24", 2**-23),
+    ("WAV", "PCM_32", 2**-23),
+    ("WAV", "FLOAT", 2**-23),
+    ("WAV", "DOUBLE", 2**-23),
+    ("FLAC", "PCM_S8", 2**-7),
+    ("FLAC", "PCM_16", 2**-15),
+    ("FLAC", "PCM_24", 2**-23),
+    ("AIFF", "PCM_16", 2**-15),
+    ("AIFF", "PCM_24", 2**-23),
+    ("CAF", "PCM_16", 2**-15),
+    ("AU", "PCM_16", 2**-15),
+    ("W64", "PCM_16", 2**-15),
+    ("RF64", "PCM_16", 2**-15),
+]
+LOSSY = [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")]
+
+
+def encoded(samples: np.ndarray, container: str, encoding: str | None = None, rate: int = RATE) -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, samples, rate, format=container, subtype=encoding)
+    return out.getvalue()
+
+
+def reason(path: Path | str, offset: float = 0.0, duration: float | None = None) -> str:
+    with pytest.raises(AudioError) as e:
+        decode(str(path), offset, duration)
+    assert "\n" not in str(e.value)
+    return e.value.reason
+
+
+@pytest.mark.parametrize(("container", "encoding", "step"), LOSSLESS)
+def test_lossless_files_give_their_samples(tmp_path: Path, container: str, encoding: str, step: float) -> None:
+    path = tmp_path / f"a.{container.lower()}"
+    path.write_bytes(encoded(SOUND, container, encoding))
+    clip = decode(str(path))
+    assert (clip.rate, len(clip.samples_T), clip.samples_T.dtype) == (RATE, len(SOUND), np.float32)
+    assert np.abs(clip.samples_T - SOUND).max() <= step
+    info = probe(str(path))
+    assert (info.seconds, info.rate, info.channels) == (3.0, RATE, 1)
+
+
+@pytest.mark.parametrize(("container", "encoding"), LOSSY)
+def test_lossy_files_keep_length_time_and_level(tmp_path: Path, container: str, encoding: str) -> None:
+    tone = sine(2.0) * np.linspace(0.1, 1.0, 2 * RATE)
+    path = tmp_path / f"a.{container.lower()}"
+    path.write_bytes(encoded(tone, container, encoding))
+    clip = decode(str(path))
+    assert len(clip.samples_T) == len(tone)
+    inner = slice(1000, -1000)  # codecs smear the ends
+    assert np.corrcoef(clip.samples_T[inner], tone[inner])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize(("container", "encoding"), [(c, e) for c, e, _ in LOSSLESS] + LOSSY)
+@pytest.mark.parametrize(("offset", "duration"), [(0.5, 1.0), (1.23456, 0.5), (2.0, None), (0.0, 0.01)])
+def test_a_span_is_exactly_that_part_of_the_whole(
+    tmp_path: Path, container: str, encoding: str, offset: float, duration: float | None
+) -> None:
+    # A tone that swells: in an MP3 its frames borrow bits from each other, which a bare seek gets wrong.
+    path = tmp_path / f"a.{container.lower()}"
+    path.write_bytes(encoded(sine(3.0) * np.linspace(0.05, 1.0, 3 * RATE), container, encoding))
+    whole, span = decode(str(path)).samples_T, decode(str(path), offset, duration).samples_T
+    start = round(offset * RATE)
+    stop = len(whole) if duration is None else round((offset + duration) * RATE)
+    assert len(span) == stop - start
+    np.testing.assert_allclose(span, whole[start:stop], atol=1e-6)
+
+
+@given(start=st.integers(0, 2 * RATE), length=st.integers(1, RATE), rate=st.sampled_from([8000, 16000, 44100]))
+def test_spans_of_seconds_hit_samples(
+    tmp_path_factory: pytest.TempPathFactory, start: int, length: int, rate: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"count{rate}.wav"
+    if not path.exists():
+        soundfile.write(path, np.arange(3 * RATE, dtype=np.int32) << 8, rate, subtype="PCM_24")
+    got = decode(str(path), start / rate, length / rate).samples_T
+    np.testing.assert_array_equal(np.round(got * 2**23), np.arange(start, start + length))
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    channels = np.stack([SOUND * gain for gain in (1.0, 0.5, 0.25, -1.0, 0.0, 0.1, 0.2, 0.3)], axis=1)
+    soundfile.write(tmp_path / "a.wav", channels, RATE, subtype="FLOAT")
+    np.testing.assert_allclose(decode(str(tmp_path / "a.wav")).samples_T, channels.mean(axis=1), atol=1e-6)
+    assert probe(str(tmp_path / "a.wav")).channels == 8
+
+
+@pytest.mark.parametrize(("rate", "hz"), [(192_000, 1000.0), (8000, 440.0), (44_100, 3000.0), (22_050, 100.0)])
+def test_resampling_keeps_frequency_and_level(tmp_path: Path, rate: int, hz: float) -> None:
+    soundfile.write(tmp_path / "a.wav", sine(2.0, hz, rate), rate, subtype="FLOAT")
+    samples = decode(str(tmp_path / "a.wav")).at(RATE)
+    assert samples.dtype == np.float32
+    assert abs(len(samples) - 2 * RATE) <= 1
+    middle = samples[RATE // 2 : RATE // 2 + RATE]  # one second: FFT bins are whole Hz
+    spectrum = np.abs(np.fft.rfft(middle)) / (RATE / 2)
+    assert spectrum.argmax() == hz
+    assert spectrum.max() == pytest.approx(0.5, rel=1e-3)
+    assert np.delete(spectrum, int(hz)).max() < 1e-4
+
+
+def test_resampling_removes_what_would_alias(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", sine(1.0, 20_000.0, 192_000), 192_000, subtype="FLOAT")
+    assert np.abs(decode(str(tmp_path / "a.wav")).at(RATE)[500:-500]).max() < 1e-4
+
+
+def test_the_digest_is_of_the_sound(tmp_path: Path) -> None:
+    samples = np.round(SOUND * 2**15).astype(np.int16)
+    for name, container, rate in (("a.wav", "WAV", RATE), ("b.flac", "FLAC", RATE), ("c.wav", "WAV", 8000)):
+        (tmp_path / name).write_bytes(encoded(samples, container, "PCM_16", rate))
+    a, b, c = (decode(str(tmp_path / n)).digest for n in ("a.wav", "b.flac", "c.wav"))
+    assert a == b != c
+
+
+def test_a_span_may_end_a_rounding_after_the_file(write_audio: WriteAudio) -> None:
+    path = write_audio("a.wav", 1.0)
+    assert len(decode(str(path), 0.5, 0.54).samples_T) == RATE // 2
+    assert reason(path, 0.5, 0.6) == "span"
+
+
+@pytest.mark.parametrize(("offset", "duration"), [(-0.1, None), (0.0, -1.0), (0.0, 0.0), (1.0, None), (5.0, 1.0)])
+def test_spans_outside_the_file_are_refused(write_audio: WriteAudio, offset: float, duration: float | None) -> None:
+    assert reason(write_audio("a.wav", 1.0), offset, duration) == "span"
+
+
+@pytest.mark.parametrize("container", ["FLAC", "WAV", "AIFF", "AU", "W64", "RF64", "OGG", "MP3"])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.75, 0.99])
+def test_a_file_that_is_cut_short_is_truncated(tmp_path: Path, container: str, share: float) -> None:
+    data = encoded(SOUND, container)
+    path = tmp_path / f"a.{container.lower()}"
+    path.write_bytes(data[: int(len(data) * share)])
+    assert reason(path) == "truncated"
+
+
+@pytest.mark.parametrize("size", [4, 10, 42, 60, 86, 200, -1, -3])
+def test_a_flac_may_be_cut_anywhere(tmp_path: Path, size: int) -> None:
+    (tmp_path / "a.flac").write_bytes(encoded(SOUND, "FLAC")[:size])
+    assert reason(tmp_path / "a.flac") == "truncated"
+
+
+@pytest.mark.parametrize(("container", "size"), [("WAV", 30), ("WAV", 60), ("AIFF", 30), ("RF64", 60), ("OGG", 30)])
+def test_a_cut_inside_the_header(tmp_path: Path, container: str, size: int) -> None:
+    path = tmp_path / f"a.{container.lower()}"
+    path.write_bytes(encoded(SOUND, container)[:size])
+    assert reason(path) == "truncated"
+    with pytest.raises(AudioError) as e:
+        probe(str(path))
+    assert e.value.reason == "truncated"
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF])
+def test_a_wav_from_a_pipe_is_whole_though_its_sizes_are_placeholders(tmp_path: Path, size: int) -> None:
+    data = bytearray(encoded(SOUND, "WAV", "PCM_16"))
+    at = data.find(b"data") + 4
+    data[at : at + 4] = struct.pack("<I", size)
+    (tmp_path / "a.wav").write_bytes(data)
+    assert len(decode(str(tmp_path / "a.wav")).samples_T) == len(SOUND)
+
+
+@pytest.mark.parametrize("frames", [2**36 - 1, 10**5])
+def test_a_flac_whose_header_promises_more_is_truncated(tmp_path: Path, frames: int) -> None:
+    (tmp_path / "a.flac").write_bytes(with_frame_count(encoded(SOUND, "FLAC"), frames))
+    assert reason(tmp_path / "a.flac") == "truncated"
+
+
+def with_frame_count(flac: bytes, frames: int) -> bytes:
+    """STREAMINFO has the number of samples in the low 36 bits of bytes 18 to 25."""
+    value = int.from_bytes(flac[18:26], "big") >> 36 << 36 | frames
+    return flac[:18] + value.to_bytes(8, "big") + flac[26:]
+
+
+def test_damage_in_the_middle_of_a_flac(tmp_path: Path) -> None:
+    data = bytearray(encoded(SOUND, "FLAC"))
+    data[len(data) // 2 : len(data) // 2 + 5000] = bytes(5000)
+    (tmp_path / "a.flac").write_bytes(data)
+    assert reason(tmp_path / "a.flac") == "truncated"
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.au", "a.raw", "a"])
+def test_text_under_any_name_is_unreadable(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("This is no sound.\n" * 20)
+    assert reason(tmp_path / name) == "unreadable"
+    with pytest.raises(AudioError) as e:
+        probe(str(tmp_path / name))
+    assert e.value.reason == "unreadable"
+
+
+def test_empty_files(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"")
+    soundfile.write(tmp_path / "b.wav", np.zeros(0), RATE)
+    assert reason(tmp_path / "a.wav") == reason(tmp_path / "b.wav") == reason(tmp_path / "b.wav", 0.0, 1.0) == "empty"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_that_are_no_numbers(tmp_path: Path, value: float) -> None:
+    samples = SOUND.copy()
+    samples[RATE] = value
+    soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+    assert reason(tmp_path / "a.wav") == "not_finite"
+    assert len(decode(str(tmp_path / "a.wav"), 1.5).samples_T) == 1.5 * RATE  # outside the span it does no harm
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("none.wav", "missing"),
+        ("a.wav/b.wav", "missing"),
+        ("nul\0.wav", "unreadable"),
+        (".", "unreadable"),
+        ("https://example.org/a.wav", "unreadable"),
+        ("simplecache::s3://bucket/a.wav", "unreadable"),
+    ],
+)
+def test_places_without_audio(
+    write_audio: WriteAudio, monkeypatch: pytest.MonkeyPatch, path: str, expected: str
+) -> None:
+    monkeypatch.chdir(write_audio("a.wav").parent)
+    assert reason(path) == expected
+
+
+def test_a_pipe_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.wav")
+    assert reason(tmp_path / "a.wav") == "unreadable"
+
+
+@pytest.mark.parametrize("container", ["FLAC", "OGG", "WAV"])
+def test_remote_files_decode_as_local_ones(tmp_path: Path, container: str) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    data = encoded(SOUND, container)
+    (tmp_path / "a").write_bytes(data)
+    fsspec.filesystem("memory").pipe_file("/bucket/a", data)
+    local, remote = decode(str(tmp_path / "a"), 0.5, 1.0), decode("memory://bucket/a", 0.5, 1.0)
+    np.testing.assert_array_equal(local.samples_T, remote.samples_T)
+    assert probe("memory://bucket/a") == probe(str(tmp_path / "a"))
+    assert reason("memory://bucket/none") == "missing"
+    fsspec.filesystem("memory").pipe_file("/bucket/cut", data[: len(data) // 2])
+    assert reason("memory://bucket/cut") == "truncated"
+
+
+def test_an_error_crosses_processes() -> None:
+    error = pickle.loads(pickle.dumps(AudioError("truncated", "a.wav: cut short")))
+    assert (error.reason, str(error)) == ("truncated", "a.wav: cut short")
+
+
+def ffmpeg_loads() -> bool:
+    try:
+        audio.ffmpeg_decoder(os.devnull, ValueError("a probe"))
+    except AudioError as e:
+        return "need FFmpeg" not in str(e)
+    return True
+
+
+def test_without_ffmpeg_the_error_says_what_to_install(tmp_path: Path) -> None:
+    if ffmpeg_loads():
+        pytest.skip("FFmpeg is installed here")
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(200))
+    with pytest.raises(AudioError, match="need FFmpeg's libraries installed") as e:
+        decode(str(tmp_path / "a.m4a"))
+    assert e.value.reason == "unreadable"
+    assert len(str(e.value)) < 300
+
+
+@pytest.fixture
+def ffmpeg_files(tmp_path: Path) -> Path:
+    """Two seconds of 440 Hz in forms that libsndfile cannot read."""
+    if not ffmpeg_loads():
+        pytest.skip("FFmpeg's libraries are not installed")
+    import torch
+    from torchcodec.encoders import AudioEncoder  # pyright: ignore[reportPrivateImportUsage]
+
+    tone = sine(2.0)
+    for name in ("a.m4a", "a.webm", "a.aac"):
+        AudioEncoder(torch.from_numpy(tone.astype(np.float32))[None], sample_rate=RATE).to_file(str(tmp_path / name))
+    (tmp_path / "piped.flac").write_bytes(with_frame_count(encoded(tone, "FLAC"), 0))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.webm", "a.aac", "piped.flac"])
+def test_ffmpeg_reads_what_libsndfile_cannot(ffmpeg_files: Path, name: str) -> None:
+    path = str(ffmpeg_files / name)
+    clip, info = decode(path), probe(path)
+    assert clip.seconds == pytest.approx(2.0, abs=0.15)  # AAC pads to whole frames
+    assert (info.rate, info.channels) == (clip.rate, 1)
+    assert info.seconds == pytest.approx(2.0, abs=0.15)
+    second = clip.samples_T[clip.rate // 2 : clip.rate // 2 + clip.rate]
+    assert np.abs(np.fft.rfft(second)).argmax() == 440
+    np.testing.assert_allclose(decode(path, 0.5, 1.0).samples_T, second, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.webm", "a.aac", "piped.flac"])
+def test_cut_files_that_ffmpeg_reads(ffmpeg_files: Path, name: str) -> None:
+    path = ffmpeg_files / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert reason(path) in ("truncated", "unreadable")  # an MP4 has its index at its end
+
+
+@pytest.mark.real
+def test_real_recordings_decode_to_their_durations() -> None:
+    if "COAT_REAL_DIR" not in os.environ:
+        pytest.skip("COAT_REAL_DIR is not set")
+    from coat.manifests.manifest import Manifest
+
+    for u in Manifest.read(str(Path(os.environ["COAT_REAL_DIR"], "manifest.jsonl"))):
+        clip = decode(u.audio, u.offset, u.duration)
+        assert clip.seconds == pytest.approx(u.duration, abs=0.05), u.id
+        assert np.abs(clip.at(RATE)).max() > 1e-3, u.id
