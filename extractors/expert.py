@@ -12,10 +12,12 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from coat.manifests.errors import InputError
 from coat.manifests.spec import Family, Kind, TargetSpec
 
 Waveform = NDArray[np.float32]  # [T], mono, at the spec's sample rate
 Frames = NDArray[np.float32]  # [N, D]
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class Card:
     licence: str  # of the weights
     dim: int | None = None  # None: as the checkpoint has it
     rate_hz: float | None = None
-    checkpoint: str | None = None  # default; None: the user must name one
+    checkpoint: str | None = "none"  # default; None: the user must name one
     extra: str | None = None  # of coat-audio, that installs what it needs
     requires: tuple[str, ...] = ()  # modules that must be installed
 
@@ -42,6 +44,16 @@ class Options:
     layer: str | None = None
     dtype: str = "float16"  # as stored
     precision: str = "float32"  # as computed: float32, bfloat16, float16
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise InputError(f"--precision {self.precision}: expected one of {', '.join(PRECISIONS)}")
+
+    def refuse(self, expert: str, *names: str) -> None:
+        """InputError where an option was given that the expert has no use for."""
+        for name in names:
+            if getattr(self, name) != getattr(Options(), name):
+                raise InputError(f"--expert {expert}: takes no --{name} (got {getattr(self, name)})")
 
 
 class Expert(ABC):

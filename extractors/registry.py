@@ -50,12 +50,3 @@ def create(name: str, options: Options) -> Expert:
     if not (options.checkpoint or cls.card.checkpoint):
         raise InputError(f"--expert {name}: has no default checkpoint; give --checkpoint ID_OR_DIR")
     return cls(options)
-
-
-def name_of(name: str) -> str:
-    """The folder name of an expert in a store: `coat.extractors.pitch:Pitch` and `pitch` are one."""
-    cls = find(name)
-    for short, place in EXPERTS.items():
-        if place == f"{cls.__module__}:{cls.__name__}":
-            return short
-    return cls.__name__.lower()

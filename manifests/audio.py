@@ -7,7 +7,7 @@ import io
 import os
 import stat
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import soundfile
@@ -81,8 +81,7 @@ def probe(path: str) -> AudioInfo:
         info = soundfile.info(source)
     except (soundfile.LibsndfileError, TypeError) as e:
         return ffmpeg_info(path, e)
-    if info.format == "RAW":
-        raise AudioError("unreadable", no_header(path))
+    check_whole(path, source, info)
     seconds = decode(path).seconds if info.frames >= UNKNOWN_FRAMES else info.frames / info.samplerate
     return AudioInfo(seconds, info.samplerate, info.channels, info.format)
 
@@ -125,8 +124,21 @@ def open_source(path: str) -> str | io.BytesIO:
     return source
 
 
-def no_header(path: str) -> str:
-    return f"{path}: no header of an audio file; expected WAV, FLAC, OGG, MP3 or the like"
+class Opened(Protocol):
+    """What libsndfile says of a file that it opened."""
+
+    format: Any
+    extra_info: Any
+
+
+def check_whole(path: str, source: str | io.BytesIO, opened: Opened) -> None:
+    """AudioError where libsndfile guessed raw audio from a suffix such as .au, or passed over a cut."""
+    if opened.format == "RAW":
+        raise AudioError("unreadable", f"{path}: no header of an audio file; expected WAV, FLAC, OGG, MP3 or the like")
+    if containers.log_says_cut(opened.extra_info) or (
+        opened.format == "OGG" and not containers.ends_in_ogg_page(source)
+    ):
+        raise AudioError("truncated", f"{path}: shorter than its header says; the file is cut short")
 
 
 def read_soundfile(
@@ -134,13 +146,7 @@ def read_soundfile(
 ) -> tuple[NDArray[np.float32], int]:
     """`[T, channels]` and the rate. AudioError where the file holds less than its header or span says."""
     with soundfile.SoundFile(source) as f:
-        if f.format == "RAW":  # guessed from a suffix such as .au
-            raise AudioError("unreadable", no_header(path))
-        is_cut = containers.log_says_cut(f.extra_info) or (
-            f.format == "OGG" and not containers.ends_in_ogg_page(source)
-        )
-        if is_cut:
-            raise AudioError("truncated", f"{path}: shorter than its header says; the file is cut short")
+        check_whole(path, source, f)
         if f.frames >= UNKNOWN_FRAMES:
             return read_ffmpeg(path, ValueError("its header does not say how long it is"), offset, duration)
         try:

@@ -36,6 +36,11 @@ def local_path(url: str) -> Path:
     return Path(url.split("://", 1)[1] if "://" in url else url)
 
 
+def absolute(url: str) -> str:
+    """The same place whatever the working directory; links are kept as they are."""
+    return os.path.abspath(local_path(url)) if is_local(url) else url
+
+
 def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
     """The file system of a URL and the path inside it; InputError where its driver is not installed."""
     name = protocol(url)

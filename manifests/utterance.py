@@ -8,7 +8,7 @@ from typing import Any
 
 import xxhash
 
-SAFE_KEY = re.compile(r"[A-Za-z0-9_\-]{1,120}")
+SAFE_KEY = re.compile(r"[A-Za-z0-9_\-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Utterance:
         """The id where it is safe as a file name without dots, else a readable part of it and a hash."""
         if SAFE_KEY.fullmatch(self.id):
             return self.id
-        readable = re.sub(r"[^A-Za-z0-9_\-]+", "_", self.id).strip("_")[:60]
+        readable = re.sub(r"[^A-Za-z0-9_\-]+", "_", self.id).strip("_")[:40]
         return f"{readable}-{xxhash.xxh3_64_hexdigest(self.id.encode())}"
 
     def to_row(self) -> dict[str, Any]:

@@ -1,0 +1,303 @@
+"""`coat experts`, `plan`, `extract`, `status` and `verify`."""
+
+import json
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coat.cli.output import bytes_text, duration_text, table
+from coat.cli.progress import Advance, progress
+
+if TYPE_CHECKING:
+    from coat.extractors.expert import Options
+    from coat.pipeline.extract import Summary
+    from coat.pipeline.plan import Plan
+    from coat.pipeline.worker import Report
+
+Experts = Annotated[
+    list[str],
+    typer.Option("--expert", help="Name from [bold]coat experts[/bold], or package.module:Class. Repeat for several."),
+]
+ManifestPath = Annotated[str, typer.Option("--manifest", help="JSONL manifest, path or URL.")]
+Store = Annotated[str, typer.Option("--store", help="Target store: folder or URL (s3://...).")]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(help="Weights: hub id (org/name, org/name@revision), folder or file. Default: the expert's own."),
+]
+Layer = Annotated[str | None, typer.Option(help="Layer whose states are taken, for experts that have layers.")]
+Dtype = Annotated[str, typer.Option(help="Of the stored frames: float16 or float32.")]
+Precision = Annotated[str, typer.Option(help="Of the computation: float32, bfloat16 or float16.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
+
+
+def experts(json_output: Json = False) -> None:
+    """List the experts: what each hears, its rate and size, its licence, and whether it can run here.
+
+    Example:  coat experts --json
+    """
+    from coat.extractors.registry import EXPERTS, find, unusable
+
+    cards = {name: find(name).card for name in EXPERTS}
+    reasons = {name: unusable(card) for name, card in cards.items()}
+    if json_output:
+        from dataclasses import asdict
+
+        found = [{"name": n, **asdict(c), "usable": reasons[n] is None, "reason": reasons[n]} for n, c in cards.items()]
+        typer.echo(json.dumps(found, indent=2))
+        return
+    rows = [
+        [n, c.family, c.dim or "checkpoint", f"{c.rate_hz:g}" if c.rate_hz else "checkpoint"]
+        + [c.checkpoint or "-", c.licence, reasons[n] or "yes"]
+        for n, c in cards.items()
+    ]
+    table("Experts", ["name", "family", "dim", "frames/s", "default checkpoint", "licence", "usable now"], rows)
+
+
+def plan(
+    expert: Experts,
+    manifest: ManifestPath,
+    store: Store,
+    checkpoint: Checkpoint = None,
+    layer: Layer = None,
+    dtype: Dtype = "float16",
+    precision: Precision = "float32",
+    speed: Annotated[
+        float | None, typer.Option(help="Audio seconds per second, to tell how long it will take.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Say what an extract would do: units, hours and bytes that are still to come.
+
+    Example:  coat plan --expert whisper --manifest corpus.jsonl --store targets --speed 400
+    """
+    from coat.extractors.registry import create
+    from coat.manifests.manifest import Manifest
+    from coat.pipeline.plan import make_plan
+    from coat.pipeline.store import TargetSet, TargetStore
+
+    rows, facts = [], []
+    found = Manifest.read(manifest)
+    for name in expert:
+        spec = create(name, options(checkpoint, layer, dtype, precision)).spec
+        covered = TargetSet(TargetStore(store).set_url(spec), spec).rows.keys()
+        p = make_plan(found, spec, covered)
+        seconds = p.seconds / speed if speed else None
+        fact = {"expert": name, "fingerprint": spec.fingerprint, "rows": len(p.rows)}
+        fact |= {"covered": sum(r.digest in covered for r in p.rows), "units": len(p.units)}
+        fact |= {"hours": p.seconds / 3600, "bytes": p.bytes, "seconds": seconds}
+        facts.append(fact)
+        took = duration_text(seconds) if seconds is not None else "give --speed"
+        rows.append([name, spec.fingerprint, fact["rows"], fact["covered"], len(p.units)])
+        rows[-1] += [f"{p.seconds / 3600:.2f}", bytes_text(p.bytes), took]
+    if json_output:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    table("To do", ["expert", "fingerprint", "rows", "covered", "units", "hours", "bytes", "time"], rows)
+
+
+def extract(
+    expert: Experts,
+    manifest: ManifestPath,
+    store: Store,
+    checkpoint: Checkpoint = None,
+    layer: Layer = None,
+    dtype: Dtype = "float16",
+    precision: Precision = "float32",
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Ray actors; 0 runs in this process. Default: one per GPU, or per 4 CPUs.", min=0),
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray cluster to use: auto, or ray://host:port.", envvar="COAT_RAY_ADDRESS")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    gpus_per_worker: Annotated[
+        float, typer.Option(help="Share of a GPU: 0.5 puts two workers on one.", min=0.01)
+    ] = 1.0,
+    cpus_per_worker: Annotated[float | None, typer.Option(help="CPUs that a worker takes of Ray.", min=0.1)] = None,
+    max_failed: Annotated[
+        str, typer.Option(help="Failed rows that are still a success (exit 0): a number, or a share as 1%.")
+    ] = "0",
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try rows again that failed before.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Run experts over a corpus once, and keep what they hear.
+
+    What is done already is never done again: run the same command after a kill, or when the manifest grew.
+    Exit codes: 0 done, 2 bad input, 3 finished but more rows failed than --max-failed allows.
+
+    Examples:
+
+      coat extract --expert pitch --expert vad --manifest corpus.jsonl --store targets
+
+      coat extract --expert whisper --checkpoint openai/whisper-large-v3 --manifest s3://b/corpus.jsonl
+      --store s3://b/targets --ray-address auto --workers 16 --device cuda
+    """
+    from coat.manifests.manifest import Manifest
+    from coat.pipeline.extract import Where
+    from coat.pipeline.extract import extract as run
+
+    found = Manifest.read(manifest)
+    allowed = allowed_failures(max_failed, len(found))
+    where = Where(
+        workers=workers,
+        ray_address=ray_address,
+        device=device,
+        gpus_per_worker=gpus_per_worker,
+        cpus_per_worker=cpus_per_worker,
+    )
+    watcher = Watcher(quiet=json_output)
+    try:
+        summaries = run(
+            found,
+            store,
+            expert,
+            options(checkpoint, layer, dtype, precision),
+            where,
+            retry_failed=retry_failed,
+            listener=watcher,
+        )
+    finally:
+        watcher.close()
+    if json_output:
+        typer.echo(json.dumps([s.to_dict() for s in summaries], indent=2))
+    else:
+        show_summaries(summaries)
+    if any(s.failed > allowed for s in summaries):
+        worst = max(s.failed for s in summaries)
+        typer.echo(f"{worst} of {len(found)} rows failed; --max-failed allows {allowed}", err=True)
+        raise typer.Exit(3)
+
+
+def status(
+    store: Annotated[str, typer.Argument(help="Target store: folder or URL.")],
+    manifest: Annotated[str | None, typer.Option(help="Count the rows of this manifest alone.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="List every failed row with its reason.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Show what a store holds, by expert and fingerprint.
+
+    Example:  coat status targets --manifest corpus.jsonl --failed
+    """
+    from coat.manifests.errors import InputError
+    from coat.manifests.manifest import Manifest
+    from coat.pipeline.status import status as read_status
+
+    found = read_status(store, Manifest.read(manifest) if manifest else None)
+    if not found:
+        raise InputError(f"{store}: no target sets in it; `coat extract --store {store}` makes them")
+    if json_output:
+        typer.echo(json.dumps([s.to_dict() for s in found], indent=2))
+        return
+    rows = [
+        [s.expert, s.fingerprint, s.dim, f"{s.rate_hz:g}", s.units, s.ok, s.failed, s.skipped]
+        + ["-" if s.missing is None else s.missing, f"{s.hours:.3f}", bytes_text(s.bytes)]
+        for s in found
+    ]
+    columns = ["expert", "fingerprint", "dim", "frames/s", "units", "ok", "failed", "skipped", "missing", "hours"]
+    table(f"Targets in {store}", [*columns, "bytes"], rows)
+    if failed:
+        table("Failed rows", ["expert", "id", "reason"], [[s.expert, *f] for s in found for f in s.failures])
+
+
+def verify(
+    store: Annotated[str, typer.Argument(help="Target store: folder or URL.")],
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Drop damaged units, so that the next extract makes them again.")
+    ] = False,
+    json_output: Json = False,
+) -> None:
+    """Read a store back: checksums, counts, finite values, agreement with its specs. Exit 1 where it is damaged.
+
+    Example:  coat verify targets
+    """
+    from dataclasses import asdict
+
+    from coat.pipeline.verify import verify as run
+
+    with progress(None, "units", "verify", quiet=json_output) as advance:
+        found = run(store, repair, advance)
+    if json_output:
+        typer.echo(json.dumps(asdict(found), indent=2))
+    else:
+        for damage in found.damages:
+            typer.echo(str(damage))
+        what = f"{found.target_sets} target sets, {found.units} units, {found.frames:,} frames, "
+        typer.echo(f"{what}{bytes_text(found.bytes)}: {len(found.damages) or 'no'} damage found")
+        if found.repaired:
+            typer.echo(f"{found.repaired} damaged units dropped; run `coat extract` again to make them anew")
+        elif found.damages:
+            typer.echo("`coat verify --repair` drops damaged units; the next extract makes them again")
+    if found.damages:
+        raise typer.Exit(1)
+
+
+def options(checkpoint: str | None, layer: str | None, dtype: str, precision: str) -> "Options":
+    from coat.extractors.expert import Options
+
+    return Options(checkpoint=checkpoint, layer=layer, dtype=dtype, precision=precision)
+
+
+def allowed_failures(text: str, rows: int) -> int:
+    """`3` rows, or a share: `1%`, `0.01`."""
+    from coat.manifests.errors import InputError
+
+    try:
+        if text.endswith("%"):
+            return int(rows * float(text[:-1]) / 100)
+        return int(text) if text.isdigit() else int(rows * float(text))
+    except ValueError as e:
+        raise InputError(f"--max-failed {text}: expected a number of rows, or a share as 1%") from e
+
+
+class Watcher:
+    """A progress bar per expert, in seconds of audio (so that its rate is the RTFx), and a line for what goes wrong."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.failed = 0
+        self.open = ExitStack()
+        self.advance: Advance | None = None
+
+    def planned(self, plan: "Plan", covered: int) -> None:
+        self.close()
+        name = plan.spec.expert
+        if covered:
+            self.say(f"{name}: {covered} of {len(plan.rows)} rows are done already")
+        if plan.units:
+            self.failed = 0
+            self.advance = self.open.enter_context(progress(plan.seconds, "s of audio", name, quiet=self.quiet))
+
+    def reported(self, report: "Report") -> None:
+        self.failed += report.failed
+        for error in report.errors:
+            self.say(f"failed: {error}")
+        if report.failed > len(report.errors):
+            self.say(f"... and {report.failed - len(report.errors)} more rows of this unit; coat status --failed")
+        if self.advance:
+            self.advance(report.audio_seconds, note=f"{self.failed} failed" if self.failed else None)
+
+    def say(self, line: str) -> None:
+        if not self.quiet:
+            typer.echo(line, err=True)
+
+    def close(self) -> None:
+        self.open.close()
+        self.advance = None
+
+
+def show_summaries(summaries: "list[Summary]") -> None:
+    columns = ["expert", "fingerprint", "ok", "failed", "skipped", "audio now", "RTFx", "frames", "bytes", "padding"]
+    rows = [
+        [s.expert, s.fingerprint, s.ok, s.failed, s.skipped, duration_text(s.audio_seconds)]
+        + [f"{s.rtfx:.0f}" if s.units_done else "-", f"{s.frames:,}", bytes_text(s.bytes), f"{s.padding_share:.1%}"]
+        for s in summaries
+    ]
+    table("Extracted", columns, rows)
+    for s in summaries:
+        if s.reasons:
+            counts = ", ".join(f"{n} {reason}" for reason, n in s.reasons.items())
+            typer.echo(f"{s.expert}: without targets: {counts} (coat status --failed lists them)")
+        if s.halvings:
+            typer.echo(f"{s.expert}: memory ran out; the batch budget was halved {s.halvings} times")

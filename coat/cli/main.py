@@ -1,0 +1,84 @@
+"""The `coat` command: parses, then calls one function per command. Heavy imports wait until then."""
+
+import os
+import signal
+import sys
+from typing import Any
+
+import typer
+
+from coat.cli import extract, manifest, quickstart, shards, train
+
+EPILOG = (
+    "Start here:  [bold]coat quickstart --out runs/quickstart[/bold]\n\n"
+    "The main job:  coat extract → coat build-shards → coat train → coat generate"
+)
+
+app = typer.Typer(
+    name="coat",
+    help="Continuous Audio Thinking: extract what frozen audio experts hear, frame by frame, once; "
+    "then distil it into a large audio language model.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(manifest.app, name="manifest")
+app.command("experts")(extract.experts)
+app.command("plan")(extract.plan)
+app.command("extract")(extract.extract)
+app.command("status")(extract.status)
+app.command("verify")(extract.verify)
+app.command("build-shards")(shards.build_shards)
+app.command("train")(train.train)
+app.command("generate")(train.generate)
+app.command("tiny-student")(train.tiny_student)
+app.command("quickstart")(quickstart.quickstart)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    if version:
+        from coat import __version__
+
+        typer.echo(f"coat {__version__}")
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; what goes wrong in a known way is one line on stderr and an exit code."""
+    # Nothing that coat loads may phone home unasked.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("WANDB_MODE", "disabled")
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
+    from coat.manifests.errors import InputError, RunError
+
+    try:
+        app(args=arguments)
+    except InputError as e:
+        fail(e, 2)
+    except RunError as e:
+        fail(e, 1)
+    except Interrupted:
+        typer.echo("interrupted; what was committed is kept, and the same command goes on from there", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has what they wanted
+        sys.exit(0)
+
+
+def fail(error: Exception, code: int) -> None:
+    typer.echo(f"error: {error}", err=True)
+    sys.exit(code)
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM. Not a KeyboardInterrupt: typer would swallow that before anything can be said."""
+
+
+def interrupt(signum: int, frame: Any) -> None:
+    raise Interrupted

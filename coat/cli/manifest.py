@@ -1,0 +1,226 @@
+"""`coat manifest`: make, check, describe and split manifests."""
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from coat.manifests.manifest import Problem
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Make, check, describe and split manifests.")
+
+BAD_INPUT = 2  # exit code
+SHOWN = 20  # problems on a terminal; --json gives all
+
+ManifestPath = Annotated[str, typer.Argument(help="The manifest: a path or URL of a .jsonl or .jsonl.gz file.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, with all problems.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
+
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(help="A folder of audio, or a file or folder of another form.")],
+    out: Annotated[str, typer.Argument(help="The manifest to write, such as data/manifest.jsonl.")],
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="folder, jsonl (NeMo), csv, parquet, dataset, lhotse or swift; else by its looks."
+        ),
+    ] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", metavar="NATIVE=COLUMN", help="Take a key from a column, as in text=utterance. Repeatable."
+        ),
+    ] = None,
+    audio_root: Annotated[
+        str | None, typer.Option(help="What relative audio paths count from; else the folder of the source.")
+    ] = None,
+    probe: Annotated[bool, typer.Option(help="Read durations that are missing from the audio's headers.")] = True,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave bad rows out, instead of writing nothing.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a manifest of a corpus in another form.
+
+    Columns are found by their usual names (audio_filepath, path, wav, ...; text, sentence, transcript, ...;
+    prompt, question, ...); everything else is kept under its own name. Audio below the manifest's folder
+    is named relative to it, so that both can move together.
+
+    **Examples**
+
+    - `coat manifest import recordings/ recordings/manifest.jsonl` (every audio file below a folder)
+
+    - `coat manifest import cv/validated.tsv cv/manifest.jsonl --audio-root cv/clips` (Common Voice)
+
+    - `coat manifest import qa.csv qa.jsonl --map prompt=ask --map response=gold`
+
+    - `coat manifest import train-00000-of-00001.parquet data/train.jsonl` (audio bytes go to data/train_audio/)
+
+    - `coat manifest import cuts.jsonl.gz cuts-manifest.jsonl` (Lhotse)
+    """
+    from coat.cli.progress import progress
+    from coat.manifests.errors import InputError
+    from coat.manifests.importers import import_manifest
+
+    chosen = {}
+    for item in mapping or []:
+        native, equals, column = item.partition("=")
+        if not (native and equals and column):
+            raise InputError(f"--map {item}: expected NATIVE=COLUMN, as in text=utterance")
+        chosen[native] = column
+    remedy = f"{out} is not written; correct the rows, or leave them out: --skip-bad"
+    with bad_rows(json, remedy), progress(None, "files", "reading headers", quiet or json) as advance:
+        done = import_manifest(
+            source,
+            out,
+            format=form,
+            chosen=chosen,
+            audio_root=audio_root,
+            read_headers=probe,
+            skip_bad=skip_bad,
+            advance=advance,
+        )
+    report(done.problems, json, {"path": out, "format": done.format, "rows": done.rows, "seconds": done.seconds})
+    if not json:
+        left_out = f", {len(done.problems)} bad rows left out" if done.problems else ""
+        typer.echo(f"{out}: {done.rows} utterances, {done.seconds / 3600:.2f} h, from {done.format}{left_out}")
+
+
+@app.command()
+def validate(
+    manifest: ManifestPath,
+    deep: Annotated[
+        bool, typer.Option(help="Decode all audio: finds files that are cut short, damaged or NaN.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check rows, ids, files and spans; one line a problem, exit code 2 where there is one.
+
+    **Examples**
+
+    - `coat manifest validate data/manifest.jsonl` (reads headers)
+
+    - `coat manifest validate data/manifest.jsonl --deep --json > problems.json` (decodes everything)
+    """
+    from coat.cli.progress import progress
+    from coat.manifests.validate import validate as check
+
+    with progress(None, "rows", "decoding" if deep else "reading headers", quiet or json) as advance:
+        problems = check(manifest, deep=deep, advance=advance)
+    report(problems, json, {"path": manifest, "deep": deep, "valid": not problems})
+    if problems:
+        raise typer.Exit(BAD_INPUT)
+    if not json:
+        typer.echo(f"{manifest}: no problems")
+
+
+@app.command()
+def stats(
+    manifest: ManifestPath,
+    probe: Annotated[
+        bool, typer.Option(help="Read headers: sample rates, channels, formats, missing durations.")
+    ] = True,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Hours, durations, formats, and how many rows lack a text, prompt or response.
+
+    **Examples**
+
+    - `coat manifest stats data/manifest.jsonl`
+
+    - `coat manifest stats data/manifest.jsonl --no-probe --json` (rows alone, no audio)
+    """
+    from coat.cli.progress import progress
+    from coat.manifests.stats import render
+    from coat.manifests.stats import stats as describe
+
+    with bad_rows(json), progress(None, "files", "reading headers", quiet or json) as advance:
+        found = describe(manifest, read_headers=probe, advance=advance)
+    typer.echo(to_json(found.to_dict()) if json else render(found))
+
+
+@app.command()
+def split(
+    manifest: ManifestPath,
+    shares: Annotated[
+        list[str], typer.Argument(metavar="NAME=SHARE...", help="Parts and their shares, which sum to 1.")
+    ],
+    by: Annotated[
+        str, typer.Option(help="What stays together: audio, a key such as speaker (audio does too), or id.")
+    ] = "audio",
+    seed: Annotated[int, typer.Option(help="Another seed, another split.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the parts; else beside the manifest.")] = None,
+    json: Json = False,
+) -> None:
+    """Write `<manifest>.<part>.jsonl` for each part; no audio file is in two.
+
+    Groups are dealt out by hash: rows that are added later do not move the others, and parts have their
+    shares roughly.
+
+    **Examples**
+
+    - `coat manifest split data/all.jsonl train=0.9 valid=0.1`
+
+    - `coat manifest split data/all.jsonl train=0.8 valid=0.1 test=0.1 --by speaker --seed 7`
+    """
+    from coat.manifests.errors import InputError
+    from coat.manifests.split import split as divide
+
+    parts: dict[str, float] = {}
+    for item in shares:
+        name, _, share = item.partition("=")
+        try:
+            parts[name] = float(share)
+        except ValueError as e:
+            raise InputError(f"{item}: expected NAME=SHARE, as in train=0.9") from e
+    with bad_rows(json):
+        written = divide(manifest, parts, by=by, seed=seed, out_dir=str(out) if out else None)
+    if json:
+        from dataclasses import asdict
+
+        typer.echo(to_json({"parts": [asdict(p) for p in written]}))
+        return
+    for p in written:
+        typer.echo(f"{p.path}: {p.rows} utterances, {p.seconds / 3600:.2f} h")
+
+
+@contextmanager
+def bad_rows(json: bool, remedy: str = "") -> "Iterator[None]":
+    """A manifest with bad rows ends the command with a line for each."""
+    from coat.manifests.manifest import ManifestError
+
+    try:
+        yield
+    except ManifestError as e:
+        report(e.problems, json, {}, remedy)
+        raise typer.Exit(BAD_INPUT) from e
+
+
+def report(problems: "Sequence[Problem]", json: bool, result: dict[str, Any], remedy: str = "") -> None:
+    """The first problems as lines on stderr; with `json` the result with all of them on stdout."""
+    if json:
+        from dataclasses import asdict
+
+        typer.echo(to_json({**result, "problems": [asdict(p) for p in problems]}))
+        return
+    for p in problems[:SHOWN]:
+        typer.echo(str(p), err=True)
+    if len(problems) > SHOWN:
+        typer.echo(f"... and {len(problems) - SHOWN} more; --json gives all {len(problems)}", err=True)
+    if problems and remedy:
+        typer.echo(f"error: {remedy}", err=True)
+
+
+def to_json(value: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(value, ensure_ascii=False, indent=2)

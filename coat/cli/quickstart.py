@@ -1,0 +1,212 @@
+"""`coat quickstart`: the whole main job on a corpus made by synthesis, in some minutes on two cores."""
+
+import json
+import time
+from collections.abc import Sequence
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from coat.cli.extract import Json, Watcher, show_summaries
+from coat.cli.output import bytes_text, duration_text, table
+from coat.cli.progress import progress
+
+if TYPE_CHECKING:
+    from coat.pipeline.extract import Summary
+    from coat.trainer.config import TrainConfig
+    from coat.trainer.evaluate import Evaluation
+
+EXPERTS = ("pitch", "vad", "mel", "yamnet", "prosody")  # whose weights come inside packages
+EXAMPLES = 5  # answers that are shown
+HIDDEN, LAYERS = 64, 2  # of the student: some 400,000 parameters
+
+
+def quickstart(
+    out: Annotated[str, typer.Option(help="Folder for everything it makes.")] = "runs/quickstart",
+    clips: Annotated[int, typer.Option(help="Clips to synthesise.", min=40)] = 600,
+    seed: Annotated[int, typer.Option(help="Of the corpus and the student.")] = 0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value over the training config; repeat.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Do the whole main job on a small corpus: synthesise, extract, build shards, train, ask.
+
+    Needs no downloads: the experts' weights come inside packages, the student is tiny and learns from scratch.
+
+    Example:  coat quickstart --out runs/quickstart
+    """
+    from coat.manifests.synthesis import make_corpus
+
+    started = time.monotonic()
+    root = Path(out)
+    claim(root, {"clips": clips, "seed": seed, "set": set_ or []})
+    say = Step(quiet=json_output)
+
+    say(f"{clips} clips with known truth and a question each")
+    make_corpus(str(root / "corpus"), seed=seed, clips=clips)
+    say("what each expert hears, frame by frame")
+    summaries = extract_all(root, json_output)
+    say("audio, text and targets, joined into WebDataset shards")
+    index = build(root, [s.expert for s in summaries])
+    say("a tiny Qwen2-Audio, from scratch, with its thinking block")
+    trained = train_student(root, seed, set_ or [], json_output)
+    say("held-out clips, each answered with the block in one prefill")
+    evaluation = ask(root, json_output)
+
+    result = {
+        "out": out,
+        "clips": clips,
+        "hours": sum(s.audio_seconds for s in summaries) / max(1, len(summaries)) / 3600,
+        "experts": {s.expert: {"ok": s.ok, "rtfx": s.rtfx, "bytes": s.bytes, "frames": s.frames} for s in summaries},
+        "shards": {"samples": index.samples, "bytes": index.bytes, "seconds": index.seconds},
+        "train": trained,
+        "heldout": scores(evaluation),
+        "seconds": time.monotonic() - started,
+    }
+    if json_output:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    show_summaries(summaries)
+    show(root, result, evaluation)
+
+
+def claim(root: Path, settings: dict[str, Any]) -> None:
+    """One folder holds one quickstart; running it again goes on where it stopped. InputError for another one."""
+    from coat.manifests import files
+    from coat.manifests.errors import InputError
+
+    note = str(root / "quickstart.json")
+    if files.exists(note) and files.read_json(note) != settings:
+        raise InputError(f"{root}: holds a quickstart with other settings ({note}); choose another --out")
+    if not files.exists(note) and root.is_dir() and any(root.iterdir()):
+        raise InputError(f"{root}: not empty; choose another --out")
+    files.write_bytes(note, files.to_json(settings))
+
+
+class Step:
+    """Numbers the parts of the job on stderr."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet, self.number = quiet, 0
+
+    def __call__(self, what: str) -> None:
+        self.number += 1
+        if not self.quiet:
+            typer.secho(f"[{self.number}/5] {what}", err=True, bold=True)
+
+
+def extract_all(root: Path, quiet: bool) -> "list[Summary]":
+    """With every expert that is installed here; the others are named."""
+    from coat.extractors.registry import find, unusable
+    from coat.pipeline.extract import Where, extract
+
+    reasons = {name: unusable(find(name).card) for name in EXPERTS}
+    watcher = Watcher(quiet)
+    for name, reason in reasons.items():
+        if reason:
+            watcher.say(f"without {name}: {reason}")
+    manifest, store = str(root / "corpus" / "manifest.jsonl"), str(root / "targets")
+    usable = [name for name, reason in reasons.items() if reason is None]
+    try:
+        return extract(manifest, store, usable, where=Where(workers=0), listener=watcher)
+    finally:
+        watcher.close()
+
+
+def build(root: Path, experts: Sequence[str]) -> Any:
+    from coat.pipeline.shards import build_shards
+
+    manifest, store = str(root / "corpus" / "train.jsonl"), str(root / "targets")
+    return build_shards(manifest, store, experts, str(root / "shards"), overwrite=True)
+
+
+def config(root: Path, seed: int, overrides: list[str]) -> "TrainConfig":
+    """The recipe beside this file, with the folders of this quickstart; kept as `train.toml` for the next steps."""
+    from coat.trainer.config import TrainConfig, to_toml
+
+    recipe = package_files("coat.cli") / "quickstart.toml"
+    here = [f"student.path={root / 'student'}", f"data.shards={root / 'shards'}", f"run.out={root / 'run'}"]
+    seeds = [f"run.seed={seed}", f"data.seed={seed}"]
+    made = TrainConfig.read(str(recipe), [*here, *seeds, *overrides])
+    (root / "train.toml").write_text(to_toml(made))
+    return made
+
+
+def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> dict[str, Any]:
+    from coat.cli import train as train_command
+    from coat.trainer.loop import train
+    from coat.trainer.metrics import read_metrics
+    from coat.trainer.students.tiny import make_tiny_student
+
+    with train_command.quiet(), train_command.progress_lines() as show_report:
+        if not (root / "student").exists():
+            make_tiny_student(root / "student", hidden=HIDDEN, text_layers=LAYERS, audio_layers=LAYERS, seed=seed)
+        made = config(root, seed, overrides)
+        result = train(made, on_report=(lambda _: None) if quiet else show_report)
+    if not result.finished:
+        raise KeyboardInterrupt
+    rows = read_metrics(root / "run")
+    first, last = rows[0], rows[-1]
+    losses = {k: [first[k], last[k]] for k in first if k in last and (k == "ce" or k.startswith("distill/"))}
+    return {"steps": result.step, "seconds": result.seconds, "losses": losses}
+
+
+def ask(root: Path, quiet: bool) -> "Evaluation":
+    from coat.cli import train as train_command
+    from coat.manifests.manifest import Manifest
+    from coat.trainer.evaluate import evaluate
+    from coat.trainer.generate import load_run
+
+    rows = Manifest.read(str(root / "corpus" / "heldout.jsonl"))
+    with train_command.quiet(), progress(len(rows), "clips", "ask", quiet=quiet) as advance:
+        return evaluate(load_run(root / "run"), rows, max_new_tokens=12, on_rows=advance)
+
+
+def scores(evaluation: "Evaluation") -> dict[str, Any]:
+    parts = {"all": evaluation.total, **evaluation.by_task}
+    return {
+        name: {"rows": s.rows, "accuracy": s.accuracy, "chance": s.chance, "unparsed": s.unparsed_rate}
+        for name, s in parts.items()
+    }
+
+
+def show(root: Path, result: dict[str, Any], evaluation: "Evaluation") -> None:
+    from coat.manifests.manifest import Manifest
+
+    losses = [[name, f"{a:.3f}", f"{b:.3f}"] for name, (a, b) in result["train"]["losses"].items()]
+    table("Losses", ["loss", "first", "last"], losses)
+    found = [
+        [name, s["rows"], f"{s['accuracy']:.0%}", f"{s['chance']:.0%}", f"{s['unparsed']:.0%}"]
+        for name, s in result["heldout"].items()
+    ]
+    table("Held-out clips", ["task", "clips", "right", "by chance", "unparsed"], found)
+    asked = {u.id: u for u in Manifest.read(str(root / "corpus" / "heldout.jsonl"))}
+    examples = [
+        [asked[p.id].audio_filepath, asked[p.id].prompt, p.prediction or "(none)", p.answer]
+        for p in evaluation.predictions[:EXAMPLES]
+    ]
+    table("Answers", ["clip", "question", "answered", "truth"], examples)
+    audio = result["hours"] * 3600
+    all_bytes = sum(e["bytes"] for e in result["experts"].values())
+    rows = [
+        ["corpus", f"{result['clips']} clips, {duration_text(audio)} of audio"],
+        ["targets", f"{len(result['experts'])} experts, {bytes_text(all_bytes)} of frames written"],
+        ["shards", f"{result['shards']['samples']} samples, {bytes_text(result['shards']['bytes'])}"],
+        ["training", f"{result['train']['steps']} steps, {duration_text(result['train']['seconds'])}"],
+        ["held-out accuracy", f"{result['heldout']['all']['accuracy']:.0%}, by chance {result['heldout']['all']['chance']:.0%}"],
+        ["all of it took", duration_text(result["seconds"])],
+    ]  # fmt: skip
+    table("Quickstart", ["what", "came out"], rows)
+    first = evaluation.predictions[0]
+    clip, prompt = root / "corpus" / asked[first.id].audio_filepath, asked[first.id].prompt
+    typer.echo("Next:")
+    for line in (
+        f"coat status {root / 'targets'}",
+        f'coat generate --run {root / "run"} --audio {clip} --prompt "{prompt}"',
+        f"tensorboard --logdir {root / 'run' / 'tensorboard'}",
+        "coat extract --expert pitch --manifest YOURS.jsonl --store targets",
+    ):
+        typer.echo(f"  {line}")

@@ -1,0 +1,45 @@
+"""Getting data on to a device, and models to compute there in the precision that was asked for."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+
+def to_device(array: NDArray[np.float32], device: str) -> "torch.Tensor":
+    """Copied without waiting where the device is a GPU, which needs pinned memory."""
+    import torch
+
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor.to(device)
+
+
+def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
+    """Matrix products in `precision`, sums and norms in float32."""
+    import torch
+
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+    return torch.autocast(torch.device(device).type, dtype=dtype, enabled=precision != "float32")
+
+
+def onnx_session(model: str | bytes, external: Mapping[str, bytes] | None = None) -> Any:
+    """An onnxruntime session on the CPU with as many threads as this process gives to torch.
+
+    `external` holds the files of weights beside the model, by name.
+    """
+    import onnxruntime
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # the worker sets it by its CPU share
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would starve other workers
+    if external:
+        names, data = list(external), list(external.values())
+        options.add_external_initializers_from_files_in_memory(names, data, [len(d) for d in data])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

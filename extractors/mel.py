@@ -1,0 +1,90 @@
+"""Mel: the log-mel spectrogram that the student itself hears, as a target for reconstruction.
+
+Source   Whisper's features (Radford et al. 2022, arXiv 2212.04356); transformers, Apache-2.0. No weights.
+Rate     16 kHz / 160 samples = 100 frames a second; dim = mel bins (128; Qwen2-Audio, Qwen2.5-Omni, AF3)
+Frame    i is centred at sample 160 * i (centred STFT, 400-sample Hann window); T // 160 frames: those of
+         the clip itself, as WhisperFeatureExtractor gives them when it does not pad
+Values   log10 of mel power, clamped to 8 below the clip's highest, then (x + 4) / 4: about -1.5 to 1.5
+
+`--checkpoint` takes the parameters from another model's preprocessor_config.json (bins, hop).
+
+Limits: the clamp depends on the loudest frame of the whole utterance, so a cut clip differs from the same
+span of a longer one. Students pad with zeros where this reflects, which touches the last two frames.
+Needs about 4 kB of memory per frame (an hour: 1.4 GB).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from coat.extractors.checkpoints import CONFIGS, locate, read_json
+from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.manifests.errors import InputError
+from coat.manifests.spec import TargetSpec
+
+# Everything that decides a value; names and defaults of WhisperFeatureExtractor.
+PARAMETERS: dict[str, Any] = {"feature_size": 128, "sampling_rate": 16000, "hop_length": 160, "n_fft": 400}
+
+
+class Mel(Expert):
+    card = Card(
+        family="reconstruction",
+        kind="scalars",
+        what="log-mel bands, as the student's feature extractor gives them",
+        source="Whisper (arXiv 2212.04356), transformers",
+        licence="no weights (code Apache-2.0)",
+        dim=PARAMETERS["feature_size"],
+        rate_hz=PARAMETERS["sampling_rate"] / PARAMETERS["hop_length"],
+        checkpoint="built-in",
+    )
+    batch_seconds = 600.0
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        options.refuse("mel", "layer", "precision")
+        checkpoint = options.checkpoint or "built-in"
+        self.parameters = PARAMETERS if checkpoint == "built-in" else read_parameters(checkpoint)
+        p = self.parameters
+        self.spec = TargetSpec(
+            expert="mel",
+            version=1,
+            family=self.card.family,
+            kind=self.card.kind,
+            dim=p["feature_size"],
+            rate_hz=p["sampling_rate"] / p["hop_length"],
+            start_s=0.0,
+            sample_rate=p["sampling_rate"],
+            # Centring reflects n_fft / 2 samples at both ends, which must exist; and one whole hop gives a frame.
+            min_samples=max(p["n_fft"] // 2 + 1, p["hop_length"]),
+            checkpoint=checkpoint,
+            dtype=options.dtype,
+            channels=tuple(f"mel_{i}" for i in range(p["feature_size"])),
+            settings=p,
+        )
+
+    def load(self, device: str) -> None:
+        from transformers import WhisperFeatureExtractor
+
+        self.features = WhisperFeatureExtractor(**self.parameters, dither=0.0)
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        return [self.one(x) for x in waveforms]
+
+    def one(self, samples_T: Waveform) -> Frames:
+        mel_1DN = self.features(
+            samples_T, sampling_rate=self.spec.sample_rate, padding="do_not_pad", truncation=False, return_tensors="np"
+        )["input_features"]
+        return np.ascontiguousarray(mel_1DN[0].T, dtype=np.float32)
+
+
+def read_parameters(checkpoint: str) -> dict[str, Any]:
+    """From a preprocessor_config.json; InputError where it is not of Whisper's kind."""
+    where = f"--expert mel: {checkpoint}"
+    config = read_json(locate("mel", checkpoint, CONFIGS) / "preprocessor_config.json", where)
+    if config.get("feature_extractor_type") != "WhisperFeatureExtractor":
+        raise InputError(f"{where}: its feature extractor is {config.get('feature_extractor_type')}, not Whisper's")
+    found = {key: config.get(key, default) for key, default in PARAMETERS.items()}
+    if not all(isinstance(value, int) and value > 0 for value in found.values()):
+        raise InputError(f"{where}: preprocessor_config.json: {found} must be whole numbers above zero")
+    return found

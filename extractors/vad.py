@@ -1,0 +1,84 @@
+"""VAD: is someone speaking, by Silero.
+
+Source   Silero VAD v6 (github.com/snakers4/silero-vad), package `silero-vad`; code and weights MIT
+Rate     16 kHz / 512 samples = 31.25 frames a second; ceil(T / 512) frames, the last padded with zeros
+Frame    i is the probability of speech in samples 512 * i to 512 * (i + 1), so centred at 512 * i + 256.
+         The model also hears the 64 samples before, and remembers all frames before (an LSTM): causal.
+
+The weights are `silero_vad_16k_sequence.onnx`: a clip's frames in one call, its state carried from block to
+block, so long audio costs no more memory and equals a single pass. The package itself is not imported:
+that would set torch to one thread for the whole process.
+
+Limits: the first frames of a clip that starts inside a word come out low; singing and babble are borderline.
+Runs on the CPU.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from coat.extractors.checkpoints import digest, package_folder
+from coat.extractors.devices import onnx_session
+from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.manifests.spec import TargetSpec
+
+SAMPLE_RATE = 16000  # Hz
+STEP = 512  # samples a frame
+CONTEXT = 64  # samples before it that the model hears again
+BLOCK = 512  # frames a call: 16 s
+STATE = (1, 1, 128)
+
+
+class VAD(Expert):
+    card = Card(
+        family="activity",
+        kind="probabilities",
+        what="probability of speech",
+        source="Silero VAD v6",
+        licence="MIT",
+        dim=1,
+        rate_hz=SAMPLE_RATE / STEP,
+        checkpoint="built-in",
+        requires=("silero_vad", "onnxruntime"),
+    )
+    batch_seconds = 600.0
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        options.refuse("vad", "checkpoint", "layer", "precision")
+        self.model = package_folder("silero_vad") / "data" / "silero_vad_16k_sequence.onnx"
+        self.spec = TargetSpec(
+            expert="vad",
+            version=1,
+            family=self.card.family,
+            kind=self.card.kind,
+            dim=1,
+            rate_hz=SAMPLE_RATE / STEP,
+            start_s=STEP / 2 / SAMPLE_RATE,
+            sample_rate=SAMPLE_RATE,
+            min_samples=STEP,
+            weights=digest([self.model]),
+            checkpoint=f"silero_vad/{self.model.name}",
+            dtype=options.dtype,
+            channels=("speech",),
+        )
+
+    def load(self, device: str) -> None:
+        self.session = onnx_session(str(self.model))
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        return [self.one(x) for x in waveforms]
+
+    def one(self, samples_T: Waveform) -> Frames:
+        frames = -(-len(samples_T) // STEP)
+        padded_T = np.pad(samples_T, (CONTEXT, frames * STEP - len(samples_T)))
+        heard_NW = np.lib.stride_tricks.sliding_window_view(padded_T, CONTEXT + STEP)[::STEP]
+        hidden = cell = np.zeros(STATE, dtype=np.float32)
+        parts = []
+        for start in range(0, frames, BLOCK):
+            block_NW = np.ascontiguousarray(heard_NW[start : start + BLOCK])
+            speech, hidden, cell = self.session.run(
+                ["speech_probs", "hn", "cn"], {"input": block_NW, "h": hidden, "c": cell}
+            )
+            parts.append(speech.reshape(-1, 1))
+        return np.concatenate(parts).astype(np.float32, copy=False)

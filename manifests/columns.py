@@ -1,0 +1,167 @@
+"""Records of any table to rows in coat's native form: which column is what, and values as JSON has them."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from coat.manifests.errors import InputError
+
+# Native key: the names that corpora give it, the likeliest first. Case does not count.
+ALIASES = {
+    "id": ("id", "utt_id", "utterance_id", "utt", "uid", "segment_id", "key"),
+    "audio_filepath": (
+        "audio_filepath",
+        "audio_path",
+        "audio",
+        "audio_file",
+        "audio_filename",
+        "audios",
+        "path",
+        "wav",
+        "wav_path",
+        "file",
+        "file_name",
+        "filename",
+        "filepath",
+    ),
+    "offset": ("offset", "start", "start_time", "start_s", "begin"),
+    "duration": ("duration", "duration_s", "duration_sec", "dur", "seconds"),
+    "end": ("end", "end_time", "end_s", "stop"),  # of the span; gives the duration
+    "text": ("text", "sentence", "transcript", "transcription", "transcripts"),
+    "prompt": ("prompt", "question", "query", "instruction"),
+    "response": ("response", "answer", "output"),
+    "choices": ("choices", "options"),
+}
+NUMBERS = ("offset", "duration", "end")
+# Names that a native row gives a meaning; a column that is called so without having it is renamed.
+RESERVED = {*ALIASES, "question", "answer"} - {"end"}
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Audio that lies in the table itself."""
+
+    data: bytes
+    path: str  # the name that it once had, or empty
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column of a table holds which native key."""
+
+    named: Mapping[str, str]  # native key: column
+
+    @classmethod
+    def detect(cls, names: Iterable[str], chosen: Mapping[str, str]) -> "Columns":
+        """By ALIASES, where `chosen` does not say."""
+        lower = {name.lower(): name for name in names if name not in chosen.values()}
+        found = {key: lower[alias] for key, aliases in ALIASES.items() for alias in reversed(aliases) if alias in lower}
+        return cls(found | dict(chosen))
+
+    def to_native(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """One row; ValueError says what is wrong with it. Columns without a native key keep their names."""
+        values = {native: native_value(native, record.get(column)) for native, column in self.named.items()}
+        row = {native: value for native, value in values.items() if value is not None}
+        if "audio_filepath" not in row:
+            has = ", ".join(map(str, record)) or "none"
+            raise ValueError(f"no audio; --map audio_filepath=COLUMN names its column (here: {has})")
+        used = {self.named[native] for native in row}
+        end = row.pop("end", None)
+        if "duration" in row:
+            used.discard(self.named.get("end", ""))
+        elif end is not None:
+            row["duration"] = round(end - row.get("offset", 0.0), 6)
+        return row | keep(record, used)
+
+
+def check_chosen(chosen: Mapping[str, str]) -> None:
+    """InputError where `--map` names what is not a native key."""
+    for native, column in chosen.items():
+        if native not in ALIASES:
+            raise InputError(f"--map {native}={column}: no such key; expected one of {', '.join(ALIASES)}")
+
+
+def keep(record: Mapping[str, Any], used: Iterable[str]) -> dict[str, Any]:
+    """The other values of a record under their own names; those of native keys as `original_<name>`."""
+    others = {k: clean(v) for k, v in record.items() if k not in used}
+    return {f"original_{k}" if k in RESERVED else k: v for k, v in others.items() if v is not None}
+
+
+def native_value(native: str, value: Any) -> Any:
+    """The value as a native row has it; None where there is none."""
+    if native == "audio_filepath":
+        return audio_value(value) if value is not None and value != "" else None
+    value = clean(value)
+    if value is None or (value == "" and native not in ("text", "prompt", "response")):
+        return None
+    if native == "choices":
+        return list_value(value)
+    if native in NUMBERS:
+        return number_value(native, value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = f"{value:g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, str):
+        raise ValueError(
+            f"{native} is {type(value).__name__}; expected a string (--map {native}=COLUMN chooses another)"
+        )
+    return value
+
+
+def audio_value(value: Any) -> str | Embedded:
+    """A path, or the file's bytes: `{bytes, path}` as Hugging Face stores audio, or bytes alone."""
+    if isinstance(value, list):
+        if len(value) != 1:
+            raise ValueError(f"{len(value)} audio files in one row; expected one")
+        return audio_value(value[0])
+    if isinstance(value, Mapping):
+        data, path = value.get("bytes"), value.get("path") or ""
+        if not data and not path:
+            raise ValueError(f"audio has neither bytes nor a path (it has {', '.join(map(str, value)) or 'nothing'})")
+        return Embedded(bytes(data), str(path)) if data else str(path)
+    if is_binary(value):
+        return Embedded(bytes(value), "")
+    if not isinstance(value, str):
+        raise ValueError(f"audio is {type(value).__name__}; expected a path")
+    return value
+
+
+def number_value(native: str, value: Any) -> float:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"{native} is {str(value)[:40]!r}; expected seconds as a number") from e
+
+
+def list_value(value: Any) -> list[str]:
+    """Choices: a list, JSON of a list, or text with `|` between them."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.lstrip().startswith("[") else [c.strip() for c in value.split("|")]
+        except ValueError as e:
+            raise ValueError(f"choices are not a JSON list ({value[:40]!r})") from e
+    if not isinstance(value, list):
+        raise ValueError(f"choices are {type(value).__name__}; expected a list")
+    return [str(c) for c in value]
+
+
+def is_binary(value: Any) -> bool:
+    return isinstance(value, bytes | bytearray | memoryview)
+
+
+def clean(value: Any) -> Any:
+    """As JSON has it: NaN and bytes are no value, dates are ISO text, and whatever else is unknown is text."""
+    if is_binary(value):
+        return None
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): clean(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(v) for v in value]
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

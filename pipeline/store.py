@@ -1,0 +1,247 @@
+"""The target store: reading what was committed.
+
+    STORE/<expert>/<fingerprint>/spec.json
+    STORE/<expert>/<fingerprint>/units/<unit>/frames.zarr    [frames of the unit, dim]
+    STORE/<expert>/<fingerprint>/units/<unit>/rows.parquet   a row per utterance, with its outcome
+    STORE/<expert>/<fingerprint>/units/<unit>/done.json      counts, digests, seconds by stage
+
+A unit exists when its done.json does; whatever else lies there is ignored. N frames, D dim.
+"""
+
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+from numpy.typing import NDArray
+
+from coat.manifests import files
+from coat.manifests.errors import InputError, RunError
+from coat.manifests.spec import TargetSpec
+from coat.manifests.utterance import Utterance
+
+SPEC, UNITS, FRAMES, ROWS, DONE = "spec.json", "units", "frames.zarr", "rows.parquet", "done.json"
+READERS = 16  # small files are read this many at a time: object stores answer slowly, but many at once
+
+Status = Literal["ok", "failed", "skipped"]
+
+ROWS_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),  # Utterance.digest: the id and span that were asked for
+        pa.field("source", pa.string()),  # Clip.digest: the sound that was heard; null where nothing was decoded
+        pa.field("seconds", pa.float64(), nullable=False),  # decoded
+        pa.field("first", pa.int64(), nullable=False),  # of its frames in frames.zarr
+        pa.field("frames", pa.int64(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),  # ok, failed, skipped
+        pa.field("error", pa.string()),  # "reason: message"
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What became of one utterance, and where its frames lie."""
+
+    unit: str
+    id: str
+    digest: str
+    source: str | None
+    seconds: float
+    first: int
+    frames: int
+    status: Status
+    error: str | None
+
+    @property
+    def reason(self) -> str | None:
+        """The first word of the error, for counting: `missing`, `span`, `too_short`, ..."""
+        return self.error.split(":", 1)[0] if self.error else None
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an expert gave for one utterance. Frame i is centred at `times[i]` seconds from its start."""
+
+    id: str
+    frames: NDArray[Any]  # [N, D], in the spec's dtype
+    times: NDArray[np.float64]  # [N]
+    spec: TargetSpec
+
+
+class TargetSet:
+    """All that one expert, with one fingerprint, has given: a snapshot of the units committed by now."""
+
+    def __init__(self, url: str, spec: TargetSpec) -> None:
+        self.url = url
+        self.spec = spec
+
+    @classmethod
+    def open(cls, url: str) -> "TargetSet":
+        """Read `url/spec.json`. InputError where it is not there, or does not belong to this folder."""
+        spec_url = files.join(url, SPEC)
+        try:
+            spec = TargetSpec.from_dict(files.read_json(spec_url), spec_url)
+        except FileNotFoundError as e:
+            raise InputError(f"{url}: no {SPEC}; not a target set") from e
+        if spec.fingerprint != url.rstrip("/").rsplit("/", 1)[-1]:
+            raise InputError(f"{spec_url}: gives fingerprint {spec.fingerprint}, not its folder's name; edited?")
+        return cls(url, spec)
+
+    def unit_url(self, unit: str, *parts: str) -> str:
+        return files.join(self.url, UNITS, unit, *parts)
+
+    @cached_property
+    def done(self) -> dict[str, dict[str, Any]]:
+        """The done.json of every committed unit, by unit, oldest commit first."""
+        names = [n for n in files.list_names(files.join(self.url, UNITS)) if not n.startswith(".")]
+        with ThreadPoolExecutor(READERS) as pool:
+            found = zip(names, pool.map(self.read_done, names), strict=True)
+        committed = [(name, done) for name, done in found if done is not None]
+        return dict(sorted(committed, key=lambda item: (item[1].get("finished_at", ""), item[0])))
+
+    def read_done(self, unit: str) -> dict[str, Any] | None:
+        """None where the unit is not committed. RunError where its done.json is torn."""
+        url = self.unit_url(unit, DONE)
+        try:
+            done = files.read_json(url)
+        except FileNotFoundError:
+            return None
+        except InputError as e:
+            raise RunError(f"{e}; `coat verify` shows what else is damaged") from e
+        if not isinstance(done, dict) or not {"rows", "frames", "xxh3", "rows_xxh3"} <= done.keys():
+            raise RunError(f"{url}: not a whole done.json; `coat verify` shows what else is damaged")
+        return done
+
+    def read_rows(self, unit: str) -> list[Row]:
+        url = self.unit_url(unit, ROWS)
+        try:
+            table = pq.read_table(io.BytesIO(files.read_bytes(url)), schema=ROWS_SCHEMA)
+        except (FileNotFoundError, pa.ArrowException) as e:
+            raise RunError(f"{url}: cannot be read ({e}); run `coat verify`") from e
+        return [Row(unit=unit, **row) for row in table.to_pylist()]
+
+    @cached_property
+    def rows(self) -> dict[str, Row]:
+        """The outcome of every utterance by `Utterance.digest`. Where units overlap, `ok` wins, then the newest."""
+        rows: dict[str, Row] = {}
+        with ThreadPoolExecutor(READERS) as pool:
+            for unit_rows in pool.map(self.read_rows, self.done):
+                for row in unit_rows:
+                    known = rows.get(row.digest)
+                    if known is None or known.status != "ok" or row.status == "ok":
+                        rows[row.digest] = row
+        return rows
+
+    @cached_property
+    def by_id(self) -> dict[str, list[Row]]:
+        by_id: dict[str, list[Row]] = {}
+        for row in self.rows.values():
+            if row.status == "ok":
+                by_id.setdefault(row.id, []).append(row)
+        return by_id
+
+    def __len__(self) -> int:
+        """Utterances with targets."""
+        return sum(row.status == "ok" for row in self.rows.values())
+
+    def read(self, utterance: str | Utterance) -> Target:
+        """The target of one utterance, by id or by its manifest row.
+
+        KeyError where there is none; InputError where two corpora in the store share the id: then
+        only the manifest's row says which is meant.
+        """
+        if isinstance(utterance, Utterance):
+            row = self.rows.get(utterance.digest)
+            if row is None or row.status != "ok":
+                raise KeyError(utterance.id)
+            return self.read_row(row)
+        found = self.by_id.get(utterance, [])
+        if not found:
+            raise KeyError(utterance)
+        if len(found) > 1:
+            raise InputError(f"{self.url}: {len(found)} utterances have the id {utterance!r}; read it by manifest row")
+        return self.read_row(found[0])
+
+    def read_row(self, row: Row) -> Target:
+        array = open_frames(self.unit_url(row.unit, FRAMES))
+        frames = np.asarray(array[row.first : row.first + row.frames])
+        if frames.shape != (row.frames, self.spec.dim):
+            raise RunError(f"{self.unit_url(row.unit)}: fewer frames than its rows say; run `coat verify`")
+        return Target(row.id, frames, self.spec.times(row.frames), self.spec)
+
+    def dask(self) -> Any:
+        """All frames of all committed units as one `dask.array` `[N, D]`, a block per unit, read lazily.
+
+        Units lie in the order of their names. A block opens its array by path, so that the graph travels
+        to any scheduler.
+        """
+        import dask.array as da
+
+        blocks = []
+        for unit in sorted(self.done):
+            n = int(self.done[unit]["frames"])
+            if n:
+                blocks.append(
+                    da.from_delayed(delayed_frames(self.unit_url(unit, FRAMES)), (n, self.spec.dim), self.spec.dtype)
+                )
+        if not blocks:
+            return da.zeros((0, self.spec.dim), dtype=self.spec.dtype)
+        return da.concatenate(blocks, axis=0)
+
+
+class TargetStore:
+    """A folder or URL that holds target sets. It need not exist yet."""
+
+    def __init__(self, url: str) -> None:
+        self.url = absolute(url)
+
+    def set_url(self, spec: TargetSpec) -> str:
+        return files.join(self.url, spec.expert, spec.fingerprint)
+
+    def target_sets(self) -> Iterator[TargetSet]:
+        """Every target set, by expert and fingerprint."""
+        for expert in files.list_names(self.url):
+            for fingerprint in files.list_names(files.join(self.url, expert)):
+                if files.exists(files.join(self.url, expert, fingerprint, SPEC)):
+                    yield TargetSet.open(files.join(self.url, expert, fingerprint))
+
+    def target_set(self, expert: str, fingerprint: str | None = None) -> TargetSet:
+        """One expert's targets. InputError where there are none, or several and no fingerprint (or its start)."""
+        names = [n for n in files.list_names(files.join(self.url, expert)) if n.startswith(fingerprint or "")]
+        if not names:
+            have = ", ".join(files.list_names(self.url)) or "nothing"
+            wanted = f"{expert}@{fingerprint}" if fingerprint else expert
+            raise InputError(f"{self.url}: no targets of {wanted}; it has {have}. Run `coat extract` first")
+        if len(names) > 1:
+            raise InputError(
+                f"{self.url}: {expert} has fingerprints {', '.join(names)}; say which, as {expert}@{names[0][:6]}"
+            )
+        return TargetSet.open(files.join(self.url, expert, names[0]))
+
+
+def absolute(url: str) -> str:
+    """Workers do not share the driver's folder: local paths are made absolute once, at the border."""
+    return str(files.local_path(url).absolute()) if files.is_local(url) else url.rstrip("/")
+
+
+@lru_cache(maxsize=64)
+def open_frames(url: str) -> zarr.Array:
+    """Committed frames never change, so that an opened array may be kept."""
+    return zarr.open_array(url, mode="r")
+
+
+def delayed_frames(url: str) -> Any:
+    from dask.delayed import delayed
+
+    return delayed(read_all_frames, pure=True)(url)
+
+
+def read_all_frames(url: str) -> NDArray[Any]:
+    return np.asarray(open_frames(url)[:])

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, Wav2Vec2FeatureExtractor
+
+from coat.extractors import Expert
+from coat.extractors.wav2vec2 import Wav2Vec2
+from tests.extractors import tiny
+from tests.extractors.conformance import CheckpointConformance, loaded, noise
+
+KINDS = ("wav2vec2-group", "wav2vec2-layer", "hubert", "wavlm", "data2vec")
+
+
+class TestGroupNorm(CheckpointConformance):
+    name = "wav2vec2"
+    build = staticmethod(tiny.wav2vec2)
+    levels = (0.1, 0.2)  # clips are normalised: a loud burst would move every frame
+
+
+class TestLayerNorm(CheckpointConformance):
+    name = "wav2vec2"
+    levels = (0.1, 0.2)
+
+    @staticmethod
+    def build(folder: Path, seed: int = 0) -> Path:
+        return tiny.wav2vec2(folder, seed, kind="wav2vec2-layer")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {kind: tiny.wav2vec2(tmp_path_factory.mktemp(kind), kind=kind) for kind in KINDS}
+
+
+def plain_loop(folder: Path, samples_T: np.ndarray, layer: int | None = None) -> np.ndarray:
+    features = Wav2Vec2FeatureExtractor.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder).eval()
+    inputs = features(samples_T, sampling_rate=16000, return_tensors="pt")["input_values"]
+    with torch.inference_mode():
+        out = model(inputs, output_hidden_states=True)
+    return (out.last_hidden_state if layer is None else out.hidden_states[layer])[0].numpy()
+
+
+@pytest.mark.parametrize("layer", [None, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_equals_a_plain_loop(folders: dict[str, Path], kind: str, layer: int | None) -> None:
+    expert = loaded("wav2vec2", checkpoint=str(folders[kind]), layer=str(layer or "last"))
+    clips = [noise(s, 16000, seed=i) for i, s in enumerate((1.0, 0.025, 1.013, 1.0))]
+    for x, frames in zip(clips, expert.extract(clips), strict=True):
+        reference = plain_loop(folders[kind], x, layer)
+        assert frames.shape == reference.shape
+        np.testing.assert_allclose(frames, reference, atol=2e-5)
+
+
+@pytest.mark.parametrize(("kind", "pads"), [*zip(KINDS, (False, True, True, True, False), strict=True)])
+def test_only_what_masks_cleanly_is_padded(folders: dict[str, Path], kind: str, pads: bool) -> None:
+    expert = make(folders[kind])
+    assert expert.pads is pads
+    batches = expert.batches([100, 200, 100])
+    assert batches == ([[0, 1, 2]] if pads else [[0, 2], [1]])
+
+
+def make(folder: Path) -> Wav2Vec2:
+    expert: Expert = loaded("wav2vec2", checkpoint=str(folder))
+    assert isinstance(expert, Wav2Vec2)
+    return expert
+
+
+def test_time_base_follows_the_convolutions(folders: dict[str, Path]) -> None:
+    spec = make(folders["wav2vec2-group"]).spec
+    assert (spec.rate_hz, spec.start_s, spec.min_samples) == (50.0, 399 / 2 / 16000, 400)
+
+
+def test_long_audio_is_heard_window_by_window(folders: dict[str, Path]) -> None:
+    expert = make(folders["hubert"])  # the one that is not normalised by its clip
+    expert.size, expert.overlap = 100, 20
+    x = noise(5.011, 16000)
+    (frames,) = expert.extract([x])
+    assert len(frames) == expert.frames_of(len(x))
+    first = plain_loop(folders["hubert"], x[: 99 * 320 + 400])
+    second = plain_loop(folders["hubert"], x[80 * 320 : 179 * 320 + 400])
+    np.testing.assert_allclose(frames[:90], first[:90], atol=2e-5)
+    np.testing.assert_allclose(frames[90:165], second[10:85], atol=2e-5)

@@ -1,0 +1,141 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import WhisperFeatureExtractor, WhisperModel
+
+from coat.extractors import Expert, Options, Waveform, create
+from coat.manifests import InputError
+from tests.extractors import tiny
+from tests.extractors.conformance import CheckpointConformance, loaded, noise
+
+
+class TestWhisper(CheckpointConformance):
+    name = "whisper"
+    build = staticmethod(tiny.whisper)
+
+    def noise(self, expert: Expert, seconds: float, seed: int = 0, level: float = 0.1) -> Waveform:
+        return noise(seconds, 16000, seed, level)
+
+
+def plain_loop(folder: Path, samples_T: Waveform, layer: int | None = None) -> np.ndarray:
+    """One clip of at most a window through transformers."""
+    features = WhisperFeatureExtractor.from_pretrained(folder)
+    model = WhisperModel.from_pretrained(folder).eval()
+    inputs = features(samples_T, sampling_rate=16000, return_tensors="pt")
+    with torch.inference_mode():
+        out = model.encoder(inputs.input_features, output_hidden_states=True)
+    states = out.last_hidden_state if layer is None else out.hidden_states[layer]
+    return states[0, : -(-len(samples_T) // 320)].numpy()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.whisper(tmp_path_factory.mktemp("whisper"))
+
+
+@pytest.mark.parametrize("layer", [None, 1, 2])
+@pytest.mark.parametrize("samples", [400, 16000, 16001, 48000])
+def test_equals_a_plain_loop(folder: Path, samples: int, layer: int | None) -> None:
+    x = noise(samples / 16000, 16000)
+    (frames,) = loaded("whisper", checkpoint=str(folder), layer=str(layer or "last")).extract([x])
+    reference = plain_loop(folder, x, layer)
+    assert frames.shape == reference.shape
+    np.testing.assert_allclose(frames, reference, atol=1e-5)
+
+
+def test_long_audio_is_heard_window_by_window(folder: Path) -> None:
+    """10 s in windows of 150 frames, 25 of which overlap."""
+    expert = loaded("whisper", checkpoint=str(folder))
+    x = noise(10.0, 16000)
+    (frames,) = expert.extract([x])
+    assert len(frames) == 500
+    np.testing.assert_allclose(frames[:137], plain_loop(folder, x[:48000])[:137], atol=1e-5)
+    np.testing.assert_allclose(frames[137:262], plain_loop(folder, x[125 * 320 :][:48000])[12:137], atol=1e-5)
+    last = plain_loop(folder, x[350 * 320 :])
+    np.testing.assert_allclose(frames[-100:], last[-100:], atol=1e-5)
+    assert expert.padded_samples(len(x)) == 4 * 48000
+    assert expert.padded_samples(400) == 48000
+
+
+def test_long_audio_does_not_depend_on_the_batch_budget(folder: Path) -> None:
+    expert = loaded("whisper", checkpoint=str(folder))
+    clips = [noise(s, 16000, seed=i) for i, s in enumerate((7.0, 1.0, 10.0))]
+    many = expert.extract(clips)
+    expert.batch_seconds = 1.0  # less than a window: one at a time
+    for a, b in zip(many, expert.extract(clips), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_the_decoder_is_not_loaded(folder: Path) -> None:
+    expert = loaded("whisper", checkpoint=str(folder), layer="1")
+    names = [name for name, _ in expert.model.named_parameters()]  # pyright: ignore[reportAttributeAccessIssue]
+    assert not [name for name in names if "decoder" in name or name.startswith("layers.1")]
+
+
+def broken(folder: Path, copy: Path, **config: object) -> Path:
+    """A copy of a checkpoint with other values in its config.json."""
+    copy.mkdir()
+    for path in folder.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    found = json.loads((folder / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(found | config))
+    return copy
+
+
+def refused(folder: Path, message: str) -> None:
+    with pytest.raises(InputError, match=message) as e:
+        loaded("whisper", checkpoint=str(folder))
+    assert "\n" not in str(e.value)
+
+
+def test_checkpoints_with_a_fault(folder: Path, tmp_path: Path) -> None:
+    refused(broken(folder, tmp_path / "a", model_type="bert"), "model_type is 'bert'; expected one of whisper")
+    refused(broken(folder, tmp_path / "b", num_mel_bins=80), "differ in mel bins")
+    refused(broken(folder, tmp_path / "c", d_model="wide"), "d_model = 'wide'; expected int")
+    refused(broken(folder, tmp_path / "d", encoder_layers=5), "weights are missing, the first is layers.3")
+    refused(broken(folder, tmp_path / "e", d_model=64), "the weights cannot be loaded")
+    for name, message in {
+        "model.safetensors": "no weights; expected model.safetensors",
+        "preprocessor_config.json": "no preprocessor_config.json",
+        "config.json": "no config.json",
+    }.items():
+        copy = broken(folder, tmp_path / name)
+        (copy / name).unlink()
+        refused(copy, message)
+    truncated = broken(folder, tmp_path / "f")
+    (truncated / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
+    refused(truncated, "the weights cannot be loaded")
+
+
+def test_pickled_weights_cannot_run_code(folder: Path, tmp_path: Path) -> None:
+    copy = broken(folder, tmp_path / "evil")
+    (copy / "model.safetensors").unlink()
+    marker = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self):
+            return Path.touch, (marker,)
+
+    torch.save({"model.encoder.conv1.weight": Evil()}, copy / "pytorch_model.bin")
+    refused(copy, "the weights cannot be loaded")
+    assert not marker.exists()
+
+
+def test_torch_weights_load_as_safetensors_do(folder: Path, tmp_path: Path) -> None:
+    copy = broken(folder, tmp_path / "bin")
+    (copy / "model.safetensors").unlink()
+    torch.save(WhisperModel.from_pretrained(folder).state_dict(), copy / "pytorch_model.bin")
+    x = noise(1.0, 16000)
+    a, b = (loaded("whisper", checkpoint=str(f)).extract([x])[0] for f in (folder, copy))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_a_hub_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match=r"--expert whisper: nobody/nothing: .* the hub does not give it") as e:
+        create("whisper", Options(checkpoint="nobody/nothing"))
+    assert "\n" not in str(e.value)
