@@ -18,6 +18,25 @@ from coat.trainer.losses import DistillLoss
 SHORTEST_PERIOD_S, LONGEST_PERIOD_S = 0.02, 60.0  # of the time encoding: finer than any frame, longer than a clip
 
 
+class CrossBlock(nn.Module):
+    """A pre-norm decoder layer without self-attention: frames ask the states, not each other.
+
+    Queries hold nothing but their times, so attention among them would add cost (N squared) and no knowledge.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm_1, self.norm_2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+    def forward(self, frames_BNH: Tensor, memory_BKH: Tensor, masked_BK: Tensor) -> Tensor:
+        asked_BNH = self.norm_1(frames_BNH)
+        heard_BNH, _ = self.attention(asked_BNH, memory_BKH, memory_BKH, key_padding_mask=masked_BK, need_weights=False)
+        frames_BNH = frames_BNH + heard_BNH
+        return frames_BNH + self.mlp(self.norm_2(frames_BNH))
+
+
 class DistillHead(nn.Module):
     """LayerNorm, linear, and a small Transformer decoder from frame times to the think states."""
 
@@ -27,23 +46,18 @@ class DistillHead(nn.Module):
         self.dim = config.dim
         self.norm = nn.LayerNorm(states_dim)
         self.project = nn.Linear(states_dim, config.dim)
-        layer = nn.TransformerDecoderLayer(
-            config.dim, config.heads, 4 * config.dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.decoder = nn.TransformerDecoder(layer, config.layers, norm=nn.LayerNorm(config.dim))
-        self.output = nn.Linear(config.dim, DistillLoss.outputs(expert))
+        self.blocks = nn.ModuleList([CrossBlock(config.dim, config.heads) for _ in range(config.layers)])
+        self.output = nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, DistillLoss.outputs(expert)))
 
-    def forward(self, states_BKD: Tensor, states_mask_BK: Tensor, seconds_B: Tensor, mask_BN: Tensor) -> Tensor:
-        """`[B, N, O]`. Every row of both masks must have a true position: attention over none is NaN."""
-        memory_BKH = self.project(self.norm(states_BKD)) + self.encode(think_times(states_mask_BK, seconds_B))
-        frames = mask_BN.shape[1]
-        times_N = self.spec.start_s + torch.arange(frames, device=mask_BN.device) / self.spec.rate_hz
-        queries_BNH = self.encode(times_N.expand(len(mask_BN), frames)).to(memory_BKH.dtype)
-        return self.output(
-            self.decoder(
-                queries_BNH, memory_BKH, tgt_key_padding_mask=~mask_BN, memory_key_padding_mask=~states_mask_BK
-            )
-        )
+    def forward(self, states_BKD: Tensor, states_mask_BK: Tensor, seconds_B: Tensor, frames: int) -> Tensor:
+        """`[B, N, O]` at the expert's first N frame times. Every row needs a state: attention over none is NaN."""
+        memory_BKH = self.project(self.norm(states_BKD))
+        memory_BKH = memory_BKH + self.encode(think_times(states_mask_BK, seconds_B)).to(memory_BKH.dtype)
+        times_N = self.spec.start_s + torch.arange(frames, device=states_BKD.device) / self.spec.rate_hz
+        frames_BNH = self.encode(times_N.expand(len(states_BKD), frames)).to(memory_BKH.dtype)
+        for block in self.blocks:
+            frames_BNH = block(frames_BNH, memory_BKH, ~states_mask_BK)
+        return self.output(frames_BNH)
 
     def encode(self, times_BN: Tensor) -> Tensor:
         """Sinusoids of a time in seconds, `[B, N, H]`."""
@@ -77,12 +91,11 @@ class DistillHeads(nn.Module):
     def loss(self, name: str, states_BKD: Tensor, mask_BK: Tensor, seconds_B: Tensor, target: Targets) -> Tensor:
         with_target_B = target.mask_BN.any(1)
         if not with_target_B.any():
-            # Ranks must all reach every weight: one made-up frame, times nothing.
-            mask_BN = torch.ones(1, 1, dtype=torch.bool, device=mask_BK.device)
-            return self.heads[name](states_BKD[:1], mask_BK[:1], seconds_B[:1], mask_BN).float().sum() * 0
+            # Ranks must all reach every weight: one frame, times nothing.
+            return self.heads[name](states_BKD[:1], mask_BK[:1], seconds_B[:1], 1).float().sum() * 0
         mask_BN = target.mask_BN[with_target_B]
         predicted_BNO = self.heads[name](
-            states_BKD[with_target_B], mask_BK[with_target_B], seconds_B[with_target_B], mask_BN
+            states_BKD[with_target_B], mask_BK[with_target_B], seconds_B[with_target_B], mask_BN.shape[1]
         )
         return self.losses[name](predicted_BNO, target.frames_BND[with_target_B], mask_BN)
 

@@ -56,8 +56,8 @@ class MetricsLog:
 
         path = folder / METRICS
         rows = read_metrics(folder) if path.exists() else []
-        path.write_text("".join(json.dumps(r) + "\n" for r in rows if r["step"] <= step))
-        self.file = path.open("a")
+        path.write_text("".join(json.dumps(r) + "\n" for r in rows if r["step"] <= step), encoding="utf-8")
+        self.file = path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, report: Report) -> None:
@@ -74,7 +74,7 @@ class MetricsLog:
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """Rows of a run's metrics.jsonl; a last line that a crash cut short is left out."""
     rows = []
-    for line in (Path(folder) / METRICS).read_text().splitlines():
+    for line in (Path(folder) / METRICS).read_text(encoding="utf-8").splitlines():
         try:
             rows.append(json.loads(line))
         except ValueError:

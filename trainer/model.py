@@ -89,7 +89,7 @@ def build_model(config: TrainConfig, experts: Mapping[str, ExpertInfo]) -> CoatM
     else:
         add_lora(student, block, config)
     if config.run.gradient_checkpointing:
-        student.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        student.model.activation_checkpointing_enable({"use_reentrant": False})
     return CoatModel(student, block, DistillHeads(config.heads, student.hidden_size, experts))
 
 

@@ -1,0 +1,58 @@
+"""The commands, as the command line registers them; and what importing coat.trainer loads."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import typer
+from typer.testing import CliRunner
+
+from coat.cli import train as commands
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def app() -> typer.Typer:
+    made = typer.Typer()
+    made.command("train")(commands.train)
+    made.command("generate")(commands.generate)
+    made.command("tiny-student")(commands.tiny_student)
+    return made
+
+
+def test_from_a_tiny_student_to_an_answer(app: typer.Typer, shards_dir: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+    student, out = str(tmp_path / "student"), str(tmp_path / "run")
+    made = runner.invoke(app, ["tiny-student", "qwen2-audio", student])
+    assert (made.exit_code, made.stdout.strip()) == (0, student)
+    flags = ["--set", "heads.dim=16", "--set", "lora.rank=2", "--set", "run.log_every=1", "--set", "thinking.count=2"]
+    flags += ["--set", 'stages=[{name="answer", steps=2}]']
+    trained = runner.invoke(app, ["train", "--student", student, "--shards", str(shards_dir), "--out", out, *flags])
+    assert trained.exit_code == 0, trained.output
+    assert trained.stdout == ""
+    assert "step 2/2  answer  loss" in trained.stderr
+    again = runner.invoke(app, ["train", "--student", student, "--shards", str(shards_dir), "--out", out, *flags])
+    assert "this run is finished" in again.stderr
+    soundfile.write(tmp_path / "a.wav", np.zeros(16000), 16000)
+    asked = ["generate", "--run", out, "--audio", str(tmp_path / "a.wav"), "--prompt", "?", "--max-new-tokens", "2"]
+    answer = runner.invoke(app, [*asked, "--json"])
+    assert answer.exit_code == 0, answer.output
+    assert json.loads(answer.stdout).keys() == {"audio", "prompt", "answer", "seconds"}
+
+
+def test_importing_the_trainer_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, coat.trainer, coat.cli.train\n"
+        "print([m for m in ('ray', 'nemo', 'transformers', 'torch', 'peft', 'coat.extractors') if m in sys.modules])\n"
+        "from coat.trainer import TrainConfig, iterate_shards\n"
+        "print([m for m in ('ray', 'nemo', 'transformers', 'peft', 'coat.extractors') if m in sys.modules])\n"
+        "from coat.trainer import train, load_run\n"
+        "print([m for m in ('ray', 'nemo', 'coat.extractors', 'coat.pipeline') if m in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split("\n")[:3] == ["[]", "[]", "[]"]

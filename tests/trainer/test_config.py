@@ -1,0 +1,77 @@
+"""Configs: what is wrong is named in one line with its key and file."""
+
+from pathlib import Path
+
+import pytest
+
+from coat.manifests import InputError
+from coat.trainer import TrainConfig
+from coat.trainer.config import to_toml
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+LEAST = '[student]\npath = "s"\n[data]\nshards = "d"\n[run]\nout = "o"\n'
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "train.toml"
+    path.write_text(LEAST)
+    return path
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_our_own_configs_are_read(path: Path) -> None:
+    config = TrainConfig.read(str(path), ["student.path=s", "data.shards=d", "run.out=o"])
+    assert config.steps == sum(s.steps for s in config.stages)
+
+
+def test_there_are_configs() -> None:
+    assert {"tiny.toml", "qwen2-audio-7b.toml", "quickstart.toml"} <= {p.name for p in CONFIGS}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.speed=3", "unknown key optim.speed"),
+        ("nothing=3", "unknown key nothing"),
+        ("optim.lr=fast", "optim.lr = 'fast'"),
+        ("optim.lr=-1", "optim.lr = -1"),
+        ("thinking.placement=middle", "thinking.placement = 'middle'"),
+        ("heads.dim=30", "dim 30 must be a multiple of twice the heads"),
+        ("losses.weights.mel=-1", "losses.weights.mel = -1"),
+        ("stages=[]", "stages"),
+        ("optim", "expected key=value"),
+        ("student.path.x=1", "path is a value, not a table"),
+    ],
+)
+def test_mistakes_are_one_line(file: Path, override: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        TrainConfig.read(str(file), [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_file_is_named(file: Path) -> None:
+    file.write_text(LEAST + "[optim]\nlr = true\nfoo = 1\n")
+    with pytest.raises(InputError, match=r"train\.toml: unknown key optim\.foo"):
+        TrainConfig.read(str(file))
+    file.write_text("[student")
+    with pytest.raises(InputError, match=r"train\.toml: not TOML"):
+        TrainConfig.read(str(file))
+    with pytest.raises(InputError, match="no such config"):
+        TrainConfig.read(str(file) + "x")
+
+
+def test_overrides_reach_tables_and_lists(file: Path) -> None:
+    file.write_text(LEAST + '[[stages]]\nname = "a"\nsteps = 5\n')
+    config = TrainConfig.read(
+        str(file), ["stages.0.steps=7", "optim.lr=1e-5", "thinking.placement=before_response", 'heads.experts=["a"]']
+    )
+    assert (config.steps, config.optim.lr, config.thinking.placement) == (7, 1e-5, "before_response")
+    assert config.heads.experts == ("a",)
+
+
+def test_toml_round_trip(file: Path) -> None:
+    config = TrainConfig.read(str(file), ["losses.weights.mel=0.5", 'data.transcribe_prompt="A \\"b\\"\\n é"'])
+    file.write_text(to_toml(config))
+    assert TrainConfig.read(str(file)) == config

@@ -1,0 +1,272 @@
+"""The loop: gradients do not depend on how a batch is cut, runs resume bit for bit, and tiny students learn."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+
+from coat.manifests import InputError, RunError, ShardIndex
+from coat.trainer import TrainConfig, train
+from coat.trainer.batches import Batch, Item
+from coat.trainer.config import StageConfig
+from coat.trainer.data import decode_sample
+from coat.trainer.folder import RunFolder
+from coat.trainer.loop import Trainer, distill_weight, rate, stage_at
+from coat.trainer.metrics import read_metrics
+from tests.trainer.helpers import toy_config, toy_sample, write_shards
+
+ROOT = Path(__file__).parents[2]
+TIMES = ("steps_per_s", "samples_per_s")
+
+
+def trainer(config: TrainConfig) -> Trainer:
+    index = ShardIndex.read(config.data.shards)
+    return Trainer(config, index, RunFolder(Path(config.run.out)), Accelerator(), lambda _: None, lambda _: None)
+
+
+def first_items(made: Trainer, count: int) -> list[Item]:
+    raws = islice(made.loader.stream, count)
+    collator = made.loader.collator
+    return [collator.item(decode_sample(raw, collator.index), made.config.data) for raw in raws]
+
+
+def gradients(config: TrainConfig, size: int) -> dict[str, torch.Tensor]:
+    """Of the first step over the same eight samples, cut into passes of `size`."""
+    made = trainer(config)
+    made.optimizer.step = lambda: None  # type: ignore[method-assign]
+    made.optimizer.zero_grad = lambda: None  # type: ignore[method-assign]
+    items = first_items(made, 8)
+    batches: list[Batch] = [made.loader.collator.batch(items[i : i + size]) for i in range(0, 8, size)]
+    made.one_step(batches, stop=False)
+    return {n: p.grad.clone() for n, p in made.model.trainable().items() if p.grad is not None}
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["full", "lora"])
+def test_accumulation_never_changes_the_gradient(
+    student_dir: Path, shards_dir: Path, tmp_path: Path, full: bool
+) -> None:
+    config = toy_config(student_dir, shards_dir, tmp_path, lora={"full": full, "rank": 2}, optim={"clip": 1e9})
+    whole = gradients(config, 8)
+    assert any("trainable_tokens" in n or "embed_tokens" in n for n in whole)
+    assert any(n.startswith("heads.heads.pitch") and g.abs().sum() > 0 for n, g in whole.items())
+    for size in (4, 1):
+        parts = gradients(config, size)
+        assert parts.keys() == whole.keys()
+        for name, gradient in parts.items():
+            assert torch.allclose(gradient, whole[name], atol=1e-5, rtol=1e-4), name
+
+
+def test_lora_trains_the_language_model_new_rows_and_heads_alone(
+    student_dir: Path, shards_dir: Path, tmp_path: Path
+) -> None:
+    made = trainer(toy_config(student_dir, shards_dir, tmp_path, lora={"full": False}))
+    kinds = {
+        "lora" if "lora_" in n else "rows" if "trainable_tokens" in n else n.split(".")[0]: n
+        for n in made.model.trainable()
+    }
+    assert kinds.keys() == {"lora", "rows", "heads"}
+    assert not any("audio_tower" in n for n in made.model.trainable())
+
+
+def test_a_batched_loss_is_the_sum_of_single_ones(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
+    made = trainer(toy_config(student_dir, shards_dir, tmp_path))
+    made.model.eval()
+    items = first_items(made, 6)
+    with torch.no_grad():
+        together = made.model(made.loader.collator.batch(items))
+        alone = [made.model(made.loader.collator.batch([item])) for item in items]
+    for name, value in together.items():
+        assert value.item() == pytest.approx(sum(a[name].item() for a in alone), rel=1e-4), name
+
+
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in read_metrics(run)]
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "student" / "model.safetensors") | load_file(run / "heads.safetensors")
+
+
+def assert_equal_runs(a: Path, b: Path) -> None:
+    assert rows_of(a) == rows_of(b)
+    one, other = weights_of(a), weights_of(b)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+SCRIPT = """
+import sys, tomllib, torch
+torch.set_num_threads(2)
+from coat.trainer import TrainConfig, train
+train(TrainConfig.read(sys.argv[1]), log=lambda line: print(line, flush=True))
+"""
+
+
+def start(config: TrainConfig, folder: Path) -> subprocess.Popen[str]:
+    from coat.trainer.config import to_toml
+
+    file = folder / f"{Path(config.run.out).name}.toml"
+    file.write_text(to_toml(config))
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(file)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def wait_for(check: Any, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not check():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    student_dir: Path, shards_dir: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    def config(name: str) -> TrainConfig:
+        run = {"accumulate": 2, "save_every": 7, "log_every": 3}
+        lora = {"full": True}
+        return toy_config(student_dir, shards_dir, tmp_path / name, steps=40, run=run, lora=lora)
+
+    process = start(config("cut"), tmp_path)
+    cut = tmp_path / "cut"
+    wait_for(lambda: any((cut / "checkpoints").glob("step-*")), process)
+    process.send_signal(number)
+    output = process.communicate(timeout=60)[0]
+    assert not (cut / "done.json").exists(), output
+    if number == signal.SIGTERM:
+        assert process.returncode == 0, output
+    lines: list[str] = []
+    result = train(config("cut"), log=lines.append)
+    assert any(line.startswith("resumed at step") for line in lines)
+    assert result.finished
+    train(config("whole"))
+    assert_equal_runs(cut, tmp_path / "whole")
+
+
+def test_a_broken_newest_checkpoint_is_named_and_the_one_before_is_used(
+    student_dir: Path, shards_dir: Path, tmp_path: Path
+) -> None:
+    first = toy_config(student_dir, shards_dir, tmp_path / "a")
+    train(first)
+    train(toy_config(student_dir, shards_dir, tmp_path / "b"))
+    run = tmp_path / "a"
+    (run / "done.json").unlink()  # as if it had stopped just before its end
+    newest = run / "checkpoints" / "step-00000006" / "model.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-1] ^= 1
+    newest.write_bytes(data)
+    lines: list[str] = []
+    train(first, log=lines.append)
+    assert "checkpoint step-00000006 is not whole (model.safetensors is damaged); trying the one before" in lines
+    assert "resumed at step 4 of 6" in lines
+    assert_equal_runs(run, tmp_path / "b")
+
+
+def test_a_half_written_checkpoint_is_no_checkpoint(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
+    config = toy_config(student_dir, shards_dir, tmp_path / "a")
+    made = trainer(config)
+    half = made.checkpoints.path(3)
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"")
+    made.resume()
+    assert made.step == 0
+
+
+def test_another_config_is_refused_unless_restarted(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
+    train(toy_config(student_dir, shards_dir, tmp_path / "a", steps=2))
+    changed = toy_config(student_dir, shards_dir, tmp_path / "a", steps=2, optim={"lr": 0.5})
+    with pytest.raises(InputError, match=r"another config \(optim\.lr: 0\.001 -> 0\.5\); use another --out"):
+        train(changed)
+    lines: list[str] = []
+    train(toy_config(student_dir, shards_dir, tmp_path / "a", steps=2), log=lines.append)
+    assert "this run is finished" in lines[0]
+    assert train(changed, restart=True).step == 2
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    with pytest.raises(InputError, match="not a run of coat"):
+        train(toy_config(student_dir, shards_dir, tmp_path / "mine"), restart=True)
+    assert (tmp_path / "mine" / "file").exists()
+
+
+def test_old_checkpoints_are_dropped(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
+    train(toy_config(student_dir, shards_dir, tmp_path / "a", steps=8, run={"keep": 1}))
+    assert [p.name for p in (tmp_path / "a" / "checkpoints").iterdir()] == ["step-00000008"]
+
+
+def test_unknown_experts_are_named(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no targets of hubert; the shards have events, mel, pitch, prosody"):
+        train(toy_config(student_dir, shards_dir, tmp_path / "a", heads={"experts": ["hubert"]}))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    made = trainer(toy_config(student_dir, shards_dir, tmp_path / "a"))
+    with torch.no_grad():
+        made.model.student.model.lm_head.weight.fill_(float("nan"))
+    with pytest.raises(RunError, match="step 1: the gradient is not finite"):
+        made.run()
+
+
+def test_a_tiny_student_learns_one_batch_by_heart(student_dir: Path, tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "shards", [toy_sample(i, 0.3, targets={}) for i in range(4)])
+    stages = [{"name": "answer", "steps": 80}]
+    data = {"batch_size": 4, "workers": 0}
+    config = toy_config(student_dir, shards, tmp_path / "a", data=data, stages=stages, optim={"lr": 1e-2})
+    train(config)
+    losses = [row["ce"] for row in rows_of(tmp_path / "a")]
+    assert losses[0] > 4
+    assert losses[-1] < 0.02
+
+
+def test_distillation_learns_its_targets(student_dir: Path, tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "shards", [toy_sample(i, meta={}) for i in range(2)])
+    stages = [{"name": "distill", "steps": 80}]
+    config = toy_config(
+        student_dir, shards, tmp_path / "a", stages=stages, optim={"lr": 5e-3, "heads_lr": 5e-3}, heads={"dim": 32}
+    )
+    train(config)
+    rows = rows_of(tmp_path / "a")
+    assert "ce" not in rows[0]  # no response anywhere
+    for name in ("mel", "prosody"):
+        assert rows[-1][f"distill/{name}"] < 0.8 * rows[0][f"distill/{name}"], name
+    assert rows[-1]["distill/pitch"] < 0.5 * rows[0]["distill/pitch"]
+
+
+def test_layer_states_and_gradient_checkpointing(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
+    config = toy_config(
+        student_dir, shards_dir, tmp_path / "a", thinking={"layer": 0, "rate_hz": 8.0},
+        run={"gradient_checkpointing": True}, lora={"full": False},
+    )  # fmt: skip
+    assert train(config).finished
+    with pytest.raises(InputError, match="the student has 2 layers"):
+        train(toy_config(student_dir, shards_dir, tmp_path / "b", thinking={"layer": 2}))
+
+
+def test_schedules() -> None:
+    config = TrainConfig.from_dict(
+        {
+            "student": {"path": "s"}, "data": {"shards": "d"}, "run": {"out": "o"},
+            "optim": {"warmup": 4, "lr_end": 0.1},
+            "stages": [{"name": "a", "steps": 10}, {"name": "b", "steps": 5, "distill": 1.0, "distill_end": 0.2}],
+        },
+        "test",
+    )  # fmt: skip
+    assert [stage_at(config.stages, s)[0].name for s in (0, 9, 10, 14)] == ["a", "a", "b", "b"]
+    stage: StageConfig = config.stages[0]
+    assert [rate(config.optim, stage, s) for s in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rate(config.optim, stage, 10) == pytest.approx(0.1)
+    assert [distill_weight(config.stages[1], s) for s in range(5)] == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
+    assert json.dumps(config.to_dict())
