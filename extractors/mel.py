@@ -39,6 +39,7 @@ class Mel(Expert):
         checkpoint="built-in",
     )
     batch_seconds = 600.0
+    pads = False
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
