@@ -96,8 +96,9 @@ def extract(
         raise InputError("--checkpoint goes with one --expert; run the experts one by one")
     manifest = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
     specs = {name: create(name, options).spec for name in dict.fromkeys(experts)}
+    pool = choose(where)
     return [
-        extract_one(manifest, TargetStore(store), name, spec, options, where, retry_failed, listener)
+        extract_one(manifest, TargetStore(store), name, spec, options, pool, retry_failed, listener)
         for name, spec in specs.items()
     ]
 
@@ -108,7 +109,7 @@ def extract_one(
     expert: str,
     spec: TargetSpec,
     options: Options,
-    where: Where,
+    pool: tuple[Cluster | None, str],
     retry_failed: bool,
     listener: Listener,
 ) -> Summary:
@@ -123,7 +124,7 @@ def extract_one(
     summary = Summary(expert=spec.expert, fingerprint=spec.fingerprint, set_url=set_url, rows=len(plan.rows))
     if plan.units:
         write_spec(set_url, spec)
-        cluster, device = choose(where)
+        cluster, device = pool
         threads = max(1, int(cluster.cpus)) if cluster else os.cpu_count() or 1
         job = Job(expert, options, set_url, spec, device, threads)
         longest_first = plan.units[::-1]  # so that no long unit is left alone at the end

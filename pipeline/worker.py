@@ -27,6 +27,7 @@ from coat.pipeline.store import Row, Status
 BATCH_CLIPS = 256  # of very short clips
 PREFETCH_BATCHES = 2  # decoded ahead of the expert
 UNITS_IN_HAND = 2
+REPORTED = 20  # errors of a unit that its report names; the store has them all
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class Worker:
             forward_seconds=clock.forward,
             padded_seconds=clock.padded_audio,
             halvings=self.halvings,
-            errors=tuple(f"{r.id}: {r.error}" for r in rows if r.status == "failed")[:5],
+            errors=tuple(f"{r.id}: {r.error}" for r in rows if r.status == "failed")[:REPORTED],
         )
 
     def batches(self, rows: Sequence[PlannedRow]) -> Iterator[list[PlannedRow]]:

@@ -55,25 +55,21 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("WANDB_MODE", "disabled")
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, interrupt)
-    from coat.manifests.errors import InputError, RunError
-
     try:
         app(args=arguments)
-    except InputError as e:
-        fail(e, 2)
-    except RunError as e:
-        fail(e, 1)
     except Interrupted:
         typer.echo("interrupted; what was committed is kept, and the same command goes on from there", err=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has what they wanted
         sys.exit(0)
+    except Exception as e:
+        from coat.manifests.errors import InputError, RunError  # numpy and all: --help does without
 
-
-def fail(error: Exception, code: int) -> None:
-    typer.echo(f"error: {error}", err=True)
-    sys.exit(code)
+        if not isinstance(e, InputError | RunError):
+            raise
+        typer.echo(f"error: {e}", err=True)
+        sys.exit(2 if isinstance(e, InputError) else 1)
 
 
 class Interrupted(BaseException):

@@ -1,0 +1,132 @@
+"""The command line's edges: exit codes, one-line errors, what it does not import, what the wheel holds."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from coat.cli.extract import allowed_failures
+from coat.cli.shards import size_bytes
+from coat.manifests import InputError
+from tests.integration.helpers import ROOT, coat
+from tests.pipeline.conftest import Corpus, make_corpus
+from tests.pipeline.test_extract import write_bad_corpus
+
+__all__ = ["make_corpus"]
+
+LEVEL = ("--expert", "tests.pipeline.experts:Level")
+HEAVY = ("torch", "transformers", "ray", "nemo", "numpy", "zarr", "dask", "rich", "soundfile")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = f"""
+import sys
+from coat.cli.main import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+print([m for m in {HEAVY!r} if m in sys.modules and m != "rich"], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "coat extract" in done.stdout
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["manifest", "experts", "plan", "extract", "status", "verify", "build-shards", "train", "generate", "quickstart"],
+)
+def test_every_command_teaches_by_example(command: str) -> None:
+    shown = coat(command, "--help").stdout
+    assert "coat " + command in " ".join(shown.split())
+
+
+def test_a_mixed_manifest_ends_with_3_and_every_reason(tmp_path: Path) -> None:
+    manifest = write_bad_corpus(tmp_path / "corpus")
+    arguments = ("extract", *LEVEL, "--manifest", manifest, "--store", tmp_path / "store", "--workers", 0)
+    done = coat(*arguments, status=3)
+    assert "7 of 55 rows failed; --max-failed allows 0" in done.stderr
+    assert done.stderr.count("failed: ") == 7
+    coat(*arguments, "--max-failed", 7)
+    coat(*arguments, "--max-failed", "10%")
+    coat(*arguments, "--max-failed", 6, status=3)
+    shown = json.loads(coat("status", tmp_path / "store", "--manifest", manifest, "--json").stdout)
+    assert [(s["ok"], s["failed"], s["skipped"], s["missing"]) for s in shown] == [(47, 7, 1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"audio_filepath": "a.wav"}\n{"audio_filepath": \n{"audio_filepath": "b.wav"}\n', "m.jsonl:2: not JSON"),
+        ('{"text": "no audio"}\n', "m.jsonl:1: no audio_filepath"),
+        ('{"audio_filepath": "a.wav", "duration": "long"}\n', "m.jsonl:1: duration is 'long'"),
+        ("", "m.jsonl: no rows"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_stops_before_any_work(text: str, message: str, tmp_path: Path) -> None:
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text(text)
+    done = coat("extract", *LEVEL, "--manifest", manifest, "--store", tmp_path / "store", status=2)
+    assert message in done.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_wrong_usage_is_one_line_and_2(make_corpus: Corpus, tmp_path: Path) -> None:
+    manifest = make_corpus(2)
+    where = ("--manifest", manifest, "--store", tmp_path / "store")
+    for arguments, message in (
+        (("extract", "--expert", "nobody", *where), "no such expert"),
+        (("extract", *LEVEL, "--manifest", tmp_path / "none.jsonl", "--store", tmp_path / "s"), "no such manifest"),
+        (("extract", *LEVEL, *where, "--device", "cuda"), "torch sees no GPU"),
+        (("extract", *LEVEL, *where, "--max-failed", "some"), "--max-failed some"),
+        (("status", tmp_path / "empty"), "no target sets"),
+        (("verify", tmp_path / "empty"), "no target sets"),
+        (("build-shards", *where, "--experts", "pitch", "--out", tmp_path / "o"), "no targets of pitch"),
+    ):
+        done = coat(*arguments, status=2)
+        (line,) = done.stderr.strip().splitlines()
+        assert line.startswith("error: ")
+        assert message in line
+    assert not (tmp_path / "store").exists()
+    coat("extract", "--nothing", status=2)
+
+
+def test_shares_and_sizes() -> None:
+    assert [allowed_failures(t, 1000) for t in ("0", "7", "1%", "0.01", "0.5%")] == [0, 7, 10, 10, 5]
+    assert [size_bytes(t) for t in ("256MB", "1GB", "1.5 kB", "100")] == [256_000_000, 10**9, 1500, 100]
+    for wrong in ("", "MB", "0MB", "-3MB"):
+        with pytest.raises(InputError):
+            size_bytes(wrong)
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_each_file_once_and_runs(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    code = [n for n in names if not n.startswith("coat_audio-")]
+    assert len(code) == len(set(code))
+    assert all(n.startswith("coat/") for n in code)
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    packages = ("extractors/", "manifests/", "pipeline/", "trainer/")
+    expected = {f"coat/{n}" for n in tracked if n.startswith(packages)} | {
+        n for n in tracked if n.startswith("coat/") and n.removeprefix("coat/") + "/" not in packages
+    }
+    assert set(code) == expected
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    shown = subprocess.run(
+        [sys.executable, "-m", "coat", "--version"],
+        cwd=tmp_path / "site",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.startswith("coat 0.")
