@@ -61,7 +61,7 @@ class Whisper(Expert):
             rate_hz=rate / self.hop,
             start_s=0.0,
             sample_rate=rate,
-            min_samples=features.get("n_fft", 400),  # one analysis window
+            min_samples=mel_hop,  # it is padded to 30 s in any case
             weights=files.digest,
             checkpoint=name,
             layer=str(self.layer or "last"),

@@ -45,7 +45,7 @@ def test_from_recordings_to_an_answer(work: Path) -> None:
     coat("train", "--config", config, "--student", student, "--shards", shards, "--out", run, *small)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows] == list(range(1, 13))
-    assert all(np.isfinite(list(v for v in r.values() if isinstance(v, float))).all() for r in rows)
+    assert all(np.isfinite([v for v in r.values() if isinstance(v, float)]).all() for r in rows)
     assert {f"distill/{name}" for name in EXPERTS} <= {key for r in rows for key in r}
     assert (run / "tensorboard").is_dir()
     u = Manifest.read(str(manifest))[0]
@@ -54,7 +54,7 @@ def test_from_recordings_to_an_answer(work: Path) -> None:
 
 
 def test_plain_readers_see_what_was_written(work: Path) -> None:
-    """webdataset.WebDataset and zarr.open, with nothing of coat between."""
+    """webdataset.WebDataset and zarr.open_array, with nothing of coat between."""
     manifest = folder("COAT_REAL_DIR") / "manifest.jsonl"
     where = ["--manifest", manifest, "--store", work / "targets"]
     coat("build-shards", *where, "--experts", "pitch", "--out", work / "plain")
@@ -69,7 +69,7 @@ def test_plain_readers_see_what_was_written(work: Path) -> None:
         audio, rate = soundfile.read(io.BytesIO(sample["flac"]))
         assert abs(len(audio) / rate - json.loads(sample["json"])["duration"]) < 0.001
     units = sorted((work / "targets" / "pitch").glob("*/units/*/frames.zarr"))
-    arrays = [zarr.open(str(unit), mode="r") for unit in units]
+    arrays = [zarr.open_array(str(unit), mode="r") for unit in units]
     assert sum(a.shape[0] for a in arrays) == sum(r.frames for r in pitch.rows.values())
     assert all(np.isfinite(np.asarray(a[:])).all() for a in arrays)
 
