@@ -178,3 +178,52 @@ def test_each_format_is_told_by_its_looks(tmp_path: Path) -> None:
         import_manifest(str(tmp_path), str(tmp_path / "m.jsonl"), format="xml")
     with pytest.raises(InputError, match="is a folder"):
         import_manifest(str(tmp_path), str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("empty.csv", "", "no audio found"),
+        ("header.csv", "audio,text\n", "no audio found"),
+        ("quote.csv", 'audio,text\na.wav,"never closed\na.wav,x\n', "check the quotes"),
+        ("twice.csv", "audio,audio\na.wav,b.wav\n", "columns named twice: audio"),
+        ("nul.csv", "audio\na\0.wav\n", "null byte"),
+        ("list.json", "[1]", "expected an object, found int"),
+        ("pretty.json", '{\n"audio": "a.wav"\n}', "not JSON"),
+        ("arrays.json", '{"audio": {"array": [0.1], "sampling_rate": 8000}}', "neither bytes nor a path"),
+        ("choices.json", '{"audio": "a.wav", "choices": {"A": "x"}}', "choices are dict"),
+        ("text.json", '{"audio": "a.wav", "text": {"a": 1}}', "text is dict"),
+        ("half.json", '{"audio": "a.wav", "text": "\\ud800"}', "surrogate"),
+        ("audios.json", '{"audios": 5, "messages": []}', "audio is int"),
+        ("part.json", '{"messages": [{"role": "user", "content": [{"type": "audio"}]}]}', "must name its file"),
+        (
+            "source.json",
+            '{"id": 1, "start": 0, "duration": 1, "recording": {"sources": [{"type": "file"}]}}',
+            "no file",
+        ),
+        ("x.parquet", "PAR1", "not a whole parquet"),
+        ("x.jsonl.gz", "junk", "not a whole gzip"),
+    ],
+)
+def test_odd_files_end_in_one_clear_line(
+    tmp_path: Path, write_audio: WriteAudio, name: str, text: str, message: str
+) -> None:
+    write_audio("a.wav")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        import_manifest(str(tmp_path / name), str(tmp_path / "m.jsonl"))
+    assert not (tmp_path / "m.jsonl").exists()
+
+
+@pytest.mark.parametrize("form", [f for f in FORMATS if f not in ("folder", "parquet")])
+def test_a_folder_is_not_a_file_nor_a_file_a_folder(tmp_path: Path, write_audio: WriteAudio, form: str) -> None:
+    source = write_audio("a.wav") if form == "dataset" else tmp_path
+    with pytest.raises(InputError, match="expected a"):
+        import_manifest(str(source), str(tmp_path / "m.jsonl"), format=form)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"_data_files": [{}]}', '{"_data_files": [{"filename": "../x.arrow"}]}'])
+def test_saved_datasets_that_are_not_whole(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(InputError, match=r"state\.json|not JSON"):
+        import_manifest(str(tmp_path), str(tmp_path / "m.jsonl"))
