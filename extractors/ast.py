@@ -46,7 +46,7 @@ class AST(Expert):
         super().__init__(options)
         name = options.checkpoint or str(self.card.checkpoint)
         self.files = files = open_checkpoint("ast", name, ["audio-spectrogram-transformer"])
-        features = files.preprocessor()
+        features = files.features()
         if features.get("max_length", 1024) != files.get("max_length"):
             raise InputError(f"{files.where}: preprocessor_config.json and config.json differ in max_length")
         rate = features.get("sampling_rate", 16000)

@@ -20,7 +20,7 @@ import xxhash
 from coat.manifests.errors import InputError
 
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
-CONFIGS = ("config.json", "preprocessor_config.json")
+CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 SAFETENSORS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 TORCH_BIN = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json")
 
@@ -36,12 +36,12 @@ class Checkpoint:
 
     @property
     def digest(self) -> str:
-        """Of the weights and both configurations, by name and content; the folder does not count."""
+        """Of the weights and the configurations, by name and content; the folder does not count."""
         configs = [self.folder / name for name in CONFIGS]
         return digest([*self.weights, *(path for path in configs if path.is_file())])
 
-    def preprocessor(self) -> dict[str, Any]:
-        return read_json(self.folder / "preprocessor_config.json", self.where)
+    def features(self) -> dict[str, Any]:
+        return read_features(self.folder, self.where)
 
     def get(self, key: str, kind: type = int) -> Any:
         """A value of config.json; InputError where it is absent or of another type."""
@@ -59,8 +59,7 @@ def open_checkpoint(expert: str, name: str, model_types: Iterable[str]) -> Check
     known = sorted(model_types)
     if config.get("model_type") not in known:
         raise InputError(f"{where}: model_type is {config.get('model_type')!r}; expected one of {', '.join(known)}")
-    if not (folder / "preprocessor_config.json").is_file():
-        raise InputError(f"{where}: no preprocessor_config.json; save the feature extractor with the model")
+    read_features(folder, where)
     weights = find(folder, SAFETENSORS)
     if not weights:
         weights = find(locate(expert, name, [*CONFIGS, *TORCH_BIN]), TORCH_BIN)
@@ -77,12 +76,13 @@ def locate(expert: str, name: str, patterns: Sequence[str]) -> Path:
     match = HUB_ID.fullmatch(name)
     if match is None:
         raise InputError(f"{where}: no such folder, and not a hub id (org/name or org/name@revision)")
+    from httpx2 import HTTPError  # of huggingface_hub's client; its own HfHubHTTPError is one
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError
 
     try:
         return Path(snapshot_download(match["repo"], revision=match["revision"], allow_patterns=list(patterns)))
-    except (HfHubHTTPError, HFValidationError, OSError) as e:
+    except (HTTPError, HFValidationError, OSError) as e:
         reason = " ".join(str(e).split())[:160].rstrip(". ")
         raise InputError(
             f"{where}: no such folder, and the hub does not give it ({type(e).__name__}: {reason}); "
@@ -100,6 +100,14 @@ def package_folder(module: str) -> Path:
 
 def find(folder: Path, patterns: Iterable[str]) -> tuple[Path, ...]:
     return tuple(sorted(path for pattern in patterns for path in folder.glob(pattern)))
+
+
+def read_features(folder: Path, where: str) -> dict[str, Any]:
+    """The feature extractor's configuration: where transformers 5 looks first, then where 4 wrote it."""
+    nested = folder / "processor_config.json"
+    if nested.is_file() and isinstance(found := read_json(nested, where).get("feature_extractor"), dict):
+        return found
+    return read_json(folder / "preprocessor_config.json", where)
 
 
 def read_json(path: Path, where: str) -> dict[str, Any]:

@@ -67,6 +67,8 @@ class Expert(ABC):
     spec: TargetSpec
     # Padded audio per forward pass, in seconds: what a batch is cut by. Halved when memory runs out.
     batch_seconds: float = 120.0
+    # Whether the clips of a batch are padded to the longest; False: they are heard one by one, or with their equals.
+    pads: bool = True
 
     def __init__(self, options: Options) -> None:
         self.options = options

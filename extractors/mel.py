@@ -6,7 +6,7 @@ Frame    i is centred at sample 160 * i (centred STFT, 400-sample Hann window); 
          the clip itself, as WhisperFeatureExtractor gives them when it does not pad
 Values   log10 of mel power, clamped to 8 below the clip's highest, then (x + 4) / 4: about -1.5 to 1.5
 
-`--checkpoint` takes the parameters from another model's preprocessor_config.json (bins, hop).
+`--checkpoint` takes the parameters from a model's folder or hub id: name the student here, and they are its own.
 
 Limits: the clamp depends on the loudest frame of the whole utterance, so a cut clip differs from the same
 span of a longer one. Students pad with zeros where this reflects, which touches the last two frames.
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from coat.extractors.checkpoints import CONFIGS, locate, read_json
+from coat.extractors.checkpoints import CONFIGS, locate, read_features
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.manifests.errors import InputError
 from coat.manifests.spec import TargetSpec
@@ -39,6 +39,7 @@ class Mel(Expert):
         checkpoint="built-in",
     )
     batch_seconds = 600.0
+    pads = False
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
@@ -79,12 +80,12 @@ class Mel(Expert):
 
 
 def read_parameters(checkpoint: str) -> dict[str, Any]:
-    """From a preprocessor_config.json; InputError where it is not of Whisper's kind."""
+    """From the configuration of a feature extractor; InputError where it is not of Whisper's kind."""
     where = f"--expert mel: {checkpoint}"
-    config = read_json(locate("mel", checkpoint, CONFIGS) / "preprocessor_config.json", where)
+    config = read_features(locate("mel", checkpoint, CONFIGS), where)
     if config.get("feature_extractor_type") != "WhisperFeatureExtractor":
         raise InputError(f"{where}: its feature extractor is {config.get('feature_extractor_type')}, not Whisper's")
     found = {key: config.get(key, default) for key, default in PARAMETERS.items()}
     if not all(isinstance(value, int) and value > 0 for value in found.values()):
-        raise InputError(f"{where}: preprocessor_config.json: {found} must be whole numbers above zero")
+        raise InputError(f"{where}: of its feature extractor, {found} must be whole numbers above zero")
     return found

@@ -36,6 +36,7 @@ class Pitch(Expert):
         requires=("swift_f0", "onnxruntime"),
     )
     batch_seconds = 600.0
+    pads = False
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)

