@@ -23,7 +23,7 @@ def from_cut(cut: Mapping[str, Any]) -> list[dict[str, Any]]:
     supervisions = objects(cut, "supervisions")
     base = {"audio_filepath": audio, **keep(cut, CUT_KEYS), **custom(cut)}
     if len(supervisions) < 2:
-        spans = [(str(cut["id"]), start, duration, supervisions[0] if supervisions else {})]
+        spans = [(cut["id"], start, duration, supervisions[0] if supervisions else {})]
     else:
         spans = []
         for i, s in enumerate(supervisions):
@@ -51,11 +51,13 @@ def cut_audio(cut: Mapping[str, Any]) -> str:
     if len(sources) != 1 or sources[0].get("type") not in ("file", "url"):
         kinds = ", ".join(str(s.get("type")) for s in sources) or "none"
         raise ValueError(f"audio sources: {kinds}; expected one file")
-    if len(sources[0].get("channels") or [0]) > 1:
+    if sources[0].get("channels") not in (None, [], [0]):
         raise ValueError(
             f"channel {cut.get('channel')} of several; coat hears the mean of all: save it as its own file"
         )
-    return str(sources[0]["source"])
+    if not isinstance(sources[0].get("source"), str):
+        raise ValueError("the audio source names no file")
+    return sources[0]["source"]
 
 
 def custom(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +90,7 @@ def from_swift(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     found: dict[str, str] = {}
     audios = record.get("audios") or []
-    audios = [audios] if isinstance(audios, str) else list(audios)
+    audios = list(audios) if isinstance(audios, list) else [audios]
     messages = objects(record, "messages")
     for message in messages:
         text, heard = content(message.get("content"))

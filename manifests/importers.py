@@ -31,6 +31,7 @@ FORMATS: dict[str, Callable[[str], Iterator[Record]]] = {
     "lhotse": sources.read_json,
     "swift": sources.read_json,
 }
+FOLDERS = ("folder", "dataset")  # parquet may be either
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def import_manifest(
         raise InputError(f"--format {form}: no such format; expected one of {', '.join(FORMATS)}")
     if not files.exists(source):
         raise InputError(f"{source}: no such file or folder")
+    if form != "parquet" and os.path.isdir(source) != (form in FOLDERS):
+        raise InputError(f"{source}: expected a {'folder' if form in FOLDERS else 'file'} for --format {form}")
     if os.path.isdir(out):
         raise InputError(
             f"{out}: is a folder; expected the name of the manifest to write, such as {out}/manifest.jsonl"

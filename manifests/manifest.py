@@ -105,8 +105,6 @@ def parse(path: str) -> tuple[list[Utterance], list[Problem]]:
             problems.append(Problem(path, row, f"not JSON ({e.msg} at column {e.colno}); expected one object a line"))
         except RecursionError:
             problems.append(Problem(path, row, "not JSON that can be read (nested too deep)"))
-        except UnicodeEncodeError:
-            problems.append(Problem(path, row, "half a surrogate pair (\\ud8..) is not text; write the row again"))
         except ValueError as e:
             problems.append(Problem(path, row, str(e)))
     if not utterances and not problems:
@@ -166,7 +164,10 @@ def parse_row(data: Any, base: str, row: int) -> Utterance:
     choices = data.get("choices") or ()
     if not isinstance(choices, list | tuple) or not all(isinstance(c, str) for c in choices):
         raise ValueError("choices must be a list of strings")
-    json.dumps(data, ensure_ascii=False).encode()  # UnicodeEncodeError here, rather than when it is written
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError as e:  # rather here than when it is written
+        raise ValueError("half a surrogate pair (\\ud8..) is not text; write the row again") from e
     return Utterance(
         id=str(identity),
         audio=files.resolve(base, audio),

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,16 +118,24 @@ def read_csv(path: str) -> Iterator[Record]:
     # Quotes mean nothing in the TSV files of this field (Common Voice): a stray one would swallow rows.
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     csv.field_size_limit(1 << 30)
-    reader = csv.DictReader(io.StringIO(decoded, newline=""), delimiter=delimiter, quoting=quoting)
-    width = len(reader.fieldnames or ())
+    reader = csv.DictReader(io.StringIO(decoded, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
+    try:
+        yield from csv_records(path, reader, quoting == csv.QUOTE_NONE)
+    except csv.Error as e:  # a quote that is never closed takes all that follows with it
+        yield Record(path, reader.line_num, problem=f"not CSV here or above ({e}); check the quotes")
+
+
+def csv_records(path: str, reader: "csv.DictReader[str]", as_written: bool) -> Iterator[Record]:
+    names = reader.fieldnames or ()
+    if twice := [n for n, times in Counter(names).items() if times > 1 and n]:
+        raise InputError(f"{path}: columns named twice: {', '.join(twice)}; rename one")
+    width = len(names)
     for values in reader:
         if None in values or any(v is None for v in values.values()):
             got = sum(v is not None for k, v in values.items() if k is not None) + len(values.get(None) or ())
             yield Record(path, reader.line_num, problem=f"{got} fields; expected {width} as in the header")
             continue
-        if quoting == csv.QUOTE_NONE:
-            values = {k: unquote(v) for k, v in values.items()}
-        yield Record(path, reader.line_num, values)
+        yield Record(path, reader.line_num, {k: unquote(v) if as_written else v for k, v in values.items() if k})
 
 
 def unquote(value: str) -> str:
@@ -152,13 +161,18 @@ def read_saved_dataset(path: str) -> Iterator[Record]:
     """What Hugging Face `datasets` wrote with `save_to_disk`, read without it; parts of a dict as `split`."""
     splits = Path(path, "dataset_dict.json")
     if splits.is_file():
-        for split in files.read_json(str(splits))["splits"]:
+        names = files.read_json(str(splits))
+        if not isinstance(names, dict) or not isinstance(names.get("splits"), list):
+            raise InputError(f"{splits}: no splits; expected what `save_to_disk` writes")
+        for split in map(str, names["splits"]):
             for record in read_saved_dataset(str(Path(path, Path(split).name))):
                 yield Record(record.file, record.row, {"split": split, **record.values}, record.problem)
         return
-    state = files.read_json(str(Path(path, "state.json")))
-    for part in state["_data_files"]:
-        file = str(Path(path, Path(part["filename"]).name))
+    try:
+        names = [Path(part["filename"]).name for part in files.read_json(str(Path(path, "state.json")))["_data_files"]]
+    except (FileNotFoundError, KeyError, TypeError) as e:
+        raise InputError(f"{path}: no state.json as `save_to_disk` writes it ({e})") from e
+    for file in (str(Path(path, name)) for name in names):
         try:
             with pyarrow.memory_map(file) as source, pyarrow.ipc.open_stream(source) as stream:
                 yield from number(file, (row for batch in stream for row in batch.to_pylist()))

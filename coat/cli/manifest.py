@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from coat.manifests.manifest import Problem
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Make, check, describe and split manifests.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Make, check, describe and split manifests.")
 
 BAD_INPUT = 2  # exit code
 SHOWN = 20  # problems on a terminal; --json gives all
@@ -49,21 +49,22 @@ def import_(
 ) -> None:
     """Write a manifest of a corpus in another form.
 
-    Columns are found by their usual names (audio_filepath, path, wav, ...; text, sentence, transcript, ...;
-    prompt, question, ...); everything else is kept under its own name. Audio below the manifest's folder
-    is named relative to it, so that both can move together.
+    Columns are found by their usual names (audio_filepath, path, wav, ...;
+    text, sentence, transcript, ...; prompt, question, ...); everything else
+    is kept under its own name. Audio below the manifest's folder is named
+    relative to it, so that both can move together.
 
-    **Examples**
+    Examples:
 
-    - `coat manifest import recordings/ recordings/manifest.jsonl` (every audio file below a folder)
+      coat manifest import recordings/ recordings/manifest.jsonl
 
-    - `coat manifest import cv/validated.tsv cv/manifest.jsonl --audio-root cv/clips` (Common Voice)
+      coat manifest import cv/train.tsv cv/m.jsonl --audio-root cv/clips
 
-    - `coat manifest import qa.csv qa.jsonl --map prompt=ask --map response=gold`
+      coat manifest import qa.csv qa.jsonl --map prompt=ask --map response=gold
 
-    - `coat manifest import train-00000-of-00001.parquet data/train.jsonl` (audio bytes go to data/train_audio/)
+      coat manifest import train.parquet data/train.jsonl
 
-    - `coat manifest import cuts.jsonl.gz cuts-manifest.jsonl` (Lhotse)
+      coat manifest import cuts.jsonl.gz manifest.jsonl  (Lhotse)
     """
     from coat.cli.progress import progress
     from coat.manifests.errors import InputError
@@ -104,11 +105,11 @@ def validate(
 ) -> None:
     """Check rows, ids, files and spans; one line a problem, exit code 2 where there is one.
 
-    **Examples**
+    Examples:
 
-    - `coat manifest validate data/manifest.jsonl` (reads headers)
+      coat manifest validate data/manifest.jsonl  (reads headers)
 
-    - `coat manifest validate data/manifest.jsonl --deep --json > problems.json` (decodes everything)
+      coat manifest validate data/manifest.jsonl --deep  (decodes everything)
     """
     from coat.cli.progress import progress
     from coat.manifests.validate import validate as check
@@ -133,11 +134,11 @@ def stats(
 ) -> None:
     """Hours, durations, formats, and how many rows lack a text, prompt or response.
 
-    **Examples**
+    Examples:
 
-    - `coat manifest stats data/manifest.jsonl`
+      coat manifest stats data/manifest.jsonl
 
-    - `coat manifest stats data/manifest.jsonl --no-probe --json` (rows alone, no audio)
+      coat manifest stats data/manifest.jsonl --no-probe --json  (rows alone, no audio)
     """
     from coat.cli.progress import progress
     from coat.manifests.stats import render
@@ -161,16 +162,16 @@ def split(
     out: Annotated[Path | None, typer.Option(help="Folder for the parts; else beside the manifest.")] = None,
     json: Json = False,
 ) -> None:
-    """Write `<manifest>.<part>.jsonl` for each part; no audio file is in two.
+    """Write MANIFEST.PART.jsonl for each part; no audio file is in two.
 
-    Groups are dealt out by hash: rows that are added later do not move the others, and parts have their
-    shares roughly.
+    Groups are dealt out by hash: rows that are added later do not move the
+    others, and parts have their shares roughly.
 
-    **Examples**
+    Examples:
 
-    - `coat manifest split data/all.jsonl train=0.9 valid=0.1`
+      coat manifest split data/all.jsonl train=0.9 valid=0.1
 
-    - `coat manifest split data/all.jsonl train=0.8 valid=0.1 test=0.1 --by speaker --seed 7`
+      coat manifest split data/all.jsonl train=0.9 test=0.1 --by speaker
     """
     from coat.manifests.errors import InputError
     from coat.manifests.split import split as divide

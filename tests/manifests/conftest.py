@@ -1,5 +1,6 @@
 """Audio files with known samples."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import soundfile
 from hypothesis import settings
 from numpy.typing import NDArray
 
+from coat.manifests.audio import AudioError, decode
+
 settings.register_profile("coat", deadline=None)  # a busy machine is no failure
 settings.load_profile("coat")
 
 RATE = 16_000
 WriteAudio = Callable[..., Path]
+SOUND = np.random.default_rng(0).uniform(-0.9, 0.9, 3 * RATE)
 
 
 def sine(seconds: float = 1.0, hz: float = 440.0, rate: int = RATE, peak: float = 0.5) -> NDArray[np.float64]:
@@ -31,3 +35,22 @@ def write_audio(tmp_path: Path) -> WriteAudio:
         return path
 
     return write
+
+
+def encoded(samples: np.ndarray, container: str, encoding: str | None = None, rate: int = RATE) -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, samples, rate, format=container, subtype=encoding)
+    return out.getvalue()
+
+
+def reason(path: Path | str, offset: float = 0.0, duration: float | None = None) -> str:
+    with pytest.raises(AudioError) as e:
+        decode(str(path), offset, duration)
+    assert "\n" not in str(e.value)
+    return e.value.reason
+
+
+def with_frame_count(flac: bytes, frames: int) -> bytes:
+    """STREAMINFO has the number of samples in the low 36 bits of bytes 18 to 25."""
+    value = int.from_bytes(flac[18:26], "big") >> 36 << 36 | frames
+    return flac[:18] + value.to_bytes(8, "big") + flac[26:]
