@@ -9,8 +9,8 @@ Values   log10 of mel power, clamped to 8 below the clip's highest, then (x + 4)
 `--checkpoint` takes the parameters from a model's folder or hub id: name the student here, and they are its own.
 
 Limits: the clamp depends on the loudest frame of the whole utterance, so a cut clip differs from the same
-span of a longer one. Students pad with zeros where this reflects, which touches the last two frames.
-Needs about 4 kB of memory per frame (an hour: 1.4 GB).
+span of a longer one; students that hear windows of 30 s clamp each on its own. Students pad with zeros
+where this reflects, which touches the last two frames. Needs 4.4 kB of memory a frame (an hour: 1.6 GB).
 """
 
 from collections.abc import Sequence

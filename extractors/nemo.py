@@ -26,13 +26,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xxhash
 
 from coat.extractors.checkpoints import layer_number, locate
 from coat.extractors.devices import autocast, to_device
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
-from coat.extractors.windows import Window, extract_windows, windows
+from coat.extractors.windows import Window, extract_windows, pad, windows
 from coat.manifests.errors import InputError
 from coat.manifests.spec import TargetSpec
 
@@ -149,10 +148,7 @@ class Nemo(Expert):
     def forward(self, heard: list[Waveform]) -> list[Frames]:
         import torch
 
-        lengths = np.array([len(x) for x in heard])
-        padded_BT = np.zeros((len(heard), lengths.max()), dtype=np.float32)
-        for row_T, x in zip(padded_BT, heard, strict=True):
-            row_T[: len(x)] = x
+        padded_BT, lengths = pad(heard)
         with torch.inference_mode():
             mel_BDT, mel_lengths = self.features(
                 input_signal=to_device(padded_BT, self.device), length=torch.from_numpy(lengths).to(self.device)

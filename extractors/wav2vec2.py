@@ -30,7 +30,7 @@ import numpy as np
 from coat.extractors.checkpoints import layer_number, load_pretrained, open_checkpoint
 from coat.extractors.devices import autocast, to_device
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
-from coat.extractors.windows import Window, extract_windows, windows
+from coat.extractors.windows import Window, extract_windows, pad, windows
 from coat.manifests.spec import TargetSpec
 
 PADDABLE = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")  # where their norm is `layer`
@@ -136,10 +136,7 @@ class Wav2Vec2(Expert):
     def run(self, heard: list[Waveform]) -> list[Frames]:
         import torch
 
-        lengths = np.array([len(x) for x in heard])
-        padded_BT = np.zeros((len(heard), lengths.max()), dtype=np.float32)
-        for row_T, x in zip(padded_BT, heard, strict=True):
-            row_T[: len(x)] = x
+        padded_BT, lengths = pad(heard)
         real_BT = np.arange(lengths.max()) < lengths[:, None]
         mask = None if real_BT.all() else torch.from_numpy(real_BT.astype(np.int64)).to(self.device)
         with torch.inference_mode(), autocast(self.device, self.spec.precision):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coat.extractors.expert import Frames, Waveform
 
@@ -56,6 +57,15 @@ def groups(items: Iterable[Item], key: Callable[[Item], int], largest: float) ->
         group.append(item)
     if group:
         yield group
+
+
+def pad(heard: Sequence[Waveform]) -> tuple[Waveform, NDArray[np.int64]]:
+    """`[B, T]`, zeros after each clip's end, and their lengths `[B]`."""
+    lengths = np.array([len(x) for x in heard])
+    padded_BT = np.zeros((len(heard), lengths.max()), dtype=np.float32)
+    for row_T, x in zip(padded_BT, heard, strict=True):
+        row_T[: len(x)] = x
+    return padded_BT, lengths
 
 
 def extract_windows(

@@ -1,8 +1,10 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
 from coat.extractors import Expert
@@ -82,3 +84,18 @@ def test_long_audio_is_heard_window_by_window(folders: dict[str, Path]) -> None:
     second = plain_loop(folders["hubert"], x[80 * 320 : 179 * 320 + 400])
     np.testing.assert_allclose(frames[:90], first[:90], atol=2e-5)
     np.testing.assert_allclose(frames[90:165], second[10:85], atol=2e-5)
+
+
+def test_weights_as_the_hub_has_them(folders: dict[str, Path], tmp_path: Path) -> None:
+    """wavlm-large on the hub: pytorch_model.bin, with weight norm under its old names."""
+    names = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    state = load_file(folders["wavlm"] / "model.safetensors")
+    for new, old in names.items():
+        state = {key.replace(new, old): value for key, value in state.items()}
+    assert [key for key in state if key.endswith("weight_g")]
+    for path in folders["wavlm"].glob("*.json"):
+        shutil.copy(path, tmp_path)
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    x = noise(1.0, 16000)
+    (a,), (b,) = make(folders["wavlm"]).extract([x]), make(tmp_path).extract([x])
+    np.testing.assert_array_equal(a, b)

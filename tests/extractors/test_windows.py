@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from coat.extractors.windows import Window, extract_windows, groups, windows
 
 
+@settings(deadline=None)
 @given(frames=st.integers(0, 5000), size=st.integers(2, 400), data=st.data())
 def test_windows_cover_every_frame_once(frames: int, size: int, data: st.DataObject) -> None:
     overlap = data.draw(st.integers(0, size - 1))
@@ -28,6 +29,7 @@ def test_a_long_clip_by_hand() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120))
 def test_groups_keep_order_and_budget(lengths: list[int], budget: int) -> None:
     found = list(groups(lengths, lambda n: n, budget))
