@@ -2,6 +2,8 @@
 
 import importlib
 import importlib.util
+import os
+import sys
 
 from coat.extractors.expert import Card, Expert, Options
 from coat.manifests.errors import InputError
@@ -25,6 +27,8 @@ def find(name: str) -> type[Expert]:
     module, _, cls = place.partition(":")
     if not cls:
         raise InputError(f"--expert {name}: no such expert; one of {', '.join(EXPERTS)}, or package.module:Class")
+    if name not in EXPERTS and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a file that lies here is what its author means; console scripts do not look
     try:
         found = getattr(importlib.import_module(module), cls)
     except (ImportError, AttributeError) as e:
