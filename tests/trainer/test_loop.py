@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from coat.manifests import InputError, RunError, ShardIndex
 from coat.trainer import TrainConfig, train
 from coat.trainer.batches import Batch, Item
-from coat.trainer.config import StageConfig
+from coat.trainer.config import StageConfig, to_toml
 from coat.trainer.data import decode_sample
 from coat.trainer.folder import RunFolder
 from coat.trainer.loop import Trainer, distill_weight, rate, stage_at
@@ -113,8 +113,6 @@ train(TrainConfig.read(sys.argv[1]), log=lambda line: print(line, flush=True))
 
 
 def start(config: TrainConfig, folder: Path) -> subprocess.Popen[str]:
-    from coat.trainer.config import to_toml
-
     file = folder / f"{Path(config.run.out).name}.toml"
     file.write_text(to_toml(config))
     return subprocess.Popen(
@@ -270,3 +268,32 @@ def test_schedules() -> None:
     assert rate(config.optim, stage, 10) == pytest.approx(0.1)
     assert [distill_weight(config.stages[1], s) for s in range(5)] == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
     assert json.dumps(config.to_dict())
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one_that_accumulates(student_dir: Path, tmp_path: Path) -> None:
+    """Each rank has one shard of two samples; alone, one rank passes over both shards in a step."""
+    samples = [toy_sample(i, 0.4 + 0.2 * i) for i in range(4)]
+    del samples[2]["targets"]["pitch"]
+    samples[3]["meta"] = {}
+    shards = write_shards(tmp_path / "shards", samples, per_shard=2)
+    stages = [{"name": "distill", "steps": 3}]
+
+    def config(name: str, **run: int) -> TrainConfig:
+        data = {"batch_size": 2, "shuffle": 1}
+        return toy_config(student_dir, shards, tmp_path / name, stages=stages, data=data, run={"save_every": 3, **run})
+
+    file = tmp_path / "two.toml"
+    file.write_text(to_toml(config("two")))
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "script.py", str(file)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    train(config("one", accumulate=2))
+    one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+    for a, b in zip(rows_of(tmp_path / "one"), rows_of(tmp_path / "two"), strict=True):
+        assert (a.pop("stage"), a) == (b.pop("stage"), pytest.approx(b, rel=1e-3, abs=1e-5))
