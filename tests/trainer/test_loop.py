@@ -253,6 +253,20 @@ def test_layer_states_and_gradient_checkpointing(student_dir: Path, shards_dir: 
         train(toy_config(student_dir, shards_dir, tmp_path / "b", thinking={"layer": 2}))
 
 
+def test_a_bfloat16_student_keeps_what_is_trained_in_float32(
+    student_dir: Path, shards_dir: Path, tmp_path: Path
+) -> None:
+    half = {"path": str(student_dir), "dtype": "bfloat16"}
+    config = toy_config(student_dir, shards_dir, tmp_path / "a", lora={"full": False})
+    config = TrainConfig.from_dict({**config.to_dict(), "student": half}, "test")
+    made = trainer(config)
+    assert {p.dtype for p in made.model.trainable().values()} == {torch.float32}
+    assert made.model.student.model.lm_head.weight.dtype == torch.bfloat16
+    assert train(config).finished
+    with pytest.raises(InputError, match="small updates would be rounded away"):
+        trainer(TrainConfig.from_dict({**config.to_dict(), "lora": {"full": True}}, "test"))
+
+
 def test_schedules() -> None:
     config = TrainConfig.from_dict(
         {
