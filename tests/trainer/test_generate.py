@@ -115,7 +115,7 @@ def test_a_student_learns_to_tell_two_tones_apart(student_dir: Path, tmp_path: P
     shards = write_shards(tmp_path / "shards", [toy_sample(i, 0.5, targets={}) for i in range(4)])
     config = toy_config(
         student_dir, shards, tmp_path / "a", data={"batch_size": 4}, optim={"lr": 5e-3},
-        stages=[{"name": "answer", "steps": 60}],
+        stages=[{"name": "answer", "steps": 60}], run={"save_every": 1000},
     )  # fmt: skip
     train(config)
     trained = load_run(tmp_path / "a")

@@ -26,6 +26,7 @@ from coat.trainer.metrics import read_metrics
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 
 ROOT = Path(__file__).parents[2]
+RARELY = {"save_every": 1000}
 TIMES = ("steps_per_s", "samples_per_s")
 
 
@@ -222,7 +223,7 @@ def test_a_tiny_student_learns_one_batch_by_heart(student_dir: Path, tmp_path: P
     shards = write_shards(tmp_path / "shards", [toy_sample(i, 0.3, targets={}) for i in range(4)])
     stages = [{"name": "answer", "steps": 80}]
     data = {"batch_size": 4, "workers": 0}
-    config = toy_config(student_dir, shards, tmp_path / "a", data=data, stages=stages, optim={"lr": 1e-2})
+    config = toy_config(student_dir, shards, tmp_path / "a", data=data, stages=stages, optim={"lr": 1e-2}, run=RARELY)
     train(config)
     losses = [row["ce"] for row in rows_of(tmp_path / "a")]
     assert losses[0] > 4
@@ -233,7 +234,13 @@ def test_distillation_learns_its_targets(student_dir: Path, tmp_path: Path) -> N
     shards = write_shards(tmp_path / "shards", [toy_sample(i, meta={}) for i in range(2)])
     stages = [{"name": "distill", "steps": 80}]
     config = toy_config(
-        student_dir, shards, tmp_path / "a", stages=stages, optim={"lr": 5e-3, "heads_lr": 5e-3}, heads={"dim": 32}
+        student_dir,
+        shards,
+        tmp_path / "a",
+        stages=stages,
+        optim={"lr": 5e-3, "heads_lr": 5e-3},
+        heads={"dim": 32},
+        run=RARELY,
     )
     train(config)
     rows = rows_of(tmp_path / "a")
