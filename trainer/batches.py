@@ -96,7 +96,7 @@ def ask_of(sample: Sample, config: DataConfig) -> tuple[str, str | None]:
 
 
 class Collator:
-    """Builds the batches of a student. Samples that cannot be used are counted in `skipped`, by reason."""
+    """Builds what a student is given, with the targets of the chosen experts."""
 
     def __init__(self, student: Student, block: ThinkingBlock, index: ShardIndex, experts: Sequence[str]) -> None:
         self.student, self.block, self.index = student, block, index

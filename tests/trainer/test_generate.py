@@ -33,12 +33,14 @@ def trained(run: Path) -> Trained:
 AUDIO = (toy_sample(1)["audio"], 16000)
 
 
-def test_the_block_is_in_the_prefill_and_nothing_is_added_to_decoding(trained: Trained) -> None:
+def test_the_block_is_in_the_prefill_and_nothing_is_added_to_decoding(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lengths: list[int] = []
     trained.student.language_model.register_forward_hook(
         lambda _module, _args, kwargs, _out: lengths.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
     )
-    trained.student.tokenizer.eos_token = "z"  # never said: five tokens are asked for
+    monkeypatch.setattr(type(trained.student), "stop_ids", trained.block.new_ids)  # never said: five are asked for
     trained.ask(AUDIO, "High or low?", max_new_tokens=5)
     prefix = trained.student.prefix(AUDIO[0], "High or low?")
     assert lengths == [len(prefix.ids) + 4 + 2, 1, 1, 1, 1]

@@ -48,6 +48,7 @@ class Student(ABC):
 
     model_type: ClassVar[str]  # of config.json
     audio_token: ClassVar[str]
+    turn_end: ClassVar[str]  # token that ends a turn in the chat template
     lora_targets: ClassVar[str] = LORA_TARGETS
 
     def __init__(self, source: str, model: Any, processor: Any) -> None:
@@ -150,7 +151,12 @@ class Student(ABC):
         """The response and the token that ends a turn."""
         self.check_text(response)
         ids = self.tokenizer(response, add_special_tokens=False)["input_ids"]
-        return [*ids, self.tokenizer.eos_token_id]
+        return [*ids, self.tokenizer.convert_tokens_to_ids(self.turn_end)]
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """Tokens that end an answer; checkpoints differ in whether the tokenizer's own is the turn's."""
+        return sorted({self.tokenizer.convert_tokens_to_ids(self.turn_end), self.tokenizer.eos_token_id})
 
     def stack_features(self, features: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Features of several prompts as one batch; here for towers with one fixed length."""
