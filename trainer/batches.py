@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from coat.manifests import Clip, ShardIndex
 from coat.trainer.config import DataConfig
 from coat.trainer.data import BadSample, RawSample, Sample, ShardStream, decode_sample
-from coat.trainer.students.base import Student, UnusableAudio
+from coat.trainer.students.base import Student, Unusable
 from coat.trainer.thinking import ThinkingBlock
 
 IGNORED = -100  # label of positions without a cross-entropy
@@ -96,20 +96,20 @@ def ask_of(sample: Sample, config: DataConfig) -> tuple[str, str | None]:
 
 
 class Collator:
-    """Builds the batches of a student. Samples that cannot be used are counted in `skipped`, by reason."""
+    """Builds what a student is given, with the targets of the chosen experts."""
 
     def __init__(self, student: Student, block: ThinkingBlock, index: ShardIndex, experts: Sequence[str]) -> None:
         self.student, self.block, self.index = student, block, index
         self.experts = {name: index.experts[name].spec for name in experts}
 
     def item(self, sample: Sample, config: DataConfig) -> Item:
-        """BadSample or UnusableAudio where there is nothing to learn from it, or it cannot be heard whole."""
+        """BadSample or Unusable where there is nothing to learn from it, or the student cannot take it whole."""
         prompt, response = ask_of(sample, config)
         targets = {name: sample.targets[name] for name in self.experts if name in sample.targets}
         if response is None and not targets:
             raise BadSample("nothing_to_learn", f"{sample.id}: neither a response nor a target of a trained expert")
         if config.max_seconds is not None and sample.seconds > config.max_seconds:
-            raise UnusableAudio("too_long", f"{sample.id}: {sample.seconds:.2f} s; data.max_seconds is smaller")
+            raise Unusable("too_long", f"{sample.id}: {sample.seconds:.2f} s; data.max_seconds is smaller")
         samples_S = Clip(sample.samples_S, sample.sample_rate).at(self.student.sample_rate)
         prefix = self.student.prefix(samples_S, prompt, sample.id)
         ids, positions = self.block.insert(prefix, sample.seconds)
@@ -170,7 +170,7 @@ class Loader:
         """Without end, unless nothing of a whole epoch can be used: BadSample."""
         since = 0  # samples in a row that could not be used
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(max(1, self.config.workers)) as decoders:
-            ahead: deque[Future[tuple[list[Item], list[BadSample | UnusableAudio], dict[str, Any]]]] = deque()
+            ahead: deque[Future[tuple[list[Item], list[BadSample | Unusable], dict[str, Any]]]] = deque()
             try:
                 while True:
                     while len(ahead) < 2 * self.config.workers + 1:
@@ -192,19 +192,19 @@ class Loader:
 
     def make(
         self, read: "Future[tuple[list[RawSample], dict[str, Any]]]"
-    ) -> tuple[list[Item], list[BadSample | UnusableAudio], dict[str, Any]]:
+    ) -> tuple[list[Item], list[BadSample | Unusable], dict[str, Any]]:
         raws, state = read.result()
         items, errors = [], []
         for raw in raws:
             try:
                 items.append(self.collator.item(decode_sample(raw, self.collator.index), self.config))
-            except (BadSample, UnusableAudio) as e:
+            except (BadSample, Unusable) as e:
                 if self.config.unusable == "raise":
                     raise
                 errors.append(e)
         return items, errors, state
 
-    def count(self, errors: Sequence[BadSample | UnusableAudio]) -> None:
+    def count(self, errors: Sequence[BadSample | Unusable]) -> None:
         for error in errors:
             if not self.skipped[error.reason]:
                 self.log(f"skipped ({error.reason}; more of these are only counted): {error}")

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from coat.manifests import InputError, files
 
@@ -102,6 +102,13 @@ class RunConfig(Part):
     save_every: int = Field(default=500, ge=1)  # steps
     keep: int = Field(default=2, ge=1)  # newest checkpoints
     log_every: int = Field(default=10, ge=1)  # steps
+
+    @field_validator("out")
+    @classmethod
+    def local(cls, out: str) -> str:
+        if "://" in out:
+            raise ValueError("checkpoints are renamed when whole, which object stores cannot; expected a local folder")
+        return out
 
 
 class TrainConfig(Part):

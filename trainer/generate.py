@@ -45,7 +45,7 @@ class Trained:
             max_new_tokens=max_new_tokens,
             do_sample=False,
             suppress_tokens=self.block.new_ids or None,
-            eos_token_id=self.student.tokenizer.eos_token_id,
+            eos_token_id=self.student.stop_ids,
             pad_token_id=self.student.tokenizer.pad_token_id,
         )
         new_BT = ids_BT[:, inputs["input_ids"].shape[1] :]

@@ -53,7 +53,7 @@ class DistillHead(nn.Module):
         """`[B, N, O]` at the expert's first N frame times. Every row needs a state: attention over none is NaN."""
         memory_BKH = self.project(self.norm(states_BKD))
         memory_BKH = memory_BKH + self.encode(think_times(states_mask_BK, seconds_B)).to(memory_BKH.dtype)
-        times_N = self.spec.start_s + torch.arange(frames, device=states_BKD.device) / self.spec.rate_hz
+        times_N = torch.as_tensor(self.spec.times(frames), dtype=torch.float32, device=states_BKD.device)
         frames_BNH = self.encode(times_N.expand(len(states_BKD), frames)).to(memory_BKH.dtype)
         for block in self.blocks:
             frames_BNH = block(frames_BNH, memory_BKH, ~states_mask_BK)

@@ -95,12 +95,12 @@ class Trainer:
         self.loader = Loader(stream, collator, config.data, log)
         self.checkpoints = Checkpoints(folder.checkpoints, config.run.keep, log)
         self.meter = Meter()
-        self.step, self.samples, self.audio_s = 0, 0, 0.0
+        self.step, self.first, self.samples, self.audio_s = 0, 0, 0, 0.0
 
     def run(self) -> TrainResult:
         self.resume()
         self.model.train()
-        start, first = time.monotonic(), self.step
+        start, self.first = time.monotonic(), self.step
         metrics = MetricsLog(self.folder.path, self.step) if self.accelerator.is_main_process else None
         batches = iter(self.loader)
         try:
@@ -110,7 +110,7 @@ class Trainer:
                     stop = self.one_step(list(islice(batches, self.config.run.accumulate)), bool(stopped))
                     last = stop or self.step == self.config.steps
                     if self.step % self.config.run.log_every == 0 or self.step == self.config.steps:
-                        self.report(metrics, (self.step - first) / (time.monotonic() - start))
+                        self.report(metrics, (self.step - self.first) / (time.monotonic() - start))
                     if self.step % self.config.run.save_every == 0 or last:
                         self.save()
         finally:
@@ -195,7 +195,7 @@ class Trainer:
         }
         self.meter.clear()
         if metrics is not None:
-            report = Report(self.step, self.config.steps, stage.name, values)
+            report = Report(self.step, self.config.steps, self.first, stage.name, values)
             metrics.write(report)
             self.on_report(report)
 

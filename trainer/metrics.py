@@ -16,6 +16,7 @@ class Report:
 
     step: int
     steps: int
+    first: int  # step at which this call began: above 0 where it resumed
     stage: str
     values: Mapping[str, float]
 

@@ -34,7 +34,8 @@ class CoatModel(nn.Module):
         states_BTD, distilled_BTD = self.states(batch.inputs)
         sums = {"ce": self.cross_entropy(states_BTD, batch.labels_BT)}
         if len(self.heads.heads):
-            states_BKD = distilled_BTD.gather(1, batch.think_BK[..., None].expand(-1, -1, distilled_BTD.shape[-1]))
+            index_BKD = batch.think_BK[..., None].expand(-1, -1, distilled_BTD.shape[-1])
+            states_BKD = distilled_BTD.gather(1, index_BKD).float()  # heads are float32 where the student is not
             sums |= self.heads(states_BKD, batch.think_mask_BK, batch.seconds_B, batch.targets)
         return sums
 

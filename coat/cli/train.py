@@ -3,13 +3,14 @@
 import json
 import logging
 import os
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from coat.cli.progress import progress
 
 if TYPE_CHECKING:
     from coat.trainer.metrics import Report
@@ -47,11 +48,12 @@ def train(
     if is_main_process():
         for reason, count in result.skipped.items():
             say(f"skipped {count} samples: {reason}")
-        say(
-            f"finished: {result.run} after {result.seconds:.0f} s"
-            if result.finished
-            else f"stopped at step {result.step} of {settings.steps}; the same command goes on from there"
-        )
+        if result.finished:
+            say(f"finished: {result.run} after {result.seconds:.0f} s")
+        else:
+            say(f"stopped at step {result.step} of {settings.steps}; the same command goes on from there")
+    if not result.finished:
+        raise typer.Exit(130)
 
 
 def generate(
@@ -127,38 +129,25 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def progress_lines() -> Iterator[Any]:
-    """A function that shows a Report: a bar on a terminal, plain lines (at most one a second) otherwise."""
-    if not sys.stderr.isatty():
-        last = [0.0]
+def progress_lines(quiet: bool = False) -> Iterator[Callable[["Report"], None]]:
+    """A function that shows a Report through the progress helper of all commands."""
+    with progress(None, "steps", "train", quiet=quiet) as advance:
+        shown: int | None = None  # step of the last report
 
-        def line(report: "Report") -> None:
-            if time.monotonic() - last[0] >= 1.0 or report.step == report.steps:
-                last[0] = time.monotonic()
-                say(f"step {report.step}/{report.steps}  {report.stage}  {describe(report)}")
+        def show(report: "Report") -> None:
+            nonlocal shown
+            # A resumed run counts its own steps alone, so that rate and time left are true.
+            done = report.step - (report.first if shown is None else shown)
+            shown = report.step
+            advance(done, total=report.steps - report.first, note=describe(report))
 
-        yield line
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[values]}"))
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("train", total=None, values="")
-
-        def advance(report: "Report") -> None:
-            bar.update(
-                task, completed=report.step, total=report.steps, description=report.stage, values=describe(report)
-            )
-
-        yield advance
+        yield show
 
 
 def describe(report: "Report") -> str:
-    """Losses, rate and time left, in one line."""
+    """Stage, losses and speed, in one line."""
     values = report.values
     names = [n for n in ("loss", "ce") if n in values] + [n for n in values if n.startswith("distill/")]
-    losses = "  ".join(f"{n.removeprefix('distill/')} {values[n]:.3f}" for n in names)
-    rate = values["steps_per_s"]
-    left = (report.steps - report.step) / rate if rate else 0.0
-    return f"{losses}  {values['samples_per_s']:.1f} samples/s  {int(left // 60)}:{int(left % 60):02d} left"
+    losses = " ".join(f"{n.removeprefix('distill/')} {values[n]:.3f}" for n in names)
+    since = f" (went on at step {report.first})" if report.first else ""
+    return f"{report.stage}{since}: {losses}, {values['samples_per_s']:.1f} samples/s"

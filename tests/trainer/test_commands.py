@@ -12,6 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from coat.cli import train as commands
+from coat.trainer.metrics import Report
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +36,7 @@ def test_from_a_tiny_student_to_an_answer(app: typer.Typer, shards_dir: Path, tm
     trained = runner.invoke(app, ["train", "--student", student, "--shards", str(shards_dir), "--out", out, *flags])
     assert trained.exit_code == 0, trained.output
     assert trained.stdout == ""
-    assert "step 2/2  answer  loss" in trained.stderr
+    assert f"finished: {out}" in trained.stderr
     again = runner.invoke(app, ["train", "--student", student, "--shards", str(shards_dir), "--out", out, *flags])
     assert "this run is finished" in again.stderr
     soundfile.write(tmp_path / "a.wav", np.zeros(16000), 16000)
@@ -56,3 +57,15 @@ def test_importing_the_trainer_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.split("\n")[:3] == ["[]", "[]", "[]"]
+
+
+def test_progress_of_a_resumed_run_counts_its_own_steps(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coat.cli.progress.EVERY_S", 0.0)
+    values = {"loss": 1.5, "ce": 0.5, "distill/mel": 1.0, "lr": 1e-3, "samples_per_s": 12.0, "steps_per_s": 3.0}
+    with commands.progress_lines() as show:
+        show(Report(step=70, steps=100, first=60, stage="answer", values=values))
+    line = capsys.readouterr().err
+    assert "train: 10/40 steps" in line
+    assert "answer (went on at step 60): loss 1.500 ce 0.500 mel 1.000, 12.0 samples/s" in line

@@ -40,6 +40,7 @@ def test_there_are_configs() -> None:
         ("heads.dim=30", "dim 30 must be a multiple of twice the heads"),
         ("losses.weights.mel=-1", "losses.weights.mel = -1"),
         ("stages=[]", "stages"),
+        ("run.out=s3://b/run", "expected a local folder"),
         ("optim", "expected key=value"),
         ("student.path.x=1", "path is a value, not a table"),
     ],

@@ -14,7 +14,7 @@ from coat.trainer import iterate_shards
 from coat.trainer.batches import Collator, Loader
 from coat.trainer.config import DataConfig, ThinkingConfig
 from coat.trainer.data import BadSample, ShardStream
-from coat.trainer.students.base import Student, UnusableAudio
+from coat.trainer.students.base import Student, Unusable
 from coat.trainer.thinking import ThinkingBlock
 from tests.trainer.helpers import SPECS, toy_sample, write_shards
 
@@ -192,11 +192,26 @@ def test_too_long_audio_is_skipped_and_counted_or_raised(student: Student, tmp_p
     assert next(iter(made)).ids == ("s001",)
     assert made.skipped == {"too_long": 1, "too_short": 1}
     assert any("s000: 3.20 s, but this qwen2_audio hears at most 3 s" in line for line in lines)
-    with pytest.raises(UnusableAudio):
+    with pytest.raises(Unusable):
         next(iter(loader(student, tmp_path, batch_size=3, unusable="raise")))
+
+
+def test_samples_with_special_tokens_are_skipped(student: Student, tmp_path: Path) -> None:
+    write_shards(
+        tmp_path,
+        [
+            toy_sample(0, meta={"prompt": "hear <|AUDIO|>", "response": "a"}),
+            toy_sample(1, meta={"prompt": "say", "response": "a<|im_end|>b"}),
+            toy_sample(2, meta={"prompt": "say", "response": "<|audio_think_0|>"}),
+            toy_sample(3),
+        ],
+    )
+    made = loader(student, tmp_path, batch_size=4)
+    assert next(iter(made)).ids == ("s003",)
+    assert made.skipped == {"special_token": 3}
 
 
 def test_shards_without_anything_usable_end_instead_of_looping(student: Student, tmp_path: Path) -> None:
     write_shards(tmp_path, [toy_sample(i, 3.5) for i in range(3)])
-    with pytest.raises(UnusableAudio, match="hears at most 3 s"):
+    with pytest.raises(Unusable, match="hears at most 3 s"):
         next(iter(loader(student, tmp_path)))

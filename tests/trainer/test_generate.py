@@ -33,12 +33,14 @@ def trained(run: Path) -> Trained:
 AUDIO = (toy_sample(1)["audio"], 16000)
 
 
-def test_the_block_is_in_the_prefill_and_nothing_is_added_to_decoding(trained: Trained) -> None:
+def test_the_block_is_in_the_prefill_and_nothing_is_added_to_decoding(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lengths: list[int] = []
     trained.student.language_model.register_forward_hook(
         lambda _module, _args, kwargs, _out: lengths.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
     )
-    trained.student.tokenizer.eos_token = "z"  # never said: five tokens are asked for
+    monkeypatch.setattr(type(trained.student), "stop_ids", trained.block.new_ids)  # never said: five are asked for
     trained.ask(AUDIO, "High or low?", max_new_tokens=5)
     prefix = trained.student.prefix(AUDIO[0], "High or low?")
     assert lengths == [len(prefix.ids) + 4 + 2, 1, 1, 1, 1]
@@ -115,7 +117,7 @@ def test_a_student_learns_to_tell_two_tones_apart(student_dir: Path, tmp_path: P
     shards = write_shards(tmp_path / "shards", [toy_sample(i, 0.5, targets={}) for i in range(4)])
     config = toy_config(
         student_dir, shards, tmp_path / "a", data={"batch_size": 4}, optim={"lr": 5e-3},
-        stages=[{"name": "answer", "steps": 60}],
+        stages=[{"name": "answer", "steps": 60}], run={"save_every": 1000},
     )  # fmt: skip
     train(config)
     trained = load_run(tmp_path / "a")

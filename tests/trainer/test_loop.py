@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from coat.manifests import InputError, RunError, ShardIndex
 from coat.trainer import TrainConfig, train
 from coat.trainer.batches import Batch, Item
-from coat.trainer.config import StageConfig
+from coat.trainer.config import StageConfig, to_toml
 from coat.trainer.data import decode_sample
 from coat.trainer.folder import RunFolder
 from coat.trainer.loop import Trainer, distill_weight, rate, stage_at
@@ -26,6 +26,7 @@ from coat.trainer.metrics import read_metrics
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 
 ROOT = Path(__file__).parents[2]
+RARELY = {"save_every": 1000}
 TIMES = ("steps_per_s", "samples_per_s")
 
 
@@ -113,8 +114,6 @@ train(TrainConfig.read(sys.argv[1]), log=lambda line: print(line, flush=True))
 
 
 def start(config: TrainConfig, folder: Path) -> subprocess.Popen[str]:
-    from coat.trainer.config import to_toml
-
     file = folder / f"{Path(config.run.out).name}.toml"
     file.write_text(to_toml(config))
     return subprocess.Popen(
@@ -224,7 +223,7 @@ def test_a_tiny_student_learns_one_batch_by_heart(student_dir: Path, tmp_path: P
     shards = write_shards(tmp_path / "shards", [toy_sample(i, 0.3, targets={}) for i in range(4)])
     stages = [{"name": "answer", "steps": 80}]
     data = {"batch_size": 4, "workers": 0}
-    config = toy_config(student_dir, shards, tmp_path / "a", data=data, stages=stages, optim={"lr": 1e-2})
+    config = toy_config(student_dir, shards, tmp_path / "a", data=data, stages=stages, optim={"lr": 1e-2}, run=RARELY)
     train(config)
     losses = [row["ce"] for row in rows_of(tmp_path / "a")]
     assert losses[0] > 4
@@ -235,7 +234,13 @@ def test_distillation_learns_its_targets(student_dir: Path, tmp_path: Path) -> N
     shards = write_shards(tmp_path / "shards", [toy_sample(i, meta={}) for i in range(2)])
     stages = [{"name": "distill", "steps": 80}]
     config = toy_config(
-        student_dir, shards, tmp_path / "a", stages=stages, optim={"lr": 5e-3, "heads_lr": 5e-3}, heads={"dim": 32}
+        student_dir,
+        shards,
+        tmp_path / "a",
+        stages=stages,
+        optim={"lr": 5e-3, "heads_lr": 5e-3},
+        heads={"dim": 32},
+        run=RARELY,
     )
     train(config)
     rows = rows_of(tmp_path / "a")
@@ -255,6 +260,20 @@ def test_layer_states_and_gradient_checkpointing(student_dir: Path, shards_dir: 
         train(toy_config(student_dir, shards_dir, tmp_path / "b", thinking={"layer": 2}))
 
 
+def test_a_bfloat16_student_keeps_what_is_trained_in_float32(
+    student_dir: Path, shards_dir: Path, tmp_path: Path
+) -> None:
+    half = {"path": str(student_dir), "dtype": "bfloat16"}
+    config = toy_config(student_dir, shards_dir, tmp_path / "a", lora={"full": False})
+    config = TrainConfig.from_dict({**config.to_dict(), "student": half}, "test")
+    made = trainer(config)
+    assert {p.dtype for p in made.model.trainable().values()} == {torch.float32}
+    assert made.model.student.model.lm_head.weight.dtype == torch.bfloat16
+    assert train(config).finished
+    with pytest.raises(InputError, match="small updates would be rounded away"):
+        trainer(TrainConfig.from_dict({**config.to_dict(), "lora": {"full": True}}, "test"))
+
+
 def test_schedules() -> None:
     config = TrainConfig.from_dict(
         {
@@ -270,3 +289,32 @@ def test_schedules() -> None:
     assert rate(config.optim, stage, 10) == pytest.approx(0.1)
     assert [distill_weight(config.stages[1], s) for s in range(5)] == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
     assert json.dumps(config.to_dict())
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one_that_accumulates(student_dir: Path, tmp_path: Path) -> None:
+    """Each rank has one shard of two samples; alone, one rank passes over both shards in a step."""
+    samples = [toy_sample(i, 0.4 + 0.2 * i) for i in range(4)]
+    del samples[2]["targets"]["pitch"]
+    samples[3]["meta"] = {}
+    shards = write_shards(tmp_path / "shards", samples, per_shard=2)
+    stages = [{"name": "distill", "steps": 3}]
+
+    def config(name: str, **run: int) -> TrainConfig:
+        data = {"batch_size": 2, "shuffle": 1}
+        return toy_config(student_dir, shards, tmp_path / name, stages=stages, data=data, run={"save_every": 3, **run})
+
+    file = tmp_path / "two.toml"
+    file.write_text(to_toml(config("two")))
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "script.py", str(file)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    train(config("one", accumulate=2))
+    one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+    for a, b in zip(rows_of(tmp_path / "one"), rows_of(tmp_path / "two"), strict=True):
+        assert (a.pop("stage"), a) == (b.pop("stage"), pytest.approx(b, rel=1e-3, abs=1e-5))

@@ -9,7 +9,7 @@ import torch
 from coat.manifests import InputError
 from coat.trainer.config import ThinkingConfig
 from coat.trainer.students import load_student
-from coat.trainer.students.base import Student, UnusableAudio
+from coat.trainer.students.base import Student, Unusable
 from coat.trainer.thinking import ThinkingBlock, think_token
 
 ONE_SECOND = np.sin(np.arange(16000) / 20).astype(np.float32)
@@ -80,9 +80,9 @@ def test_prompts_with_special_tokens_are_refused(student: Student) -> None:
 
 
 def test_audio_that_cannot_be_heard_whole_is_refused(student: Student) -> None:
-    with pytest.raises(UnusableAudio, match=r"0\.012 s gives no audio positions"):
+    with pytest.raises(Unusable, match=r"0\.012 s gives no audio positions"):
         student.prefix(np.ones(192, dtype=np.float32), "?")
-    with pytest.raises(UnusableAudio, match=r"3\.00 s, but this qwen2_audio hears at most 3 s"):
+    with pytest.raises(Unusable, match=r"3\.00 s, but this qwen2_audio hears at most 3 s"):
         student.prefix(np.ones(3 * 16000 + 1, dtype=np.float32), "?")
     audio_id = student.tokenizer.convert_tokens_to_ids("<|AUDIO|>")
     assert student.prefix(np.ones(3 * 16000, dtype=np.float32), "?").ids.count(audio_id) == 75

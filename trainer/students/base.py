@@ -20,8 +20,11 @@ from coat.manifests import InputError
 LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
 
 
-class UnusableAudio(InputError):
-    """Audio that the student cannot hear whole: `reason` is too_short or too_long. Never cut silently."""
+class Unusable(InputError):
+    """What the student cannot take whole; it is never cut silently.
+
+    `reason`: too_short, too_long (audio) or special_token (a prompt or response that would be read as markup).
+    """
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -45,6 +48,7 @@ class Student(ABC):
 
     model_type: ClassVar[str]  # of config.json
     audio_token: ClassVar[str]
+    turn_end: ClassVar[str]  # token that ends a turn in the chat template
     lora_targets: ClassVar[str] = LORA_TARGETS
 
     def __init__(self, source: str, model: Any, processor: Any) -> None:
@@ -103,25 +107,29 @@ class Student(ABC):
         return self.model.get_output_embeddings()(states)
 
     def check_audio(self, samples_S: NDArray[np.float32], name: str = "audio") -> None:
-        """UnusableAudio where the student would hear nothing of it, or not all of it."""
+        """Unusable where the student would hear nothing of it, or not all of it."""
         seconds = len(samples_S) / self.sample_rate
         if len(samples_S) < self.min_samples:
-            raise UnusableAudio(
+            raise Unusable(
                 "too_short",
                 f"{name}: {seconds:.3f} s gives no audio positions; "
                 f"{self.model_type} needs at least {self.min_samples / self.sample_rate:.3f} s",
             )
         if len(samples_S) > self.max_samples:
-            raise UnusableAudio(
+            raise Unusable(
                 "too_long",
                 f"{name}: {seconds:.2f} s, but this {self.model_type} hears at most {self.max_seconds:g} s; "
                 "cut the audio into parts",
             )
 
+    def check_text(self, text: str) -> None:
+        """Unusable where a text would be read as the end of a turn, as audio, or as a think position."""
+        if any(token in text for token in self.tokenizer.get_added_vocab()):
+            raise Unusable("special_token", f"{text[:60]!r} holds a special token of {self.model_type}; leave it out")
+
     def conversation(self, prompt: str) -> str:
         """The chat of one user turn with audio, up to where the response starts."""
-        if self.audio_token in prompt or any(t in prompt for t in self.tokenizer.all_special_tokens):
-            raise InputError(f"the prompt {prompt[:60]!r} holds a special token of {self.model_type}; leave it out")
+        self.check_text(prompt)
         content = [{"type": "audio", "audio_url": "audio"}, {"type": "text", "text": prompt}]
         messages = [{"role": "user", "content": content}]
         return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
@@ -141,8 +149,14 @@ class Student(ABC):
 
     def response_ids(self, response: str) -> list[int]:
         """The response and the token that ends a turn."""
+        self.check_text(response)
         ids = self.tokenizer(response, add_special_tokens=False)["input_ids"]
-        return [*ids, self.tokenizer.eos_token_id]
+        return [*ids, self.tokenizer.convert_tokens_to_ids(self.turn_end)]
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """Tokens that end an answer; checkpoints differ in whether the tokenizer's own is the turn's."""
+        return sorted({self.tokenizer.convert_tokens_to_ids(self.turn_end), self.tokenizer.eos_token_id})
 
     def stack_features(self, features: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Features of several prompts as one batch; here for towers with one fixed length."""

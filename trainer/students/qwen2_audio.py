@@ -20,6 +20,7 @@ MIN_MEL_FRAMES = 7  # two audio positions; with one, transformers takes its lega
 class Qwen2Audio(Student):
     model_type = "qwen2_audio"
     audio_token = "<|AUDIO|>"  # noqa: S105
+    turn_end = "<|im_end|>"
 
     @classmethod
     def load(cls, source: str, dtype: torch.dtype) -> "Qwen2Audio":
