@@ -1,0 +1,91 @@
+"""What the documents show is run as it stands: on a small quickstart, in a folder of its own."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.helpers import ROOT, coat
+from tests.pipeline.conftest import Corpus, make_corpus
+
+__all__ = ["make_corpus"]
+
+
+@pytest.fixture(scope="module")
+def quickstarted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `runs/quickstart`: the true command, with few clips and steps."""
+    root = tmp_path_factory.mktemp("docs")
+    small = ["--clips", 42, "--set", "stages.0.steps=2", "--set", "stages.1.steps=3", "--set", "run.log_every=1"]
+    done = coat("quickstart", "--out", "runs/quickstart", *small, "--json", cwd=root)
+    result = json.loads(done.stdout)
+    assert set(result["experts"]) == {"pitch", "vad", "mel", "yamnet", "prosody"}
+    assert all(e["ok"] == 42 for e in result["experts"].values())
+    assert result["heldout"]["all"]["rows"] == 8
+    assert result["train"]["steps"] == 5
+    return root
+
+
+def blocks(document: str, language: str = "python") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), flags=re.DOTALL)
+
+
+def run_python(code: str, cwd: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_readme_from_python(quickstarted: Path) -> None:
+    (code,) = blocks("README.md")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 11
+    mean, answer = run_python(code, quickstarted).rstrip("\n").rsplit("\n", 1)
+    assert len(mean.strip("[]").split()) == 3
+    assert answer.startswith("Does the pitch rise or fall?")
+
+
+def test_formats_are_read_without_coat(quickstarted: Path) -> None:
+    code = blocks("docs/formats.md")
+    assert len(code) == 2
+    assert all("import coat" not in block and "from coat" not in block for block in code)
+    assert run_python(code[0], quickstarted)
+    assert "16000" in run_python(code[1], quickstarted)
+
+
+def test_a_quickstart_goes_on_and_does_not_mix(quickstarted: Path) -> None:
+    small = ["--clips", 42, "--set", "stages.0.steps=2", "--set", "stages.1.steps=3", "--set", "run.log_every=1"]
+    done = coat("quickstart", "--out", "runs/quickstart", *small, cwd=quickstarted)
+    assert "42 of 42 rows are done already" in done.stderr
+    assert "held-out accuracy" in done.stdout
+    wrong = coat("quickstart", "--out", "runs/quickstart", "--clips", 43, cwd=quickstarted, status=2)
+    assert "holds a quickstart with other settings" in wrong.stderr
+
+
+def test_an_expert_of_ones_own(make_corpus: Corpus, tmp_path: Path) -> None:
+    expert, test = blocks("docs/add-an-expert.md")
+    assert len(expert.splitlines()) < 60
+    (tmp_path / "my_experts.py").write_text(expert)
+    (tmp_path / "test_loudness.py").write_text(test)
+    manifest = make_corpus(5)
+    where = ["--manifest", manifest, "--store", "targets"]
+    coat("extract", "--expert", "my_experts:Loudness", *where, cwd=tmp_path)
+    (found,) = json.loads(coat("status", "targets", "--json", cwd=tmp_path).stdout)
+    assert (found["expert"], found["ok"]) == ("loudness", 5)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_loudness.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
