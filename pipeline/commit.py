@@ -6,7 +6,6 @@ and two writers of one unit do no harm: they write the same bytes.
 """
 
 import contextlib
-import io
 import os
 import shutil
 import socket
@@ -66,9 +65,9 @@ def write_frames(path: Path, frames: NDArray[Any]) -> None:
 
 def rows_parquet(rows: Sequence[Row]) -> bytes:
     table = pa.Table.from_pylist([{k: v for k, v in asdict(r).items() if k != "unit"} for r in rows], ROWS_SCHEMA)
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
+    return sink.getvalue().to_pybytes()
 
 
 def frames_digest(frames: NDArray[Any]) -> str:

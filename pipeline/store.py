@@ -8,7 +8,6 @@
 A unit exists when its done.json does; whatever else lies there is ignored. N frames, D dim.
 """
 
-import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -122,7 +121,9 @@ class TargetSet:
     def read_rows(self, unit: str) -> list[Row]:
         url = self.unit_url(unit, ROWS)
         try:
-            table = pq.read_table(io.BytesIO(files.read_bytes(url)), schema=ROWS_SCHEMA)
+            # A buffer, not a Python file: Arrow's threads that read one may outlive the interpreter and abort it.
+            source = pa.BufferReader(files.read_bytes(url))
+            table = pq.read_table(source, schema=ROWS_SCHEMA, use_threads=False)
         except (FileNotFoundError, pa.ArrowException) as e:
             raise RunError(f"{url}: cannot be read ({e}); run `coat verify`") from e
         return [Row(unit=unit, **row) for row in table.to_pylist()]

@@ -11,7 +11,7 @@ from coat.cli.progress import Advance, progress
 
 if TYPE_CHECKING:
     from coat.extractors.expert import Options
-    from coat.pipeline.extract import Summary
+    from coat.pipeline.extraction import Summary
     from coat.pipeline.plan import Plan
     from coat.pipeline.worker import Report
 
@@ -135,8 +135,8 @@ def extract(
       --store s3://b/targets --ray-address auto --workers 16 --device cuda
     """
     from coat.manifests.manifest import Manifest
-    from coat.pipeline.extract import Where
-    from coat.pipeline.extract import extract as run
+    from coat.pipeline.extraction import Where
+    from coat.pipeline.extraction import extract as run
 
     found = Manifest.read(manifest)
     allowed = allowed_failures(max_failed, len(found))
@@ -214,7 +214,7 @@ def verify(
     """
     from dataclasses import asdict
 
-    from coat.pipeline.verify import verify as run
+    from coat.pipeline.verification import verify as run
 
     with progress(None, "units", "verify", quiet=json_output) as advance:
         found = run(store, repair, advance)

@@ -10,9 +10,9 @@ import zarr
 
 from coat.extractors.expert import Options
 from coat.manifests import InputError, Manifest, RunError, decode
-from coat.pipeline.extract import Summary, Where, extract
+from coat.pipeline.extraction import Summary, Where, extract
 from coat.pipeline.store import TargetStore
-from coat.pipeline.verify import verify
+from coat.pipeline.verification import verify
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.experts import level
 

@@ -13,10 +13,10 @@ import pytest
 import soundfile
 
 from coat.manifests import RunError
-from coat.pipeline.extract import Where, extract
+from coat.pipeline.extraction import Where, extract
 from coat.pipeline.runners import Cluster, connect
 from coat.pipeline.store import TargetStore
-from coat.pipeline.verify import verify
+from coat.pipeline.verification import verify
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.test_extract import run, tree
 

@@ -10,7 +10,7 @@ import soundfile
 from webdataset.compat import WebDataset
 
 from coat.manifests import InputError, Manifest, ShardIndex, decode
-from coat.pipeline.extract import Where, extract
+from coat.pipeline.extraction import Where, extract
 from coat.pipeline.shards import build_shards
 from coat.pipeline.store import TargetStore
 from tests.pipeline.conftest import Corpus

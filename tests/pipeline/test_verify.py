@@ -8,7 +8,7 @@ import pytest
 
 from coat.manifests import InputError
 from coat.pipeline.store import TargetStore
-from coat.pipeline.verify import verify
+from coat.pipeline.verification import verify
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.test_extract import run, tree
 

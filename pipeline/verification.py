@@ -1,6 +1,5 @@
 """`coat verify`: read a store back and compare it with what its commits promised."""
 
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -110,7 +109,7 @@ def check_rows(targets: TargetSet, unit: str, expected: str) -> None:
         data = files.read_bytes(targets.unit_url(unit, ROWS))
         if xxhash.xxh3_128_hexdigest(data) != expected:
             raise RunError(f"{ROWS} does not have the digest of done.json; it was changed after the commit")
-        if not pq.read_schema(io.BytesIO(data)).equals(ROWS_SCHEMA):
+        if not pq.read_schema(pa.BufferReader(data)).equals(ROWS_SCHEMA):
             raise RunError(f"{ROWS} has other columns than this version of coat writes")
     except (FileNotFoundError, pa.ArrowException) as e:
         raise RunError(f"{ROWS}: cannot be read ({e})") from e
