@@ -1,6 +1,7 @@
 """`coat experts`, `plan`, `extract`, `status` and `verify`."""
 
 import json
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
@@ -252,11 +253,12 @@ def allowed_failures(text: str, rows: int) -> int:
 
 
 class Watcher:
-    """A progress bar per expert, in seconds of audio (so that its rate is the RTFx), and a line for what goes wrong."""
+    """A progress bar per expert, in seconds of audio, and a line for what goes wrong."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
         self.failed = 0
+        self.seconds = self.started = 0.0
         self.open = ExitStack()
         self.advance: Advance | None = None
 
@@ -266,7 +268,7 @@ class Watcher:
         if covered:
             self.say(f"{name}: {covered} of {len(plan.rows)} rows are done already")
         if plan.units:
-            self.failed = 0
+            self.failed, self.seconds, self.started = 0, 0.0, time.monotonic()
             self.advance = self.open.enter_context(progress(plan.seconds, "s of audio", name, quiet=self.quiet))
 
     def reported(self, report: "Report") -> None:
@@ -275,8 +277,11 @@ class Watcher:
             self.say(f"failed: {error}")
         if report.failed > len(report.errors):
             self.say(f"... and {report.failed - len(report.errors)} more rows of this unit; coat status --failed")
+        self.seconds += report.audio_seconds
+        rtfx = self.seconds / (time.monotonic() - self.started)
         if self.advance:
-            self.advance(report.audio_seconds, note=f"{self.failed} failed" if self.failed else None)
+            note = f"{self.seconds / 3600:.2f} h, RTFx {rtfx:.0f}" + (f", {self.failed} failed" if self.failed else "")
+            self.advance(report.audio_seconds, note=note)
 
     def say(self, line: str) -> None:
         if not self.quiet:
