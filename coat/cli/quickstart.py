@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 EXPERTS = ("pitch", "vad", "mel", "yamnet", "prosody")  # whose weights come inside packages
 EXAMPLES = 5  # answers that are shown
-STUDENT = {"hidden": 64, "heads": 4, "text_layers": 2, "audio_layers": 1}  # 270,000 parameters
 
 
 def quickstart(
@@ -141,7 +140,7 @@ def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> d
 
     with train_command.quiet(), train_command.progress_lines() as show_report:
         if not (root / "student").exists():
-            make_tiny_student(root / "student", **STUDENT, seed=seed)
+            make_tiny_student(root / "student", hidden=64, heads=4, text_layers=2, audio_layers=1, seed=seed)
         made = config(root, seed, overrides)
         result = train(made, on_report=(lambda _: None) if quiet else show_report)
     if not result.finished:
