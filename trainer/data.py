@@ -165,7 +165,7 @@ class ShardStream:
         if len(index.shards) < ranks:
             raise InputError(
                 f"{index.path}: {len(index.shards)} shards for {ranks} ranks; build smaller shards "
-                "(`coat build-shards --shard-mb`), or use fewer ranks"
+                "(`coat build-shards --shard-size`), or use fewer ranks"
             )
         self.index, self.seed, self.shuffle, self.rank, self.ranks = index, seed, shuffle, rank, ranks
         self.epoch, self.position = 0, 0  # of the sample that comes next
