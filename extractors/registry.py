@@ -26,12 +26,13 @@ def find(name: str) -> type[Expert]:
     place = EXPERTS.get(name, name)
     module, _, cls = place.partition(":")
     if not cls:
-        raise InputError(f"--expert {name}: no such expert; one of {', '.join(EXPERTS)}, or package.module:Class")
+        known = f"one of {', '.join(EXPERTS)} (repeat --expert for several), or package.module:Class"
+        raise InputError(f"--expert {name}: no such expert; {known}")
     if name not in EXPERTS and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a file that lies here is what its author means; console scripts do not look
     try:
         found = getattr(importlib.import_module(module), cls)
-    except (ImportError, AttributeError) as e:
+    except (ImportError, AttributeError, SyntaxError) as e:
         raise InputError(f"--expert {name}: cannot be imported ({e})") from e
     if not (isinstance(found, type) and issubclass(found, Expert)):
         raise InputError(f"--expert {name}: {place} is not an Expert")

@@ -106,7 +106,12 @@ def write_bytes(url: str, data: bytes) -> None:
         fs.pipe_file(path, data)  # an object appears when its upload completes
         return
     target = local_path(url)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise IsADirectoryError(21, "Is a directory", str(target))
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as e:
+        raise InputError(f"{url}: cannot be written there ({e.filename}: {e.strerror}); choose another place") from e
     fd, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.")
     try:
         with os.fdopen(fd, "wb") as f:

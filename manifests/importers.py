@@ -64,11 +64,13 @@ def import_manifest(
     `advance(1, files)` is called after each header.
     """
     check_chosen(chosen or {})
+    if not files.exists(source):
+        raise InputError(f"{source}: no such file or folder")
+    if files.absolute(source) == files.absolute(out):
+        raise InputError(f"{out}: would replace its own source; give another name")
     form = format or detect(source)
     if form not in FORMATS:
         raise InputError(f"--format {form}: no such format; expected one of {', '.join(FORMATS)}")
-    if not files.exists(source):
-        raise InputError(f"{source}: no such file or folder")
     if form != "parquet" and os.path.isdir(source) != (form in FOLDERS):
         raise InputError(f"{source}: expected a {'folder' if form in FOLDERS else 'file'} for --format {form}")
     if os.path.isdir(out):
@@ -104,8 +106,6 @@ def detect(source: str) -> str:
         return "parquet"
     if not name.endswith((".jsonl", ".json", ".ndjson")):
         raise InputError(f"{source}: unknown form; --format says which ({', '.join(FORMATS)})")
-    if not files.exists(source):
-        raise InputError(f"{source}: no such file or folder")
     first = next((r.values for r in sources.read_json(source) if r.values), {})
     if "audios" in first or "messages" in first:
         return "swift"

@@ -124,6 +124,8 @@ def read_lines(path: str, problems: list[Problem]) -> Iterator[tuple[int, str]]:
         data = gzip.decompress(data) if path.endswith(".gz") else data
     except (OSError, EOFError) as e:
         raise InputError(f"{path}: not a whole gzip file ({e})") from e
+    if b"\0" in data[:1024]:
+        raise InputError(f"{path}: not a text file; expected JSONL, one object a line")
     lines = data.split(b"\n")
     for row, raw in enumerate(lines, start=1):
         if not raw.strip():

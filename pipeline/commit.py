@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def commit_unit(
         "audio_seconds": round(sum(r.seconds for r in rows if r.status == "ok"), 6),
         "xxh3": frames_digest(frames),
         "rows_xxh3": xxhash.xxh3_128_hexdigest(data),
-        "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "finished_at": datetime.now(UTC).isoformat(),
     }
     try:
         build = new_build(set_url, unit)

@@ -3,19 +3,22 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from coat.extractors.expert import Options
 from coat.extractors.registry import create
+from coat.manifests.audio import AudioError, decode
 from coat.manifests.errors import InputError
 from coat.manifests.manifest import Manifest
 from coat.manifests.spec import TargetSpec
+from coat.manifests.utterance import Utterance
 from coat.pipeline.commit import clean_builds, write_spec
 from coat.pipeline.plan import Plan, make_plan
 from coat.pipeline.runners import Cluster, run_local, run_ray
-from coat.pipeline.store import TargetSet, TargetStore
+from coat.pipeline.store import Row, TargetSet, TargetStore
 from coat.pipeline.worker import Job, Report
 
 
@@ -84,23 +87,29 @@ def extract(
     options: Options | None = None,
     where: Where | None = None,
     retry_failed: bool = False,
+    refresh: bool = False,
     listener: Listener | None = None,
 ) -> list[Summary]:
     """Run each expert over all rows that it has not heard yet; one after the other.
 
     Every expert's spec is made first, so that a wrong name, checkpoint or missing package stops the
     call (InputError) before any work. Interrupted or killed, the same call goes on where it was.
+    `retry_failed` tries failed rows again; `refresh` decodes all audio and redoes what sounds different now.
     """
     options, where, listener = options or Options(), where or Where(), listener or Silent()
-    if options.checkpoint and len(experts) > 1:
-        raise InputError("--checkpoint goes with one --expert; run the experts one by one")
+    check_one_checkpoint(options.checkpoint, experts)
     manifest = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
     specs = {name: create(name, options).spec for name in dict.fromkeys(experts)}
     pool = choose(where)
     return [
-        extract_one(manifest, TargetStore(store), name, spec, options, pool, retry_failed, listener)
+        extract_one(manifest, TargetStore(store), name, spec, options, pool, (retry_failed, refresh), listener)
         for name, spec in specs.items()
     ]
+
+
+def check_one_checkpoint(checkpoint: str | None, experts: Sequence[str]) -> None:
+    if checkpoint and len(experts) > 1:
+        raise InputError("--checkpoint goes with one --expert; run the experts one by one")
 
 
 def extract_one(
@@ -110,15 +119,16 @@ def extract_one(
     spec: TargetSpec,
     options: Options,
     pool: tuple[Cluster | None, str],
-    retry_failed: bool,
+    redo: tuple[bool, bool],
     listener: Listener,
 ) -> Summary:
     started = time.perf_counter()
     set_url = store.set_url(spec)
     clean_builds(set_url)
     rows = TargetSet(set_url, spec).rows
-    covered = {d for d, row in rows.items() if not (retry_failed and row.status == "failed")}
-    plan = make_plan(manifest, spec, covered)
+    again = to_redo(manifest, rows, *redo)
+    covered = rows.keys() - again.keys()
+    plan = make_plan(manifest, spec, covered, again)
     listener.planned(plan, sum(r.digest in covered for r in plan.rows))
 
     summary = Summary(expert=spec.expert, fingerprint=spec.fingerprint, set_url=set_url, rows=len(plan.rows))
@@ -134,6 +144,26 @@ def extract_one(
     outcomes(summary, plan, TargetSet(set_url, spec))
     summary.wall_seconds = time.perf_counter() - started
     return summary
+
+
+def to_redo(manifest: Manifest, rows: Mapping[str, Row], failed: bool, changed: bool) -> dict[str, str]:
+    """Digests of rows that are tried once more, with the unit that holds what became of them."""
+    found = {d: row.unit for d, row in rows.items() if failed and row.status == "failed"}
+    if changed:
+        heard = [u for u in manifest if u.digest in rows and rows[u.digest].source]
+        with ThreadPoolExecutor() as pool:
+            for u, source in zip(heard, pool.map(source_digest, heard), strict=True):
+                if source != rows[u.digest].source:
+                    found[u.digest] = rows[u.digest].unit
+    return found
+
+
+def source_digest(utterance: Utterance) -> str | None:
+    """Of its sound as it is now; None where it cannot be decoded any more."""
+    try:
+        return decode(utterance.audio, utterance.offset, utterance.duration).digest
+    except AudioError:
+        return None
 
 
 def count(summary: Summary, reports: Any, started: float, listener: Listener) -> None:
@@ -174,6 +204,8 @@ def choose(where: Where) -> tuple[Cluster | None, str]:
     """The pool and the device of a worker: a worker per GPU share, else per CPU share, else this process."""
     import torch
 
+    if where.device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device {where.device}: expected auto, cpu or cuda")
     gpus = torch.cuda.device_count() if where.device in ("auto", "cuda") else 0
     if where.device == "cuda" and not gpus and not where.ray_address:
         raise InputError("--device cuda: torch sees no GPU here; use --device cpu, or --ray-address of a cluster")

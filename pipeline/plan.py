@@ -5,9 +5,10 @@ manifest gives the same units whatever is already done: a run that was killed go
 units (and so the very batches, and bytes) that an undisturbed run would have made.
 """
 
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import xxhash
 
@@ -31,6 +32,7 @@ class PlannedRow:
     digest: str
     seconds: float  # stated or probed; 0 where neither worked, so that decoding can say why
     fault: str | None = None
+    again: str = ""  # the unit that holds what became of it before, where it is to be tried again
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Unit:
 
     @property
     def name(self) -> str:
-        return "u-" + xxhash.xxh3_64_hexdigest("\n".join(r.digest for r in self.rows).encode())
+        return "u-" + xxhash.xxh3_64_hexdigest("\n".join(r.digest + r.again for r in self.rows).encode())
 
     @property
     def seconds(self) -> float:
@@ -75,10 +77,13 @@ def make_plan(
     utterances: Sequence[Utterance],
     spec: TargetSpec,
     covered: Set[str] = frozenset(),
+    again: Mapping[str, str] = MappingProxyType({}),
     unit_bytes: int = UNIT_BYTES,
     on_probed: Callable[[int], None] = lambda n: None,
 ) -> Plan:
     """Plan what `covered` (digests of rows that committed units hold) leaves over.
+
+    `again` names the unit of a row that is tried once more: its new unit must not take the old one's name.
 
     The limits of a unit come from the whole manifest and the windows from its row numbers, both before
     covered rows are taken out; rows are sorted ascending and cut greedily. So taking out whole units
@@ -90,7 +95,8 @@ def make_plan(
     seconds_cap = min(seconds_cap, unit_bytes / spec.bytes_per_second())
     units: list[Unit] = []
     for start in range(0, len(rows), WINDOW_ROWS):
-        window = [r for r in rows[start : start + WINDOW_ROWS] if r.digest not in covered]
+        left = (r for r in rows[start : start + WINDOW_ROWS] if r.digest not in covered)
+        window = [replace(r, again=again[r.digest]) if r.digest in again else r for r in left]
         window.sort(key=lambda r: (r.seconds, r.digest))
         units.extend(cut(window, seconds_cap))
     return Plan(spec, tuple(units), rows)

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -166,6 +167,7 @@ def connect(cluster: Cluster) -> bool:
     if ray.is_initialized():
         return False
     if cluster.address:
+        check_listens(cluster.address)
         try:
             ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, ValueError, TimeoutError) as e:
@@ -179,6 +181,17 @@ def connect(cluster: Cluster) -> bool:
         log_to_driver=False,
     )
     return True
+
+
+def check_listens(address: str) -> None:
+    """RunError where nobody listens: Ray itself would try for many minutes, deaf to Ctrl-C."""
+    host, _, port = address.split("://", 1)[-1].rpartition(":")
+    if not port.isdigit():
+        return  # auto, local
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as e:
+        raise RunError(f"no Ray cluster at {address} ({e})") from e
 
 
 def cause_of(error: Any) -> Exception:

@@ -90,6 +90,7 @@ def build_shards(
     out = absolute(out)
     if files.exists(files.join(out, INDEX_NAME)) and not overwrite:
         raise InputError(f"{out}: holds a shard set already; give another --out, or --overwrite")
+    check_out(out)
     sets = open_sets(store, experts)
     samples, left_out = choose_samples(manifest, sets, missing)
     if not samples:
@@ -289,6 +290,13 @@ def expert_info(name: str, targets: TargetSet, built: Sequence[Built]) -> Expert
         mean=tuple(found.mean_D.tolist()),
         std=tuple(found.std_D.tolist()),
     )
+
+
+def check_out(out: str) -> None:
+    """InputError where the folder holds what is not of a shard set: tars do not go among strangers' files."""
+    strangers = [n for n in files.list_names(out) if not (n == INDEX_NAME or n.startswith((".", "shard-")))]
+    if strangers:
+        raise InputError(f"{out}: holds {strangers[0]}, which is not of a shard set; give a folder of its own")
 
 
 def remove_old(out: str) -> None:

@@ -26,6 +26,7 @@ from coat.manifests.spec import TargetSpec
 from coat.manifests.utterance import Utterance
 
 SPEC, UNITS, FRAMES, ROWS, DONE = "spec.json", "units", "frames.zarr", "rows.parquet", "done.json"
+REPAIR = "`coat verify --repair` drops damaged units, and the next extract makes them again"
 READERS = 16  # small files are read this many at a time: object stores answer slowly, but many at once
 
 Status = Literal["ok", "failed", "skipped"]
@@ -113,9 +114,9 @@ class TargetSet:
         except FileNotFoundError:
             return None
         except InputError as e:
-            raise RunError(f"{e}; `coat verify` shows what else is damaged") from e
+            raise RunError(f"{e}; {REPAIR}") from e
         if not isinstance(done, dict) or not {"rows", "frames", "xxh3", "rows_xxh3"} <= done.keys():
-            raise RunError(f"{url}: not a whole done.json; `coat verify` shows what else is damaged")
+            raise RunError(f"{url}: not a whole done.json; {REPAIR}")
         return done
 
     def read_rows(self, unit: str) -> list[Row]:
@@ -125,20 +126,14 @@ class TargetSet:
             source = pa.BufferReader(files.read_bytes(url))
             table = pq.read_table(source, schema=ROWS_SCHEMA, use_threads=False)
         except (FileNotFoundError, pa.ArrowException) as e:
-            raise RunError(f"{url}: cannot be read ({e}); run `coat verify`") from e
+            raise RunError(f"{url}: cannot be read ({e}); {REPAIR}") from e
         return [Row(unit=unit, **row) for row in table.to_pylist()]
 
     @cached_property
     def rows(self) -> dict[str, Row]:
-        """The outcome of every utterance by `Utterance.digest`. Where units overlap, `ok` wins, then the newest."""
-        rows: dict[str, Row] = {}
+        """The outcome of every utterance by `Utterance.digest`; the newest, where it was tried more than once."""
         with ThreadPoolExecutor(READERS) as pool:
-            for unit_rows in pool.map(self.read_rows, self.done):
-                for row in unit_rows:
-                    known = rows.get(row.digest)
-                    if known is None or known.status != "ok" or row.status == "ok":
-                        rows[row.digest] = row
-        return rows
+            return {row.digest: row for rows in pool.map(self.read_rows, self.done) for row in rows}
 
     @cached_property
     def by_id(self) -> dict[str, list[Row]]:
@@ -171,17 +166,21 @@ class TargetSet:
         return self.read_row(found[0])
 
     def read_row(self, row: Row) -> Target:
-        array = open_frames(self.unit_url(row.unit, FRAMES))
-        frames = np.asarray(array[row.first : row.first + row.frames])
+        """RunError where the unit was damaged after its commit: Zarr checks every chunk that it reads."""
+        try:
+            array = open_frames(self.unit_url(row.unit, FRAMES))
+            frames = np.asarray(array[row.first : row.first + row.frames])
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
+            raise RunError(f"{self.unit_url(row.unit)}: frames cannot be read ({e}); {REPAIR}") from e
         if frames.shape != (row.frames, self.spec.dim):
-            raise RunError(f"{self.unit_url(row.unit)}: fewer frames than its rows say; run `coat verify`")
+            raise RunError(f"{self.unit_url(row.unit)}: fewer frames than its rows say; {REPAIR}")
         return Target(row.id, frames, self.spec.times(row.frames), self.spec)
 
     def dask(self) -> Any:
-        """All frames of all committed units as one `dask.array` `[N, D]`, a block per unit, read lazily.
+        """All frames of all committed units as one float32 `dask.array` `[N, D]`, a block per unit, read lazily.
 
-        Units lie in the order of their names. A block opens its array by path, so that the graph travels
-        to any scheduler.
+        Units lie in the order of their names. Float32 whatever is stored: sums of float16 overflow. A block
+        opens its array by path, so that the graph travels to any scheduler.
         """
         import dask.array as da
 
@@ -190,10 +189,10 @@ class TargetSet:
             n = int(self.done[unit]["frames"])
             if n:
                 blocks.append(
-                    da.from_delayed(delayed_frames(self.unit_url(unit, FRAMES)), (n, self.spec.dim), self.spec.dtype)
+                    da.from_delayed(delayed_frames(self.unit_url(unit, FRAMES)), (n, self.spec.dim), "float32")
                 )
         if not blocks:
-            return da.zeros((0, self.spec.dim), dtype=self.spec.dtype)
+            return da.zeros((0, self.spec.dim), dtype="float32")
         return da.concatenate(blocks, axis=0)
 
 
@@ -244,5 +243,5 @@ def delayed_frames(url: str) -> Any:
     return delayed(read_all_frames, pure=True)(url)
 
 
-def read_all_frames(url: str) -> NDArray[Any]:
-    return np.asarray(open_frames(url)[:])
+def read_all_frames(url: str) -> NDArray[np.float32]:
+    return np.asarray(open_frames(url)[:]).astype(np.float32)

@@ -247,8 +247,8 @@ class Worker:
         heard.frames_ND = stored
 
     def check_some_worked(self, heard: Sequence[Heard]) -> None:
-        """An expert that raises on every row of a unit is broken, not unlucky: stop before recording that."""
-        raised = [h for h in heard if h.error and h.error.startswith("expert_error")]
+        """An expert that fails on every row of a unit is broken, not unlucky: stop before recording that."""
+        raised = [h for h in heard if h.error and h.error.startswith(("expert_error", "bad_shape"))]
         if len(raised) > 1 and not any(h.status == "ok" for h in heard):
             raise RunError(f"{self.job.expert}: fails on each of {len(raised)} rows; the first: {raised[0].error}")
 

@@ -147,7 +147,7 @@ class TrainConfig(Part):
                 raise InputError(f"{path}: not TOML ({e})") from e
         for override in overrides:
             apply_override(data, override)
-        return cls.from_dict(data, path or "--set")
+        return cls.from_dict(data, " with --set ".join([path or "", *overrides][: 1 + len(overrides)]).strip())
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], source: str) -> "TrainConfig":
@@ -165,7 +165,8 @@ def describe(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return f"unknown key {key}"
     if error["type"] == "missing":
-        return f"{key} is missing"
+        flag = {"student": "--student", "data": "--shards", "run": "--out"}.get(key.split(".")[0])
+        return f"{key} is missing" + (f" (give {flag}, or a --config that has it)" if flag else "")
     return f"{key} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
 
 
@@ -179,6 +180,8 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text
     *parents, last = key.strip().split(".")
+    if parents[:1] == ["stages"] and "stages" not in data:
+        data["stages"] = [stage.model_dump() for stage in TrainConfig.model_fields["stages"].default]
     node: Any = data
     for name in parents:
         node = child(node, name, override)

@@ -38,10 +38,14 @@ class RunFolder:
     def finished(self) -> bool:
         return self.done_file.exists()
 
+    @property
+    def started(self) -> bool:
+        return self.finished or any(self.checkpoints.glob("step-*"))
+
     def open(self, config: TrainConfig, index: ShardIndex, restart: bool = False) -> None:
         """Make the folder, or check that it holds this same run. InputError where it holds something else."""
-        if self.config_file.exists() and restart:
-            self.clear()
+        if self.config_file.exists() and (restart or not self.started):
+            self.clear()  # what never reached a checkpoint is no run: a mistake in its config may be mended
         if not self.config_file.exists():
             if self.path.is_dir() and any(self.path.iterdir()):
                 raise InputError(f"{self.path}: not empty, and not a run of coat; choose another --out")

@@ -184,10 +184,10 @@ class Trainer:
         self.meter.add("grad_norm", norm, 1)
 
     def report(self, metrics: MetricsLog | None, steps_per_s: float) -> None:
-        stage, _ = stage_at(self.config.stages, self.step - 1)
+        stage, within = stage_at(self.config.stages, self.step - 1)
         values = {
             **self.meter.means(),
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.config.optim.lr * rate(self.config.optim, stage, within),
             "samples": self.samples,
             "audio_hours": self.audio_s / 3600,
             "steps_per_s": steps_per_s,

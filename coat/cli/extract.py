@@ -47,9 +47,12 @@ def experts(json_output: Json = False) -> None:
         found = [{"name": n, **asdict(c), "usable": reasons[n] is None, "reason": reasons[n]} for n, c in cards.items()]
         typer.echo(json.dumps(found, indent=2))
         return
+    hub = {
+        name: "yes (weights from the hub)" if "/" in (card.checkpoint or "") else "yes" for name, card in cards.items()
+    }
     rows = [
         [n, c.family, c.dim or "checkpoint", f"{c.rate_hz:g}" if c.rate_hz else "checkpoint"]
-        + [c.checkpoint or "-", c.licence, reasons[n] or "yes"]
+        + [c.checkpoint or "-", c.licence, reasons[n] or hub[n]]
         for n, c in cards.items()
     ]
     table("Experts", ["name", "family", "dim", "frames/s", "default checkpoint", "licence", "usable now"], rows)
@@ -64,7 +67,7 @@ def plan(
     dtype: Dtype = "float16",
     precision: Precision = "float32",
     speed: Annotated[
-        float | None, typer.Option(help="Audio seconds per second, to tell how long it will take.")
+        float | None, typer.Option(help="Audio seconds per second, to tell how long it will take.", min=0.001)
     ] = None,
     json_output: Json = False,
 ) -> None:
@@ -74,9 +77,11 @@ def plan(
     """
     from coat.extractors.registry import create
     from coat.manifests.manifest import Manifest
+    from coat.pipeline.extraction import check_one_checkpoint
     from coat.pipeline.plan import make_plan
     from coat.pipeline.store import TargetSet, TargetStore
 
+    check_one_checkpoint(checkpoint, expert)
     rows, facts = [], []
     found = Manifest.read(manifest)
     for name in expert:
@@ -121,6 +126,9 @@ def extract(
         str, typer.Option(help="Failed rows that are still a success (exit 0): a number, or a share as 1%.")
     ] = "0",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try rows again that failed before.")] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Decode all audio, and redo rows whose sound changed since.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Run experts over a corpus once, and keep what they hear.
@@ -157,6 +165,7 @@ def extract(
             options(checkpoint, layer, dtype, precision),
             where,
             retry_failed=retry_failed,
+            refresh=refresh,
             listener=watcher,
         )
     finally:
@@ -187,7 +196,7 @@ def status(
 
     found = read_status(store, Manifest.read(manifest) if manifest else None)
     if not found:
-        raise InputError(f"{store}: no target sets in it; `coat extract --store {store}` makes them")
+        raise InputError(f"{store}: no target sets (<expert>/<fingerprint>/spec.json) in it; is this a store?")
     if json_output:
         typer.echo(json.dumps([s.to_dict() for s in found], indent=2))
         return
@@ -198,7 +207,7 @@ def status(
     ]
     columns = ["expert", "fingerprint", "dim", "frames/s", "units", "ok", "failed", "skipped", "missing", "hours"]
     table(f"Targets in {store}", [*columns, "bytes"], rows)
-    if failed:
+    if failed and any(s.failures for s in found):
         table("Failed rows", ["expert", "id", "reason"], [[s.expert, *f] for s in found for f in s.failures])
 
 
@@ -245,11 +254,14 @@ def allowed_failures(text: str, rows: int) -> int:
     from coat.manifests.errors import InputError
 
     try:
-        if text.endswith("%"):
-            return int(rows * float(text[:-1]) / 100)
-        return int(text) if text.isdigit() else int(rows * float(text))
+        if text.isdigit():
+            return int(text)
+        share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        if not 0 <= share <= 1:
+            raise ValueError
     except ValueError as e:
-        raise InputError(f"--max-failed {text}: expected a number of rows, or a share as 1%") from e
+        raise InputError(f"--max-failed {text}: expected a number of rows, or a share from 0% to 100%") from e
+    return int(rows * share)
 
 
 class Watcher:

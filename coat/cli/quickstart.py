@@ -39,6 +39,7 @@ def quickstart(
 
     started = time.monotonic()
     root = Path(out)
+    recipe(root, seed, set_ or [])  # a mistake in --set is found before anything is made
     claim(root, {"clips": clips, "seed": seed, "set": set_ or []})
     say = Step(quiet=json_output)
 
@@ -120,20 +121,19 @@ def build(root: Path, experts: Sequence[str]) -> Any:
     return build_shards(manifest, store, experts, str(root / "shards"), overwrite=True)
 
 
-def config(root: Path, seed: int, overrides: list[str]) -> "TrainConfig":
-    """The recipe beside this file, with the folders of this quickstart; kept as `train.toml` for the next steps."""
-    from coat.trainer.config import TrainConfig, to_toml
+def recipe(root: Path, seed: int, overrides: list[str]) -> "TrainConfig":
+    """What lies beside this file, with the folders of this quickstart."""
+    from coat.trainer.config import TrainConfig
 
-    recipe = package_files("coat.cli") / "quickstart.toml"
+    file = package_files("coat.cli") / "quickstart.toml"
     here = [f"student.path={root / 'student'}", f"data.shards={root / 'shards'}", f"run.out={root / 'run'}"]
     seeds = [f"run.seed={seed}", f"data.seed={seed}"]
-    made = TrainConfig.read(str(recipe), [*here, *seeds, *overrides])
-    (root / "train.toml").write_text(to_toml(made))
-    return made
+    return TrainConfig.read(str(file), [*here, *seeds, *overrides])
 
 
 def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> dict[str, Any]:
     from coat.cli import train as train_command
+    from coat.trainer.config import to_toml
     from coat.trainer.loop import train
     from coat.trainer.metrics import read_metrics
     from coat.trainer.students.tiny import make_tiny_student
@@ -141,7 +141,8 @@ def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> d
     with train_command.quiet(), train_command.progress_lines() as show_report:
         if not (root / "student").exists():
             make_tiny_student(root / "student", hidden=64, heads=4, text_layers=2, audio_layers=1, seed=seed)
-        made = config(root, seed, overrides)
+        made = recipe(root, seed, overrides)
+        (root / "train.toml").write_text(to_toml(made))  # for the next steps
         result = train(made, on_report=(lambda _: None) if quiet else show_report)
     if not result.finished:
         raise KeyboardInterrupt

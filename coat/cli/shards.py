@@ -18,7 +18,11 @@ def build_shards(
     out: Annotated[str, typer.Option(help="Folder or URL of the shard set.")],
     shard_size: Annotated[str, typer.Option(help="Target size of one tar, as 256MB or 1GB.")] = "256MB",
     missing: Annotated[
-        str, typer.Option(help="Utterances that lack a target: fail, mask (sample without it) or skip (leave out).")
+        str,
+        typer.Option(
+            help="Utterances that lack a target: fail, mask (a sample without it) or skip (leave out). "
+            "Audio that cannot be decoded is left out in any case."
+        ),
     ] = "fail",
     shuffle: Annotated[bool, typer.Option(help="Order samples by --seed, or as the manifest has them.")] = True,
     seed: Annotated[int, typer.Option(help="Of the shuffle.")] = 0,

@@ -60,7 +60,7 @@ def generate(
     run: Annotated[str, typer.Option(help="Folder of a finished run.")],
     audio: Annotated[str, typer.Option(help="Audio file.")],
     prompt: Annotated[str, typer.Option(help="What to ask about it.")],
-    choice: Annotated[list[str] | None, typer.Option(help="An answer to choose from; repeat.")] = None,
+    choice: Annotated[list[str] | None, typer.Option(help="An answer that the prompt lists; repeat.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the bare answer.")] = False,
 ) -> None:

@@ -1,6 +1,7 @@
 """The command line's edges: exit codes, one-line errors, what it does not import, what the wheel holds."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -82,7 +83,14 @@ def test_wrong_usage_is_one_line_and_2(make_corpus: Corpus, tmp_path: Path) -> N
         (("extract", "--expert", "nobody", *where), "no such expert"),
         (("extract", *LEVEL, "--manifest", tmp_path / "none.jsonl", "--store", tmp_path / "s"), "no such manifest"),
         (("extract", *LEVEL, *where, "--device", "cuda"), "torch sees no GPU"),
+        (("extract", *LEVEL, *where, "--device", "tpu"), "expected auto, cpu or cuda"),
         (("extract", *LEVEL, *where, "--max-failed", "some"), "--max-failed some"),
+        (("extract", *LEVEL, *where, "--max-failed", "-1"), "a share from 0% to 100%"),
+        (("extract", *LEVEL, "--manifest", manifest, "--store", manifest), "choose another place"),
+        (("tiny-student", "qwen2-audio", manifest), "not an empty folder"),
+        (("quickstart", "--out", tmp_path / "q", "--set", "stages.0.stepz=1"), "unknown key stages.0.stepz"),
+        (("manifest", "import", manifest, manifest), "would replace its own source"),
+        (("manifest", "import", tmp_path / "nothing", tmp_path / "m.jsonl"), "no such file"),
         (("status", tmp_path / "empty"), "no target sets"),
         (("verify", tmp_path / "empty"), "no target sets"),
         (("build-shards", *where, "--experts", "pitch", "--out", tmp_path / "o"), "no targets of pitch"),
@@ -91,8 +99,14 @@ def test_wrong_usage_is_one_line_and_2(make_corpus: Corpus, tmp_path: Path) -> N
         (line,) = done.stderr.strip().splitlines()
         assert line.startswith("error: ")
         assert message in line
-    assert not (tmp_path / "store").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus"]
     coat("extract", "--nothing", status=2)
+
+
+def test_nobody_at_a_ray_address_is_said_at_once(make_corpus: Corpus, tmp_path: Path) -> None:
+    where = ("--manifest", make_corpus(2), "--store", tmp_path / "store")
+    done = coat("extract", *LEVEL, *where, "--ray-address", "localhost:1", status=1)
+    assert "no Ray cluster at localhost:1" in done.stderr
 
 
 def test_shares_and_sizes() -> None:
@@ -105,8 +119,13 @@ def test_shares_and_sizes() -> None:
 
 @pytest.mark.slow
 def test_the_wheel_holds_each_file_once_and_runs(tmp_path: Path) -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tracked = [n for n in listed.split("\0") if n and (ROOT / n).exists()]
+    for name in tracked:  # a copy: setuptools would take along what an older build left in build/
+        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, tmp_path / "tree" / name, follow_symlinks=False)
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(tmp_path / "tree")],
         check=True,
         capture_output=True,
     )
@@ -115,7 +134,6 @@ def test_the_wheel_holds_each_file_once_and_runs(tmp_path: Path) -> None:
     code = [n for n in names if not n.startswith("coat_audio-")]
     assert len(code) == len(set(code))
     assert all(n.startswith("coat/") for n in code)
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     packages = ("extractors/", "manifests/", "pipeline/", "trainer/")
     expected = {f"coat/{n}" for n in tracked if n.startswith(packages)} | {
         n for n in tracked if n.startswith("coat/") and n.removeprefix("coat/") + "/" not in packages

@@ -229,3 +229,38 @@ def test_store_and_shards_may_lie_behind_a_url(make_corpus: Corpus, tmp_path: Pa
     assert not verify(store).damages
     index = build_shards(str(manifest), store, ["level"], f"memory://{tmp_path.name}/shards")
     assert index.shards == build_shards(str(manifest), str(tmp_path / "local"), ["level"], str(tmp_path / "o")).shards
+
+
+def test_a_unit_of_failed_rows_alone_can_be_tried_again(make_corpus: Corpus, tmp_path: Path) -> None:
+    """Its rows are those of the unit that failed, and yet it must not be taken for that one."""
+    manifest = make_corpus(1)
+    audio = manifest.parent / "audio" / "c0.flac"
+    whole = audio.read_bytes()
+    audio.write_bytes(b"")
+    assert run(manifest, tmp_path / "store").failed == 1
+    assert run(manifest, tmp_path / "store", retry_failed=True).failed == 1
+    audio.write_bytes(whole)
+    assert run(manifest, tmp_path / "store", retry_failed=True).ok == 1
+    assert run(manifest, tmp_path / "store", retry_failed=True).units_done == 0
+
+
+def test_refresh_redoes_what_sounds_different_and_nothing_else(make_corpus: Corpus, tmp_path: Path) -> None:
+    manifest = make_corpus(6)
+    run(manifest, tmp_path / "store")
+    assert run(manifest, tmp_path / "store", refresh=True).units_done == 0
+    audio = manifest.parent / "audio" / "c2.flac"
+    samples, rate = soundfile.read(audio, dtype="float32")
+    soundfile.write(audio, samples[::-1], rate)
+    summary = run(manifest, tmp_path / "store", refresh=True)
+    assert (summary.units_done, summary.frames) == (1, len(samples) // 160)
+    u = Manifest.read(str(manifest))[2]
+    expected = level(decode(u.audio).at(16000)).astype(np.float16)
+    targets = TargetStore(str(tmp_path / "store")).target_set("level")
+    np.testing.assert_array_equal(targets.read(u).frames, expected)
+    assert build_shards(str(manifest), str(tmp_path / "store"), ["level"], str(tmp_path / "out")).samples == 6
+
+
+def test_frames_of_the_wrong_shape_on_every_row_are_the_experts_fault(make_corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="bad_shape"):
+        run(make_corpus(), tmp_path / "store", "Misshapen")
+    assert not list((tmp_path / "store").rglob("done.json"))

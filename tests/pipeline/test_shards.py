@@ -9,10 +9,10 @@ import pytest
 import soundfile
 from webdataset.compat import WebDataset
 
-from coat.manifests import InputError, Manifest, ShardIndex, decode
+from coat.manifests import InputError, Manifest, RunError, ShardIndex, decode
 from coat.pipeline.extraction import Where, extract
 from coat.pipeline.shards import build_shards
-from coat.pipeline.store import TargetStore
+from coat.pipeline.store import TargetStore, open_frames
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.test_extract import run, write_bad_corpus
 
@@ -130,3 +130,23 @@ def test_a_set_is_replaced_only_when_asked(store: tuple[str, str], tmp_path: Pat
 def test_experts_that_are_not_there(experts: list[str], message: str, store: tuple[str, str], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         build_shards(*store, experts, str(tmp_path / "out"))
+
+
+def test_damaged_targets_stop_the_build_with_the_remedy(store: tuple[str, str], tmp_path: Path) -> None:
+    manifest, targets = store
+    shard = next(Path(targets).glob("level/*/units/*/frames.zarr/c/0/0"))
+    data = bytearray(shard.read_bytes())
+    data[50] ^= 1
+    shard.write_bytes(data)
+    open_frames.cache_clear()
+    with pytest.raises(RunError, match="coat verify --repair"):
+        build_shards(manifest, targets, ["level"], str(tmp_path / "out"))
+
+
+def test_tars_do_not_go_among_other_files(store: tuple[str, str], tmp_path: Path) -> None:
+    manifest, targets = store
+    with pytest.raises(InputError, match="not of a shard set"):
+        build_shards(manifest, targets, ["level"], targets, overwrite=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="choose another place"):
+        build_shards(manifest, targets, ["level"], str(tmp_path / "file"))

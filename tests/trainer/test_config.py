@@ -76,3 +76,9 @@ def test_toml_round_trip(file: Path) -> None:
     config = TrainConfig.read(str(file), ["losses.weights.mel=0.5", 'data.transcribe_prompt="A \\"b\\"\\n é"'])
     file.write_text(to_toml(config))
     assert TrainConfig.read(str(file)) == config
+
+
+def test_stages_may_be_set_without_a_file() -> None:
+    needed = ["student.path=s", "data.shards=d", "run.out=r"]
+    config = TrainConfig.read(None, [*needed, "stages.0.steps=7"])
+    assert [s.steps for s in config.stages] == [7, TrainConfig.read(None, needed).stages[1].steps]

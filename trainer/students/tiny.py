@@ -34,8 +34,8 @@ def make_tiny_student(
         raise InputError(f"tiny student {name!r} is not one of {', '.join(NAMES)}")
     if hidden % (2 * heads) or min(hidden, text_layers, audio_layers, heads, seconds) < 1:
         raise InputError(f"hidden {hidden} must be a multiple of twice the heads ({heads}), and no size below 1")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder}: not empty; choose another folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: not an empty folder; choose another")
     import torch
 
     with torch.random.fork_rng(devices=[]):  # the caller's random state is its own
