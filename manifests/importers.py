@@ -66,8 +66,6 @@ def import_manifest(
     check_chosen(chosen or {})
     if not files.exists(source):
         raise InputError(f"{source}: no such file or folder")
-    if files.absolute(source) == files.absolute(out):
-        raise InputError(f"{out}: would replace its own source; give another name")
     form = format or detect(source)
     if form not in FORMATS:
         raise InputError(f"--format {form}: no such format; expected one of {', '.join(FORMATS)}")
@@ -77,6 +75,8 @@ def import_manifest(
         raise InputError(
             f"{out}: is a folder; expected the name of the manifest to write, such as {out}/manifest.jsonl"
         )
+    if files.absolute(source) == files.absolute(out):
+        raise InputError(f"{out}: would replace its own source; give another name")
     root = audio_root or (source if os.path.isdir(source) else files.parent(source))
     reader = Reader(form, chosen or {}, root, AudioFolder(out), files.parent(files.absolute(out)))
     utterances = reader.read(source)
