@@ -24,7 +24,7 @@ from coat.manifests.shard_index import INDEX_NAME, ExpertInfo, ShardIndex, Shard
 from coat.manifests.utterance import Utterance
 from coat.pipeline.runners import Cluster, connect
 from coat.pipeline.statistics import moments
-from coat.pipeline.store import Row, TargetSet, TargetStore, absolute
+from coat.pipeline.store import Row, TargetSet, TargetStore
 
 Missing = Literal["fail", "mask", "skip"]
 
@@ -87,7 +87,7 @@ def build_shards(
     if missing not in get_args(Missing):
         raise InputError(f"--missing {missing}: expected one of {', '.join(get_args(Missing))}")
     manifest = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
-    out = absolute(out)
+    out = files.absolute(out)
     if files.exists(files.join(out, INDEX_NAME)) and not overwrite:
         raise InputError(f"{out}: holds a shard set already; give another --out, or --overwrite")
     check_out(out)

@@ -200,7 +200,7 @@ class TargetStore:
     """A folder or URL that holds target sets. It need not exist yet."""
 
     def __init__(self, url: str) -> None:
-        self.url = absolute(url)
+        self.url = files.absolute(url)  # once, at the border: workers do not share the driver's folder
 
     def set_url(self, spec: TargetSpec) -> str:
         return files.join(self.url, spec.expert, spec.fingerprint)
@@ -224,11 +224,6 @@ class TargetStore:
                 f"{self.url}: {expert} has fingerprints {', '.join(names)}; say which, as {expert}@{names[0][:6]}"
             )
         return TargetSet.open(files.join(self.url, expert, names[0]))
-
-
-def absolute(url: str) -> str:
-    """Workers do not share the driver's folder: local paths are made absolute once, at the border."""
-    return str(files.local_path(url).absolute()) if files.is_local(url) else url.rstrip("/")
 
 
 @lru_cache(maxsize=64)
