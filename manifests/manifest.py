@@ -95,7 +95,7 @@ def write_rows(path: str, rows: Iterable[dict[str, Any]]) -> None:
 
 def parse(path: str) -> tuple[list[Utterance], list[Problem]]:
     """Rows that can be read, and a problem for each that cannot. InputError where there is no file."""
-    base = files.parent(path)
+    base = files.parent(files.absolute(path))  # a worker elsewhere has another working directory
     utterances: list[Utterance] = []
     problems: list[Problem] = []
     for row, line in read_lines(path, problems):

@@ -222,3 +222,10 @@ def test_the_digest_is_of_id_and_span_alone() -> None:
     assert {digest(**c) for c in same} == {digest()}
     assert digest() not in {digest(**c) for c in other}
     assert len({digest(**c) for c in other}) == len(other)
+
+
+def test_audio_of_a_relative_manifest_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "m.jsonl").write_text('{"audio_filepath": "wav/a.wav"}\n')
+    monkeypatch.chdir(tmp_path)
+    (u,) = Manifest.read("m.jsonl")
+    assert (u.audio, u.audio_filepath) == (str(tmp_path / "wav" / "a.wav"), "wav/a.wav")
