@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from coat.manifests import RunError
+from coat.pipeline.cluster import Cluster, connect
 from coat.pipeline.extraction import Where, extract
-from coat.pipeline.runners import Cluster, connect
 from coat.pipeline.store import TargetStore
 from coat.pipeline.verification import verify
 from tests.pipeline.conftest import Corpus
