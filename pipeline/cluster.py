@@ -68,14 +68,17 @@ def capacity(cluster: Cluster) -> int:
     return math.floor(min(rooms, default=0.0) + 1e-6)
 
 
-def why_died(error: Any) -> Cause:
-    """What a RayActorError says of the end of an actor."""
-    from ray.exceptions import ActorUnavailableError
+def why_died(error: BaseException) -> Cause:
+    """What Ray's error says of the end of an actor."""
+    from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError
 
     text = str(error)
-    if error.preempted or isinstance(error, ActorUnavailableError) or "node has died" in text or "node died" in text:
+    if isinstance(error, OutOfMemoryError) or "running low on memory" in text:
+        return "oom"
+    preempted = isinstance(error, RayActorError) and error.preempted
+    if preempted or isinstance(error, ActorUnavailableError) or "node has died" in text or "node died" in text:
         return "lost"
-    return "oom" if "running low on memory" in text or "OUT_OF_MEMORY" in text else "crashed"
+    return "crashed"
 
 
 def cause_of(error: Any) -> Exception:

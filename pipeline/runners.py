@@ -145,7 +145,7 @@ class Pool:
     def settle(self, ref: Any) -> Iterator[Report]:
         """Take what a reference has become: a report, a worker that is up, or one that died."""
         import ray
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
         member = self.starting.pop(ref, None) or next((m for m in self.members if ref in m.hand), None)
         if member is None:
@@ -154,7 +154,7 @@ class Pool:
             answer = ray.get(ref)
         except RayTaskError as e:
             raise cause_of(e) from None
-        except RayActorError as e:
+        except (RayActorError, OutOfMemoryError) as e:
             cause = why_died(e)
             self.lost_starts = 0 if member.ready or cause == "lost" else self.lost_starts + 1
             raised = "creation task" in str(e)  # by the constructor, which would raise it again
