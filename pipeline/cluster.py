@@ -3,7 +3,11 @@
 import logging
 import math
 import os
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,19 +36,32 @@ def connect(cluster: Cluster) -> bool:
         return False
     if cluster.address:
         check_listens(cluster.address)
-        try:
-            ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
-        except (ConnectionError, ValueError, TimeoutError) as e:
-            raise RunError(f"no Ray cluster at {cluster.address} ({last_line(e)})") from e
+        with own_signals():
+            try:
+                ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+            except (ConnectionError, ValueError, TimeoutError) as e:
+                raise RunError(f"no Ray cluster at {cluster.address} ({last_line(e)})") from e
         return True
-    ray.init(
-        address="local",
-        num_cpus=max(1, math.ceil(max(cluster.workers, cluster.max_workers or 0) * cluster.cpus)),
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
+    with own_signals():
+        ray.init(
+            address="local",
+            num_cpus=max(1, math.ceil(max(cluster.workers, cluster.max_workers or 0) * cluster.cpus)),
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
     return True
+
+
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """Ray puts a handler of its own over SIGTERM that aborts the process; afterwards ours stands again."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
 
 
 def check_listens(address: str) -> None:
@@ -88,5 +105,8 @@ def cause_of(error: Any) -> Exception:
 
 
 def last_line(error: BaseException) -> str:
+    """The line of an error that says most; of Ray's that is the last, but for want of memory the first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if why_died(error) == "oom":
+        return " ".join(lines[:1])[:400]
     return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:400]

@@ -93,8 +93,12 @@ class Greedy(Level):
 
 
 class Hanging(Level):
+    """Tells that it hangs by the folder `--checkpoint`."""
+
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
         if loud(waveforms):
+            if self.options.checkpoint:
+                Path(self.options.checkpoint).mkdir()
             time.sleep(10_000)
         return super().extract(waveforms)
 
