@@ -67,36 +67,38 @@ class Lease:
 
     def bury(self) -> frozenset[str]:
         """Remove the files of runs that died on this host; what they had in hand."""
-        dead = {run: told for run, told in self.others().items() if self.is_here(told) and not exists(told)}
+        dead = {run: told for run, told in self.others().items() if is_here(told) and not exists(told)}
         for run in dead:
             files.remove(files.join(self.folder, f"{run}.json"))
         return frozenset(unit for told in dead.values() for unit in told["units"])
 
     def others(self) -> dict[str, dict[str, Any]]:
-        found = {}
-        for name in files.list_names(self.folder):
-            run, dot, suffix = name.rpartition(".")
-            if not dot or suffix != "json" or run in ("", self.run) or run.startswith("."):
-                continue
-            try:
-                told = files.read_json(files.join(self.folder, name))
-            except (FileNotFoundError, InputError):
-                continue  # it ended just now, or was killed while it wrote
-            if isinstance(told, dict) and {"host", "pid", "started", "beat", "units"} <= told.keys():
-                found[run] = told
-        return found
-
-    def is_here(self, told: dict[str, Any]) -> bool:
-        return told["host"] == self.mine["host"]
+        return {run: told for run, told in read_leases(self.folder).items() if run != self.run}
 
     def alive(self, run: str, told: dict[str, Any]) -> bool:
-        if self.is_here(told):
+        if is_here(told):
             return exists(told)
         beat, since = self.seen.get(run, (None, 0.0))
         if beat != told["beat"]:  # clocks of two hosts are not compared
             self.seen[run] = told["beat"], time.monotonic()
             return True
         return time.monotonic() - since < SILENT_S
+
+
+def read_leases(folder: str) -> dict[str, dict[str, Any]]:
+    """What every run says of itself, by run; of the dead too."""
+    found = {}
+    for name in files.list_names(folder):
+        run, dot, suffix = name.rpartition(".")
+        if not dot or suffix != "json" or not run or run.startswith("."):
+            continue
+        try:
+            told = files.read_json(files.join(folder, name))
+        except (FileNotFoundError, InputError):
+            continue  # it ended just now, or was killed while it wrote
+        if isinstance(told, dict) and {"host", "pid", "started", "beat", "units"} <= told.keys():
+            found[run] = told
+    return found
 
 
 def exists(told: dict[str, Any]) -> bool:
@@ -106,6 +108,10 @@ def exists(told: dict[str, Any]) -> bool:
         return abs(process.create_time() - told["started"]) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def is_here(told: dict[str, Any]) -> bool:
+    return told["host"] == socket.gethostname()
 
 
 def plain(name: str) -> str:
