@@ -53,7 +53,7 @@ class Unit:
 
     @property
     def name(self) -> str:
-        return "u-" + xxhash.xxh3_64_hexdigest("\n".join(r.digest + r.again for r in self.rows).encode())
+        return unit_name(r.digest + r.again for r in self.rows)
 
     @property
     def seconds(self) -> float:
@@ -63,6 +63,10 @@ class Unit:
         """For a unit that kills its worker: the poisonous row is in one of them."""
         middle = len(self.rows) // 2
         return Unit(self.rows[:middle]), Unit(self.rows[middle:])
+
+
+def unit_name(rows: Iterable[str]) -> str:
+    return "u-" + xxhash.xxh3_64_hexdigest("\n".join(rows).encode())
 
 
 @dataclass(frozen=True)
