@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coat.manifests import reading
@@ -74,6 +74,7 @@ def outcome(path: str, spans: bool) -> Any:
 @example([b'{"audio_filepath": "a.wav"}{"audio_filepath":', b' "b.wav"}'], b"", b"\n", True)
 @example([b'{"audio_filepath": "a.wav", "id": "a"}', b'{"audio_filepath": "b.wav", "id": 7}'], b"", b"\n", True)
 @example([b'{"audio_filepath": "a.wav", "duration": NaN}', b'{"audio_filepath": "\xff.wav"}'], b"", b"\n", True)
+@settings(deadline=None)
 def test_spans_are_those_of_the_exact_reader(
     tmp_path_factory: pytest.TempPathFactory, rows: list[bytes], start: bytes, end: bytes, last: bool
 ) -> None:
@@ -138,6 +139,7 @@ TIMES = st.floats(-1e9, 1e9)
 
 
 @given(rows=st.lists(st.tuples(SAFE, SAFE, TIMES, st.none() | TIMES), min_size=1, max_size=20))
+@settings(deadline=None)
 def test_digests_of_many_rows_are_those_of_each(rows: list[tuple[str, str, float, float | None]]) -> None:
     utterances = [Utterance(id=i or "x", audio="", audio_filepath=p, offset=o, duration=d) for i, p, o, d in rows]
     manifest = Manifest(utterances)
@@ -148,6 +150,7 @@ def test_digests_of_many_rows_are_those_of_each(rows: list[tuple[str, str, float
 @given(a=st.tuples(SAFE, SAFE), b=st.tuples(SAFE, SAFE))
 @example(("1 2 a", "b"), ("1", "2 a b"))
 @example(("a b", "c"), ("a", "b c"))
+@settings(deadline=None)
 def test_no_separator_in_an_id_makes_two_rows_one(a: tuple[str, str], b: tuple[str, str]) -> None:
     first, second = (Utterance(id=i, audio="", audio_filepath=p).digest for i, p in (a, b))
     assert (first == second) == (a == b)
