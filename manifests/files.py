@@ -1,5 +1,6 @@
 """Files by URL: local paths and object stores through one small set of functions (fsspec)."""
 
+import contextlib
 import json
 import os
 import posixpath
@@ -99,8 +100,11 @@ def read_json(url: str) -> Any:
         raise InputError(f"{url}: expected JSON ({e})") from e
 
 
-def write_bytes(url: str, data: bytes) -> None:
-    """Write a whole file so that readers see all of it or nothing (local: temporary file and rename)."""
+def write_bytes(url: str, data: bytes, sync: bool = True) -> None:
+    """Write a whole file so that readers see all of it or nothing (local: temporary file and rename).
+
+    `sync` False: a power cut may lose it.
+    """
     if not is_local(url):
         fs, path = filesystem(url)
         fs.pipe_file(path, data)  # an object appears when its upload completes
@@ -117,12 +121,27 @@ def write_bytes(url: str, data: bytes) -> None:
         with os.fdopen(fd, "wb") as f:
             f.write(data)
             f.flush()
-            os.fsync(f.fileno())
+            if sync:
+                os.fsync(f.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove(url: str) -> None:
+    """One file; it need not be there."""
+    fs, path = filesystem(url)
+    with contextlib.suppress(FileNotFoundError):
+        fs.rm_file(path)
+
+
+def remove_if_empty(url: str) -> None:
+    """A local folder that holds nothing; object stores have no folders."""
+    if is_local(url):
+        with contextlib.suppress(OSError):
+            local_path(url).rmdir()
 
 
 def to_json(value: Any, indent: int | None = 2) -> bytes:

@@ -121,6 +121,23 @@ def extract(
         float, typer.Option(help="Share of a GPU: 0.5 puts two workers on one.", min=0.01)
     ] = 1.0,
     cpus_per_worker: Annotated[float | None, typer.Option(help="CPUs that a worker takes of Ray.", min=0.1)] = None,
+    max_workers: Annotated[
+        int | None, typer.Option(help="Hire up to so many as the Ray cluster grows; --workers are asked for at once.")
+    ] = None,
+    unit_deadline: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds without news of a unit after which its worker is given up, and the row that hangs is "
+            "looked for. Default: ten times what the slowest unit so far would take, at least ten minutes.",
+            min=0.1,
+        ),
+    ] = None,
+    unit_bytes: Annotated[
+        int | None, typer.Option(help="Bytes of targets in a unit, at most. Default: 128 MiB.", min=1)
+    ] = None,
+    shuffle_units: Annotated[
+        bool, typer.Option("--shuffle-units", help="Any order, for a steadier ETA. Default: longest rows first.")
+    ] = False,
     max_failed: Annotated[
         str, typer.Option(help="Failed rows that are still a success (exit 0): a number, or a share as 1%.")
     ] = "0",
@@ -143,8 +160,9 @@ def extract(
       --store s3://b/targets --ray-address auto --workers 16 --device cuda
     """
     from coat.manifests.manifest import Manifest
-    from coat.pipeline.extraction import Where
+    from coat.pipeline.extraction import What, Where
     from coat.pipeline.extraction import extract as run
+    from coat.pipeline.plan import UNIT_BYTES
 
     found = Manifest.read(manifest, spans=True)
     allowed = allowed_failures(max_failed, len(found))
@@ -154,6 +172,14 @@ def extract(
         device=device,
         gpus_per_worker=gpus_per_worker,
         cpus_per_worker=cpus_per_worker,
+        max_workers=max_workers,
+        unit_deadline=unit_deadline,
+    )
+    what = What(
+        retry_failed=retry_failed,
+        refresh=refresh,
+        unit_bytes=unit_bytes or UNIT_BYTES,
+        shuffle=shuffle_units,
     )
     watcher = Watcher(quiet=json_output)
     try:
@@ -163,8 +189,7 @@ def extract(
             expert,
             options(checkpoint, layer, dtype, precision),
             where,
-            retry_failed=retry_failed,
-            refresh=refresh,
+            what,
             listener=watcher,
         )
     finally:
@@ -317,3 +342,7 @@ def show_summaries(summaries: "list[Summary]") -> None:
             typer.echo(f"{s.expert}: without targets: {counts} (coat status --failed lists them)")
         if s.halvings:
             typer.echo(f"{s.expert}: memory ran out; the batch budget was halved {s.halvings} times")
+        if s.worker_deaths:
+            typer.echo(f"{s.expert}: {s.worker_deaths} workers were lost with units in hand; the units were run again")
+        if s.units_elsewhere:
+            typer.echo(f"{s.expert}: {s.units_elsewhere} units were done by another run meanwhile")
