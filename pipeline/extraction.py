@@ -3,18 +3,22 @@
 import os
 import random
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
 from coat.extractors.expert import Options
 from coat.extractors.registry import create
 from coat.manifests.audio import AudioError, decode
-from coat.manifests.errors import InputError
+from coat.manifests.digests import to_hex
+from coat.manifests.errors import InputError, RunError
 from coat.manifests.manifest import Manifest
 from coat.manifests.spec import TargetSpec
 from coat.manifests.utterance import Utterance
@@ -23,10 +27,13 @@ from coat.pipeline.commit import clean_builds, write_spec
 from coat.pipeline.lease import Lease
 from coat.pipeline.plan import UNIT_BYTES, Plan, make_plan
 from coat.pipeline.queue import Queue
+from coat.pipeline.rows import FAILED, Rows
 from coat.pipeline.run_log import RunLog
 from coat.pipeline.runners import run_local, run_ray
-from coat.pipeline.store import Row, TargetSet, TargetStore
+from coat.pipeline.store import TargetSet, TargetStore
 from coat.pipeline.worker import Job, Report
+
+DECODED_ROWS = 4096  # asked for at a time when all audio is compared
 
 
 class Listener(Protocol):
@@ -83,6 +90,8 @@ class What:
     refresh: bool = False  # decode all audio, and redo what sounds different now
     unit_bytes: int = UNIT_BYTES  # of targets in a unit, at most
     shuffle: bool = False  # units in any order, not longest first
+    only: frozenset[str] | None = None  # ids
+    limit: int | None = None  # the first so many rows of the manifest, or of those ids
 
 
 @dataclass
@@ -139,7 +148,7 @@ def extract(
     """
     options, where, what, listener = options or Options(), where or Where(), what or What(), listener or Silent()
     check_one_checkpoint(options.checkpoint, experts)
-    manifest = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
+    manifest = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest, spans=True)
     specs = {name: create(name, options).spec for name in dict.fromkeys(experts)}
     pool = choose(where)
     run = partial(extract_one, manifest, TargetStore(store), where=where, what=what, pool=pool, listener=listener)
@@ -168,24 +177,23 @@ def extract_one(
     clean_builds(set_url)
     rows = TargetSet(set_url, spec).rows
     again = to_redo(manifest, rows, what.retry_failed, what.refresh)
-    covered = rows.keys() - again.keys()
-    plan = make_plan(manifest, spec, covered, again, what.unit_bytes)
-    summary = Summary(expert=spec.expert, fingerprint=spec.fingerprint, set_url=set_url, rows=len(plan.rows))
-    done_before = sum(r.digest in covered for r in plan.rows)
+    plan = make_plan(manifest, spec, rows.digests, again, what.unit_bytes, only=what.only, limit=what.limit)
+    summary = Summary(expert=spec.expert, fingerprint=spec.fingerprint, set_url=set_url, rows=plan.rows)
     if plan.units:
         write_spec(set_url, spec)
-        run_units(plan, done_before, summary, expert, options, where, what, pool, listener)
+        run_units(plan, summary, expert, options, where, what, pool, listener)
         clean_builds(set_url)
+        del rows  # or both would be held while the new ones are read
+        rows = TargetSet(set_url, spec).rows
     else:
-        listener.planned(plan, done_before)
-    outcomes(summary, plan, TargetSet(set_url, spec))
+        listener.planned(plan, plan.covered)
+    outcomes(summary, plan, rows)
     summary.wall_seconds = time.perf_counter() - started
     return summary
 
 
 def run_units(
     plan: Plan,
-    done_before: int,
     summary: Summary,
     expert: str,
     options: Options,
@@ -206,7 +214,7 @@ def run_units(
     queue = Queue(plan.units, order(plan, what.shuffle), job, lease, watchers.say, where.unit_deadline)
     try:
         log.started(expert=expert, fingerprint=plan.spec.fingerprint, device=device, where=asdict(where))
-        watchers.planned(plan, done_before)
+        watchers.planned(plan, plan.covered)
         reports = run_ray(queue, job, cluster) if cluster else run_local(queue, job)
         count(summary, reports, started, watchers)
         summary.worker_deaths, summary.units_elsewhere = queue.deaths, queue.elsewhere
@@ -241,16 +249,26 @@ def order(plan: Plan, shuffle: bool) -> Sequence[int]:
     return random.sample(numbers, len(numbers)) if shuffle else numbers[::-1]
 
 
-def to_redo(manifest: Manifest, rows: Mapping[str, Row], failed: bool, changed: bool) -> dict[str, str]:
+def to_redo(manifest: Manifest, rows: Rows, failed: bool, changed: bool) -> dict[str, str]:
     """Digests of rows that are tried once more, with the unit that holds what became of them."""
-    found = {d: row.unit for d, row in rows.items() if failed and row.status == "failed"}
+    positions = np.flatnonzero(rows.status == FAILED) if failed else np.empty(0, np.int64)
     if changed:
-        heard = [u for u in manifest if u.digest in rows and rows[u.digest].source]
-        with ThreadPoolExecutor() as pool:
-            for u, source in zip(heard, pool.map(source_digest, heard), strict=True):
-                if source != rows[u.digest].source:
-                    found[u.digest] = rows[u.digest].unit
-    return found
+        positions = np.union1d(positions, changed_rows(manifest, rows))
+    units = (rows.units[u] for u in rows.unit[positions])
+    return dict(zip(to_hex(rows.digests[positions]), units, strict=True))
+
+
+def changed_rows(manifest: Manifest, rows: Rows) -> NDArray[np.int64]:
+    """Positions of rows whose audio sounds different now; it is all decoded."""
+    positions = rows.find(manifest.digests)
+    found: list[int] = []
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(manifest), DECODED_ROWS):
+            known = start + np.flatnonzero(positions[start : start + DECODED_ROWS] >= 0)
+            before = rows.column("source").take(pa.array(positions[known])).to_pylist()
+            now = pool.map(source_digest, manifest.take(known))
+            found += [p for p, b, n in zip(positions[known].tolist(), before, now, strict=True) if b and b != n]
+    return np.array(found, np.int64)
 
 
 def source_digest(utterance: Utterance) -> str | None:
@@ -283,21 +301,15 @@ def count(summary: Summary, reports: Iterable[Report], started: float, listener:
         summary.padding_share = max(0.0, 1 - summary.audio_seconds / padded)
 
 
-def outcomes(summary: Summary, plan: Plan, targets: TargetSet) -> None:
+def outcomes(summary: Summary, plan: Plan, rows: Rows) -> None:
     """Count the manifest's rows as they now stand in the store, whichever run put them there."""
-    reasons: Counter[str] = Counter()
-    for planned in plan.rows:
-        row = targets.rows[planned.digest]
-        if row.status == "ok":
-            summary.ok += 1
-            continue
-        reasons[row.reason or row.status] += 1
-        if row.status == "failed":
-            summary.failed += 1
-            summary.failures.append({"id": row.id, "error": row.error or ""})
-        else:
-            summary.skipped += 1
-    summary.reasons = dict(reasons.most_common())
+    positions = rows.find(plan.digests)
+    if gone := int((positions < 0).sum()):
+        raise RunError(f"{summary.set_url}: {gone} rows are in no unit; did something else change the store? Run again")
+    counts = rows.count(positions)
+    summary.ok, summary.failed, summary.skipped = counts.ok, counts.failed, counts.skipped
+    summary.reasons = counts.reasons
+    summary.failures = [{"id": identity, "error": error} for identity, error in counts.failures]
 
 
 def choose(where: Where) -> tuple[Cluster | None, str]:

@@ -23,7 +23,7 @@ from coat.manifests.errors import RunError
 from coat.manifests.spec import TargetSpec
 from coat.pipeline.commit import commit_unit
 from coat.pipeline.plan import PlannedRow, Unit
-from coat.pipeline.store import Row, Status
+from coat.pipeline.rows import Row, Status
 
 BATCH_CLIPS = 256  # of very short clips
 PREFETCH_BATCHES = 2  # decoded ahead of the expert

@@ -83,14 +83,13 @@ def plan(
 
     check_one_checkpoint(checkpoint, expert)
     rows, facts = [], []
-    found = Manifest.read(manifest)
+    found = Manifest.read(manifest, spans=True)
     for name in expert:
         spec = create(name, options(checkpoint, layer, dtype, precision)).spec
-        covered = TargetSet(TargetStore(store).set_url(spec), spec).rows.keys()
-        p = make_plan(found, spec, covered)
+        p = make_plan(found, spec, TargetSet(TargetStore(store).set_url(spec), spec).rows.digests)
         seconds = p.seconds / speed if speed else None
-        fact = {"expert": name, "fingerprint": spec.fingerprint, "rows": len(p.rows)}
-        fact |= {"covered": sum(r.digest in covered for r in p.rows), "units": len(p.units)}
+        fact = {"expert": name, "fingerprint": spec.fingerprint, "rows": p.rows}
+        fact |= {"covered": p.covered, "units": len(p.units)}
         fact |= {"hours": p.seconds / 3600, "bytes": p.bytes, "seconds": seconds}
         facts.append(fact)
         took = duration_text(seconds) if seconds is not None else "give --speed"
@@ -165,7 +164,7 @@ def extract(
     from coat.pipeline.extraction import extract as run
     from coat.pipeline.plan import UNIT_BYTES
 
-    found = Manifest.read(manifest)
+    found = Manifest.read(manifest, spans=True)
     allowed = allowed_failures(max_failed, len(found))
     where = Where(
         workers=workers,
@@ -219,7 +218,7 @@ def status(
     from coat.manifests.manifest import Manifest
     from coat.pipeline.status import status as read_status
 
-    found = read_status(store, Manifest.read(manifest) if manifest else None)
+    found = read_status(store, Manifest.read(manifest, spans=True) if manifest else None)
     if not found:
         raise InputError(f"{store}: no target sets (<expert>/<fingerprint>/spec.json) in it; is this a store?")
     if json_output:
@@ -303,7 +302,7 @@ class Watcher:
         self.close()
         name = plan.spec.expert
         if covered:
-            self.say(f"{name}: {covered} of {len(plan.rows)} rows are done already")
+            self.say(f"{name}: {covered} of {plan.rows} rows are done already")
         if plan.units:
             self.failed, self.seconds, self.started = 0, 0.0, time.monotonic()
             self.advance = self.open.enter_context(progress(plan.seconds, "s of audio", name, quiet=self.quiet))
