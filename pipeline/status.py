@@ -1,4 +1,4 @@
-"""`coat status`: what a store holds, by target set."""
+"""`coat status`: what a store holds, by target set, and what is being done about the rest."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,8 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coat.manifests.manifest import Manifest
+from coat.pipeline.activity import Activity, activities
 from coat.pipeline.plan import identities
 from coat.pipeline.store import TargetSet, TargetStore
+
+STAGES = ("decode", "wait", "forward", "write")
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,25 @@ class SetStatus:
     bytes: int
     reasons: dict[str, int]
     failures: tuple[tuple[str, str], ...]  # id, error
+    stages: dict[str, float]  # seconds by stage, of all units; decode: of all decoding threads together
+    padding_share: float | None  # of the audio that the expert was given
+    runs: tuple[Activity, ...]  # at work, or dead with units in hand
+
+    @property
+    def examples(self) -> dict[str, tuple[str, str]]:
+        """Of each reason to fail, the first row: id, error."""
+        found: dict[str, tuple[str, str]] = {}
+        for identity, error in self.failures:
+            found.setdefault(error.split(":", 1)[0], (identity, error))
+        return found
+
+    @property
+    def at_work(self) -> bool:
+        return any(run.alive for run in self.runs)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        runs = [{**asdict(run), "eta_seconds": run.eta_seconds} for run in self.runs]
+        return {**asdict(self), "examples": self.examples, "runs": runs}
 
 
 def status(store: str, manifest: Manifest | None = None) -> list[SetStatus]:
@@ -49,7 +68,9 @@ def set_status(targets: TargetSet, wanted: NDArray[np.uint64] | None) -> SetStat
         positions = found[found >= 0]
         missing = len(wanted) - len(positions)
     counts = rows.count(positions)
-    spec = targets.spec
+    spec, done = targets.spec, targets.done.values()
+    stages = {name: sum(d.get("seconds", {}).get(name, 0.0) for d in done) for name in STAGES}
+    padded, heard = (sum(d.get(f"{name}_audio_seconds", 0.0) for d in done) for name in ("padded", "heard"))
     return SetStatus(
         expert=spec.expert,
         fingerprint=spec.fingerprint,
@@ -65,4 +86,7 @@ def set_status(targets: TargetSet, wanted: NDArray[np.uint64] | None) -> SetStat
         bytes=sum(int(done["bytes"]) for done in targets.done.values()),
         reasons=counts.reasons,
         failures=counts.failures,
+        stages=stages,
+        padding_share=1 - heard / padded if padded else None,
+        runs=activities(targets.url),
     )

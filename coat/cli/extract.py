@@ -204,37 +204,6 @@ def extract(
         raise typer.Exit(3)
 
 
-def status(
-    store: Annotated[str, typer.Argument(help="Target store: folder or URL.")],
-    manifest: Annotated[str | None, typer.Option(help="Count the rows of this manifest alone.")] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="List every failed row with its reason.")] = False,
-    json_output: Json = False,
-) -> None:
-    """Show what a store holds, by expert and fingerprint.
-
-    Example:  coat status targets --manifest corpus.jsonl --failed
-    """
-    from coat.manifests.errors import InputError
-    from coat.manifests.manifest import Manifest
-    from coat.pipeline.status import status as read_status
-
-    found = read_status(store, Manifest.read(manifest, spans=True) if manifest else None)
-    if not found:
-        raise InputError(f"{store}: no target sets (<expert>/<fingerprint>/spec.json) in it; is this a store?")
-    if json_output:
-        typer.echo(json.dumps([s.to_dict() for s in found], indent=2))
-        return
-    rows = [
-        [s.expert, s.fingerprint, s.dim, f"{s.rate_hz:g}", s.units, s.ok, s.failed, s.skipped]
-        + ["-" if s.missing is None else s.missing, f"{s.hours:.3f}", bytes_text(s.bytes)]
-        for s in found
-    ]
-    columns = ["expert", "fingerprint", "dim", "frames/s", "units", "ok", "failed", "skipped", "missing", "hours"]
-    table(f"Targets in {store}", [*columns, "bytes"], rows)
-    if failed and any(s.failures for s in found):
-        table("Failed rows", ["expert", "id", "reason"], [[s.expert, *f] for s in found for f in s.failures])
-
-
 def verify(
     store: Annotated[str, typer.Argument(help="Target store: folder or URL.")],
     repair: Annotated[

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from coat.cli import extract, manifest, quickstart, shards, train
+from coat.cli import extract, manifest, quickstart, shards, status, train
 
 EPILOG = (
     "Start here:  [bold]coat quickstart --out runs/quickstart[/bold]\n\n"
@@ -32,7 +32,7 @@ app.add_typer(manifest.app, name="manifest")
 app.command("experts")(extract.experts)
 app.command("plan")(extract.plan)
 app.command("extract")(extract.extract)
-app.command("status")(extract.status)
+app.command("status")(status.status)
 app.command("verify")(extract.verify)
 app.command("build-shards")(shards.build_shards)
 app.command("train")(train.train)
