@@ -69,7 +69,7 @@ def set_status(targets: TargetSet, wanted: NDArray[np.uint64] | None) -> SetStat
         missing = len(wanted) - len(positions)
     counts = rows.count(positions)
     spec, done = targets.spec, targets.done.values()
-    stages = {name: sum(d.get("seconds", {}).get(name, 0.0) for d in done) for name in STAGES}
+    stages = {name: sum((d.get("seconds", {}).get(name, 0.0) for d in done), 0.0) for name in STAGES}
     padded, heard = (sum(d.get(f"{name}_audio_seconds", 0.0) for d in done) for name in ("padded", "heard"))
     return SetStatus(
         expert=spec.expert,

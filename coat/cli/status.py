@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from coat.pipeline.activity import Activity
     from coat.pipeline.status import SetStatus
 
+CLEAR = "\x1b[2J\x1b[H"  # of a terminal
 TOP_ERRORS = 5  # kinds that are shown with an example
 
 
@@ -47,7 +48,7 @@ def status(
             typer.echo(json.dumps([s.to_dict() for s in found], indent=None if watch else 2))
         else:
             if watch and sys.stdout.isatty():
-                typer.clear()
+                typer.echo(CLEAR, nl=False)
             show(store, found, failed)
         if not watch or not any(s.at_work for s in found):
             return
