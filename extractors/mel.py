@@ -41,7 +41,6 @@ class Mel(Expert):
         rate_hz=PARAMETERS["sampling_rate"] / PARAMETERS["hop_length"],
         checkpoint="built-in",
     )
-    batch_seconds = 600.0
     pads = False
 
     def __init__(self, options: Options) -> None:

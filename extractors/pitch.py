@@ -38,7 +38,6 @@ class Pitch(Expert):
         checkpoint="built-in",
         requires=("swift_f0", "onnxruntime"),
     )
-    batch_seconds = 600.0
     pads = False
     context_s = REACH / SAMPLE_RATE
 

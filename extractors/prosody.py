@@ -79,7 +79,6 @@ class Prosody(Expert):
         extra="opensmile",
         requires=("opensmile",),
     )
-    batch_seconds = 600.0
     pads = False
 
     def __init__(self, options: Options) -> None:

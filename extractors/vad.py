@@ -44,7 +44,6 @@ class VAD(Expert):
         checkpoint="built-in",
         requires=("silero_vad", "onnxruntime"),
     )
-    batch_seconds = 600.0
     pads = False
     window_s = WINDOW / SAMPLE_RATE
     context_s = 0.0  # what came before is in the state

