@@ -29,6 +29,12 @@ Checkpoint = Annotated[
 Layer = Annotated[str | None, typer.Option(help="Layer whose states are taken, for experts that have layers.")]
 Dtype = Annotated[str, typer.Option(help="Of the stored frames: float16 or float32.")]
 Precision = Annotated[str, typer.Option(help="Of the computation: float32, bfloat16 or float16.")]
+PadMargin = Annotated[
+    float | None,
+    typer.Option(
+        help="Pad a clip by so many seconds instead of to 30 s (whisper). Faster; inexact, see docs/experts.md."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
 
 
@@ -66,6 +72,7 @@ def plan(
     layer: Layer = None,
     dtype: Dtype = "float16",
     precision: Precision = "float32",
+    pad_margin: PadMargin = None,
     speed: Annotated[
         float | None, typer.Option(help="Audio seconds per second, to tell how long it will take.", min=0.001)
     ] = None,
@@ -85,7 +92,7 @@ def plan(
     rows, facts = [], []
     found = Manifest.read(manifest, spans=True)
     for name in expert:
-        spec = create(name, options(checkpoint, layer, dtype, precision)).spec
+        spec = create(name, options(checkpoint, layer, dtype, precision, pad_margin)).spec
         p = make_plan(found, spec, TargetSet(TargetStore(store).set_url(spec), spec).rows.digests)
         seconds = p.seconds / speed if speed else None
         fact = {"expert": name, "fingerprint": spec.fingerprint, "rows": p.rows}
@@ -109,6 +116,7 @@ def extract(
     layer: Layer = None,
     dtype: Dtype = "float16",
     precision: Precision = "float32",
+    pad_margin: PadMargin = None,
     workers: Annotated[
         int | None,
         typer.Option(help="Ray actors; 0 runs in this process. Default: one per GPU, or per 4 CPUs.", min=0),
@@ -187,7 +195,7 @@ def extract(
             found,
             store,
             expert,
-            options(checkpoint, layer, dtype, precision),
+            options(checkpoint, layer, dtype, precision, pad_margin),
             where,
             what,
             listener=watcher,
@@ -236,10 +244,12 @@ def verify(
         raise typer.Exit(1)
 
 
-def options(checkpoint: str | None, layer: str | None, dtype: str, precision: str) -> "Options":
+def options(
+    checkpoint: str | None, layer: str | None, dtype: str, precision: str, pad_margin: float | None
+) -> "Options":
     from coat.extractors.expert import Options
 
-    return Options(checkpoint=checkpoint, layer=layer, dtype=dtype, precision=precision)
+    return Options(checkpoint=checkpoint, layer=layer, dtype=dtype, precision=precision, pad_margin=pad_margin)
 
 
 def allowed_failures(text: str, rows: int) -> int:
