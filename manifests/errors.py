@@ -10,3 +10,7 @@ class InputError(ValueError):
 
 class RunError(RuntimeError):
     """The work could not be done, through no mistake of the command. The command line exits with 1."""
+
+
+class Unreachable(RunError):
+    """An object store that does not answer. It says nothing about what lies there."""

@@ -4,17 +4,15 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from coat.extractors.expert import Options
 from coat.extractors.registry import create
-from coat.manifests.audio import AudioError, decode
 from coat.manifests.errors import InputError
 from coat.manifests.manifest import Manifest
 from coat.manifests.spec import TargetSpec
-from coat.manifests.utterance import Utterance
+from coat.pipeline.changes import sounds
 from coat.pipeline.commit import clean_builds, write_spec
 from coat.pipeline.plan import Plan, make_plan
 from coat.pipeline.runners import Cluster, run_local, run_ray
@@ -132,8 +130,9 @@ def extract_one(
     listener.planned(plan, sum(r.digest in covered for r in plan.rows))
 
     summary = Summary(expert=spec.expert, fingerprint=spec.fingerprint, set_url=set_url, rows=len(plan.rows))
+    if plan.rows:
+        write_spec(set_url, spec)  # also where all is done: a spec.json that was lost comes back
     if plan.units:
-        write_spec(set_url, spec)
         cluster, device = pool
         threads = max(1, int(cluster.cpus)) if cluster else os.cpu_count() or 1
         job = Job(expert, options, set_url, spec, device, threads)
@@ -150,20 +149,9 @@ def to_redo(manifest: Manifest, rows: Mapping[str, Row], failed: bool, changed: 
     """Digests of rows that are tried once more, with the unit that holds what became of them."""
     found = {d: row.unit for d, row in rows.items() if failed and row.status == "failed"}
     if changed:
-        heard = [u for u in manifest if u.digest in rows and rows[u.digest].source]
-        with ThreadPoolExecutor() as pool:
-            for u, source in zip(heard, pool.map(source_digest, heard), strict=True):
-                if source != rows[u.digest].source:
-                    found[u.digest] = rows[u.digest].unit
+        heard = (u for u in manifest if u.digest in rows and rows[u.digest].source)
+        found |= {u.digest: rows[u.digest].unit for u, now, _ in sounds(heard) if now != rows[u.digest].source}
     return found
-
-
-def source_digest(utterance: Utterance) -> str | None:
-    """Of its sound as it is now; None where it cannot be decoded any more."""
-    try:
-        return decode(utterance.audio, utterance.offset, utterance.duration).digest
-    except AudioError:
-        return None
 
 
 def count(summary: Summary, reports: Any, started: float, listener: Listener) -> None:
