@@ -1,5 +1,6 @@
 """Files by URL: local paths and object stores through one small set of functions (fsspec)."""
 
+import contextlib
 import errno
 import json
 import os
@@ -120,14 +121,15 @@ def read_json(url: str) -> Any:
         raise InputError(f"{url}: expected JSON ({e})") from e
 
 
-def write_bytes(url: str, data: bytes) -> None:
+def write_bytes(url: str, data: bytes, sync: bool = True) -> None:
     """Write a whole file so that readers see all of it or nothing (local: temporary file and rename).
 
-    InputError where it may not be written there, RunError where the disk or the store does not take it.
+    `sync` False: a power cut may lose it. InputError where it may not be written there, RunError where the
+    disk or the store does not take it.
     """
     try:
         if is_local(url):
-            write_local(local_path(url), data)
+            write_local(local_path(url), data, sync)
         else:
             fs, path = filesystem(url)
             request(url, lambda: fs.pipe_file(path, data))  # an object appears when its upload completes
@@ -138,7 +140,7 @@ def write_bytes(url: str, data: bytes) -> None:
         raise RunError(f"{url}: cannot be written ({e.strerror or one_line(e)}); see to that, and run again") from e
 
 
-def write_local(target: Path, data: bytes) -> None:
+def write_local(target: Path, data: bytes, sync: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "Is a directory", str(target))
@@ -147,7 +149,8 @@ def write_local(target: Path, data: bytes) -> None:
         with os.fdopen(fd, "wb") as f:
             f.write(data)
             f.flush()
-            os.fsync(f.fileno())
+            if sync:
+                os.fsync(f.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, target)
     except BaseException:
@@ -222,6 +225,20 @@ def list_names(url: str) -> list[str]:
     except PermissionError as e:
         raise InputError(no_access(url, e)) from e
     return sorted(p.rstrip("/").rsplit("/", 1)[-1] for p in found if p.rstrip("/") != path.rstrip("/"))
+
+
+def remove(url: str) -> None:
+    """One file; it need not be there."""
+    fs, path = filesystem(url)
+    with contextlib.suppress(FileNotFoundError):
+        request(url, lambda: fs.rm_file(path))
+
+
+def remove_if_empty(url: str) -> None:
+    """A local folder that holds nothing; object stores have no folders."""
+    if is_local(url):
+        with contextlib.suppress(OSError):
+            local_path(url).rmdir()
 
 
 def remove_folder(url: str, first: str) -> None:
