@@ -58,7 +58,8 @@ def measure(folder: Path, turns: int, reads: int) -> dict[str, float | int]:
 
     def zarrs_own(turn: int) -> None:
         path = folder / f"{turn}.zarr"
-        create_array(path, *frames_ND.shape, frames_ND.dtype, -(-len(frames_ND) // CHUNK_FRAMES))[:] = frames_ND
+        chunks = -(-len(frames_ND) // CHUNK_FRAMES)
+        create_array(path, len(frames_ND), DIM, frames_ND.dtype, chunks)[:] = frames_ND
         with open(path / "c" / "0" / "0", "rb") as f:
             os.fsync(f.fileno())
 

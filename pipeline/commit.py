@@ -147,9 +147,12 @@ def builds_folder(set_url: str) -> Path:
 
 def new_build(set_url: str, unit: str) -> Path:
     folder = builds_folder(set_url)
-    # Of the store's own folders none is made here: a store that was removed under the run stays removed.
-    folder.mkdir(exist_ok=True)
-    return Path(tempfile.mkdtemp(dir=folder, prefix=f"{socket.gethostname()}+{os.getpid()}+{unit}+"))
+    prefix = f"{socket.gethostname()}+{os.getpid()}+{unit}+"
+    while True:
+        # Of the store's own folders none is made here: a store that was removed under the run stays removed.
+        folder.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # a run that ended has removed the empty folder just now
+            return Path(tempfile.mkdtemp(dir=folder, prefix=prefix))
 
 
 def publish(build: Path, set_url: str, unit: str) -> None:
