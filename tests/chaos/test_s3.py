@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from coat.manifests import InputError, RunError, files
-from coat.pipeline.commit import builds_folder
+from coat.pipeline.commit import builds_folder, commit_unit
 from coat.pipeline.extraction import Summary, Where, extract
 from coat.pipeline.store import TargetStore
 from coat.pipeline.verification import verify
@@ -145,6 +145,32 @@ def test_done_json_is_put_after_all_else_of_its_unit(bucket: str, s3: FaultyS3, 
         of_unit = [p.split(f"{unit}/")[1] for p in puts if f"/{unit}/" in p]
         assert sorted(of_unit[:-1]) == ["frames.zarr/c/0/0", "frames.zarr/zarr.json", "rows.parquet"]
         assert of_unit[-1] == "done.json"
+
+
+def test_a_large_shard_is_put_at_once(bucket: str) -> None:
+    """No multipart upload, of which a kill would leave parts that nobody sees and somebody pays."""
+    frames_ND = np.ones((60_000, 1000), np.float16)  # 120 MB; s3fs would cut it at 100 MB
+    files.write_bytes(f"{bucket}/set/spec.json", b"{}")
+    commit_unit(f"{bucket}/set", "u-1", frames_ND, [], {})
+    fs, path = files.filesystem(f"{bucket}/set/units/u-1/frames.zarr/c/0/0")
+    info = fs.info(path)
+    assert info["size"] > frames_ND.nbytes
+    assert "-" not in info["ETag"]  # what a multipart upload leaves in it
+
+
+def test_damage_on_s3_is_found_dropped_and_made_again(bucket: str, corpus: Path, tmp_path: Path) -> None:
+    store = f"{bucket}/store"
+    run(corpus, tmp_path / "whole")
+    extract_s3(str(corpus), bucket)
+    fs, root = files.filesystem(store)
+    shard = min(p for p in fs.find(root) if "/c/" in p)
+    fs.pipe_file(shard, fs.cat_file(shard)[:-8])
+    (found,) = verify(store, repair=True).damages
+    assert found.unit
+    assert found.unit in shard
+    assert extract_s3(str(corpus), bucket).units_done == 1
+    assert tree_s3(bucket) == tree(tmp_path / "whole")
+    assert not verify(store).damages
 
 
 @pytest.mark.parametrize(("status", "method", "path"), [(403, ".*", ""), (403, "PUT", "store/")])
