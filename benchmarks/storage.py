@@ -20,7 +20,8 @@ from coat.manifests import files
 from coat.manifests.spec import TargetSpec
 from coat.pipeline.commit import UnitWriter, write_spec
 from coat.pipeline.frames import CHUNK_FRAMES, FramesWriter, create_array
-from coat.pipeline.store import Row, TargetSet, open_frames
+from coat.pipeline.rows import Row
+from coat.pipeline.store import TargetSet, open_frames
 
 DIM = 1280  # whisper-large's
 UNIT_BYTES = 128 * 2**20
@@ -123,7 +124,7 @@ def main() -> None:
     parser.add_argument("--reads", type=int, default=200)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.dir) as folder:
-        print(json.dumps(measure(Path(folder), options.turns, options.reads), indent=2))  # noqa: T201
+        print(json.dumps(measure(Path(folder), options.turns, options.reads), indent=2))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What is on disk: manifests and audio in, and the description of targets and shards."""
 
 from coat.manifests.audio import AudioError, AudioInfo, Clip, decode, probe
-from coat.manifests.errors import InputError, RunError
-from coat.manifests.manifest import Manifest, ManifestError, Problem
+from coat.manifests.errors import InputError, ManifestError, Problem, RunError
+from coat.manifests.manifest import Manifest
 from coat.manifests.shard_index import ExpertInfo, ShardIndex, ShardInfo
 from coat.manifests.spec import TargetSpec
 from coat.manifests.utterance import Utterance

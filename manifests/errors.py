@@ -1,4 +1,9 @@
-"""The two exceptions that reach a user as one line instead of a traceback."""
+"""The exceptions that reach a user as one line (or a line a row) instead of a traceback."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SHOWN = 20  # problems in one message
 
 
 class InputError(ValueError):
@@ -14,3 +19,26 @@ class RunError(RuntimeError):
 
 class Unreachable(RunError):
     """An object store that does not answer. It says nothing about what lies there."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One line about one row of one file. `row` counts lines from 1; 0 is the file as a whole."""
+
+    file: str
+    row: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.row}: {self.message}" if self.row else f"{self.file}: {self.message}"
+
+
+class ManifestError(InputError):
+    """A manifest that cannot be read as one. `problems` has every row at fault."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        lines = [str(p) for p in problems[:SHOWN]]
+        if len(problems) > SHOWN:
+            lines.append(f"... and {len(problems) - SHOWN} more rows")
+        super().__init__("\n".join(lines))

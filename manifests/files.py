@@ -87,7 +87,7 @@ def resolve(base: str, path: str) -> str:
         protocol(path)
         return path
     if is_local(base):
-        return os.path.normpath(local_path(base) / path)
+        return os.path.normpath(os.path.join(base.split("://", 1)[-1], path))
     bucket, _, folder = base.split("://", 1)[1].partition("/")
     return f"{protocol(base)}://{bucket}/" + posixpath.normpath(f"/{folder}/{path}").lstrip(
         "/"

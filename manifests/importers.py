@@ -8,12 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from coat.manifests import dialogues, files, sources
 from coat.manifests.audio import AudioError, probe
 from coat.manifests.columns import Columns, Embedded, check_chosen
-from coat.manifests.errors import InputError
-from coat.manifests.manifest import Manifest, ManifestError, Problem, name_unnamed, parse_row
+from coat.manifests.errors import InputError, ManifestError, Problem
+from coat.manifests.manifest import Manifest
+from coat.manifests.parsing import parse_row
 from coat.manifests.sources import AUDIO_SUFFIXES, Record
+from coat.manifests.table import TEXT, name_unnamed, with_offsets
 from coat.manifests.utterance import Utterance
 
 PROBE_THREADS = 8  # reading headers waits for disks more than it computes
@@ -148,7 +153,13 @@ class Reader:
         for native, column in self.chosen.items():
             if column not in seen:
                 raise InputError(f"--map {native}={column}: {source} has no such column; it has {', '.join(seen)}")
-        return name_unnamed(utterances, self.name)
+        return self.named(utterances)
+
+    def named(self, utterances: list[Utterance]) -> list[Utterance]:
+        stems = pa.array([self.name(u) for u in utterances], TEXT)
+        stems = with_offsets(stems, np.array([u.offset for u in utterances], np.float64))
+        names = name_unnamed(pa.array([u.id for u in utterances], TEXT), stems).to_pylist()
+        return [replace(u, id=name) for u, name in zip(utterances, names, strict=True)]
 
     def convert(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         if self.format == "lhotse":

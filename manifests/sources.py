@@ -20,8 +20,8 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from coat.manifests import files
-from coat.manifests.errors import InputError
-from coat.manifests.manifest import Problem, read_lines
+from coat.manifests.errors import InputError, Problem
+from coat.manifests.reading import read_lines
 
 AUDIO_SUFFIXES = {
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64"),

@@ -11,8 +11,8 @@ from typing import Any
 import xxhash
 
 from coat.manifests import files
-from coat.manifests.errors import InputError
-from coat.manifests.manifest import SHOWN, Manifest, ManifestError, Problem
+from coat.manifests.errors import SHOWN, InputError, ManifestError, Problem
+from coat.manifests.manifest import Manifest
 from coat.manifests.utterance import SAFE_KEY, Utterance
 
 Group = tuple[str, str]  # what is held together: ("audio", path), ("id", id) or (key, value)

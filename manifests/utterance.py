@@ -1,12 +1,13 @@
 """One row of a manifest."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import xxhash
+
+from coat.manifests.digests import row_digest
 
 SAFE_KEY = re.compile(r"[A-Za-z0-9_\-]{1,64}")
 
@@ -36,8 +37,7 @@ class Utterance:
 
         The path counts as written, so a corpus that moves with its manifest keeps its targets.
         """
-        asked = [self.id, self.audio_filepath, round(self.offset, 6), self.duration and round(self.duration, 6)]
-        return xxhash.xxh3_64_hexdigest(json.dumps(asked).encode())
+        return row_digest(self.id, self.audio_filepath, self.offset, self.duration)
 
     @property
     def key(self) -> str:

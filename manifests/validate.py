@@ -1,10 +1,11 @@
 """What is wrong with a manifest and its audio, one line a row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from coat.manifests.audio import SPAN_TOLERANCE_S, AudioError, AudioInfo, decode, probe
-from coat.manifests.manifest import Problem, parse
+from coat.manifests.errors import Problem
+from coat.manifests.manifest import parse
 from coat.manifests.utterance import Utterance
 
 HEADER_THREADS = 8  # wait for disks
@@ -50,7 +51,7 @@ def header(audio: str) -> AudioInfo | AudioError:
         return e
 
 
-def duplicates(path: str, utterances: list[Utterance]) -> list[Problem]:
+def duplicates(path: str, utterances: Sequence[Utterance]) -> list[Problem]:
     """Targets are kept by id: two rows of one id would be taken for each other."""
     first: dict[str, int] = {}
     problems = []

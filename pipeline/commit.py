@@ -28,7 +28,8 @@ from coat.manifests import files
 from coat.manifests.errors import RunError
 from coat.manifests.spec import TargetSpec
 from coat.pipeline.frames import FramesWriter
-from coat.pipeline.store import DONE, FRAMES, ROWS, ROWS_SCHEMA, SPEC, UNITS, Row, TargetSet
+from coat.pipeline.rows import ROWS_SCHEMA, Row
+from coat.pipeline.store import DONE, FRAMES, ROWS, SPEC, UNITS, TargetSet
 
 ARRAY = "zarr.json"  # the metadata of frames.zarr
 BUILDING = "building"  # folder beside units/ for what is not committed yet

@@ -1,205 +1,208 @@
-"""Where units run: in this process, or on Ray. Both give one report per committed unit, in any order."""
+"""Where units run: in this process, or on Ray. Both take tasks from a queue and give a report per committed unit."""
 
-import logging
-import math
-import os
-import socket
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from coat.manifests.errors import RunError
-from coat.pipeline.commit import commit_unit
-from coat.pipeline.plan import Unit
-from coat.pipeline.store import Row
+from coat.pipeline.cluster import Cluster, capacity, cause_of, connect, last_line, why_died
+from coat.pipeline.lease import BEAT_S
+from coat.pipeline.queue import Cause, Queue, Task
 from coat.pipeline.worker import UNITS_IN_HAND, Job, Report, Worker
 
-KILLS = 3  # of its worker, after which a unit is halved
+GRACE_S = 30.0  # that a batch in hand is waited for when a run in this process is stopped
 LOST_STARTS = 3  # workers that die one after the other before any is ready: the fault is not a unit's
+GROWTH_S = 10.0  # between looks at how large the cluster is
+PATIENCE_S = 60.0  # without any worker, before and between saying so
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """Where Ray is and what a worker takes of it. No address: a Ray of our own on this machine."""
+def run_local(queue: Queue, job: Job) -> Iterator[Report]:
+    """In this process. When the caller stops listening, the units in hand are dropped at their next batch.
 
-    workers: int
-    address: str | None = None
-    cpus: float = 1.0
-    gpus: float = 0.0  # a share of one: 0.5 puts two workers on a device
-
-
-def run_local(units: Iterable[Unit], job: Job) -> Iterator[Report]:
-    """In this process. When the caller stops listening, the units in hand are dropped at their next batch."""
+    What a model does to its process it does to this one: a row that crashes it is only found on Ray.
+    """
     worker = Worker(job)
-    waiting = deque(units)
-    running: set[Future[Report]] = set()
-    with ThreadPoolExecutor(UNITS_IN_HAND, thread_name_prefix="unit") as pool:
-        try:
-            while waiting or running:
-                while waiting and len(running) < UNITS_IN_HAND:
-                    running.add(pool.submit(worker.run, waiting.popleft()))
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-        finally:
-            worker.stopped.set()
-
-
-@dataclass
-class Task:
-    """A unit on its way, and how many workers died with it in hand."""
-
-    unit: Unit
-    kills: int = 0
+    running: dict[Future[Report], Task] = {}
+    pool = ThreadPoolExecutor(UNITS_IN_HAND, thread_name_prefix="unit")
+    heard = time.monotonic()
+    try:
+        while queue or running:
+            while len(running) < UNITS_IN_HAND and (task := queue.take(idle=not running)):
+                running[pool.submit(worker.run, task.unit)] = task
+            if not running:
+                time.sleep(1.0)  # another run has the rest in hand
+                continue
+            finished, _ = wait(running, timeout=BEAT_S, return_when=FIRST_COMPLETED)
+            queue.beat()
+            for future in finished:
+                task, heard = running.pop(future), time.monotonic()
+                report = future.result()
+                queue.finished(task, report)
+                yield report
+            oldest = next(iter(running.values()), None)
+            if oldest and time.monotonic() - heard > (limit := queue.deadline(oldest)):
+                raise RunError(
+                    f"{job.expert}: nothing was heard of unit {oldest.unit.name} for {limit:.0f} s, and this process "
+                    "cannot stop it; with --workers 1 the row is found and the others are done"
+                )
+    finally:
+        worker.stopped.set()
+        wait(running, timeout=GRACE_S)
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(eq=False)
 class Member:
-    """One actor of the pool and the units it has in hand, by object reference."""
+    """One actor of the pool and the tasks it has in hand, by object reference, oldest first."""
 
     actor: Any
     ready: bool = False
     hand: dict[Any, Task] = field(default_factory=dict)
-
-    def room(self, task: Task) -> bool:
-        """A unit that was in a worker's hand when it died runs alone, so that only the guilty are counted."""
-        if not self.ready or any(t.kills for t in self.hand.values()):
-            return False
-        return len(self.hand) < (1 if task.kills else UNITS_IN_HAND)
+    heard: float = 0.0  # when it last gave a report, or was given work with nothing in hand
 
 
-def run_ray(units: Iterable[Unit], job: Job, cluster: Cluster, say: Callable[[str], None]) -> Iterator[Report]:
-    """On a fixed pool of Ray actors. Unit descriptions go in, reports come out; features never do.
-
-    A worker gets a unit only once it is up, and its units are taken back when it dies; a unit that
-    kills KILLS workers is halved until the poisonous row is alone, which is then recorded as crashed.
-    """
-    import ray
-    from ray.exceptions import RayActorError, RayTaskError
-
+def run_ray(queue: Queue, job: Job, cluster: Cluster) -> Iterator[Report]:
+    """On a pool of Ray actors. Descriptions of units go in, reports come out; features never do."""
     started_here = connect(cluster)
-    actor_class = ray.remote(Worker).options(
-        num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_concurrency=UNITS_IN_HAND + 1, max_restarts=0
-    )
-    waiting = deque(Task(u) for u in units)
-    pool: list[Member] = []
-    starting: dict[Any, Member] = {}
-    lost_starts = 0
-
-    def hire() -> None:
-        member = Member(actor_class.remote(job))
-        pool.append(member)
-        starting[member.actor.ready.remote()] = member
-
+    pool = Pool(queue, job, cluster)
     try:
-        for _ in range(min(cluster.workers, len(waiting))):
-            hire()
-        while waiting or any(m.hand for m in pool):
-            for member in pool:
-                while waiting and member.room(waiting[0]):
-                    task = waiting.popleft()
-                    member.hand[member.actor.run.remote(task.unit)] = task
-            references = [*starting, *(ref for m in pool for ref in m.hand)]
-            finished, _ = ray.wait(references, num_returns=1, timeout=5.0)
-            for ref in finished:
-                member = starting.pop(ref, None) or next((m for m in pool if ref in m.hand), None)
-                if member is None:
-                    continue  # of a worker that was dismissed in this round
-                try:
-                    answer = ray.get(ref)
-                except RayTaskError as e:
-                    raise cause_of(e) from None
-                except RayActorError as e:
-                    lost_starts = 0 if member.ready else lost_starts + 1
-                    raised = "creation task" in str(e)  # by the constructor, which would raise it again
-                    if raised or lost_starts >= LOST_STARTS:
-                        raise RunError(f"{job.expert}: workers die while they start: {last_line(e)}") from e
-                    dismiss(member, pool, starting)
-                    for task in member.hand.values():
-                        yield from requeue(task, waiting, job, say)
-                    hire()
-                    continue
-                if isinstance(answer, Report):
-                    member.hand.pop(ref)
-                    yield answer
-                else:
-                    member.ready, lost_starts = True, 0
+        yield from pool.reports()
     finally:
-        for member in pool:
-            ray.kill(member.actor)
+        pool.dismiss_all()
         if started_here:
+            import ray
+
             ray.shutdown()
 
 
-def dismiss(member: Member, pool: list[Member], starting: dict[Any, Member]) -> None:
-    pool.remove(member)
-    for ref in [r for r, m in starting.items() if m is member]:
-        del starting[ref]
+class Pool:
+    """Actors come and go, the queue stays: a worker gets a unit only once it is up, and its units are taken
+    back when it dies, is cut off, or says nothing for longer than their deadline.
 
+    Actors never restart by themselves: Ray would keep what they had in hand for a node that may never come.
+    `cluster.workers` are asked for at once; those that find no room wait until a node comes. Up to
+    `cluster.max_workers` more are hired as the cluster grows.
+    """
 
-def requeue(task: Task, waiting: deque[Task], job: Job, say: Callable[[str], None]) -> Iterator[Report]:
-    """Put a unit whose worker died back; halve it at KILLS; a row that is alone then has crashed."""
-    kills = task.kills + 1
-    name, rows = task.unit.name, task.unit.rows
-    if kills < KILLS:
-        say(f"a worker died with unit {name} in hand ({kills} of {KILLS}); it is run again")
-        waiting.appendleft(Task(task.unit, kills))
-    elif len(rows) > 1:
-        say(f"unit {name} killed {KILLS} workers; it is halved to find the row")
-        waiting.extendleft(Task(half, KILLS - 1) for half in task.unit.halves())
-    else:
-        error = "crashed: the worker died of this row each time it was tried; listen to its audio"
-        crashed = [Row(name, p.utterance.id, p.digest, None, 0.0, 0, 0, "failed", error) for p in rows]
-        commit_unit(job.set_url, name, np.empty((0, job.spec.dim), job.spec.dtype), crashed, {})
-        yield Report.of_failed(name, crashed)
+    def __init__(self, queue: Queue, job: Job, cluster: Cluster) -> None:
+        import ray
 
+        self.queue, self.job, self.cluster = queue, job, cluster
+        self.actor_class = ray.remote(Worker).options(
+            num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_concurrency=UNITS_IN_HAND + 1, max_restarts=0
+        )
+        self.members: list[Member] = []
+        self.starting: dict[Any, Member] = {}
+        self.lost_starts = 0
+        self.grown = float("-inf")
+        self.lonely = time.monotonic()  # since when no worker was up
 
-def connect(cluster: Cluster) -> bool:
-    """Join or start Ray; True where this process started it. RunError where there is none at the address."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
+    def reports(self) -> Iterator[Report]:
+        import ray
 
-    if ray.is_initialized():
-        return False
-    if cluster.address:
-        check_listens(cluster.address)
+        while self.queue or any(m.hand for m in self.members):
+            self.grow()
+            for member in self.members:
+                self.assign(member)
+            references = [*self.starting, *(ref for m in self.members for ref in m.hand)]
+            finished, _ = ray.wait(references, num_returns=1, timeout=1.0) if references else ([], [])
+            if not references:
+                time.sleep(1.0)
+            self.queue.beat()
+            for ref in finished:
+                yield from self.settle(ref)
+            yield from self.give_up_silent()
+            self.complain()
+
+    def grow(self) -> None:
+        """Hire up to the number asked for, and as far as the cluster has room, never more than there is work."""
+        if time.monotonic() - self.grown < GROWTH_S:
+            return
+        self.grown = time.monotonic()
+        least, most = self.cluster.workers, self.cluster.max_workers or self.cluster.workers
+        target = least if most <= least else max(least, min(most, capacity(self.cluster)))
+        busy = sum(bool(m.hand) for m in self.members)
+        for _ in range(min(target, busy + len(self.queue)) - len(self.members)):
+            self.hire()
+
+    def hire(self) -> None:
+        member = Member(self.actor_class.remote(self.job))
+        self.members.append(member)
+        self.starting[member.actor.ready.remote()] = member
+
+    def assign(self, member: Member) -> None:
+        if not member.ready or any(t.suspect for t in member.hand.values()):
+            return
+        while len(member.hand) < UNITS_IN_HAND and (task := self.queue.take(idle=not member.hand)):
+            if not member.hand:
+                member.heard = time.monotonic()
+            member.hand[member.actor.run.remote(task.unit)] = task
+            if task.suspect:
+                return
+
+    def settle(self, ref: Any) -> Iterator[Report]:
+        """Take what a reference has become: a report, a worker that is up, or one that died."""
+        import ray
+        from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+
+        member = self.starting.pop(ref, None) or next((m for m in self.members if ref in m.hand), None)
+        if member is None:
+            return  # of a worker that was dismissed in this round
         try:
-            ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
-        except (ConnectionError, ValueError, TimeoutError) as e:
-            raise RunError(f"no Ray cluster at {cluster.address} ({last_line(e)})") from e
-        return True
-    ray.init(
-        address="local",
-        num_cpus=max(1, math.ceil(cluster.workers * cluster.cpus)),
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
-    return True
+            answer = ray.get(ref)
+        except RayTaskError as e:
+            raise cause_of(e) from None
+        except (RayActorError, OutOfMemoryError) as e:
+            cause = why_died(e)
+            self.lost_starts = 0 if member.ready or cause == "lost" else self.lost_starts + 1
+            raised = "creation task" in str(e)  # by the constructor, which would raise it again
+            if raised or self.lost_starts >= LOST_STARTS:
+                raise RunError(f"{self.job.expert}: workers die while they start: {last_line(e)}") from e
+            yield from self.bury(member, cause)
+            return
+        if isinstance(answer, Report):
+            self.queue.finished(member.hand.pop(ref), answer)
+            member.heard = time.monotonic()
+            yield answer
+        else:
+            member.ready, self.lost_starts = True, 0
 
+    def bury(self, member: Member, cause: Cause) -> Iterator[Report]:
+        """Kill what may be left of a worker, give its tasks back, and let another be hired at once."""
+        self.dismiss(member)
+        self.grown = float("-inf")
+        self.queue.deaths += bool(member.hand)
+        for task in member.hand.values():
+            yield from self.queue.died(task, cause)
 
-def check_listens(address: str) -> None:
-    """RunError where nobody listens: Ray itself would try for many minutes, deaf to Ctrl-C."""
-    host, _, port = address.split("://", 1)[-1].rpartition(":")
-    if not port.isdigit():
-        return  # auto, local
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except OSError as e:
-        raise RunError(f"no Ray cluster at {address} ({e})") from e
+    def give_up_silent(self) -> Iterator[Report]:
+        for member in list(self.members):
+            oldest = next(iter(member.hand.values()), None)
+            if oldest and time.monotonic() - member.heard > self.queue.deadline(oldest):
+                yield from self.bury(member, "timeout")
 
+    def complain(self) -> None:
+        """Say it when nothing goes on because the cluster has no room for a worker."""
+        if any(m.ready for m in self.members):
+            self.lonely = time.monotonic()
+        elif time.monotonic() - self.lonely > PATIENCE_S:
+            self.lonely = time.monotonic()
+            gpus = f" and {self.cluster.gpus:g} GPUs" if self.cluster.gpus else ""
+            self.queue.say(
+                f"no worker is up yet: each needs {self.cluster.cpus:g} CPUs{gpus} of the Ray cluster, "
+                f"which has room for {capacity(self.cluster)} in all, and time to load its expert; waiting"
+            )
 
-def cause_of(error: Any) -> Exception:
-    """What the worker raised: a RunError as it is, anything else named."""
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, RunError) else RunError(f"a worker failed: {last_line(cause or error)}")
+    def dismiss(self, member: Member) -> None:
+        import ray
 
+        ray.kill(member.actor)
+        self.members.remove(member)
+        for ref in [r for r, m in self.starting.items() if m is member]:
+            del self.starting[ref]
 
-def last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:400]
+    def dismiss_all(self) -> None:
+        for member in list(self.members):
+            self.dismiss(member)

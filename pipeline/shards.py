@@ -22,7 +22,7 @@ from coat.manifests.errors import InputError, RunError
 from coat.manifests.manifest import Manifest
 from coat.manifests.shard_index import INDEX_NAME, ExpertInfo, ShardIndex, ShardInfo
 from coat.manifests.utterance import Utterance
-from coat.pipeline.runners import Cluster, connect
+from coat.pipeline.cluster import Cluster, connect
 from coat.pipeline.statistics import moments
 from coat.pipeline.store import Row, TargetSet, TargetStore
 

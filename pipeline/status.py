@@ -1,11 +1,13 @@
 """`coat status`: what a store holds, by target set."""
 
-from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from coat.manifests.manifest import Manifest
-from coat.pipeline.plan import planned_rows
+from coat.pipeline.plan import identities
 from coat.pipeline.store import TargetSet, TargetStore
 
 
@@ -34,18 +36,19 @@ class SetStatus:
 
 def status(store: str, manifest: Manifest | None = None) -> list[SetStatus]:
     """Every target set of a store; with a manifest, of its rows alone. An empty list: nothing there."""
-    return [set_status(targets, manifest) for targets in TargetStore(store).target_sets()]
+    wanted = None if manifest is None else identities(manifest).digests
+    return [set_status(targets, wanted) for targets in TargetStore(store).target_sets()]
 
 
-def set_status(targets: TargetSet, manifest: Manifest | None) -> SetStatus:
+def set_status(targets: TargetSet, wanted: NDArray[np.uint64] | None) -> SetStatus:
+    """Of all rows, or of those with the `wanted` digests."""
     rows = targets.rows
-    missing = None
-    if manifest is not None:
-        wanted = [p.digest for p in planned_rows(manifest, lambda n: None)]
-        rows = {d: rows[d] for d in wanted if d in rows}
-        missing = len(wanted) - len(rows)
-    by_status = Counter(row.status for row in rows.values())
-    bad = [row for row in rows.values() if row.status != "ok"]
+    positions = missing = None
+    if wanted is not None:
+        found = rows.find(wanted)
+        positions = found[found >= 0]
+        missing = len(wanted) - len(positions)
+    counts = rows.count(positions)
     spec = targets.spec
     return SetStatus(
         expert=spec.expert,
@@ -54,12 +57,12 @@ def set_status(targets: TargetSet, manifest: Manifest | None) -> SetStatus:
         dim=spec.dim,
         rate_hz=spec.rate_hz,
         units=len(targets.done),
-        ok=by_status["ok"],
-        failed=by_status["failed"],
-        skipped=by_status["skipped"],
+        ok=counts.ok,
+        failed=counts.failed,
+        skipped=counts.skipped,
         missing=missing,
-        hours=sum(row.seconds for row in rows.values() if row.status == "ok") / 3600,
+        hours=counts.seconds / 3600,
         bytes=sum(int(done["bytes"]) for done in targets.done.values()),
-        reasons=dict(Counter(row.reason or "" for row in bad).most_common()),
-        failures=tuple((row.id, row.error or "") for row in bad if row.status == "failed"),
+        reasons=counts.reasons,
+        failures=counts.failures,
     )

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,46 +24,12 @@ from coat.manifests import files
 from coat.manifests.errors import InputError, RunError, Unreachable
 from coat.manifests.spec import TargetSpec
 from coat.manifests.utterance import Utterance
+from coat.pipeline.rows import OK, ROWS_SCHEMA, Row, Rows
 
 SPEC, UNITS, FRAMES, ROWS, DONE = "spec.json", "units", "frames.zarr", "rows.parquet", "done.json"
 DONE_KEYS = {"rows", "frames", "bytes", "xxh3", "rows_xxh3", "array_xxh3", "done_xxh3"}  # without which it is torn
 REPAIR = "`coat verify --repair` drops damaged units, and the next extract makes them again"
 READERS = 16  # small files are read this many at a time: object stores answer slowly, but many at once
-
-Status = Literal["ok", "failed", "skipped"]
-
-ROWS_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("digest", pa.string(), nullable=False),  # Utterance.digest: the id and span that were asked for
-        pa.field("source", pa.string()),  # Clip.digest: the sound that was heard; null where nothing was decoded
-        pa.field("seconds", pa.float64(), nullable=False),  # decoded
-        pa.field("first", pa.int64(), nullable=False),  # of its frames in frames.zarr
-        pa.field("frames", pa.int64(), nullable=False),
-        pa.field("status", pa.string(), nullable=False),  # ok, failed, skipped
-        pa.field("error", pa.string()),  # "reason: message"
-    ]
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What became of one utterance, and where its frames lie."""
-
-    unit: str
-    id: str
-    digest: str
-    source: str | None
-    seconds: float
-    first: int
-    frames: int
-    status: Status
-    error: str | None
-
-    @property
-    def reason(self) -> str | None:
-        """The first word of the error, for counting: `missing`, `span`, `too_short`, ..."""
-        return self.error.split(":", 1)[0] if self.error else None
 
 
 @dataclass(frozen=True)
@@ -120,33 +86,33 @@ class TargetSet:
             raise RunError(f"{url}: not a whole done.json; {REPAIR}")
         return done
 
-    def read_rows(self, unit: str) -> list[Row]:
+    def read_table(self, unit: str) -> pa.Table:
+        """The rows of one unit, as ROWS_SCHEMA has them. RunError where they cannot be read."""
         url = self.unit_url(unit, ROWS)
         try:
             # A buffer, not a Python file: Arrow's threads that read one may outlive the interpreter and abort it.
-            source = pa.BufferReader(files.read_bytes(url))
-            table = pq.read_table(source, schema=ROWS_SCHEMA, use_threads=False)
+            file = pq.ParquetFile(pa.BufferReader(files.read_bytes(url)))
+            if not file.schema_arrow.equals(ROWS_SCHEMA):
+                raise RunError(f"{url}: has other columns than this version of coat writes; {REPAIR}")
+            return file.read(use_threads=False)
         except (FileNotFoundError, pa.ArrowException) as e:
             raise RunError(f"{url}: cannot be read ({e}); {REPAIR}") from e
-        return [Row(unit=unit, **row) for row in table.to_pylist()]
+
+    def read_rows(self, unit: str) -> list[Row]:
+        return [Row(unit=unit, **row) for row in self.read_table(unit).to_pylist()]
 
     @cached_property
-    def rows(self) -> dict[str, Row]:
+    def rows(self) -> Rows:
         """The outcome of every utterance by `Utterance.digest`; the newest, where it was tried more than once."""
         with ThreadPoolExecutor(READERS) as pool:
-            return {row.digest: row for rows in pool.map(self.read_rows, self.done) for row in rows}
-
-    @cached_property
-    def by_id(self) -> dict[str, list[Row]]:
-        by_id: dict[str, list[Row]] = {}
-        for row in self.rows.values():
-            if row.status == "ok":
-                by_id.setdefault(row.id, []).append(row)
-        return by_id
+            try:
+                return Rows(list(self.done), pool.map(self.read_table, self.done))
+            except ValueError as e:
+                raise RunError(f"{self.url}: {ROWS} of a unit holds {e}; {REPAIR}") from e
 
     def __len__(self) -> int:
         """Utterances with targets."""
-        return sum(row.status == "ok" for row in self.rows.values())
+        return int((self.rows.status == OK).sum())
 
     def read(self, utterance: str | Utterance) -> Target:
         """The target of one utterance, by id or by its manifest row.
@@ -159,7 +125,7 @@ class TargetSet:
             if row is None or row.status != "ok":
                 raise KeyError(utterance.id)
             return self.read_row(row)
-        found = self.by_id.get(utterance, [])
+        found = self.rows.by_id(utterance)
         if not found:
             raise KeyError(utterance)
         if len(found) > 1:

@@ -16,7 +16,8 @@ from coat.manifests.errors import InputError, RunError, Unreachable
 from coat.manifests.manifest import Manifest
 from coat.pipeline.changes import sounds
 from coat.pipeline.commit import ARRAY, done_digest
-from coat.pipeline.store import DONE, FRAMES, ROWS, ROWS_SCHEMA, SPEC, UNITS, TargetSet, TargetStore
+from coat.pipeline.rows import ROWS_SCHEMA
+from coat.pipeline.store import DONE, FRAMES, ROWS, SPEC, UNITS, TargetSet, TargetStore
 
 BLOCK_FRAMES = 65536  # read at a time when values are checked
 

@@ -5,6 +5,7 @@ the last one's frames are written. N frames, D dim, T samples.
 """
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +23,7 @@ from coat.manifests.errors import RunError
 from coat.manifests.spec import TargetSpec
 from coat.pipeline.commit import commit_unit
 from coat.pipeline.plan import PlannedRow, Unit
-from coat.pipeline.store import Row, Status
+from coat.pipeline.rows import Row, Status
 
 BATCH_CLIPS = 256  # of very short clips
 PREFETCH_BATCHES = 2  # decoded ahead of the expert
@@ -54,16 +55,20 @@ class Report:
     bytes: int
     audio_seconds: float
     unit_seconds: float  # from taking the unit in hand to its commit
+    decode_seconds: float  # of all decoding threads together
+    wait_seconds: float  # of the expert, for audio
     forward_seconds: float
+    write_seconds: float
     padded_seconds: float
     halvings: int  # of the batch budget, for want of memory
     errors: tuple[str, ...]  # "id: reason: message", the first few
+    worker: str = ""  # host and process
 
     @classmethod
     def of_failed(cls, unit: str, rows: Sequence[Row]) -> "Report":
         """Of rows that no expert could be given."""
         errors = tuple(f"{r.id}: {r.error}" for r in rows)
-        return cls(unit, 0, len(rows), 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0, errors)
+        return cls(unit, 0, len(rows), 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, errors)
 
 
 @dataclass(eq=False)
@@ -73,6 +78,7 @@ class Heard:
     planned: PlannedRow
     source: str | None = None
     seconds: float = 0.0
+    decode_seconds: float = 0.0
     waveform_T: Waveform | None = None
     frames_ND: NDArray[np.generic] | None = None
     status: Status = "ok"
@@ -87,8 +93,10 @@ class Heard:
 class Clock:
     """Seconds by stage, of one unit. Waiting for audio is what prefetching failed to hide."""
 
+    decode: float = 0.0
     wait: float = 0.0
     forward: float = 0.0
+    write: float = 0.0
     padded_audio: float = 0.0
     heard_audio: float = 0.0
     started: float = field(default_factory=time.perf_counter)
@@ -119,8 +127,9 @@ class Worker:
     def run(self, unit: Unit) -> Report:
         """Extract and commit. RunError where the store cannot be written or the expert fails on every row."""
         clock = Clock()
+        halvings = self.halvings
         batches = list(self.batches(unit.rows))
-        decoded = prefetched(self.decoders, self.decode_row, batches)
+        decoded = prefetched(self.decoders, self.decode_timed, batches)
         with self.forward_lock:
             heard = [row for batch in timed(decoded, clock) for row in self.hear(batch, clock)]
         self.check_some_worked(heard)
@@ -133,13 +142,16 @@ class Worker:
             first += n
         parts = [h.frames_ND for h in heard if h.frames_ND is not None]
         frames_ND = np.concatenate(parts) if parts else np.empty((0, self.job.spec.dim), self.job.spec.dtype)
+        clock.decode = sum(h.decode_seconds for h in heard)
         facts = {
-            "seconds": {"wait": round(clock.wait, 3), "forward": round(clock.forward, 3)},
+            "seconds": {n: round(getattr(clock, n), 3) for n in ("decode", "wait", "forward")},
             "padded_audio_seconds": round(clock.padded_audio, 3),
             "heard_audio_seconds": round(clock.heard_audio, 3),
             "device": self.job.device,
         }
+        writing = time.perf_counter()
         done = commit_unit(self.job.set_url, unit.name, frames_ND, rows, facts)
+        clock.write = time.perf_counter() - writing
         return Report(
             unit=unit.name,
             ok=done["ok"],
@@ -149,10 +161,14 @@ class Worker:
             bytes=done["bytes"],
             audio_seconds=done["audio_seconds"],
             unit_seconds=time.perf_counter() - clock.started,
+            decode_seconds=clock.decode,
+            wait_seconds=clock.wait,
             forward_seconds=clock.forward,
+            write_seconds=clock.write,
             padded_seconds=clock.padded_audio,
-            halvings=self.halvings,
+            halvings=self.halvings - halvings,
             errors=tuple(f"{r.id}: {r.error}" for r in rows if r.status == "failed")[:REPORTED],
+            worker=f"{socket.gethostname()}:{os.getpid()}",
         )
 
     def batches(self, rows: Sequence[PlannedRow]) -> Iterator[list[PlannedRow]]:
@@ -170,6 +186,12 @@ class Worker:
             longest = max(longest, samples)
         if batch:
             yield batch
+
+    def decode_timed(self, planned: PlannedRow) -> Heard:
+        started = time.perf_counter()
+        heard = self.decode_row(planned)
+        heard.decode_seconds = time.perf_counter() - started
+        return heard
 
     def decode_row(self, planned: PlannedRow) -> Heard:
         heard = Heard(planned)

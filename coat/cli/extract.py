@@ -83,14 +83,13 @@ def plan(
 
     check_one_checkpoint(checkpoint, expert)
     rows, facts = [], []
-    found = Manifest.read(manifest)
+    found = Manifest.read(manifest, spans=True)
     for name in expert:
         spec = create(name, options(checkpoint, layer, dtype, precision)).spec
-        covered = TargetSet(TargetStore(store).set_url(spec), spec).rows.keys()
-        p = make_plan(found, spec, covered)
+        p = make_plan(found, spec, TargetSet(TargetStore(store).set_url(spec), spec).rows.digests)
         seconds = p.seconds / speed if speed else None
-        fact = {"expert": name, "fingerprint": spec.fingerprint, "rows": len(p.rows)}
-        fact |= {"covered": sum(r.digest in covered for r in p.rows), "units": len(p.units)}
+        fact = {"expert": name, "fingerprint": spec.fingerprint, "rows": p.rows}
+        fact |= {"covered": p.covered, "units": len(p.units)}
         fact |= {"hours": p.seconds / 3600, "bytes": p.bytes, "seconds": seconds}
         facts.append(fact)
         took = duration_text(seconds) if seconds is not None else "give --speed"
@@ -122,6 +121,23 @@ def extract(
         float, typer.Option(help="Share of a GPU: 0.5 puts two workers on one.", min=0.01)
     ] = 1.0,
     cpus_per_worker: Annotated[float | None, typer.Option(help="CPUs that a worker takes of Ray.", min=0.1)] = None,
+    max_workers: Annotated[
+        int | None, typer.Option(help="Hire up to so many as the Ray cluster grows; --workers are asked for at once.")
+    ] = None,
+    unit_deadline: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds without news of a unit after which its worker is given up, and the row that hangs is "
+            "looked for. Default: ten times what the slowest unit so far would take, at least ten minutes.",
+            min=0.1,
+        ),
+    ] = None,
+    unit_bytes: Annotated[
+        int | None, typer.Option(help="Bytes of targets in a unit, at most. Default: 128 MiB.", min=1)
+    ] = None,
+    shuffle_units: Annotated[
+        bool, typer.Option("--shuffle-units", help="Any order, for a steadier ETA. Default: longest rows first.")
+    ] = False,
     max_failed: Annotated[
         str, typer.Option(help="Failed rows that are still a success (exit 0): a number, or a share as 1%.")
     ] = "0",
@@ -144,10 +160,11 @@ def extract(
       --store s3://b/targets --ray-address auto --workers 16 --device cuda
     """
     from coat.manifests.manifest import Manifest
-    from coat.pipeline.extraction import Where
+    from coat.pipeline.extraction import What, Where
     from coat.pipeline.extraction import extract as run
+    from coat.pipeline.plan import UNIT_BYTES
 
-    found = Manifest.read(manifest)
+    found = Manifest.read(manifest, spans=True)
     allowed = allowed_failures(max_failed, len(found))
     where = Where(
         workers=workers,
@@ -155,6 +172,14 @@ def extract(
         device=device,
         gpus_per_worker=gpus_per_worker,
         cpus_per_worker=cpus_per_worker,
+        max_workers=max_workers,
+        unit_deadline=unit_deadline,
+    )
+    what = What(
+        retry_failed=retry_failed,
+        refresh=refresh,
+        unit_bytes=unit_bytes or UNIT_BYTES,
+        shuffle=shuffle_units,
     )
     watcher = Watcher(quiet=json_output)
     try:
@@ -164,8 +189,7 @@ def extract(
             expert,
             options(checkpoint, layer, dtype, precision),
             where,
-            retry_failed=retry_failed,
-            refresh=refresh,
+            what,
             listener=watcher,
         )
     finally:
@@ -194,7 +218,7 @@ def status(
     from coat.manifests.manifest import Manifest
     from coat.pipeline.status import status as read_status
 
-    found = read_status(store, Manifest.read(manifest) if manifest else None)
+    found = read_status(store, Manifest.read(manifest, spans=True) if manifest else None)
     if not found:
         raise InputError(f"{store}: no target sets (<expert>/<fingerprint>/spec.json) in it; is this a store?")
     if json_output:
@@ -293,7 +317,7 @@ class Watcher:
         self.close()
         name = plan.spec.expert
         if covered:
-            self.say(f"{name}: {covered} of {len(plan.rows)} rows are done already")
+            self.say(f"{name}: {covered} of {plan.rows} rows are done already")
         if plan.units:
             self.failed, self.seconds, self.started = 0, 0.0, time.monotonic()
             self.advance = self.open.enter_context(progress(plan.seconds, "s of audio", name, quiet=self.quiet))
@@ -333,3 +357,7 @@ def show_summaries(summaries: "list[Summary]") -> None:
             typer.echo(f"{s.expert}: without targets: {counts} (coat status --failed lists them)")
         if s.halvings:
             typer.echo(f"{s.expert}: memory ran out; the batch budget was halved {s.halvings} times")
+        if s.worker_deaths:
+            typer.echo(f"{s.expert}: {s.worker_deaths} workers were lost with units in hand; the units were run again")
+        if s.units_elsewhere:
+            typer.echo(f"{s.expert}: {s.units_elsewhere} units were done by another run meanwhile")

@@ -3,7 +3,8 @@
 import os
 import signal
 import sys
-from typing import Any
+import threading
+from typing import Any, NoReturn
 
 import typer
 
@@ -13,6 +14,8 @@ EPILOG = (
     "Start here:  [bold]coat quickstart --out runs/quickstart[/bold]\n\n"
     "The main job:  coat extract → coat build-shards → coat train → coat generate"
 )
+
+LEAVE_S = 3.0
 
 app = typer.Typer(
     name="coat",
@@ -59,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
         app(args=arguments)
     except Interrupted:
         typer.echo("interrupted; what was committed is kept, and the same command goes on from there", err=True)
-        sys.exit(130)
+        leave(130, at_once=arguments is None)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has what they wanted
         sys.exit(0)
@@ -69,7 +72,16 @@ def main(arguments: list[str] | None = None) -> None:
         if not isinstance(e, InputError | RunError):
             raise
         typer.echo(f"error: {e}", err=True)
-        sys.exit(2 if isinstance(e, InputError) else 1)
+        leave(2 if isinstance(e, InputError) else 1, at_once=arguments is None)
+
+
+def leave(code: int, at_once: bool) -> NoReturn:
+    """Exit; Python waits for threads, which may hang in a model or on a disk: not `at_once` for longer than LEAVE_S."""
+    if at_once:
+        watchdog = threading.Timer(LEAVE_S, os._exit, [code])
+        watchdog.daemon = True
+        watchdog.start()
+    sys.exit(code)
 
 
 class Interrupted(BaseException):

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from coat.manifests.manifest import Problem
+    from coat.manifests.errors import Problem
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Make, check, describe and split manifests.")
 
@@ -197,7 +197,7 @@ def split(
 @contextmanager
 def bad_rows(json: bool, remedy: str = "") -> "Iterator[None]":
     """A manifest with bad rows ends the command with a line for each."""
-    from coat.manifests.manifest import ManifestError
+    from coat.manifests.errors import ManifestError
 
     try:
         yield

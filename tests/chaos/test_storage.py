@@ -111,7 +111,7 @@ def test_a_store_on_a_disk_that_may_only_be_read(make_corpus: Corpus, tmp_path: 
         remount(disk, "ro")
         with pytest.raises(RunError) as e:
             run(manifest, disk / "store")
-        check_line(e.value, "cannot write unit", "Read-only file system")
+        check_line(e.value, "Read-only file system")
         assert tree(disk / "store") == before
         assert not verify(str(disk / "store")).damages  # reading goes on
         remount(disk, "rw")
@@ -147,7 +147,7 @@ def test_what_is_removed_under_a_run_is_not_made_again_in_silence(
     with pytest.raises(RunError) as e:
         run(manifest, store, "Slow")
     remover.join()
-    check_line(e.value, "cannot write unit", "spec.json is gone: was the store removed under the run?")
+    check_line(e.value, "spec.json", "gone", "the store", "removed")
     assert store.exists() == (what == "spec.json")
     assert not list(store.rglob("building/*"))
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from coat.manifests.errors import ManifestError
 from coat.manifests.importers import import_manifest
-from coat.manifests.manifest import Manifest, ManifestError
+from coat.manifests.manifest import Manifest
 from coat.manifests.utterance import Utterance
 
 

@@ -13,8 +13,8 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coat.manifests.errors import InputError
-from coat.manifests.manifest import Manifest, ManifestError
+from coat.manifests.errors import InputError, ManifestError
+from coat.manifests.manifest import Manifest
 from coat.manifests.split import split
 from coat.manifests.stats import render, stats
 from coat.manifests.validate import validate

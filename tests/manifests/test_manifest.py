@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coat.manifests.errors import InputError
-from coat.manifests.manifest import KNOWN, SHOWN, Manifest, ManifestError
+from coat.manifests.errors import SHOWN, InputError, ManifestError
+from coat.manifests.manifest import Manifest
+from coat.manifests.parsing import KNOWN
 from coat.manifests.utterance import Utterance
 
 
@@ -76,7 +77,6 @@ def test_ids_of_unnamed_rows_are_unique_and_stay(tmp_path: Path) -> None:
         ('{"audio_filepath": "a.wav", "answer": ["x"]}', "response is list; expected a string"),
         ('{"audio_filepath": "a.wav", "id": true}', "id is bool"),
         ('{"audio_filepath": "a.wav", "id": 1.5}', "id is float"),
-        ('{"audio_filepath": "a.wav", "id": null}', "id is NoneType"),
         ('{"audio_filepath": "a.wav", "duration": "3"}', "duration is '3'; expected seconds"),
         ('{"audio_filepath": "a.wav", "duration": NaN}', "duration is 'nan'"),
         ('{"audio_filepath": "a.wav", "offset": 1e999}', "offset is 'inf'"),

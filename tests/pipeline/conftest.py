@@ -1,12 +1,14 @@
 """A small corpus with known samples."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+
+from coat.pipeline.cluster import Cluster, connect
 
 Corpus = Callable[..., Path]
 
@@ -31,3 +33,24 @@ def make_corpus(tmp_path: Path) -> Corpus:
         return path
 
     return make
+
+
+@pytest.fixture
+def many(make_corpus: Corpus) -> Path:
+    """480 rows over 40 files, about 16 minutes: enough units that a kill falls between them."""
+    manifest = make_corpus(40)
+    rows = manifest.read_text().splitlines()
+    copies = [r.replace('"id": "c', f'"id": "k{k}-c') for k in range(12) for r in rows]
+    manifest.write_text("\n".join(copies) + "\n")
+    return manifest
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    """One Ray of two CPUs for the tests of a module that do not kill it: it takes some 8 s to start."""
+    import ray
+
+    started = connect(Cluster(workers=2))
+    yield
+    if started:
+        ray.shutdown()

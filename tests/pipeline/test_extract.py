@@ -10,7 +10,7 @@ import zarr
 
 from coat.extractors.expert import Options
 from coat.manifests import InputError, Manifest, RunError, decode
-from coat.pipeline.extraction import Summary, Where, extract
+from coat.pipeline.extraction import Summary, What, Where, extract
 from coat.pipeline.shards import build_shards
 from coat.pipeline.store import TargetStore
 from coat.pipeline.verification import verify
@@ -28,7 +28,9 @@ def run(manifest: Path, store: Path, expert: str = "Level", **kwargs) -> Summary
 def tree(store: Path) -> dict[str, bytes]:
     """Every file of a store but what tells the time."""
     return {
-        str(p.relative_to(store)): p.read_bytes() for p in store.rglob("*") if p.is_file() and p.name != "done.json"
+        str(p.relative_to(store)): p.read_bytes()
+        for p in store.rglob("*")
+        if p.is_file() and p.name != "done.json" and p.parent.name not in ("runs", "running")
     }
 
 
@@ -151,7 +153,7 @@ def test_a_row_that_was_mended_is_tried_again_when_asked(make_corpus: Corpus, tm
     assert run(manifest, tmp_path / "store").failed == 1
     audio.write_bytes(whole)
     assert run(manifest, tmp_path / "store").failed == 1
-    assert run(manifest, tmp_path / "store", retry_failed=True).failed == 0
+    assert run(manifest, tmp_path / "store", what=What(retry_failed=True)).failed == 0
     assert len(TargetStore(str(tmp_path / "store")).target_set("level").read("c3").frames) > 0
 
 
@@ -238,20 +240,20 @@ def test_a_unit_of_failed_rows_alone_can_be_tried_again(make_corpus: Corpus, tmp
     whole = audio.read_bytes()
     audio.write_bytes(b"")
     assert run(manifest, tmp_path / "store").failed == 1
-    assert run(manifest, tmp_path / "store", retry_failed=True).failed == 1
+    assert run(manifest, tmp_path / "store", what=What(retry_failed=True)).failed == 1
     audio.write_bytes(whole)
-    assert run(manifest, tmp_path / "store", retry_failed=True).ok == 1
-    assert run(manifest, tmp_path / "store", retry_failed=True).units_done == 0
+    assert run(manifest, tmp_path / "store", what=What(retry_failed=True)).ok == 1
+    assert run(manifest, tmp_path / "store", what=What(retry_failed=True)).units_done == 0
 
 
 def test_refresh_redoes_what_sounds_different_and_nothing_else(make_corpus: Corpus, tmp_path: Path) -> None:
     manifest = make_corpus(6)
     run(manifest, tmp_path / "store")
-    assert run(manifest, tmp_path / "store", refresh=True).units_done == 0
+    assert run(manifest, tmp_path / "store", what=What(refresh=True)).units_done == 0
     audio = manifest.parent / "audio" / "c2.flac"
     samples, rate = soundfile.read(audio, dtype="float32")
     soundfile.write(audio, samples[::-1], rate)
-    summary = run(manifest, tmp_path / "store", refresh=True)
+    summary = run(manifest, tmp_path / "store", what=What(refresh=True))
     assert (summary.units_done, summary.frames) == (1, len(samples) // 160)
     u = Manifest.read(str(manifest))[2]
     expected = level(decode(u.audio).at(16000)).astype(np.float16)

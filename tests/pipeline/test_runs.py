@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ import soundfile
 
 from coat.manifests import RunError
 from coat.pipeline.extraction import Where, extract
-from coat.pipeline.runners import Cluster, connect
 from coat.pipeline.store import TargetStore
 from coat.pipeline.verification import verify
 from tests.pipeline.conftest import Corpus
@@ -48,16 +46,6 @@ def wait_for_units(store: Path, count: int, process: subprocess.Popen[str]) -> N
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-@pytest.fixture
-def many(make_corpus: Corpus) -> Path:
-    """480 rows over 40 files, about 16 minutes: enough units that a kill falls between them."""
-    manifest = make_corpus(40)
-    rows = manifest.read_text().splitlines()
-    copies = [r.replace('"id": "c', f'"id": "k{k}-c') for k in range(12) for r in rows]
-    manifest.write_text("\n".join(copies) + "\n")
-    return manifest
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
@@ -95,17 +83,6 @@ def test_an_interrupted_run_says_so_and_goes_on_when_asked(number: signal.Signal
     again = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     assert "rows are done already" in again.stderr
     assert len(TargetStore(str(tmp_path / "store")).target_set("slow")) == 480
-
-
-@pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    """One Ray for the tests that do not kill it: it takes some 8 s to start."""
-    import ray
-
-    started = connect(Cluster(workers=2))
-    yield
-    if started:
-        ray.shutdown()
 
 
 @pytest.mark.usefixtures("ray_here")

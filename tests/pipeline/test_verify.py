@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from coat.manifests import InputError, Manifest, RunError
+from coat.pipeline.extraction import What
 from coat.pipeline.status import status
 from coat.pipeline.store import TargetStore
 from coat.pipeline.verification import verify
@@ -133,7 +134,7 @@ def test_sources_that_changed_or_went_are_named_and_refreshed(make_corpus: Corpu
     assert "missing" in found["c4"]
     kept = {p: p.stat().st_mtime_ns for p in store.rglob("done.json")}
 
-    summary = run(manifest, store, refresh=True)
+    summary = run(manifest, store, what=What(refresh=True))
     assert (summary.ok, summary.failed) == (5, 1)
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
     assert len(list(store.rglob("done.json"))) == len(kept) + summary.units_done

@@ -1,0 +1,93 @@
+"""Planning at scale: `coat plan`, what `coat extract` does before its first unit, and `coat status`.
+
+    python -m benchmarks.scale --rows 500000 1000000 5000000 --folder /tmp/scale
+
+Makes, for each number of rows, a manifest with texts and a store of the `mel` expert in which 98 % of the
+units are committed (see scale_store.py), runs the three in a fresh process each, checks that they find
+what is left, and prints JSON: seconds, CPU seconds, peak resident MB, and their ratios to the first number of rows.
+Exit code 1 where a limit of LIMITS is broken.
+
+Imports nothing large: Linux counts the memory of a parent as its child's until the child has begun.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+EXPERT = "mel"
+LIMITS = {"seconds": 120.0, "peak_mb": 2000.0}
+PARTS = ("plan", "resume", "status")
+COSTS = ("seconds", "cpu_seconds", "peak_mb")  # the second stays the same on a busy machine
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[500_000, 1_000_000, 5_000_000])
+    parser.add_argument("--folder", type=Path, default=Path("runs/scale"))
+    parser.add_argument("--keep", action="store_true", help="leave the manifests and stores there")
+    given = parser.parse_args()
+    results = [measure(given.folder, rows, given.keep) for rows in given.rows]
+    for result in results:
+        result["ratio"] = {
+            what: {key: round(result[what][key] / results[0][what][key], 2) for key in COSTS} for what in PARTS
+        }
+    print(json.dumps({"cpus": os.cpu_count(), "limits": LIMITS, "results": results}, indent=2))
+    broken = [r for r in results if r["seconds"] > LIMITS["seconds"] or r["peak_mb"] > LIMITS["peak_mb"]]
+    sys.exit(1 if broken else 0)
+
+
+def measure(folder: Path, rows: int, keep: bool) -> dict[str, Any]:
+    """`seconds` of the three together, `peak_mb` of the largest."""
+    place = folder / str(rows)
+    making, left = run(["-m", "benchmarks.scale_store", "make", str(place), str(rows)])
+    manifest, store = str(place / "manifest.jsonl"), str(place / "store")
+    print(f"{rows} rows made in {making['seconds']:.0f} s", file=sys.stderr)
+    expert = ["--expert", EXPERT, "--manifest", manifest, "--store", store]
+    plan, (planned,) = run(["-m", "coat", "plan", *expert, "--json"])
+    resumed, first = run(["-m", "benchmarks.scale_store", "resume", str(place)])
+    status, (found,) = run(["-m", "coat", "status", store, "--manifest", manifest, "--json"])
+    assert planned["units"] == first["units"] == left["units"], (planned, first, left)
+    assert planned["rows"] - planned["covered"] == found["missing"] == left["rows"], (planned, found["missing"], left)
+    if not keep:
+        shutil.rmtree(place)
+    parts = (plan, resumed, status)
+    return {
+        "rows": rows,
+        "committed_units": found["units"],
+        "units_to_do": left["units"],
+        "rows_to_do": left["rows"],
+        "seconds": round(sum(p["seconds"] for p in parts), 2),
+        "cpu_seconds": round(sum(p["cpu_seconds"] for p in parts), 2),
+        "peak_mb": max(p["peak_mb"] for p in parts),
+        "plan": plan,
+        "resume": resumed,
+        "status": status,
+        "hand_out_ms_per_unit": first["hand_out_ms_per_unit"],
+        "handed_out": first["handed_out"],
+    }
+
+
+def run(arguments: list[str]) -> tuple[dict[str, float], Any]:
+    """Seconds, CPU seconds and peak memory of a fresh Python, start included, and the JSON that it prints."""
+    started = time.perf_counter()
+    with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        output = process.stdout.read()
+        _, code, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(code)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, process.args)
+    seconds = time.perf_counter() - started
+    cpu = usage.ru_utime + usage.ru_stime
+    cost = {"seconds": seconds, "cpu_seconds": cpu, "peak_mb": usage.ru_maxrss * 1024 / 1e6}
+    return {name: round(value, 2) for name, value in cost.items()}, json.loads(output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""One row of a manifest, checked key by key: the parser that explains what is wrong."""
+
+import json
+from typing import Any
+
+from coat.manifests import files
+from coat.manifests.utterance import Utterance
+
+KNOWN = {"id", "audio_filepath", "offset", "duration", "text", "prompt", "response", "question", "answer", "choices"}
+LONGEST_S = 1e9  # 30 years: what is longer (or NaN) is not a time in a file
+
+
+def parse_row(data: Any, base: str, row: int) -> Utterance:
+    """One utterance; ValueError says what is wrong with the row. Its id may still be empty."""
+    if not isinstance(data, dict):
+        raise ValueError(f"expected an object, found {type(data).__name__}")
+    audio = data.get("audio_filepath")
+    if not isinstance(audio, str) or not audio:
+        raise ValueError("no audio_filepath; expected the path of an audio file")
+    prompt, response = either(data, "prompt", "question"), either(data, "response", "answer")
+    for name, value in (("text", data.get("text")), ("prompt", prompt), ("response", response)):
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{name} is {type(value).__name__}; expected a string")
+    identity = "" if data.get("id") is None else data["id"]
+    if isinstance(identity, bool) or not isinstance(identity, str | int):
+        raise ValueError(f"id is {type(identity).__name__}; expected a string")
+    choices = data.get("choices") or ()
+    if not isinstance(choices, list | tuple) or not all(isinstance(c, str) for c in choices):
+        raise ValueError("choices must be a list of strings")
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError as e:  # rather here than when it is written
+        raise ValueError("half a surrogate pair (\\ud8..) is not text; write the row again") from e
+    return Utterance(
+        id=str(identity),
+        audio=files.resolve(base, audio),
+        audio_filepath=audio,
+        offset=seconds(data, "offset") or 0.0,
+        duration=seconds(data, "duration"),
+        text=data.get("text"),
+        prompt=prompt,
+        response=response,
+        choices=tuple(choices),
+        extra={k: v for k, v in data.items() if k not in KNOWN},
+        row=row,
+    )
+
+
+def either(data: dict[str, Any], name: str, other: str) -> Any:
+    return data[name] if data.get(name) is not None else data.get(other)
+
+
+def seconds(data: dict[str, Any], name: str) -> float | None:
+    value = data.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LONGEST_S:
+        raise ValueError(f"{name} is {str(value)[:40]!r}; expected seconds as a number")
+    return float(value) + 0.0  # -0.0 is 0.0

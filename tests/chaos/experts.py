@@ -1,0 +1,120 @@
+"""Experts that break on purpose. The fault is real: a signal, a segmentation fault, memory that is really eaten."""
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from coat.extractors.expert import Frames, Options, Waveform
+from coat.pipeline import commit, frames, worker
+from tests.pipeline.experts import Level, Slow
+
+GREEDY_BYTES = 64 * 2**20
+
+
+def loud(waveforms: Sequence[Waveform]) -> bool:
+    """Whether the poisonous row is in the batch: it peaks at 1, the others at 0.5."""
+    return any(np.abs(w).max() > 0.99 for w in waveforms)
+
+
+class Killed(Slow):
+    """A worker dies by SIGKILL in the stage that the file `stage` in the folder `--checkpoint` names, so often as
+    `times` there says. Its targets are those of `Slow`."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self.folder = Path(str(options.checkpoint))
+
+    def load(self, device: str) -> None:
+        super().load(device)
+        stage = (self.folder / "stage").read_text()
+        self.level = super().extract
+        if stage == "forward":
+            self.level = self.deadly(self.level, after=2)
+        elif stage == "decode":
+            worker.decode = self.deadly(worker.decode, after=7)
+        elif stage == "write":
+            frames.checksum = self.deadly(frames.checksum, after=15)  # a unit of a minute has 12 chunks
+        elif stage == "before done.json":
+            commit.rows_parquet = self.deadly(commit.rows_parquet, after=1)
+        elif stage == "before the rename":
+            commit.publish = self.deadly(commit.publish, after=1)
+        else:
+            raise AssertionError(stage)
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        return self.level(waveforms)
+
+    def deadly(self, function: Callable, after: int) -> Callable:
+        calls = 0
+
+        def call(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls > after and self.hit():
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return call
+
+    def hit(self) -> bool:
+        """True for as many callers, over all processes, as there are deaths to die."""
+        for i in range(int((self.folder / "times").read_text())):
+            try:
+                os.close(os.open(self.folder / f"hit-{i}", os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                continue
+            return True
+        return False
+
+
+class Segfault(Level):
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        if loud(waveforms):
+            ctypes.string_at(0)
+        return super().extract(waveforms)
+
+
+class Greedy(Level):
+    """Eats memory until it is killed, up to 12 GB."""
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        if loud(waveforms):
+            eaten = []
+            for _ in range(192):
+                eaten.append(np.ones(GREEDY_BYTES, dtype=np.uint8))
+                time.sleep(0.02)
+        return super().extract(waveforms)
+
+
+class Hanging(Level):
+    """Tells that it hangs by the folder `--checkpoint`."""
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        if loud(waveforms):
+            if self.options.checkpoint:
+                Path(self.options.checkpoint).mkdir()
+            time.sleep(10_000)
+        return super().extract(waveforms)
+
+
+class CudaScarce(Level):
+    """What CUDA raises, with more than two clips in a batch."""
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        if len(waveforms) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().extract(waveforms)
+
+
+class Steady(Level):
+    """Slow enough that a node can come or go in the middle: half a second a batch."""
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        time.sleep(0.5)
+        return super().extract(waveforms)

@@ -1,0 +1,60 @@
+"""The benchmark of planning at scale, small: that what it measures is right."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import scale, scale_store
+from coat.pipeline.commit import rows_parquet
+from coat.pipeline.plan import make_plan
+from coat.pipeline.status import status
+from coat.pipeline.store import ROWS, TargetStore
+
+N = 20_000
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    place = tmp_path_factory.mktemp("scale")
+    return place / "s", scale_store.synthesise(place / "s", N)
+
+
+def test_the_units_that_are_left_are_those_that_were_not_committed(made: tuple[Path, dict[str, int]]) -> None:
+    place, left = made
+    plan = scale_store.resumed_plan(place)
+    whole = make_plan(plan.units.manifest, plan.spec)
+    assert (len(plan.units), plan.rows - plan.covered) == (left["units"], left["rows"])
+    (targets,) = TargetStore(str(place / "store")).target_sets()
+    names = [u.name for u in whole.units]
+    assert set(names) - targets.done.keys() == {u.name for u in plan.units}
+    assert 0 < len(plan.units) < len(names) / 20
+
+
+def test_status_counts_the_rows_of_the_manifest(made: tuple[Path, dict[str, int]]) -> None:
+    place, left = made
+    plan = scale_store.resumed_plan(place)
+    (found,) = status(str(place / "store"), plan.units.manifest)
+    to_do = np.concatenate([plan.units.order])
+    failed = N // scale_store.FAILED_EVERY - int((to_do % scale_store.FAILED_EVERY == 0).sum())
+    assert (found.missing, found.failed, found.ok) == (left["rows"], failed, N - left["rows"] - failed)
+    assert found.reasons == {"unreadable": failed}
+    assert len(found.failures) == failed
+
+
+def test_its_row_tables_are_those_that_a_worker_commits(made: tuple[Path, dict[str, int]]) -> None:
+    place, _ = made
+    (targets,) = TargetStore(str(place / "store")).target_sets()
+    for unit in list(targets.done)[:3]:
+        assert Path(targets.unit_url(unit, ROWS)).read_bytes() == rows_parquet(targets.read_rows(unit))
+
+
+@pytest.mark.slow
+def test_limits_hold_and_time_is_linear(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half a million rows and a million, in CPU seconds: this machine may have others' work to do."""
+    few, many = (scale.measure(tmp_path, rows, keep=False) for rows in (500_000, 1_000_000))
+    assert many["seconds"] < scale.LIMITS["seconds"]
+    assert many["peak_mb"] < scale.LIMITS["peak_mb"]
+    assert many["cpu_seconds"] < 2.5 * few["cpu_seconds"]
+    assert many["hand_out_ms_per_unit"] < 20, json.dumps(many)
