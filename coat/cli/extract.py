@@ -217,18 +217,28 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Drop damaged units, so that the next extract makes them again.")
     ] = False,
+    sources: Annotated[
+        str | None,
+        typer.Option(help="Manifest whose audio is decoded again: names rows that do not sound as they were heard."),
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Read a store back: checksums, counts, finite values, agreement with its specs. Exit 1 where it is damaged.
 
-    Example:  coat verify targets
+    Examples:
+
+      coat verify targets
+
+      coat verify targets --sources corpus.jsonl
     """
     from dataclasses import asdict
 
+    from coat.manifests.manifest import Manifest
     from coat.pipeline.verification import verify as run
 
+    corpus = Manifest.read(sources) if sources else None
     with progress(None, "units", "verify", quiet=json_output) as advance:
-        found = run(store, repair, advance)
+        found = run(store, repair, advance, corpus)
     if json_output:
         typer.echo(json.dumps(asdict(found), indent=2))
     else:
@@ -240,7 +250,12 @@ def verify(
             typer.echo(f"{found.repaired} damaged units dropped; run `coat extract` again to make them anew")
         elif found.damages:
             typer.echo("`coat verify --repair` drops damaged units; the next extract makes them again")
-    if found.damages:
+        for change in found.changes:
+            typer.echo(str(change))
+        if corpus is not None:
+            hint = "; `coat extract --refresh` redoes them" if found.changes else ""
+            typer.echo(f"{len(found.changes) or 'no'} rows sound different or are gone{hint}")
+    if found.damages or found.changes:
         raise typer.Exit(1)
 
 
