@@ -38,14 +38,13 @@ class Metrics:
         self.gauges = {n: Gauge(n, what, ("expert",)) for n, what in GAUGES.items()}
         self.histograms = {n: Histogram(n, what, UNIT_SECONDS, ("expert",)) for n, what in HISTOGRAMS.items()}
         self.expert = ""
-        self.units = 0
+        self.rows = self.covered = self.units = 0
         self.seconds = 0.0
 
     def planned(self, plan: Plan, covered: int) -> None:
         self.expert, self.units, self.seconds = plan.spec.expert, len(plan.units), plan.seconds
-        self.gauge("coat_rows_planned", len(plan.rows))
-        self.gauge("coat_rows_covered", covered)
-        self.left()
+        self.rows, self.covered = len(plan.rows), covered
+        self.state()
 
     def reported(self, report: Report) -> None:
         self.count("coat_units", 1)
@@ -62,11 +61,14 @@ class Metrics:
         self.histograms["coat_unit_seconds"].observe(report.unit_seconds, {"expert": self.expert})
         self.units -= 1
         self.seconds = max(0.0, self.seconds - report.audio_seconds)
-        self.left()
+        self.state()
 
     def say(self, line: str) -> None: ...
 
-    def left(self) -> None:
+    def state(self) -> None:
+        """All gauges, each time: Ray forgets one that was not set since it was last exported."""
+        self.gauge("coat_rows_planned", self.rows)
+        self.gauge("coat_rows_covered", self.covered)
         self.gauge("coat_units_left", self.units)
         self.gauge("coat_audio_seconds_left", self.seconds)
 
