@@ -24,7 +24,7 @@ def working_copy(target: Path) -> Path:
     """The files that git knows, symlinks as they are: what a user has in `.`, without environments and runs."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in listed.split("\0"):
-        if name and (ROOT / name).is_symlink() or (ROOT / name).is_file():
+        if name and (ROOT / name).exists():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name, follow_symlinks=False)
     assert (target / "coat" / "pipeline").is_symlink()
@@ -79,7 +79,7 @@ class Done:
 def run_scraping(command: list[str], cwd: Path, head: Head) -> Done:
     """Run, and read the metrics meanwhile: gauges of a driver go with it."""
     done = Done()
-    log = cwd / "submit.log"
+    log = cwd.parent / "submit.log"  # a package whose files change while it is made is not found again
     # The copy must be what is imported: no PYTHONPATH, so that neither driver nor workers see another coat.
     env = {k: v for k, v in head.env.items() if k != "PYTHONPATH"}
     with log.open("w") as out:

@@ -1,4 +1,4 @@
-"""What deploy/ and docs/cluster.md show: that KubeRay knows its fields, coat and Ray their commands, metrics their names."""
+"""What deploy/ and docs/cluster.md show: KubeRay knows the fields, coat and Ray the commands, metrics their names."""
 
 import json
 import re
@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import typer
 import yaml
@@ -164,12 +165,13 @@ def test_a_job_runs_a_command_that_fits_its_cluster(path: Path) -> None:
 
 def parse_coat(arguments: list[str]) -> dict[str, Any]:
     """The options as the command line reads them; it raises where one of them does not exist."""
-    group = typer.main.get_command(app)
-    command = group.commands[arguments[0]]  # pyright: ignore[reportAttributeAccessIssue]
+    command: Any = typer.main.get_command(app)
+    name, *rest = arguments
+    command = command.commands[name]
     while hasattr(command, "commands"):
-        arguments = arguments[1:]
-        command = command.commands[arguments[0]]
-    return command.make_context(arguments[0], list(arguments[1:])).params
+        name, *rest = rest
+        command = command.commands[name]
+    return command.make_context(name, rest).params
 
 
 def sh_lines(text: str) -> list[str]:
@@ -184,12 +186,13 @@ def test_every_command_of_the_guide_exists() -> None:
     coats = rays = 0
     for line in sh_lines((ROOT / "docs" / "cluster.md").read_text()):
         words = shlex.split(line, comments=True)
-        if "coat" in words and words.index("coat") in (0, words.index("coat") if "-m" in words else 0):
-            parse_coat(words[words.index("coat") + 1 :])
+        at = words.index("coat") if "coat" in words else None
+        if at == 0 or (at and words[at - 1] == "-m"):
+            parse_coat(words[at + 1 :])
             coats += 1
         if words[:1] == ["ray"]:
             command, rest = cli, words[1:]
-            while hasattr(command, "commands"):
+            while isinstance(command, click.Group):
                 command, rest = command.commands[rest[0]], rest[1:]
             command.make_context("ray", rest)
             rays += 1
@@ -206,7 +209,9 @@ def test_files_that_the_guide_names_are_there() -> None:
 
 def test_the_dashboard_asks_for_metrics_that_exist() -> None:
     dashboard = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
-    exported = {f"ray_{n}_total" for n in COUNTERS} | {f"ray_{n}" for n in GAUGES} | {f"ray_{n}_bucket" for n in HISTOGRAMS}
+    exported = (
+        {f"ray_{n}_total" for n in COUNTERS} | {f"ray_{n}" for n in GAUGES} | {f"ray_{n}_bucket" for n in HISTOGRAMS}
+    )
     assert dashboard["uid"]
     assert len({p["id"] for p in dashboard["panels"]}) == len(dashboard["panels"])
     asked = set()
