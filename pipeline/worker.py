@@ -76,7 +76,9 @@ class Report:
     def of_failed(cls, unit: str, rows: Sequence[Row]) -> "Report":
         """Of rows that no expert could be given."""
         errors = tuple(f"{r.id}: {r.error}" for r in rows)
-        return cls(unit, 0, len(rows), 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, errors, reasons=failed_reasons(rows))
+        return cls(
+            unit, 0, len(rows), 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, errors, reasons=failed_reasons(rows)
+        )
 
 
 @dataclass(eq=False)

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,14 +14,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
-UP_S = 60.0
+UP_S = 120.0  # of a loaded machine; some 5 s are enough
 
 
 @dataclass
@@ -29,7 +30,6 @@ class Head:
     dashboard: int
     metrics: int
     env: dict[str, str]
-    processes: list[psutil.Process] = field(default_factory=list)
 
     @property
     def address(self) -> str:
@@ -109,10 +109,15 @@ def wait_until_up(head: Head, process: subprocess.Popen[bytes], log: Path) -> No
 
 
 def stop(process: subprocess.Popen[bytes], folder: str) -> None:
-    """`ray start --block` takes its own processes along; whatever still names our folder is ended by force."""
+    """`ray start --block` takes its own processes along."""
     process.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(20)
+    end_all(folder, process)
+
+
+def end_all(folder: str, process: subprocess.Popen[bytes]) -> None:
+    """End by force what is left of our own: the process, and those of Ray that name its folder; then the folder."""
     for p in psutil.process_iter(["cmdline"]):
         if any(folder in word for word in p.info["cmdline"] or []):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -120,3 +125,4 @@ def stop(process: subprocess.Popen[bytes], folder: str) -> None:
     if process.poll() is None:
         process.kill()
     process.wait()
+    shutil.rmtree(folder, ignore_errors=True)

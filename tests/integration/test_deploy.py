@@ -234,6 +234,7 @@ def test_the_sbatch_script() -> None:
     text = script.read_text()
     directives = re.findall(r"^#SBATCH --([a-z-]+)", text, flags=re.MULTILINE)
     assert {"requeue", "signal", "open-mode", "time"} <= set(directives)
-    (line,) = re.findall(r"^coat .*", text, flags=re.MULTILINE)
-    words = shlex.split(line.replace('"$workers"', "3").replace('"$@"', "").rstrip("& "))
-    assert parse_coat([*words[1:], "--expert", "pitch"])["workers"] == 3
+    (line,) = re.findall(r"^coat .*", text.replace("\\\n", " "), flags=re.MULTILINE)
+    words = shlex.split(line.replace('"$workers"', "3").replace('"$threads"', "4").replace('"$@"', "").rstrip("& "))
+    given = parse_coat([*words[1:], "--expert", "pitch"])
+    assert (given["workers"], given["cpus_per_worker"]) == (3, 4)
