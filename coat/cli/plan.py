@@ -30,6 +30,7 @@ def plan(
     gpu_hour_price: Annotated[
         float | None, typer.Option(help="Price of a GPU for an hour, to tell the cost.", min=0.0)
     ] = None,
+    unit_bytes: Annotated[int | None, typer.Option(help="As for the extract: bytes of a unit, at most.", min=1)] = None,
     json_output: Json = False,
 ) -> None:
     """Say what an extract would do: units, hours and bytes that are still to come, the time and the cost.
@@ -45,6 +46,7 @@ def plan(
     from coat.manifests.manifest import Manifest
     from coat.pipeline.extraction import Where, check_one_checkpoint, choose
     from coat.pipeline.forecast import Rates, forecast, total
+    from coat.pipeline.plan import UNIT_BYTES
 
     check_one_checkpoint(checkpoint, expert)
     _, chosen = choose(Where(workers=0, device=device))
@@ -55,6 +57,7 @@ def plan(
         gpus_per_worker=gpus_per_worker,
         gpu_hour_price=gpu_hour_price,
         device=chosen,
+        unit_bytes=unit_bytes or UNIT_BYTES,
     )
     found = forecast(Manifest.read(manifest), store, expert, options(checkpoint, layer, dtype, precision), rates)
     whole = total(found)
