@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from coat.extractors.expert import Expert, Options
 from coat.extractors.registry import create
 from coat.manifests.errors import InputError, RunError
 from coat.manifests.manifest import Manifest
-from coat.pipeline.plan import UNIT_BYTES, PlannedRow, make_plan
+from coat.pipeline.plan import UNIT_BYTES, PlannedRow, Units, make_plan
 from coat.pipeline.store import TargetSet, TargetStore
 from coat.pipeline.worker import Clock, Heard, Job, Worker, prefetched
 
@@ -71,23 +73,23 @@ def forecast_one(
     manifest: Manifest, store: TargetStore, name: str, expert: Expert, options: Options, rates: Rates
 ) -> Forecast:
     spec = expert.spec
-    covered = TargetSet(store.set_url(spec), spec).rows.keys()
+    covered = TargetSet(store.set_url(spec), spec).rows.digests
     plan = make_plan(manifest, spec, covered, unit_bytes=rates.unit_bytes)
-    left = [row for unit in plan.units for row in unit.rows]
+    left = plan.units.seconds[plan.units.order]  # of audio, by row
     startup = None
     one_worker = plan.seconds / rates.speed if rates.speed else None
-    if rates.calibrate and left:
+    if rates.calibrate and len(left):
         job = Job(name, options, "", spec, rates.device, os.cpu_count() or 1)
-        startup, rate = calibrate(job, spread(left, rates.calibrate))
-        one_worker = sum(cost_seconds(expert, row) for row in left) / rate
+        startup, rate = calibrate(job, spread(plan.units, rates.calibrate))
+        one_worker = sum(cost_seconds(expert, seconds) for seconds in left.tolist()) / rate
     elif rates.calibrate:
         one_worker = 0.0
     price = rates.gpu_hour_price
     return Forecast(
         expert=spec.expert,
         fingerprint=spec.fingerprint,
-        rows=len(manifest),
-        covered=len(manifest) - len(left),
+        rows=plan.rows,
+        covered=plan.covered,
         units=len(plan.units),
         hours=plan.seconds / 3600,
         bytes=plan.bytes,
@@ -108,16 +110,19 @@ def total(forecasts: Sequence[Forecast]) -> dict[str, Any]:
     return {name: add([getattr(f, name) for f in forecasts]) for name in summed}
 
 
-def spread(rows: Sequence[PlannedRow], clips: int) -> list[PlannedRow]:
+def spread(units: Units, clips: int) -> list[PlannedRow]:
     """So many rows over all lengths: the middle one of each of `clips` equal parts, in ascending length."""
-    ordered = sorted(rows, key=lambda r: (r.seconds, r.digest))
-    n = min(clips, len(ordered))
-    return [ordered[(2 * i + 1) * len(ordered) // (2 * n)] for i in range(n)]
+    ascending = units.order[np.argsort(units.seconds[units.order], kind="stable")]
+    n = min(clips, len(ascending))
+    chosen = ascending[(2 * np.arange(n) + 1) * len(ascending) // (2 * n)]
+    utterances = units.manifest.take(chosen)
+    return [units.planned(int(row), u) for row, u in zip(chosen, utterances, strict=True)]
 
 
-def cost_seconds(expert: Expert, row: PlannedRow) -> float:
+def cost_seconds(expert: Expert, seconds: float) -> float:
+    """Of audio that the expert is given for a clip."""
     rate = expert.spec.sample_rate
-    return expert.padded_samples(round(row.seconds * rate)) / rate
+    return expert.padded_samples(round(seconds * rate)) / rate
 
 
 def calibrate(job: Job, rows: Sequence[PlannedRow]) -> tuple[float, float]:
@@ -140,7 +145,7 @@ def calibrate(job: Job, rows: Sequence[PlannedRow]) -> tuple[float, float]:
     if not ok:
         first = next(h.error for h in [*warm, *heard] if h.error)
         raise RunError(f"--calibrate: {job.expert} could hear none of {len(rows)} clips; the first: {first}")
-    return startup, sum(cost_seconds(worker.expert, row) for row in ok) / min(passes)
+    return startup, sum(cost_seconds(worker.expert, row.seconds) for row in ok) / min(passes)
 
 
 def hear(worker: Worker, rows: Sequence[PlannedRow]) -> list[Heard]:

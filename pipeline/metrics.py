@@ -43,7 +43,7 @@ class Metrics:
 
     def planned(self, plan: Plan, covered: int) -> None:
         self.expert, self.units, self.seconds = plan.spec.expert, len(plan.units), plan.seconds
-        self.rows, self.covered = len(plan.rows), covered
+        self.rows, self.covered = plan.rows, covered
         self.state()
 
     def reported(self, report: Report) -> None:

@@ -59,7 +59,8 @@ def plan(
         device=chosen,
         unit_bytes=unit_bytes or UNIT_BYTES,
     )
-    found = forecast(Manifest.read(manifest), store, expert, options(checkpoint, layer, dtype, precision), rates)
+    corpus = Manifest.read(manifest, spans=True)
+    found = forecast(corpus, store, expert, options(checkpoint, layer, dtype, precision), rates)
     whole = total(found)
     if json_output:
         typer.echo(json.dumps({"experts": [f.to_dict() for f in found], "total": whole}, indent=2))
