@@ -23,6 +23,7 @@ from coat.pipeline.changes import sounds
 from coat.pipeline.cluster import Cluster
 from coat.pipeline.commit import clean_builds, write_spec
 from coat.pipeline.lease import Lease
+from coat.pipeline.metrics import Metrics
 from coat.pipeline.plan import UNIT_BYTES, Plan, make_plan
 from coat.pipeline.queue import Queue
 from coat.pipeline.rows import FAILED, Rows
@@ -150,6 +151,8 @@ def extract(
     manifest = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest, spans=True)
     specs = {name: create(name, options).spec for name in dict.fromkeys(experts)}
     pool = choose(where)
+    if pool[0] is not None:
+        listener = Several(listener, Metrics())
     run = partial(extract_one, manifest, TargetStore(store), where=where, what=what, pool=pool, listener=listener)
     return [run(name, spec, options) for name, spec in specs.items()]
 

@@ -10,6 +10,7 @@ from coat.manifests.errors import RunError
 from coat.pipeline.cluster import Cluster, capacity, cause_of, connect, last_line, why_died
 from coat.pipeline.lease import BEAT_S
 from coat.pipeline.queue import Cause, Queue, Task
+from coat.pipeline.signals import Deliver, held_signals
 from coat.pipeline.worker import UNITS_IN_HAND, Job, Report, Worker
 
 GRACE_S = 30.0  # that a batch in hand is waited for when a run in this process is stopped
@@ -68,7 +69,8 @@ def run_ray(queue: Queue, job: Job, cluster: Cluster) -> Iterator[Report]:
     started_here = connect(cluster)
     pool = Pool(queue, job, cluster)
     try:
-        yield from pool.reports()
+        with held_signals() as deliver:
+            yield from pool.reports(deliver)
     finally:
         pool.dismiss_all()
         if started_here:
@@ -99,7 +101,7 @@ class Pool:
         self.grown = float("-inf")
         self.lonely = time.monotonic()  # since when no worker was up
 
-    def reports(self) -> Iterator[Report]:
+    def reports(self, deliver_signals: Deliver) -> Iterator[Report]:
         import ray
 
         while self.queue or any(m.hand for m in self.members):
@@ -110,6 +112,7 @@ class Pool:
             finished, _ = ray.wait(references, num_returns=1, timeout=1.0) if references else ([], [])
             if not references:
                 time.sleep(1.0)
+            deliver_signals()
             self.queue.beat()
             for ref in finished:
                 yield from self.settle(ref)

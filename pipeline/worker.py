@@ -10,7 +10,8 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -70,12 +71,21 @@ class Report:
     halvings: int  # of the batch budget, for want of memory
     errors: tuple[str, ...]  # "id: reason: message", the first few
     worker: str = ""  # host and process
+    reasons: Mapping[str, int] = field(default_factory=dict)  # of failed rows, all of them
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds by stage; stages overlap, so that they may sum to more than the unit took."""
+        seconds = {"decode": self.decode_seconds, "wait": self.wait_seconds}
+        return seconds | {"forward": self.forward_seconds, "write": self.write_seconds}
 
     @classmethod
     def of_failed(cls, unit: str, rows: Sequence[Row]) -> "Report":
         """Of rows that no expert could be given."""
         errors = tuple(f"{r.id}: {r.error}" for r in rows)
-        return cls(unit, 0, len(rows), 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, errors)
+        return cls(
+            unit, 0, len(rows), 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, errors, reasons=failed_reasons(rows)
+        )
 
 
 @dataclass(eq=False)
@@ -218,6 +228,7 @@ class Worker:
             halvings=self.halvings - halvings,
             errors=tuple(f"{r.id}: {r.error}" for r in rows if r.status == "failed")[:REPORTED],
             worker=f"{socket.gethostname()}:{os.getpid()}",
+            reasons=failed_reasons(rows),
         )
 
     def batches(self, rows: Sequence[PlannedRow]) -> Iterator[list[PlannedRow]]:
@@ -399,6 +410,10 @@ class Worker:
         raised = [h for h in heard if h.error and h.error.startswith(("expert_error", "bad_shape"))]
         if len(raised) > 1 and not any(h.status == "ok" for h in heard):
             raise RunError(f"{self.job.expert}: fails on each of {len(raised)} rows; the first: {raised[0].error}")
+
+
+def failed_reasons(rows: Iterable[Row]) -> dict[str, int]:
+    return dict(Counter(r.reason or "" for r in rows if r.status == "failed"))
 
 
 def prefetched(

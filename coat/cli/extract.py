@@ -1,4 +1,4 @@
-"""`coat experts`, `plan`, `extract`, `status` and `verify`."""
+"""`coat experts`, `extract`, `status` and `verify`."""
 
 import json
 import time
@@ -62,50 +62,6 @@ def experts(json_output: Json = False) -> None:
         for n, c in cards.items()
     ]
     table("Experts", ["name", "family", "dim", "frames/s", "default checkpoint", "licence", "usable now"], rows)
-
-
-def plan(
-    expert: Experts,
-    manifest: ManifestPath,
-    store: Store,
-    checkpoint: Checkpoint = None,
-    layer: Layer = None,
-    dtype: Dtype = "float16",
-    precision: Precision = "float32",
-    pad_margin: PadMargin = None,
-    speed: Annotated[
-        float | None, typer.Option(help="Audio seconds per second, to tell how long it will take.", min=0.001)
-    ] = None,
-    json_output: Json = False,
-) -> None:
-    """Say what an extract would do: units, hours and bytes that are still to come.
-
-    Example:  coat plan --expert whisper --manifest corpus.jsonl --store targets --speed 400
-    """
-    from coat.extractors.registry import create
-    from coat.manifests.manifest import Manifest
-    from coat.pipeline.extraction import check_one_checkpoint
-    from coat.pipeline.plan import make_plan
-    from coat.pipeline.store import TargetSet, TargetStore
-
-    check_one_checkpoint(checkpoint, expert)
-    rows, facts = [], []
-    found = Manifest.read(manifest, spans=True)
-    for name in expert:
-        spec = create(name, options(checkpoint, layer, dtype, precision, pad_margin)).spec
-        p = make_plan(found, spec, TargetSet(TargetStore(store).set_url(spec), spec).rows.digests)
-        seconds = p.seconds / speed if speed else None
-        fact = {"expert": name, "fingerprint": spec.fingerprint, "rows": p.rows}
-        fact |= {"covered": p.covered, "units": len(p.units)}
-        fact |= {"hours": p.seconds / 3600, "bytes": p.bytes, "seconds": seconds}
-        facts.append(fact)
-        took = duration_text(seconds) if seconds is not None else "give --speed"
-        rows.append([name, spec.fingerprint, fact["rows"], fact["covered"], len(p.units)])
-        rows[-1] += [f"{p.seconds / 3600:.2f}", bytes_text(p.bytes), took]
-    if json_output:
-        typer.echo(json.dumps(facts, indent=2))
-        return
-    table("To do", ["expert", "fingerprint", "rows", "covered", "units", "hours", "bytes", "time"], rows)
 
 
 def extract(

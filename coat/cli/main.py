@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from coat.cli import extract, manifest, quickstart, shards, status, train
+from coat.cli import extract, manifest, plan, quickstart, shards, status, train
 
 EPILOG = (
     "Start here:  [bold]coat quickstart --out runs/quickstart[/bold]\n\n"
@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(manifest.app, name="manifest")
 app.command("experts")(extract.experts)
-app.command("plan")(extract.plan)
+app.command("plan")(plan.plan)
 app.command("extract")(extract.extract)
 app.command("status")(status.status)
 app.command("verify")(extract.verify)

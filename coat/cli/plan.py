@@ -1,0 +1,82 @@
+"""`coat plan`."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from coat.cli.extract import Checkpoint, Dtype, Experts, Json, Layer, ManifestPath, Precision, Store, options
+from coat.cli.output import bytes_text, duration_text, table
+
+
+def plan(
+    expert: Experts,
+    manifest: ManifestPath,
+    store: Store,
+    checkpoint: Checkpoint = None,
+    layer: Layer = None,
+    dtype: Dtype = "float16",
+    precision: Precision = "float32",
+    speed: Annotated[
+        float | None, typer.Option(help="Audio seconds per second of one worker, to tell how long it takes.", min=0.001)
+    ] = None,
+    calibrate: Annotated[
+        int,
+        typer.Option(help="Or measure that: run the expert on so many clips of all lengths, on this machine.", min=0),
+    ] = 0,
+    workers: Annotated[int, typer.Option(help="Workers that the time is divided by.", min=1)] = 1,
+    device: Annotated[str, typer.Option(help="Of the measurement: auto, cpu or cuda.")] = "auto",
+    gpus_per_worker: Annotated[float, typer.Option(help="Share of a GPU that a worker takes.", min=0.01)] = 1.0,
+    gpu_hour_price: Annotated[
+        float | None, typer.Option(help="Price of a GPU for an hour, to tell the cost.", min=0.0)
+    ] = None,
+    unit_bytes: Annotated[int | None, typer.Option(help="As for the extract: bytes of a unit, at most.", min=1)] = None,
+    json_output: Json = False,
+) -> None:
+    """Say what an extract would do: units, hours and bytes that are still to come, the time and the cost.
+
+    Nothing is written. Measure on a machine like a worker's: --calibrate takes all CPUs, or the GPU, of this one.
+
+    Examples:
+
+      coat plan --expert whisper --manifest corpus.jsonl --store targets --speed 400
+
+      coat plan --expert pitch --manifest corpus.jsonl --store targets --calibrate 32 --workers 16
+    """
+    from coat.manifests.manifest import Manifest
+    from coat.pipeline.extraction import Where, check_one_checkpoint, choose
+    from coat.pipeline.forecast import Rates, forecast, total
+    from coat.pipeline.plan import UNIT_BYTES
+
+    check_one_checkpoint(checkpoint, expert)
+    _, chosen = choose(Where(workers=0, device=device))
+    rates = Rates(
+        speed=speed,
+        calibrate=calibrate,
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
+        gpu_hour_price=gpu_hour_price,
+        device=chosen,
+        unit_bytes=unit_bytes or UNIT_BYTES,
+    )
+    corpus = Manifest.read(manifest, spans=True)
+    found = forecast(corpus, store, expert, options(checkpoint, layer, dtype, precision), rates)
+    whole = total(found)
+    if json_output:
+        typer.echo(json.dumps({"experts": [f.to_dict() for f in found], "total": whole}, indent=2))
+        return
+    rows = [
+        [f.expert, f.fingerprint, f.rows, f.covered, f.units, f"{f.hours:.2f}", bytes_text(f.bytes)]
+        + [f"{f.speed:.0f}" if f.speed else "-", *time_and_cost(f.seconds, f.cost)]
+        for f in found
+    ]
+    if len(found) > 1:
+        rows.append(["total", "", "", "", whole["units"], f"{whole['hours']:.2f}", bytes_text(whole["bytes"]), ""])
+        rows[-1] += time_and_cost(whole["seconds"], whole["cost"])
+    columns = ["expert", "fingerprint", "rows", "covered", "units", "hours", "bytes", "RTFx of a worker", "time"]
+    table("To do", [*columns, "cost"], rows)
+
+
+def time_and_cost(seconds: float | None, cost: float | None) -> list[Any]:
+    took = "give --speed or --calibrate" if seconds is None else duration_text(seconds)
+    return [took, "-" if cost is None else f"{cost:.2f}"]
