@@ -20,7 +20,7 @@ from coat.manifests.errors import InputError, RunError
 from coat.manifests.manifest import Manifest
 from coat.manifests.spec import TargetSpec
 from coat.pipeline.changes import sounds
-from coat.pipeline.cluster import Cluster
+from coat.pipeline.cluster import Cluster, connect, disconnect
 from coat.pipeline.commit import clean_builds, write_spec
 from coat.pipeline.lease import Lease
 from coat.pipeline.metrics import Metrics
@@ -151,8 +151,6 @@ def extract(
     manifest = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest, spans=True)
     specs = {name: create(name, options).spec for name in dict.fromkeys(experts)}
     pool = choose(where)
-    if pool[0] is not None:
-        listener = Several(listener, Metrics())
     run = partial(extract_one, manifest, TargetStore(store), where=where, what=what, pool=pool, listener=listener)
     return [run(name, spec, options) for name, spec in specs.items()]
 
@@ -212,7 +210,8 @@ def run_units(
     log = RunLog(summary.set_url, lease.run)
     if lease.left_by_dead and cluster is None:
         cluster = after_a_death(lease.left_by_dead, where, listener)
-    watchers = Several(listener, log)
+    started_ray = connect(cluster) if cluster else False
+    watchers = Several(listener, log, *((Metrics(),) if cluster else ()))
     job = Job(expert, options, summary.set_url, plan.spec, device, threads_of(cluster))
     queue = Queue(plan.units, order(plan, what.shuffle), job, lease, watchers.say, where.unit_deadline)
     try:
@@ -231,6 +230,8 @@ def run_units(
             log.flush()
         with suppress(*REFUSED):
             lease.release()
+        if started_ray:
+            disconnect()
 
 
 def after_a_death(units: Set[str], where: Where, listener: Listener) -> Cluster | None:

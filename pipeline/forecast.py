@@ -6,7 +6,7 @@ whatever a clip holds costs the same for each clip.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -151,5 +151,4 @@ def calibrate(job: Job, rows: Sequence[PlannedRow]) -> tuple[float, float]:
 def hear(worker: Worker, rows: Sequence[PlannedRow]) -> list[Heard]:
     clock = Clock()
     batches: list[list[PlannedRow]] = list(worker.batches(rows))
-    decode: Callable[[PlannedRow], Heard] = worker.decode_row
-    return [h for batch in prefetched(worker.decoders, decode, batches) for h in worker.hear(batch, clock)]
+    return [h for batch in prefetched(worker.decoders, worker.decode_rows, batches) for h in worker.hear(batch, clock)]

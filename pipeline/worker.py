@@ -28,7 +28,7 @@ from coat.extractors.windows import cut, join
 from coat.manifests.audio import AudioError, AudioFile, resampled_length
 from coat.manifests.errors import RunError
 from coat.manifests.spec import TargetSpec
-from coat.pipeline.commit import builds_folder, commit_unit
+from coat.pipeline.commit import UnitWriter, builds_folder
 from coat.pipeline.plan import PlannedRow, Unit
 from coat.pipeline.rows import Row, Status
 
@@ -107,12 +107,6 @@ class Heard:
         self.status, self.error = status, f"{reason}: {message}"
         self.waveform_T = self.frames_ND = self.spool = None
 
-    @property
-    def frames(self) -> int:
-        if self.spool is not None:
-            return self.spool.frames
-        return 0 if self.frames_ND is None else len(self.frames_ND)
-
     def blocks(self) -> Iterator[NDArray[np.generic]]:
         """The row's frames as they are stored, once: `[N, D]` as a whole, or block by block where it is long."""
         if self.spool is not None:
@@ -188,29 +182,22 @@ class Worker:
         clock = Clock()
         halvings = self.halvings
         batches = list(self.batches(unit.rows))
-        decoded = prefetched(self.decoders, self.decode_rows, batches)
-        with self.forward_lock:
-            heard = [row for batch in timed(decoded, clock) for row in self.hear(batch, clock)]
-        self.check_some_worked(heard)
+        decoded = timed(prefetched(self.decoders, self.decode_rows, batches), clock)
         rows: list[Row] = []
-        first = 0
-        for h in heard:
-            n = h.frames
-            identity = h.planned.utterance.id
-            rows.append(Row(unit.name, identity, h.planned.digest, h.source, h.seconds, first, n, h.status, h.error))
-            first += n
-        parts = [block for h in heard for block in h.blocks()]
-        frames_ND = np.concatenate(parts) if parts else np.empty((0, self.job.spec.dim), self.job.spec.dtype)
-        clock.decode = sum(h.decode_seconds for h in heard)
-        facts = {
-            "seconds": {n: round(getattr(clock, n), 3) for n in ("decode", "wait", "forward")},
-            "padded_audio_seconds": round(clock.padded_audio, 3),
-            "heard_audio_seconds": round(clock.heard_audio, 3),
-            "device": self.job.device,
-        }
-        writing = time.perf_counter()
-        done = commit_unit(self.job.set_url, unit.name, frames_ND, rows, facts)
-        clock.write = time.perf_counter() - writing
+        with UnitWriter(self.job.set_url, unit.name, self.job.spec.dim, self.job.spec.dtype) as writer:
+            with self.forward_lock:
+                for batch in decoded:
+                    rows += [write_row(writer, h) for h in self.hear(batch, clock)]
+                    clock.decode += sum(h.decode_seconds for h in batch)
+            self.check_some_worked(rows)
+            facts = {
+                "seconds": {n: round(getattr(clock, n), 3) for n in ("decode", "wait", "forward")},
+                "padded_audio_seconds": round(clock.padded_audio, 3),
+                "heard_audio_seconds": round(clock.heard_audio, 3),
+                "device": self.job.device,
+            }
+            done = writer.commit(rows, facts)
+            clock.write = writer.seconds
         return Report(
             unit=unit.name,
             ok=done["ok"],
@@ -405,11 +392,21 @@ class Worker:
             return
         heard.frames_ND = stored
 
-    def check_some_worked(self, heard: Sequence[Heard]) -> None:
+    def check_some_worked(self, rows: Sequence[Row]) -> None:
         """An expert that fails on every row of a unit is broken, not unlucky: stop before recording that."""
-        raised = [h for h in heard if h.error and h.error.startswith(("expert_error", "bad_shape"))]
-        if len(raised) > 1 and not any(h.status == "ok" for h in heard):
+        raised = [r for r in rows if r.reason in ("expert_error", "bad_shape")]
+        if len(raised) > 1 and not any(r.status == "ok" for r in rows):
             raise RunError(f"{self.job.expert}: fails on each of {len(raised)} rows; the first: {raised[0].error}")
+
+
+def write_row(writer: UnitWriter, h: Heard) -> Row:
+    """Give a row's frames to the unit, and what became of it to its table."""
+    first = writer.frames.frames
+    for block_ND in h.blocks():
+        writer.append(block_ND)
+    h.frames_ND = h.spool = None
+    n, asked = writer.frames.frames - first, h.planned
+    return Row(writer.unit, asked.utterance.id, asked.digest, h.source, h.seconds, first, n, h.status, h.error)
 
 
 def failed_reasons(rows: Iterable[Row]) -> dict[str, int]:

@@ -37,7 +37,7 @@ class Killed(Slow):
         if stage == "forward":
             self.level = self.deadly(self.level, after=2)
         elif stage == "decode":
-            worker.decode = self.deadly(worker.decode, after=7)
+            worker.AudioFile = self.deadly(worker.AudioFile, after=7)  # pyright: ignore
         elif stage == "write":
             frames.checksum = self.deadly(frames.checksum, after=15)  # a unit of a minute has 12 chunks
         elif stage == "before done.json":
