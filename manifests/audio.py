@@ -3,9 +3,9 @@
 T samples. A span that cannot be decoded raises AudioError with a reason that is recorded with its row.
 
     decode("a.flac", 3.0, 2.5)         one span
-    with AudioFile("a.flac") as f:     many spans of one file, which is opened (and downloaded) once
-        f.span(3.0, 2.5).decode()
-        for piece_T in f.span().pieces(16000): ...     long audio, of which a few seconds are held
+    file = AudioFile("a.flac")         many spans of one file, which is downloaded and checked once
+    file.span(3.0, 2.5).decode()
+    for piece_T in file.span().pieces(16000): ...      long audio, of which some seconds are held
 """
 
 import io
@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import soundfile
@@ -108,49 +108,34 @@ def probe(path: str) -> AudioInfo:
 def decode(path: str, offset: float = 0.0, duration: float | None = None) -> Clip:
     """Decode a span (seconds; no duration: to the end) and mix it to mono by the mean of its channels."""
     check_span(path, offset, duration)
-    with AudioFile(path) as f:
-        return f.span(offset, duration).decode()
+    return AudioFile(path).span(offset, duration).decode()
 
 
 class AudioFile:
-    """An open file, to decode spans from one by one; not for several threads at once. AudioError as `decode`.
+    """A file, checked and at hand, to decode spans from one by one. AudioError as `decode`.
 
-    libsndfile seeks to any sample, and gives the same samples as without the seek (MP3: with a preroll); its
-    index of an MP3 grows with use, so that spans of one open file cost a tenth of those of many. What
-    FFmpeg reads is decoded whole, once: its seeks are not exact in every format.
+    What is shared is the download, the check, and what FFmpeg decodes (whole: not all of its seeks are exact).
+    Each span has a libsndfile handle of its own, which costs a millisecond: of one handle, a second seek
+    gives other samples than the first would (MP3: by an ulp; Vorbis: up to 0.4 for some 200 samples).
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        source = open_source(path)
-        self.file: soundfile.SoundFile | None = None
+        self.source = open_source(path)
+        self.whole_T: NDArray[np.float32] | None = None
         try:
-            self.file = soundfile.SoundFile(source)
+            with self.open() as f:
+                check_whole(path, self.source, f)
+                self.samples, self.rate = f.frames, f.samplerate
         except (soundfile.LibsndfileError, TypeError) as e:  # TypeError: a name that ends in .raw
             self.whole_T, self.rate = read_ffmpeg(path, e)
+        if self.whole_T is None and self.samples >= UNKNOWN_FRAMES:
+            self.whole_T, self.rate = read_ffmpeg(path, ValueError("its header does not say how long it is"))
+        if self.whole_T is not None:
             self.samples = len(self.whole_T)
-            return
-        try:
-            check_whole(path, source, self.file)
-            self.samples, self.rate = self.file.frames, self.file.samplerate
-            if self.samples >= UNKNOWN_FRAMES:
-                self.whole_T, self.rate = read_ffmpeg(path, ValueError("its header does not say how long it is"))
-                self.samples = len(self.whole_T)
-                self.close()
-        except AudioError:
-            self.close()
-            raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        if self.file is not None:
-            self.file.close()
-            self.file = None
+    def open(self) -> soundfile.SoundFile:
+        return soundfile.SoundFile(self.source if isinstance(self.source, str) else io.BytesIO(self.source.getvalue()))
 
     def span(self, offset: float = 0.0, duration: float | None = None) -> "Span":
         """A span that is not decoded yet. AudioError where the file ends before it."""
@@ -160,32 +145,32 @@ class AudioFile:
 
     def read(self, start: int, samples: int) -> Iterator[NDArray[np.float32]]:
         """So many samples, mono, in pieces of PIECE_S; AudioError where they are not there or not finite."""
-        if self.file is None:
+        if self.whole_T is not None:
             yield checked_mono(self.path, self.whole_T[start : start + samples, None])
             return
         done, piece = 0, round(PIECE_S * self.rate)
-        before = round(MP3_PREROLL_S * self.rate) if self.file.format.startswith("MP") else 0
-        try:
-            while done < samples:
-                at = start + done
-                preroll = min(at, before)  # of every piece: soundfile seeks after each read
-                self.file.seek(at - preroll)
-                wanted = min(piece, samples - done)
-                found_TC = self.file.read(preroll + wanted, dtype="float32", always_2d=True)
-                piece_TC = cast(NDArray[np.float32], found_TC)[preroll:]
-                done += len(piece_TC)
-                if len(piece_TC) < wanted:
-                    break
-                yield checked_mono(self.path, piece_TC)
-        except soundfile.LibsndfileError as e:  # the header was sound, so the data are not
-            raise AudioError("truncated", f"{self.path}: cannot be decoded to its end ({one_line(e)})") from e
+        with self.open() as f:
+            before = round(MP3_PREROLL_S * self.rate) if f.format.startswith("MP") else 0
+            try:
+                while done < samples:
+                    at, wanted = start + done, min(piece, samples - done)
+                    preroll = min(at, before)  # of every piece: soundfile seeks after each read
+                    f.seek(at - preroll)
+                    found_TC = f.read(preroll + wanted, dtype="float32", always_2d=True)
+                    piece_TC = cast(NDArray[np.float32], found_TC)[preroll:]
+                    done += len(piece_TC)
+                    if len(piece_TC) < wanted:
+                        break
+                    yield checked_mono(self.path, piece_TC)
+            except soundfile.LibsndfileError as e:  # the header was sound, so the data are not
+                raise AudioError("truncated", f"{self.path}: cannot be decoded to its end ({one_line(e)})") from e
         if done < samples:
             raise AudioError("truncated", f"{self.path}: {done} samples of {samples}; the file is cut short")
 
 
 @dataclass
 class Span:
-    """Part of an open file: `samples` at the file's rate from sample `start` on."""
+    """Part of a file: `samples` at the file's rate from sample `start` on."""
 
     file: AudioFile
     start: int

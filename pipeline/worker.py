@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -126,6 +126,9 @@ class Spool:
         except OSError as e:
             raise RunError(f"{folder}: cannot be written ({e})") from e
         self.file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=str(folder))  # noqa: SIM115
+
+    def __del__(self) -> None:  # of a row that failed, or of a unit that was dropped
+        self.file.close()
 
     def append(self, frames_ND: NDArray[np.generic]) -> None:
         try:
@@ -243,7 +246,7 @@ class Worker:
             yield batch
 
     def decode_rows(self, rows: Sequence[PlannedRow]) -> dict[str, Heard]:
-        """By digest, the rows of a unit that are spans of one file; it is opened once and read from front to back."""
+        """By digest, the rows of a unit that are spans of one file, which is downloaded and checked once."""
         heard = {row.digest: Heard(row) for row in rows}
         for h in heard.values():
             if h.planned.fault:
@@ -251,15 +254,16 @@ class Worker:
                 h.fail(reason, message)
         wanted = [h for h in heard.values() if h.status == "ok"]
         try:
-            with AudioFile(rows[0].utterance.audio) if wanted else nullcontext() as f:
-                for h in sorted(wanted, key=lambda h: h.planned.utterance.offset):
-                    assert f is not None
-                    started = time.perf_counter()
-                    self.decode_row(h, f)
-                    h.decode_seconds = time.perf_counter() - started
+            file = AudioFile(rows[0].utterance.audio) if wanted else None  # rows that repeat an id are not heard
         except AudioError as e:
             for h in wanted:
                 h.fail(e.reason, str(e))
+        else:
+            for h in wanted:
+                assert file is not None
+                started = time.perf_counter()
+                self.decode_row(h, file)
+                h.decode_seconds = time.perf_counter() - started
         return heard
 
     def decode_row(self, heard: Heard, file: AudioFile) -> None:
@@ -323,20 +327,19 @@ class Worker:
     def stream(self, heard: Heard, seconds: float, clock: Clock) -> None:
         u, spec = heard.planned.utterance, self.job.spec
         spool = Spool(builds_folder(self.job.set_url), spec.dim, spec.dtype)
-        with AudioFile(u.audio) as file:
-            span = file.span(u.offset, u.duration)
-            plan = self.expert.windows(resampled_length(span.samples, span.rate, spec.sample_rate))
-            group = max(1, int(seconds / self.expert.window_s))
-            with ahead(self.decoders, cut(span.pieces(spec.sample_rate), plan), group) as cuts:
-                windows = self.counted(timed(cuts, clock), clock)
-                for frames_ND in join(self.expert.stream(windows, seconds), plan):
-                    part = Heard(heard.planned)
-                    self.accept(part, frames_ND)
-                    if part.frames_ND is None:
-                        heard.status, heard.error = part.status, part.error
-                        return
-                    spool.append(part.frames_ND)
-            heard.source, heard.spool = span.digest, spool
+        span = AudioFile(u.audio).span(u.offset, u.duration)
+        plan = self.expert.windows(resampled_length(span.samples, span.rate, spec.sample_rate))
+        group = max(1, int(seconds / self.expert.window_s))
+        with ahead(self.decoders, cut(span.pieces(spec.sample_rate), plan), group) as cuts:
+            windows = self.counted(timed(cuts, clock), clock)
+            for frames_ND in join(self.expert.stream(windows, seconds), plan):
+                part = Heard(heard.planned)
+                self.accept(part, frames_ND)
+                if part.frames_ND is None:
+                    heard.status, heard.error = part.status, part.error
+                    return
+                spool.append(part.frames_ND)
+        heard.source, heard.spool = span.digest, spool
 
     def counted(self, windows: Iterable[Waveform], clock: Clock) -> Iterator[Waveform]:
         for samples_T in windows:

@@ -108,16 +108,16 @@ class Windowed(Level):
     window_s, context_s = 2.0, 0.005
 
 
-class ScarceWindows(Windowed):
+class ScarceWindows(Scarce):
     """Runs out of memory with more than two windows in a batch."""
 
-    extract = Scarce.extract
+    window_s, context_s = 2.0, 0.005
 
 
-class PickyWindows(Windowed):
+class PickyWindows(Picky):
     """Raises on a window that is louder than 0.9."""
 
-    extract = Picky.extract
+    window_s, context_s = 2.0, 0.005
 
 
 class Remembers(Windowed):
