@@ -136,19 +136,23 @@ def whisper() -> tuple[Path, str]:
 
 
 def wav2vec2() -> tuple[Path, str]:
+    return random_wav2vec2(hidden=384, layers=6, conv=128)
+
+
+def random_wav2vec2(hidden: int, layers: int, conv: int) -> tuple[Path, str]:
     """Of the kind of the large models (layer norm, so that clips are padded and masked), with random weights."""
     import torch
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-    folder = ROOT / "wav2vec2-random"
+    folder = ROOT / f"wav2vec2-{hidden}-{layers}-{conv}"
     if not folder.exists():
         torch.manual_seed(0)
-        config = Wav2Vec2Config(hidden_size=384, num_hidden_layers=6, num_attention_heads=6, intermediate_size=1536,
-                                conv_dim=(128,) * 7, conv_bias=True, feat_extract_norm="layer",
-                                do_stable_layer_norm=True)  # fmt: skip
+        config = Wav2Vec2Config(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=hidden // 64,
+                                intermediate_size=4 * hidden, conv_dim=(conv,) * 7, conv_bias=True,
+                                feat_extract_norm="layer", do_stable_layer_norm=True)  # fmt: skip
         Wav2Vec2Model(config).save_pretrained(folder)
         Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
-    return folder, "wav2vec2 (6 layers of 384, random weights)"
+    return folder, f"wav2vec2 ({layers} layers of {hidden}, random weights)"
 
 
 MODELS = {"whisper": whisper, "wav2vec2": wav2vec2}
