@@ -90,16 +90,21 @@ def machine() -> dict[str, Any]:
     }
 
 
-def corpus(clips: int, seed: int = 0, median_s: float = MEDIAN_S) -> Path:
+def durations(clips: int, rng: np.random.Generator) -> np.ndarray:
+    """Seconds, log-normal."""
+    return np.clip(rng.lognormal(np.log(MEDIAN_S), SIGMA, clips), SHORTEST_S, LONGEST_S)
+
+
+def corpus(clips: int, seed: int = 0) -> Path:
     """FLAC clips of log-normal durations, every fourth at 44.1 kHz, the others at 16; gives the manifest."""
-    folder = ROOT / f"corpus-{clips}-{seed}-{median_s:g}"
+    folder = ROOT / f"corpus-{clips}-{seed}"
     manifest = folder / "manifest.jsonl"
     if manifest.exists():
         return manifest
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     rows = []
-    for i, seconds in enumerate(np.clip(rng.lognormal(np.log(median_s), SIGMA, clips), SHORTEST_S, LONGEST_S)):
+    for i, seconds in enumerate(durations(clips, rng)):
         rate = 44100 if i % 4 == 3 else 16000
         samples_T = speech_like(rng, int(seconds * rate), rate)
         soundfile.write(folder / f"c{i}.flac", samples_T, rate)
@@ -227,5 +232,5 @@ def results(name: str) -> Iterator[Results]:
     logging.disable_progress_bar()
     found = Results(name)
     print(f"== {name}: {' '.join(sys.argv[1:]) or 'all'}", flush=True)
-    yield found
+    yield found  # a script that fails leaves none
     found.save()

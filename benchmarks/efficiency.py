@@ -6,9 +6,13 @@ worker, from the first unit in hand to the last report. Start-up is given apart.
 """
 
 import argparse
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 from benchmarks.common import (
     CPUS,
@@ -29,6 +33,7 @@ from coat.extractors.expert import Expert, Frames, Waveform
 from coat.extractors.registry import create
 from coat.extractors.wav2vec2 import Wav2Vec2
 from coat.extractors.whisper import Whisper
+from coat.manifests.manifest import Manifest
 
 CLIPS = {"whisper": 64, "wav2vec2": 64}
 TARGET = 0.95
@@ -56,7 +61,7 @@ class RecordedWav2Vec2(Recorded, Wav2Vec2):
 RECORDED = {"whisper": "RecordedWhisper", "wav2vec2": "RecordedWav2Vec2"}
 
 
-def record(expert: str, manifest: Any) -> Batches:
+def record(expert: str, manifest: Path) -> Batches:
     """By a run in this process, which warms the caches too."""
     from benchmarks.efficiency import Recorded as Kept  # the module that the registry imports, not __main__
 
@@ -69,6 +74,31 @@ def model_alone(expert: Expert, batches: Batches) -> float:
     started = time.perf_counter()
     for batch in batches:
         expert.extract(batch)
+    return time.perf_counter() - started
+
+
+def fresh_start(name: str, manifest: Path) -> float:
+    """Seconds of `coat extract` over the shortest clip, in a process of its own: imports and weights, mostly."""
+    one = manifest.parent / "one.jsonl"
+    Manifest([min(Manifest.read(str(manifest)), key=lambda u: u.duration or 0.0)]).write(str(one))
+    store = ROOT / "store-one"
+    shutil.rmtree(store, ignore_errors=True)
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "coat",
+        "extract",
+        "--expert",
+        name,
+        "--workers",
+        "0",
+        "--checkpoint",
+    ]
+    command += [str(MODELS[name]()[0]), "--manifest", str(one), "--store", str(store), "--json"]
+    started = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - started
 
 
@@ -88,6 +118,10 @@ def measure(name: str, rounds: int, found: Results) -> None:
         runs["in process"].append(run(manifest, ROOT / "store", name, options))
         runs["one Ray worker"].append(run(manifest, ROOT / "store", name, options, ray_of(CPUS)))
         alone.append(model_alone(expert, batches))
+    start = found.data[f"{name}, start of a process"] = fresh_start(name, manifest)
+    found.add(
+        Figure(f"`coat extract --workers 0` of one short clip: {label}", f"{start:.1f} s", note="imports, weights")
+    )
     for where, measured in runs.items():
         beside = [(alone[i] + alone[i + 1]) / 2 for i in range(rounds)]
         ratios = [a / r.steady_seconds for a, r in zip(beside, measured, strict=True)]

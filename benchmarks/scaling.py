@@ -80,9 +80,7 @@ def main() -> None:
         ceilings = [two / one for one, two in zip(speeds["alone"], speeds["two alone"], strict=True)]
         note = f"{median(speeds['one worker']):.0f} and {median(speeds['two workers']):.0f} x real time; {label}"
         found.add(
-            Figure(
-                "Two single-threaded workers / one", spread(ratios), f">= {TARGET}", median(ratios) >= TARGET, note
-            )
+            Figure("Two single-threaded workers / one", spread(ratios), f">= {TARGET}", median(ratios) >= TARGET, note)
         )
         found.add(Figure("... the model alone, two processes / one: what the machine can give", spread(ceilings)))
         found.data = {"audio_seconds_per_second": speeds, "ratios": ratios, "ceilings": ceilings}
