@@ -25,6 +25,7 @@ from coat.pipeline.plan import PlannedRow, Unit
 from coat.pipeline.store import Row, Status
 
 BATCH_CLIPS = 256  # of very short clips
+PADDING_LIMIT = 0.04  # of a batch: one that would hold more padding is cut; felt by small corpora alone
 PREFETCH_BATCHES = 2  # decoded ahead of the expert
 UNITS_IN_HAND = 2
 REPORTED = 20  # errors of a unit that its report names; the store has them all
@@ -159,15 +160,16 @@ class Worker:
         """Rows cut by their padded audio, from planned lengths alone: the same batches on every run."""
         rate = self.job.spec.sample_rate
         batch: list[PlannedRow] = []
-        longest = 0
+        longest = total = 0  # samples
         for row in rows:
             samples = self.expert.padded_samples(round(row.seconds * rate))
-            padded = max(longest, samples) * (len(batch) + 1) / rate
-            if batch and (padded > self.expert.batch_seconds or len(batch) == BATCH_CLIPS):
+            padded = max(longest, samples) * (len(batch) + 1)
+            wasteful = self.expert.pads and padded - total - samples > PADDING_LIMIT * padded
+            if batch and (padded > self.expert.batch_seconds * rate or len(batch) == BATCH_CLIPS or wasteful):
                 yield batch
-                batch, longest = [], 0
+                batch, longest, total = [], 0, 0
             batch.append(row)
-            longest = max(longest, samples)
+            longest, total = max(longest, samples), total + samples
         if batch:
             yield batch
 
