@@ -33,6 +33,7 @@ from coat.pipeline.plan import PlannedRow, Unit
 from coat.pipeline.rows import Row, Status
 
 BATCH_CLIPS = 256  # of very short clips
+PADDING_LIMIT = 0.04  # of a batch: one that would hold more padding is cut; felt by small corpora alone
 PREFETCH_BATCHES = 2  # decoded ahead of the expert
 UNITS_IN_HAND = 2
 SPOOL_BYTES = 16 * 2**20  # of frames of one long row that are held in memory
@@ -228,20 +229,22 @@ class Worker:
         """
         rate = self.job.spec.sample_rate
         batch: list[PlannedRow] = []
-        longest = 0
+        longest = total = 0  # samples
         for row in rows:
             planned = round(row.seconds * rate)
             long = planned > self.expert.window_s * rate
             samples = self.expert.padded_samples(planned)
-            padded = max(longest, samples) * (len(batch) + 1) / rate
-            if batch and (long or padded > self.expert.batch_seconds or len(batch) == BATCH_CLIPS):
+            padded = max(longest, samples) * (len(batch) + 1)
+            wasteful = self.expert.pads and padded - total - samples > PADDING_LIMIT * padded
+            full = padded > self.expert.batch_seconds * rate or len(batch) == BATCH_CLIPS
+            if batch and (long or full or wasteful):
                 yield batch
-                batch, longest = [], 0
+                batch, longest, total = [], 0, 0
             batch.append(row)
-            longest = max(longest, samples)
+            longest, total = max(longest, samples), total + samples
             if long:
                 yield batch
-                batch, longest = [], 0
+                batch, longest, total = [], 0, 0
         if batch:
             yield batch
 
