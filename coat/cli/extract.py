@@ -86,7 +86,7 @@ def plan(
     found = Manifest.read(manifest, spans=True)
     for name in expert:
         spec = create(name, options(checkpoint, layer, dtype, precision)).spec
-        p = make_plan(found, spec, TargetSet(TargetStore(store).set_url(spec), spec).rows.digests)
+        p = make_plan(found, spec, TargetSet(TargetStore(store).set_url(spec), spec).outcomes.digests)
         seconds = p.seconds / speed if speed else None
         fact = {"expert": name, "fingerprint": spec.fingerprint, "rows": p.rows}
         fact |= {"covered": p.covered, "units": len(p.units)}
