@@ -24,7 +24,7 @@ from coat.manifests.table import ROWS, SPANS, TEXT, concatenated, table_of, with
 from coat.manifests.utterance import Utterance
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
-BLOCK_BYTES = 16 * 2**20
+BLOCK_BYTES = 4 * 2**20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 OPENED = f"^({'|'.join(files.PROTOCOLS)})://"  # URLs that may be opened
 
@@ -58,6 +58,7 @@ def read_table(path: str, spans: bool) -> tuple[pa.Table, list[Problem]]:
     table = concatenated(tables, schema)
     if not len(table) and not problems:
         problems.append(Problem(path, 0, "no rows; expected one JSON object a line"))
+    pa.default_memory_pool().release_unused()  # what the blocks took
     return with_names(table), problems
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
@@ -52,14 +52,16 @@ def getter(name: str) -> Callable[[Utterance], Any]:
     return lambda u: getattr(u, name)
 
 
-def concatenated(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
-    """One table of one chunk a column; column by column, so that no more than one is there twice."""
+def concatenated(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
+    """One table of one chunk a column. Empties the list, so that no more than one column is there twice."""
     held = [[t.column(i).chunks for t in tables] for i in range(len(schema))]
+    tables.clear()
     columns = []
     for i, field in enumerate(schema):
         chunks = list(chain.from_iterable(held[i]))
         held[i] = []
         columns.append(pa.concat_arrays(chunks) if chunks else pa.array([], field.type))
+        del chunks
     return pa.table(columns, schema=schema)
 
 

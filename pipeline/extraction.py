@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from coat.extractors.expert import Options
@@ -26,7 +25,7 @@ from coat.pipeline.lease import Lease
 from coat.pipeline.metrics import Metrics
 from coat.pipeline.plan import UNIT_BYTES, Plan, make_plan
 from coat.pipeline.queue import Queue
-from coat.pipeline.rows import FAILED, Rows
+from coat.pipeline.rows import FAILED, Outcomes, Rows
 from coat.pipeline.run_log import RunLog
 from coat.pipeline.runners import run_local, run_ray
 from coat.pipeline.store import TargetSet, TargetStore
@@ -175,20 +174,19 @@ def extract_one(
     started = time.perf_counter()
     set_url = store.set_url(spec)
     clean_builds(set_url)
-    rows = TargetSet(set_url, spec).rows
-    again = to_redo(manifest, rows, what.retry_failed, what.refresh)
-    plan = make_plan(manifest, spec, rows.digests, again, what.unit_bytes, only=what.only, limit=what.limit)
+    targets = TargetSet(set_url, spec)
+    again = to_redo(manifest, targets, what.retry_failed, what.refresh)
+    plan = make_plan(manifest, spec, targets.outcomes.digests, again, what.unit_bytes, only=what.only, limit=what.limit)
     summary = Summary(expert=spec.expert, fingerprint=spec.fingerprint, set_url=set_url, rows=plan.rows)
     if plan.rows:
         write_spec(set_url, spec)  # also where all is done: a spec.json that was lost comes back
     if plan.units:
         run_units(plan, summary, expert, options, where, what, pool, listener)
         clean_builds(set_url)
-        del rows  # or both would be held while the new ones are read
-        rows = TargetSet(set_url, spec).rows
+        targets = TargetSet(set_url, spec)
     else:
         listener.planned(plan, plan.covered)
-    outcomes(summary, plan, rows)
+    outcomes(summary, plan, targets.outcomes)
     summary.wall_seconds = time.perf_counter() - started
     return summary
 
@@ -254,11 +252,12 @@ def order(plan: Plan, shuffle: bool) -> Sequence[int]:
     return random.sample(numbers, len(numbers)) if shuffle else numbers[::-1]
 
 
-def to_redo(manifest: Manifest, rows: Rows, failed: bool, changed: bool) -> dict[str, str]:
+def to_redo(manifest: Manifest, targets: TargetSet, failed: bool, changed: bool) -> dict[str, str]:
     """Digests of rows that are tried once more, with the unit that holds what became of them."""
+    rows = targets.outcomes
     positions = np.flatnonzero(rows.status == FAILED) if failed else np.empty(0, np.int64)
     if changed:
-        positions = np.union1d(positions, changed_rows(manifest, rows))
+        positions = np.union1d(positions, changed_rows(manifest, targets.rows))
     units = (rows.units[u] for u in rows.unit[positions])
     return dict(zip(to_hex(rows.digests[positions]), units, strict=True))
 
@@ -269,9 +268,10 @@ def changed_rows(manifest: Manifest, rows: Rows) -> NDArray[np.int64]:
     found: list[int] = []
     for start in range(0, len(manifest), DECODED_ROWS):
         known = start + np.flatnonzero(positions[start : start + DECODED_ROWS] >= 0)
-        before = rows.column("source").take(pa.array(positions[known])).to_pylist()
         now = sounds(manifest.take(known))
-        found += [p for p, b, (_, n, _) in zip(positions[known].tolist(), before, now, strict=True) if b and b != n]
+        for position, (_, source, _) in zip(positions[known].tolist(), now, strict=True):
+            if rows.at(position).source not in (None, source):
+                found.append(position)
     return np.array(found, np.int64)
 
 
@@ -297,7 +297,7 @@ def count(summary: Summary, reports: Iterable[Report], started: float, listener:
         summary.padding_share = max(0.0, 1 - summary.audio_seconds / padded)
 
 
-def outcomes(summary: Summary, plan: Plan, rows: Rows) -> None:
+def outcomes(summary: Summary, plan: Plan, rows: Outcomes) -> None:
     """Count the manifest's rows as they now stand in the store, whichever run put them there."""
     positions = rows.find(plan.digests)
     if gone := int((positions < 0).sum()):

@@ -74,7 +74,7 @@ def forecast_one(
     manifest: Manifest, store: TargetStore, name: str, expert: Expert, options: Options, rates: Rates
 ) -> Forecast:
     spec = expert.spec
-    covered = TargetSet(store.set_url(spec), spec).rows.digests
+    covered = TargetSet(store.set_url(spec), spec).outcomes.digests
     plan = make_plan(manifest, spec, covered, unit_bytes=rates.unit_bytes)
     left = plan.units.seconds[plan.units.order]  # of audio, by row
     startup = None

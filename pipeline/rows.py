@@ -1,4 +1,4 @@
-"""Outcomes of utterances: one as a Row, and all of a target set as columns."""
+"""Outcomes of utterances: of one as a Row, of all of a target set as columns."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,16 +34,21 @@ ROWS_SCHEMA = pa.schema(
         pa.field("error", pa.string()),  # "reason: message"
     ]
 )
-COLUMNS = pa.schema(
+OUTCOME = ("id", "digest", "seconds", "status", "error")  # what planning and counting read of it
+COUNTED = pa.schema(
+    [
+        pa.field("digest", pa.uint64()),
+        pa.field("seconds", pa.float64()),
+        pa.field("status", pa.int8()),  # index into STATUSES
+    ]
+)
+BAD = pa.schema([pa.field("id", TEXT), pa.field("error", TEXT)])
+PLACES = pa.schema(
     [
         pa.field("id", TEXT),
-        pa.field("digest", pa.uint64()),
-        pa.field("source", TEXT),
-        pa.field("seconds", pa.float64()),
+        pa.field("source", pa.string()),
         pa.field("first", pa.int64()),
         pa.field("frames", pa.int64()),
-        pa.field("status", pa.int8()),  # index into STATUSES
-        pa.field("error", TEXT),
     ]
 )
 GROUPED_UNITS = 512  # made into columns at a time: thousands of small tables take more room than their values
@@ -81,71 +86,90 @@ class Counts:
     failures: tuple[tuple[str, str], ...]  # id, error
 
 
-class Rows(Mapping[str, Row]):
-    """Rows by `Utterance.digest`, in the order of their commits; the newest, where one was tried more than once.
+class Outcomes:
+    """What became of every utterance, in the order of the commits; the newest, where one was tried more than once.
 
-    Columns inside: some 100 bytes a row. `find` and `count` are for millions of rows at once.
+    For millions of rows at once: some 30 bytes a row, and the ids and errors of those that are not ok.
     """
 
+    places = pa.schema([])  # further columns that are kept
+
     def __init__(self, units: Sequence[str], tables: Iterable[pa.Table]) -> None:
-        """`tables`: the ROWS_SCHEMA of each unit, oldest commit first. ValueError where a value is none of its kind."""
+        """`tables`: of each unit, oldest commit first. ValueError where a value is none of its kind."""
         self.units = tuple(units)
-        lengths, groups = [], []
-        tables = iter(tables)
+        tables, lengths = iter(tables), []
+        counted, bad, places = [], [], []
         while group := list(islice(tables, GROUPED_UNITS)):
             lengths += [len(t) for t in group]
-            groups.append(columns(pa.concat_tables(group)))
-        self.table = concatenated(groups, COLUMNS)
+            table = pa.concat_tables(group)
+            counted.append(checked(table))
+            bad.append(table.filter(pc.not_equal(table["status"], "ok")).select(BAD.names).cast(BAD).combine_chunks())
+            places.append(table.select(self.places.names).cast(self.places).combine_chunks())
         self.unit = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+        columns = concatenated(counted, COUNTED)
+        self.digests, self.seconds, self.status = (columns.column(n).chunk(0).to_numpy() for n in COUNTED.names)
+        self.bad, self.place = concatenated(bad, BAD), concatenated(places, self.places)
+        pa.default_memory_pool().release_unused()  # what the units' tables took
+        self.sort()
+        older = self.sorted[:-1] == self.sorted[1:]
+        if older.any():
+            self.keep(np.delete(self.order, np.flatnonzero(older)))
+
+    def sort(self) -> None:
+        """For `find`. Equal digests stay in the order of their commits."""
         order = np.argsort(self.digests, kind="stable")
-        newest = np.append(np.diff(self.digests[order]) != 0, True)[: len(order)]
-        if not newest.all():
-            kept = np.sort(order[newest])
-            self.table, self.unit = self.table.take(pa.array(kept)).combine_chunks(), self.unit[kept]
-            order = np.argsort(self.digests, kind="stable")
         self.order = order.astype(np.int32) if len(order) < 2**31 else order
         self.sorted = self.digests[order]
 
-    @property
-    def digests(self) -> NDArray[np.uint64]:
-        return self.column("digest").to_numpy()
-
-    @property
-    def status(self) -> NDArray[np.int8]:
-        """Indices into STATUSES."""
-        return self.column("status").to_numpy()
-
-    def column(self, name: str) -> pa.Array:
-        column = self.table.column(name)
-        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    def keep(self, positions: NDArray[np.integer]) -> None:
+        kept = np.zeros(len(self.digests), bool)
+        kept[positions] = True
+        self.bad = self.bad.filter(pa.array(kept[self.status != OK])).combine_chunks()
+        if self.places.names:
+            self.place = self.place.filter(pa.array(kept)).combine_chunks()
+        self.digests, self.seconds, self.status = self.digests[kept], self.seconds[kept], self.status[kept]
+        self.unit = self.unit[kept]
+        self.sort()
 
     def find(self, digests: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Positions of rows by digest; -1 where there is none."""
-        if not len(self):
+        if not len(self.digests):
             return np.full(len(digests), -1)
         ascending = np.argsort(digests)  # so that the search goes through memory once
         wanted = digests[ascending]
-        at = np.minimum(np.searchsorted(self.sorted, wanted), len(self) - 1)
+        at = np.minimum(np.searchsorted(self.sorted, wanted), len(self.sorted) - 1)
         found = np.empty(len(digests), np.int64)
         found[ascending] = np.where(self.sorted[at] == wanted, self.order[at], -1)
         return found
 
     def count(self, positions: NDArray[np.integer] | None = None) -> Counts:
         """Of all rows, or of those at `positions`."""
-        positions = np.arange(len(self)) if positions is None else positions
+        positions = np.arange(len(self.digests)) if positions is None else positions
         status = self.status[positions]
         ok, failed, skipped = np.bincount(status, minlength=3).tolist()
-        bad = self.table.select(["id", "error"]).take(pa.array(positions[status != OK]))
+        bad = self.bad.take(pa.array(self.bad_index(positions[status != OK])))
         ids, errors, kinds = bad["id"].to_pylist(), bad["error"].to_pylist(), status[status != OK].tolist()
         reasons = Counter(e.split(":", 1)[0] if e else STATUSES[k] for e, k in zip(errors, kinds, strict=True))
         failures = tuple((i, e or "") for i, e, k in zip(ids, errors, kinds, strict=True) if k == FAILED)
-        seconds = float(self.column("seconds").to_numpy()[positions[status == OK]].sum())
+        seconds = float(self.seconds[positions[status == OK]].sum())
         return Counts(ok, failed, skipped, seconds, dict(reasons.most_common()), failures)
 
+    def bad_index(self, positions: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Where rows that are not ok stand in `bad`."""
+        return np.searchsorted(np.flatnonzero(self.status != OK), positions)
+
+
+class Rows(Outcomes, Mapping[str, Row]):
+    """Outcomes with what it takes to read each one's frames, by `Utterance.digest`."""
+
+    places = PLACES
+
     def at(self, position: int) -> Row:
-        (values,) = self.table.slice(position, 1).to_pylist()
-        values |= {"digest": f"{values['digest']:016x}", "status": STATUSES[values["status"]]}
-        return Row(unit=self.units[self.unit[position]], **values)
+        (values,) = self.place.slice(position, 1).to_pylist()
+        status = STATUSES[self.status[position]]
+        error = None if status == "ok" else self.bad["error"][int(self.bad_index(np.array([position]))[0])].as_py()
+        unit, digest = self.units[self.unit[position]], f"{self.digests[position]:016x}"
+        return Row(unit, digest=digest, seconds=float(self.seconds[position]), status=status, error=error, **values)
 
     def by_id(self, identity: str) -> list[Row]:
         """Rows that have targets. Several, where two corpora in one store share the id."""
@@ -158,7 +182,7 @@ class Rows(Mapping[str, Row]):
     @cached_property
     def ids(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
         """Positions by the digest of their id, and these digests, ascending."""
-        digests = hashes(self.column("id"))
+        digests = hashes(self.place.column("id").chunk(0))
         order = np.argsort(digests)
         return order, digests[order]
 
@@ -179,10 +203,10 @@ class Rows(Mapping[str, Row]):
         return iter(to_hex(self.digests))
 
 
-def columns(table: pa.Table) -> pa.Table:
-    """A table of ROWS_SCHEMA as COLUMNS, in one chunk."""
+def checked(table: pa.Table) -> pa.Table:
+    """A table of ROWS_SCHEMA as COUNTED."""
     status = pc.index_in(table["status"].combine_chunks(), pa.array(STATUSES))
     if status.null_count:
         raise ValueError(f"a status that is none of {', '.join(STATUSES)}")
-    table = table.set_column(1, "digest", pa.array(from_hex(table["digest"].combine_chunks())))
-    return table.set_column(6, "status", status).cast(COLUMNS).combine_chunks()
+    digests = pa.array(from_hex(table["digest"].combine_chunks()))
+    return pa.table([digests, table["seconds"].combine_chunks(), status.cast(pa.int8())], schema=COUNTED)

@@ -61,7 +61,7 @@ def status(store: str, manifest: Manifest | None = None) -> list[SetStatus]:
 
 def set_status(targets: TargetSet, wanted: NDArray[np.uint64] | None) -> SetStatus:
     """Of all rows, or of those with the `wanted` digests."""
-    rows = targets.rows
+    rows = targets.outcomes
     positions = missing = None
     if wanted is not None:
         found = rows.find(wanted)

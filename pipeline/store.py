@@ -8,11 +8,11 @@
 A unit exists when its done.json does; whatever else lies there is ignored. N frames, D dim.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,12 +24,15 @@ from coat.manifests import files
 from coat.manifests.errors import InputError, RunError, Unreachable
 from coat.manifests.spec import TargetSpec
 from coat.manifests.utterance import Utterance
-from coat.pipeline.rows import OK, ROWS_SCHEMA, Row, Rows
+from coat.pipeline.rows import OK, OUTCOME, ROWS_SCHEMA, Outcomes, Row, Rows
 
 SPEC, UNITS, FRAMES, ROWS, DONE = "spec.json", "units", "frames.zarr", "rows.parquet", "done.json"
 DONE_KEYS = {"rows", "frames", "bytes", "xxh3", "rows_xxh3", "array_xxh3", "done_xxh3"}  # without which it is torn
 REPAIR = "`coat verify --repair` drops damaged units, and the next extract makes them again"
+READ_AHEAD = 256  # units: bounds the memory of tables that wait
 READERS = 16  # small files are read this many at a time: object stores answer slowly, but many at once
+
+Gathered = TypeVar("Gathered", bound=Outcomes)
 
 
 @dataclass(frozen=True)
@@ -86,15 +89,15 @@ class TargetSet:
             raise RunError(f"{url}: not a whole done.json; {REPAIR}")
         return done
 
-    def read_table(self, unit: str) -> pa.Table:
-        """The rows of one unit, as ROWS_SCHEMA has them. RunError where they cannot be read."""
+    def read_table(self, unit: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of one unit, as ROWS_SCHEMA has them, or some columns. RunError where they cannot be read."""
         url = self.unit_url(unit, ROWS)
         try:
             # A buffer, not a Python file: Arrow's threads that read one may outlive the interpreter and abort it.
             file = pq.ParquetFile(pa.BufferReader(files.read_bytes(url)))
             if not file.schema_arrow.equals(ROWS_SCHEMA):
                 raise RunError(f"{url}: has other columns than this version of coat writes; {REPAIR}")
-            return file.read(use_threads=False)
+            return file.read(columns, use_threads=False)
         except (FileNotFoundError, pa.ArrowException) as e:
             raise RunError(f"{url}: cannot be read ({e}); {REPAIR}") from e
 
@@ -102,17 +105,28 @@ class TargetSet:
         return [Row(unit=unit, **row) for row in self.read_table(unit).to_pylist()]
 
     @cached_property
+    def outcomes(self) -> Outcomes:
+        """What became of every utterance: to plan and to count."""
+        return self.gather(Outcomes, OUTCOME)
+
+    @cached_property
     def rows(self) -> Rows:
-        """The outcome of every utterance by `Utterance.digest`; the newest, where it was tried more than once."""
+        """The same by `Utterance.digest`, with the places of the frames: to read."""
+        return self.gather(Rows, ROWS_SCHEMA.names)
+
+    def gather(self, kind: type[Gathered], columns: Sequence[str]) -> Gathered:
+        units = list(self.done)
         with ThreadPoolExecutor(READERS) as pool:
+            groups = (units[i : i + READ_AHEAD] for i in range(0, len(units), READ_AHEAD))
+            tables = (t for group in groups for t in pool.map(lambda unit: self.read_table(unit, columns), group))
             try:
-                return Rows(list(self.done), pool.map(self.read_table, self.done))
+                return kind(units, tables)
             except ValueError as e:
                 raise RunError(f"{self.url}: {ROWS} of a unit holds {e}; {REPAIR}") from e
 
     def __len__(self) -> int:
         """Utterances with targets."""
-        return int((self.rows.status == OK).sum())
+        return int((self.outcomes.status == OK).sum())
 
     def read(self, utterance: str | Utterance) -> Target:
         """The target of one utterance, by id or by its manifest row.

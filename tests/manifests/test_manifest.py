@@ -3,10 +3,12 @@
 import gzip
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -222,6 +224,17 @@ def test_the_digest_is_of_id_and_span_alone() -> None:
     assert {digest(**c) for c in same} == {digest()}
     assert digest() not in {digest(**c) for c in other}
     assert len({digest(**c) for c in other}) == len(other)
+
+
+def test_the_digest_is_what_the_formats_page_says() -> None:
+    u = Utterance(id="ä b", audio="", audio_filepath="x/a.wav", offset=1.25, duration=0.1)
+    assert u.digest == xxhash.xxh3_64_hexdigest("1250000 100000 3 ä b x/a.wav".encode())
+    assert replace(u, duration=None).digest == xxhash.xxh3_64_hexdigest("1250000 - 3 ä b x/a.wav".encode())
+
+
+def test_a_null_id_is_none(tmp_path: Path) -> None:
+    (u,) = Manifest.read(write(tmp_path / "m.jsonl", {"audio_filepath": "a.wav", "id": None}))
+    assert u.id == "a"
 
 
 def test_audio_of_a_relative_manifest_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,4 +57,4 @@ def test_limits_hold_and_time_is_linear(tmp_path: Path, capsys: pytest.CaptureFi
     assert many["seconds"] < scale.LIMITS["seconds"]
     assert many["peak_mb"] < scale.LIMITS["peak_mb"]
     assert many["cpu_seconds"] < 2.5 * few["cpu_seconds"]
-    assert many["hand_out_ms_per_unit"] < 20, json.dumps(many)
+    assert many["handed_out"]["ms_per_unit"] < 20, json.dumps(many)
