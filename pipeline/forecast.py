@@ -7,6 +7,7 @@ whatever a clip holds costs the same for each clip.
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from coat.pipeline.plan import UNIT_BYTES, PlannedRow, Units, make_plan
 from coat.pipeline.store import TargetSet, TargetStore
 from coat.pipeline.worker import Clock, Heard, Job, Worker, prefetched
 
-MEASURED_S = 3.0  # a shorter measurement is repeated,
+MEASURED_S = 10.0  # a shorter measurement is repeated,
 PASSES = 5  # ... so often at most
 
 
@@ -149,6 +150,12 @@ def calibrate(job: Job, rows: Sequence[PlannedRow]) -> tuple[float, float]:
 
 
 def hear(worker: Worker, rows: Sequence[PlannedRow]) -> list[Heard]:
+    """Not in the main thread: an extract's units are not heard there, and torch's thread pools are per thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(hear_here, worker, rows).result()
+
+
+def hear_here(worker: Worker, rows: Sequence[PlannedRow]) -> list[Heard]:
     clock = Clock()
     batches: list[list[PlannedRow]] = list(worker.batches(rows))
     decode: Callable[[PlannedRow], Heard] = worker.decode_row
