@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PYTEST_ARGS ?=
 
-.PHONY: install quickstart test test-real check clean
+.PHONY: install quickstart test test-real bench check clean
 
 install: .venv/.installed
 
@@ -16,6 +16,13 @@ test: .venv/.installed-all
 # The tests on real recordings: COAT_REAL_DIR (manifest.jsonl and its audio), COAT_WHISPER_DIR (a Whisper folder).
 test-real: .venv/.installed-all
 	$(BIN)/python -m pytest -m real $(PYTEST_ARGS)
+
+# Every figure of docs/performance.md, in some 12 minutes on 2 cores. COAT_WHISPER_DIR: a tiny.en, else random weights.
+BENCHMARKS := $(filter-out __init__ common report,$(basename $(notdir $(wildcard benchmarks/*.py))))
+bench: .venv/.installed-all
+	rm -f runs/bench/*.json
+	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	$(BIN)/python -m benchmarks.report
 
 check: .venv/.installed-all
 	$(BIN)/ruff format --check .

@@ -9,7 +9,8 @@ Frame    i hears the patches of 16 x 16 (25 ms fbank frames x mel bands) that be
 Values   `--layer last` (default): after the final norm. `--layer n` of 1 to L: after layer n, before any norm
 
 The model has positions for max_length fbank frames (1024: 10.24 s): shorter clips are padded (with zeros after
-the logarithm, as its feature extractor does), longer ones windowed with 2 s of overlap, the middle kept.
+the logarithm, as its feature extractor does). Longer ones are heard in windows of 10.19 s, which is what 101 frames
+are centred in, and frames with 1 s on both sides are kept.
 
 Limits: trained on whole clips of 10 s with a label each, so that frames mix in much of their surroundings.
 Every clip costs 10.24 s of computing.
@@ -17,12 +18,9 @@ Every clip costs 10.24 s of computing.
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from coat.extractors.checkpoints import layer_number, load_pretrained, open_checkpoint
 from coat.extractors.devices import autocast, to_device
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
-from coat.extractors.windows import Window, extract_windows, windows
 from coat.manifests.errors import InputError
 from coat.manifests.spec import TargetSpec
 
@@ -56,7 +54,8 @@ class AST(Expert):
         self.centre = ((patch - 1) * hop + window) // 2  # sample at the centre of frame 0
         self.size = (longest - patch) // stride + 1  # frames of a window: 101
         self.heard = (longest - 1) * hop + window  # samples of a window
-        self.overlap = self.size // 5
+        self.window_s = (self.centre + self.size * self.hop) / rate
+        self.context_s = self.window_s / 10
         self.layer = layer_number(files.where, options.layer, files.get("num_hidden_layers"))
         self.spec = TargetSpec(
             expert="ast",
@@ -73,7 +72,7 @@ class AST(Expert):
             layer=str(self.layer or "last"),
             dtype=options.dtype,
             precision=options.precision,
-            settings={"window_frames": self.size, "overlap_frames": self.overlap, "pooling": "mean over frequency"},
+            settings={"pooling": "mean over frequency"},
         )
 
     def load(self, device: str) -> None:
@@ -89,27 +88,20 @@ class AST(Expert):
         self.device = device
         self.features = ASTFeatureExtractor.from_pretrained(self.files.folder)
 
-    def plan(self, samples: int) -> list[Window]:
-        return windows(-(-(samples - self.centre) // self.hop), self.size, self.overlap)
-
     def padded_samples(self, samples: int) -> int:
-        return len(self.plan(samples)) * self.heard
+        return self.heard
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        batch = max(1, int(self.batch_seconds * self.spec.sample_rate) // self.heard)
-        return extract_windows(waveforms, self.plan, self.cut, self.forward, batch * self.heard)
-
-    def cut(self, samples_T: Waveform, window: Window) -> Waveform:
-        """What there is of the window: padding comes after the logarithm."""
-        return np.array(samples_T[window.first * self.hop :][: self.heard])  # a copy: torch wants writable memory
-
-    def forward(self, heard: list[Waveform]) -> Frames:
-        """`[B, 101, D]`."""
         import torch
 
+        if not waveforms:
+            return []
+        heard = [x.copy() for x in waveforms]  # torch wants writable memory
         fbank_BTF = self.features(heard, sampling_rate=self.spec.sample_rate, return_tensors="np")["input_values"]
         with torch.inference_mode(), autocast(self.device, self.spec.precision):
             states_BPD = self.model(to_device(fbank_BTF, self.device)).last_hidden_state[:, SPECIAL_TOKENS:]
             # Patches come row by row: all times of the lowest band first.
             states_BND = states_BPD.unflatten(1, (-1, self.size)).mean(dim=1)
-        return states_BND.float().cpu().numpy()
+        found = states_BND.float().cpu().numpy()
+        frames = [-(-(len(x) - self.centre) // self.hop) for x in waveforms]
+        return [states_ND[:n] for states_ND, n in zip(found, frames, strict=True)]

@@ -4,19 +4,19 @@ T samples, N frames, D dim. An expert owns its model and nothing else: decoding,
 retries and writing are the worker's.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from coat.extractors.windows import Frames, Waveform, Window, cut, groups, join, windows
 from coat.manifests.errors import InputError
 from coat.manifests.spec import Family, Kind, TargetSpec
 
-Waveform = NDArray[np.float32]  # [T], mono, at the spec's sample rate
-Frames = NDArray[np.float32]  # [N, D]
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -44,16 +44,20 @@ class Options:
     layer: str | None = None
     dtype: str = "float16"  # as stored
     precision: str = "float32"  # as computed: float32, bfloat16, float16
+    # Seconds of silence after a clip instead of a full window, for models that always hear one (whisper). Inexact.
+    pad_margin: float | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(f"--precision {self.precision}: expected one of {', '.join(PRECISIONS)}")
+        if self.pad_margin is not None and not 0 <= self.pad_margin < math.inf:
+            raise InputError(f"--pad-margin {self.pad_margin}: expected seconds, zero or more")
 
     def refuse(self, expert: str, *names: str) -> None:
         """InputError where an option was given that the expert has no use for."""
         for name in names:
             if getattr(self, name) != getattr(Options(), name):
-                raise InputError(f"--expert {expert}: takes no --{name} (got {getattr(self, name)})")
+                raise InputError(f"--expert {expert}: takes no --{name.replace('_', '-')} (got {getattr(self, name)})")
 
 
 class Expert(ABC):
@@ -64,14 +68,31 @@ class Expert(ABC):
     """
 
     card: ClassVar[Card]
-    spec: TargetSpec
+    takes_pad_margin: ClassVar[bool] = False
     # Padded audio per forward pass, in seconds: what a batch is cut by. Halved when memory runs out.
     batch_seconds: float = 120.0
     # Whether the clips of a batch are padded to the longest; False: they are heard one by one, or with their equals.
     pads: bool = True
+    # Longer audio than `window_s` is heard in windows of that length, and of these the frames are kept that have
+    # `context_s` seconds of the window on both sides of their centre. Where a frame hears no more than that, the
+    # result equals a single pass; where it does, it is another one. Set them before `spec`: they are part of it.
+    window_s: float = 30.0
+    context_s: float = 2.0
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        if not self.takes_pad_margin:
+            options.refuse(type(self).__name__.lower(), "pad_margin")
+
+    @property
+    def spec(self) -> TargetSpec:
+        """What its targets are, its windows included."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: TargetSpec) -> None:
+        own = {"window_s": self.window_s, "context_s": self.context_s}
+        self._spec = replace(spec, settings={**spec.settings, **own})
 
     @abstractmethod
     def load(self, device: str) -> None:
@@ -79,11 +100,48 @@ class Expert(ABC):
 
     @abstractmethod
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        """One `[N, D]` float32 array per waveform, for any number and any lengths >= `min_samples`.
+        """One `[N, D]` float32 array per waveform, for any number and any lengths from `min_samples` to a window.
 
-        Frame i must be centred at `spec.times(N)[i]`, and must not depend on the other waveforms.
+        Frame i must be centred at `spec.times(N)[i]`, and must not depend on the other waveforms. For longer
+        audio: `extract_windows(expert, waveforms)`.
         """
 
+    def stream(self, heard: Iterable[Waveform], batch_seconds: float | None = None) -> Iterator[Frames]:
+        """Frames of the windows of one clip, in order. A model with a memory takes it from one to the next here."""
+        budget = (batch_seconds or self.batch_seconds) * self.spec.sample_rate
+        for group in groups(heard, lambda x: self.padded_samples(len(x)), budget):
+            yield from self.extract(group)
+
+    def windows(self, samples: int) -> list[Window]:
+        """How a clip of this length is heard: in one window, as long as it fits."""
+        rate, spec = self.spec.sample_rate, self.spec
+        return windows(
+            samples,
+            size=round(self.window_s * rate),
+            context=math.ceil(round(self.context_s * rate, 3)),
+            hop=rate / fraction(spec.rate_hz),
+            centre=fraction(spec.start_s * rate),
+        )
+
     def padded_samples(self, samples: int) -> int:
-        """Samples that a clip of this length costs in a batch on its own; fixed-window models say more."""
+        """Samples that a clip of at most a window costs in a batch on its own; fixed-window models say more."""
         return samples
+
+
+def fraction(value: float) -> Fraction:
+    """The ratio that a float stands for: 2.08333... is 25/12."""
+    return Fraction(value).limit_denominator(100_000)
+
+
+def extract_windows(expert: Expert, waveforms: Sequence[Waveform]) -> list[Frames]:
+    """What the pipeline does, in memory: clips of any length, in batches and windows."""
+    found: dict[int, Frames] = {}
+    plans = [expert.windows(len(x)) for x in waveforms]
+    budget = expert.batch_seconds * expert.spec.sample_rate
+    short = [i for i, plan in enumerate(plans) if len(plan) == 1]
+    for group in groups(short, lambda i: expert.padded_samples(len(waveforms[i])), budget):
+        found |= zip(group, expert.extract([waveforms[i] for i in group]), strict=True)
+    for i, plan in enumerate(plans):
+        if len(plan) > 1:
+            found[i] = np.concatenate([*join(expert.stream(cut([waveforms[i]], plan)), plan)])
+    return [found[i] for i in range(len(waveforms))]

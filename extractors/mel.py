@@ -8,9 +8,12 @@ Values   log10 of mel power, clamped to 8 below the clip's highest, then (x + 4)
 
 `--checkpoint` takes the parameters from a model's folder or hub id: name the student here, and they are its own.
 
-Limits: the clamp depends on the loudest frame of the whole utterance, so a cut clip differs from the same
-span of a longer one; students that hear windows of 30 s clamp each on its own. Students pad with zeros
-where this reflects, which touches the last two frames. Needs 4.4 kB of memory a frame (an hour: 1.6 GB).
+Windows  of 30 s, with the 200 samples that a frame hears on both sides: values are those of a single pass but for
+         the clamp, which follows the loudest frame of its window, as in a student that hears windows of 30 s.
+         Clamped once more to 8 below the utterance's highest, they equal a single pass
+
+Limits: the clamp makes a cut clip differ from the same span of a longer one. Students pad with zeros where this
+reflects, which touches the last two frames.
 """
 
 from collections.abc import Sequence
@@ -38,7 +41,6 @@ class Mel(Expert):
         rate_hz=PARAMETERS["sampling_rate"] / PARAMETERS["hop_length"],
         checkpoint="built-in",
     )
-    batch_seconds = 600.0
     pads = False
 
     def __init__(self, options: Options) -> None:
@@ -47,6 +49,7 @@ class Mel(Expert):
         checkpoint = options.checkpoint or "built-in"
         self.parameters = PARAMETERS if checkpoint == "built-in" else read_parameters(checkpoint)
         p = self.parameters
+        self.context_s = p["n_fft"] / 2 / p["sampling_rate"]
         self.spec = TargetSpec(
             expert="mel",
             version=1,

@@ -14,11 +14,11 @@ are used and nothing else: no tokenizer, no decoder, no class that a file names,
 (NeMo's own restore_from does more). Dither is 0 and pad_to is 0, so values do not depend on chance or batch.
 Importing NeMo takes ten seconds or more, and is left to `load`.
 
-Clips over 40 s are windowed with 4 s of overlap, each normalised on its own as its training clips were.
+Clips over 40 s are heard in windows of 40 s, each normalised on its own as its training clips were; frames with 2 s
+on both sides are kept.
 """
 
 import functools
-import math
 import pickle
 import tarfile
 import warnings
@@ -31,7 +31,7 @@ import xxhash
 from coat.extractors.checkpoints import layer_number, locate
 from coat.extractors.devices import autocast, to_device
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
-from coat.extractors.windows import Window, extract_windows, pad, windows
+from coat.extractors.windows import pad
 from coat.manifests.errors import InputError
 from coat.manifests.spec import TargetSpec
 
@@ -40,7 +40,6 @@ SUBSAMPLING = (
     "striding",
     "dw_striding",
 )  # convolutions of kernel 3 and stride 2, padded by 1 (causal: 2 before, 1 after)
-WINDOW_S, OVERLAP_S = 40.0, 4.0
 
 
 class Nemo(Expert):
@@ -55,6 +54,8 @@ class Nemo(Expert):
         requires=("nemo", "omegaconf"),
     )
     batch_seconds = 240.0
+    window_s = 40.0
+    context_s = 2.0
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
@@ -70,7 +71,6 @@ class Nemo(Expert):
         self.factor = int(e.get("subsampling_factor", 4))
         self.causal = bool(e.get("causal_downsampling", False))
         self.hop = self.mel_hop * self.factor  # samples a frame
-        self.size, self.overlap = int(WINDOW_S * rate) // self.hop, int(OVERLAP_S * rate) // self.hop
         self.layer = layer_number(self.where, options.layer, int(e["n_layers"]))
         if self.layer:
             self.encoder = e = {**e, "n_layers": self.layer, "feat_out": -1}
@@ -90,7 +90,6 @@ class Nemo(Expert):
             layer=str(self.layer or "last"),
             dtype=options.dtype,
             precision=options.precision,
-            settings={"window_frames": self.size, "overlap_frames": self.overlap},
         )
 
     def load(self, device: str) -> None:
@@ -123,32 +122,12 @@ class Nemo(Expert):
         self.model = model.eval().requires_grad_(False).to(device)
         self.device = device
 
-    def frames_of(self, samples: int) -> int:
-        frames = samples // self.mel_hop
-        for _ in range(int(math.log2(self.factor))):
-            frames = (frames + (3 if self.causal else 2) - 3) // 2 + 1
-        return frames
-
-    def plan(self, samples: int) -> list[Window]:
-        return windows(self.frames_of(samples), self.size, self.overlap)
-
-    def padded_samples(self, samples: int) -> int:
-        plan = self.plan(samples)
-        return samples if len(plan) == 1 else len(plan) * (self.size + 1) * self.hop
-
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        budget = self.batch_seconds * self.spec.sample_rate
-        return extract_windows(waveforms, self.plan, self.cut, self.forward, budget)
-
-    def cut(self, samples_T: Waveform, window: Window) -> Waveform:
-        if window.stop == self.frames_of(len(samples_T)):
-            return samples_T[window.first * self.hop :]
-        return samples_T[window.first * self.hop : window.stop * self.hop]
-
-    def forward(self, heard: list[Waveform]) -> list[Frames]:
         import torch
 
-        padded_BT, lengths = pad(heard)
+        if not waveforms:
+            return []
+        padded_BT, lengths = pad(waveforms)
         with torch.inference_mode():
             mel_BDT, mel_lengths = self.features(
                 input_signal=to_device(padded_BT, self.device), length=torch.from_numpy(lengths).to(self.device)

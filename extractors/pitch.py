@@ -7,6 +7,8 @@ Channels log2_f0_hz    log2 of f0 in Hz, 46.875 to 2093.75 Hz: 5.55 to 11.03; gi
          voicing       confidence 0 to 1, calibrated so that 0.5 is voiced; 0 where samples peak under 1e-3
          loudness_db   RMS of the 32 ms around the centre, dB of full scale, not below -140
 
+Windows  of 30 s, with the 2815 samples that a frame hears on both sides: equal to a single pass
+
 Limits: one voice at a time; octave errors on creaky voice and chords; f0 of unvoiced frames is a guess, so
 weigh it by voicing. Runs on the CPU.
 """
@@ -21,6 +23,7 @@ from coat.manifests.spec import TargetSpec
 
 SAMPLE_RATE = 16000  # Hz
 HOP = 256  # samples
+REACH = 2815  # samples on both sides of its centre that a frame hears: half a 2048-point window, and 7 hops
 
 
 class Pitch(Expert):
@@ -35,8 +38,8 @@ class Pitch(Expert):
         checkpoint="built-in",
         requires=("swift_f0", "onnxruntime"),
     )
-    batch_seconds = 600.0
     pads = False
+    context_s = REACH / SAMPLE_RATE
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
@@ -67,6 +70,6 @@ class Pitch(Expert):
         return [self.one(x) for x in waveforms]
 
     def one(self, samples_T: Waveform) -> Frames:
-        found = self.detector.detect(samples_T, SAMPLE_RATE)  # windows long audio itself, with equal values
+        found = self.detector.detect(samples_T, SAMPLE_RATE)
         frames_N3 = np.stack([np.log2(found.pitch_hz), found.confidence, found.loudness_db], axis=1)
         return frames_N3.astype(np.float32)

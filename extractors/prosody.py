@@ -11,6 +11,9 @@ long for spectrum, jitter, shimmer and formants, 60 ms for F0, HNR and harmonics
 one row. Here each channel is moved to its own centre (ALIGNED below; measured with tone bursts, see the
 tests): row i holds all that is centred at 30 + 10 * i ms, so two rows fewer come out than of openSMILE.
 
+Windows of 30 s, of which frames with 2 s on both sides are kept: openSMILE smooths F0 over some tenths of a second, and
+from 0.5 s on the windows could not be told from a single pass on two minutes of speech (docs/experts.md).
+
 Clips under 70 ms are padded with zeros to that, and give one row.
 
 Limits: F0, jitter, shimmer and HNR are 0 where unvoiced; formants are guesses in noise and silence. Heard at
@@ -76,7 +79,6 @@ class Prosody(Expert):
         extra="opensmile",
         requires=("opensmile",),
     )
-    batch_seconds = 600.0
     pads = False
 
     def __init__(self, options: Options) -> None:

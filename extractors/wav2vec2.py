@@ -11,18 +11,17 @@ Frame    i hears samples 320 * i to 320 * i + 400 through the convolutions: cent
 Values   `--layer last` (default): the model's output. `--layer n` of 1 to L: after layer n, before any final norm;
          deeper layers are not loaded. Middle layers often serve best
 
-Audio is normalised to zero mean and unit variance per clip where preprocessor_config.json says so.
+Audio is normalised to zero mean and unit variance, per clip or window, where preprocessor_config.json says so.
 
 Padding. Checkpoints with feat_extract_norm `group` normalise over time, padding included, and data2vec's stacked
 position convolutions leak it: of these, clips are batched only with clips of equal length. The others
 (`layer`: the large models) are padded and masked, which leaves values as they are alone.
 
-Clips over 40 s are windowed with 4 s of overlap: attention is quadratic, and training clips are shorter. An
-adapter (add_adapter) is left out.
+Clips over 40 s are heard in windows of 40 s, of which frames with 2 s on both sides are kept: attention is quadratic,
+and training clips are shorter. An adapter (add_adapter) is left out.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,12 +29,11 @@ import numpy as np
 from coat.extractors.checkpoints import layer_number, load_pretrained, open_checkpoint
 from coat.extractors.devices import autocast, to_device
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
-from coat.extractors.windows import Window, extract_windows, pad, windows
+from coat.extractors.windows import by_length, pad
 from coat.manifests.spec import TargetSpec
 
 PADDABLE = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")  # where their norm is `layer`
 MODEL_TYPES = (*PADDABLE, "data2vec-audio")
-WINDOW_S, OVERLAP_S = 40.0, 4.0
 
 
 class Wav2Vec2(Expert):
@@ -49,6 +47,8 @@ class Wav2Vec2(Expert):
         checkpoint="microsoft/wavlm-large",
     )
     batch_seconds = 120.0
+    window_s = 40.0
+    context_s = 2.0
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
@@ -60,7 +60,6 @@ class Wav2Vec2(Expert):
         self.hop = math.prod(strides)  # samples a frame: 320
         # Samples that a frame hears: 400.
         self.field = 1 + sum((k - 1) * math.prod(strides[:i]) for i, k in enumerate(kernels))
-        self.size, self.overlap = int(WINDOW_S * rate) // self.hop, int(OVERLAP_S * rate) // self.hop
         self.normalise = bool(features.get("do_normalize", True))
         self.pads = files.config.get("feat_extract_norm") == "layer" and files.config["model_type"] in PADDABLE
         self.layer = layer_number(files.where, options.layer, files.get("num_hidden_layers"))
@@ -79,7 +78,7 @@ class Wav2Vec2(Expert):
             layer=str(self.layer or "last"),
             dtype=options.dtype,
             precision=options.precision,
-            settings={"normalise": self.normalise, "window_frames": self.size, "overlap_frames": self.overlap},
+            settings={"normalise": self.normalise},
         )
 
     def load(self, device: str) -> None:
@@ -100,24 +99,8 @@ class Wav2Vec2(Expert):
     def frames_of(self, samples: int) -> int:
         return (samples - self.field) // self.hop + 1
 
-    def plan(self, samples: int) -> list[Window]:
-        return windows(self.frames_of(samples), self.size, self.overlap)
-
-    def padded_samples(self, samples: int) -> int:
-        plan = self.plan(samples)
-        return samples if len(plan) == 1 else len(plan) * (self.size * self.hop + self.field)
-
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        clips = [normalised(x) for x in waveforms] if self.normalise else waveforms
-        budget = self.batch_seconds * self.spec.sample_rate
-        return extract_windows(clips, self.plan, self.cut, self.forward, budget)
-
-    def cut(self, samples_T: Waveform, window: Window) -> Waveform:
-        if window.stop == self.frames_of(len(samples_T)):
-            return samples_T[window.first * self.hop :]
-        return samples_T[window.first * self.hop : (window.stop - 1) * self.hop + self.field]
-
-    def forward(self, heard: list[Waveform]) -> list[Frames]:
+        heard = [normalised(x) for x in waveforms] if self.normalise else waveforms
         found: dict[int, Frames] = {}
         for batch in self.batches([len(x) for x in heard]):
             for i, frames_ND in zip(batch, self.run([heard[i] for i in batch]), strict=True):
@@ -127,11 +110,8 @@ class Wav2Vec2(Expert):
     def batches(self, lengths: list[int]) -> list[list[int]]:
         """Indices of the clips that go through the model together."""
         if self.pads:
-            return [list(range(len(lengths)))]
-        equal = defaultdict(list)
-        for i, length in enumerate(lengths):
-            equal[length].append(i)
-        return list(equal.values())
+            return [list(range(len(lengths)))] if lengths else []
+        return by_length(lengths)
 
     def run(self, heard: list[Waveform]) -> list[Frames]:
         import torch

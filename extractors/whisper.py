@@ -8,22 +8,29 @@ Values   `--layer last` (default): the encoder's output, after its final norm. `
          n of 1 to L, before any final norm; deeper layers are not loaded.
 
 Every clip is padded with zeros to 30 s (max_source_positions frames), as the model was trained, so a short one
-costs as much as a long one. Longer clips: windows of 30 s that overlap by 5 s, of which the middle is kept; each
-window is heard on its own, as a clip would be (Whisper's features are clamped by their own maximum).
+costs as much as a long one. `--pad-margin S` pads it by S seconds instead, and up to a whole one, with the positions
+that this needs: faster, and not what the model gives (docs/experts.md has the error).
+Longer clips: windows of 30 s, of which frames with 2.5 s on both sides are kept; each window is heard on its own, as
+a clip would be (Whisper's features are clamped by their own maximum).
 
 Limits: trained on speech; positions beyond a clip's end are never kept, but were attended to.
 """
 
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from coat.extractors.checkpoints import layer_number, load_pretrained, open_checkpoint
 from coat.extractors.devices import autocast, to_device
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
-from coat.extractors.windows import Window, extract_windows, windows
+from coat.extractors.windows import by_length
 from coat.manifests.errors import InputError
 from coat.manifests.spec import TargetSpec
+
+if TYPE_CHECKING:
+    import torch
 
 STRIDE = 2  # of the second convolution, in mel frames; kernel 3, padding 1: output j is centred on mel frame 2 * j
 
@@ -38,6 +45,7 @@ class Whisper(Expert):
         rate_hz=50.0,
         checkpoint="openai/whisper-large-v3",
     )
+    takes_pad_margin = True
     batch_seconds = 240.0  # eight windows
 
     def __init__(self, options: Options) -> None:
@@ -49,8 +57,10 @@ class Whisper(Expert):
         if features.get("feature_size", 80) != files.get("num_mel_bins"):
             raise InputError(f"{files.where}: preprocessor_config.json and config.json differ in mel bins")
         self.hop = mel_hop * STRIDE  # samples a frame
-        self.size = files.get("max_source_positions")  # frames of a window: 1500
-        self.overlap = self.size // 6
+        self.heard = files.get("max_source_positions") * self.hop  # samples of a window: 30 s
+        self.window_s = self.heard / rate
+        self.context_s = self.window_s / 12
+        self.pads = options.pad_margin is None
         self.layer = layer_number(files.where, options.layer, files.get("encoder_layers"))
         self.spec = TargetSpec(
             expert="whisper",
@@ -67,7 +77,7 @@ class Whisper(Expert):
             layer=str(self.layer or "last"),
             dtype=options.dtype,
             precision=options.precision,
-            settings={"window_frames": self.size, "overlap_frames": self.overlap},
+            settings={} if options.pad_margin is None else {"pad_margin_s": options.pad_margin},
         )
 
     def load(self, device: str) -> None:
@@ -85,28 +95,39 @@ class Whisper(Expert):
         self.device = device
         self.features = WhisperFeatureExtractor.from_pretrained(self.files.folder, dither=0.0)
 
-    def plan(self, samples: int) -> list[Window]:
-        return windows(-(-samples // self.hop), self.size, self.overlap)
-
     def padded_samples(self, samples: int) -> int:
-        return len(self.plan(samples)) * self.size * self.hop
+        if self.options.pad_margin is None:
+            return self.heard
+        rate = self.spec.sample_rate
+        return min(self.heard, math.ceil(samples / rate + self.options.pad_margin) * rate)
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        batch = max(1, int(self.batch_seconds * self.spec.sample_rate) // (self.size * self.hop))
-        return extract_windows(waveforms, self.plan, self.cut, self.forward, self.size * self.hop * batch)
-
-    def cut(self, samples_T: Waveform, window: Window) -> Waveform:
-        """The window's samples, padded with zeros to the length that the model hears."""
-        heard_T = samples_T[window.first * self.hop : (window.first + self.size) * self.hop]
-        return np.pad(heard_T, (0, self.size * self.hop - len(heard_T)))
+        found: dict[int, Frames] = {}
+        padded = [self.padded_samples(len(x)) for x in waveforms]
+        for batch in by_length(padded):
+            states_BND = self.forward([np.pad(x, (0, padded[i] - len(x))) for i in batch for x in [waveforms[i]]])
+            for i, states_ND in zip(batch, states_BND, strict=True):
+                found[i] = states_ND[: -(-len(waveforms[i]) // self.hop)]
+        return [found[i] for i in range(len(waveforms))]
 
     def forward(self, heard: list[Waveform]) -> Frames:
-        """`[B, 30 s, D]`."""
+        """`[B, N, D]` of clips of one length."""
         import torch
 
         mel_BDT = self.features(
             heard, sampling_rate=self.spec.sample_rate, padding="do_not_pad", return_tensors="np", device=self.device
         )["input_features"]
         with torch.inference_mode(), autocast(self.device, self.spec.precision):
-            states_BND = self.model(to_device(mel_BDT, self.device)).last_hidden_state
+            states_BND = self.encode(to_device(mel_BDT, self.device))
         return states_BND.float().cpu().numpy()
+
+    def encode(self, mel_BDT: "torch.Tensor") -> "torch.Tensor":
+        """WhisperEncoder.forward, which insists on 30 s, on its own modules, with the first positions of them."""
+        import torch.nn.functional as F
+
+        model = self.model
+        states_BDN = F.gelu(model.conv2(F.gelu(model.conv1(mel_BDT))))
+        states_BND = states_BDN.transpose(1, 2) + model.embed_positions.weight[: states_BDN.shape[-1]]
+        for layer in model.layers:
+            states_BND = layer(states_BND, None)
+        return model.layer_norm(states_BND)

@@ -1,48 +1,89 @@
-"""Long audio in overlapping windows, of which only the central frames are kept.
+"""Long audio in overlapping windows, of which the frames with enough context are kept.
 
-T samples, N frames, D dim. All positions are whole frames, so that stitched frames lie exactly where a
-single pass would have put them: a window that begins at frame f is fed the samples from f * hop.
+T samples, N frames, D dim. Every window begins at a whole frame, so that joined frames lie exactly where
+a single pass would have put them.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coat.extractors.expert import Frames, Waveform
-
 Item = TypeVar("Item")
+Number = TypeVar("Number", bound=np.generic)
+Waveform = NDArray[np.float32]  # [T], mono, at the spec's sample rate
+Frames = NDArray[np.float32]  # [N, D]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Window:
-    """Frames `first` to `stop` of the clip are computed, of which `keep_first` to `keep_stop` are kept."""
+    """Samples `start` to `stop` of the clip are heard; `keep` frames are kept, after `skip` that are not."""
 
-    first: int
+    start: int
     stop: int
-    keep_first: int
-    keep_stop: int
+    skip: int
+    keep: int | None  # None: all to the clip's end
 
-    def keep(self, frames_ND: Frames) -> Frames:
-        """The kept part of what the model gave for this window; it may give more frames than asked."""
-        return frames_ND[self.keep_first - self.first : self.keep_stop - self.first]
+    def kept(self, frames_ND: NDArray[Number]) -> NDArray[Number]:
+        """The kept part of what the model gave. ValueError where it gave fewer frames than its rate says."""
+        found = frames_ND[self.skip :][: self.keep]
+        if len(found) < (self.keep or 1):
+            seconds = f"samples {self.start} to {self.stop}"
+            raise ValueError(
+                f"{len(frames_ND)} frames of a window ({seconds}); expected {self.skip + (self.keep or 1)}"
+            )
+        return found
 
 
-def windows(frames: int, size: int, overlap: int) -> list[Window]:
-    """Windows of `size` frames that cover a clip of `frames`; a clip that fits is one window of its own length.
+def windows(samples: int, size: int, context: int, hop: Fraction, centre: Fraction) -> list[Window]:
+    """Windows of at most `size` samples; a clip that fits is one window of its own length.
 
-    Every window of a longer clip is full: the last one is moved back to end with the clip. Where two
-    windows overlap, each keeps its half, so a kept frame has at least overlap // 2 frames of context.
+    Frame i is centred at sample `centre + i * hop`. A frame is kept where the window holds `context` samples
+    on both sides of its centre, or the clip ends. The last window is moved back, to be full too; where it
+    then overlaps more than needed, each keeps its half.
     """
-    assert size > overlap >= 0, (size, overlap)
-    if frames <= size:
-        return [Window(0, frames, 0, frames)]
-    firsts = [*range(0, frames - size, size - overlap), frames - size]
-    cuts = [0, *((a + size + b) // 2 for a, b in itertools.pairwise(firsts)), frames]
-    return [Window(f, f + size, cuts[i], cuts[i + 1]) for i, f in enumerate(firsts)]
+    if samples <= size:
+        return [Window(0, samples, 0, None)]
+    grid = hop.denominator  # a window can begin at every so many frames: at whole samples
+    before = max(0, math.ceil((context - centre) / hop))
+    valid = math.floor((size - context - centre) / hop) + 1  # frames of a window that have their context behind them
+    step = (valid - before) // grid * grid
+    if step < 1:
+        raise ValueError(f"windows of {size} samples have no frame with {context} samples on both sides")
+    last = math.ceil((samples - size) / hop / grid) * grid
+    firsts = [*range(0, last, step), last]
+    cuts = [(a + valid + b + before) // 2 for a, b in itertools.pairwise(firsts)]
+    return [
+        Window(
+            start=int(first * hop),
+            stop=min(int(first * hop) + size, samples),
+            skip=(cuts[i - 1] if i else 0) - first,
+            keep=cuts[i] - (cuts[i - 1] if i else 0) if i < len(cuts) else None,
+        )
+        for i, first in enumerate(firsts)
+    ]
+
+
+def cut(pieces: Iterable[Waveform], plan: Sequence[Window]) -> Iterator[Waveform]:
+    """The audio of each window, from a clip that comes piece by piece; holds a window and a piece. Reads to the end."""
+    source = iter(pieces)
+    held: list[Waveform] = []
+    first = stop = 0  # samples that are held
+    for window in plan:
+        while stop < window.stop:
+            held.append(next(source))
+            stop += len(held[-1])
+        held_T = held[0] if len(held) == 1 else np.concatenate(held)
+        held_T, first = held_T[window.start - first :], window.start
+        held = [held_T]
+        yield held_T[: window.stop - window.start]
+    for piece in source:
+        assert not len(piece), "the clip is longer than its windows"
 
 
 def groups(items: Iterable[Item], key: Callable[[Item], int], largest: float) -> Iterator[list[Item]]:
@@ -59,6 +100,11 @@ def groups(items: Iterable[Item], key: Callable[[Item], int], largest: float) ->
         yield group
 
 
+def join(frames: Iterable[NDArray[Number]], plan: Sequence[Window]) -> Iterator[NDArray[Number]]:
+    """What is kept of the frames of each window. ValueError where they are too few."""
+    return (window.kept(frames_ND) for frames_ND, window in zip(frames, plan, strict=True))
+
+
 def pad(heard: Sequence[Waveform]) -> tuple[Waveform, NDArray[np.int64]]:
     """`[B, T]`, zeros after each clip's end, and their lengths `[B]`."""
     lengths = np.array([len(x) for x in heard])
@@ -68,20 +114,9 @@ def pad(heard: Sequence[Waveform]) -> tuple[Waveform, NDArray[np.int64]]:
     return padded_BT, lengths
 
 
-def extract_windows(
-    waveforms: Sequence[Waveform],
-    plan: Callable[[int], list[Window]],
-    cut: Callable[[Waveform, Window], Waveform],
-    forward: Callable[[list[Waveform]], Iterable[Frames]],
-    budget: float,
-) -> list[Frames]:
-    """Plan the windows of every clip, run them in groups of at most `budget` padded samples, and stitch.
-
-    `plan` takes a clip's samples, `cut` gives a window's audio, `forward` the frames of several windows.
-    """
-    jobs = [(i, window, cut(x, window)) for i, x in enumerate(waveforms) for window in plan(len(x))]
-    parts: list[list[Frames]] = [[] for _ in waveforms]
-    for group in groups(jobs, lambda job: len(job[2]), budget):
-        for (i, window, _), frames_ND in zip(group, forward([samples for _, _, samples in group]), strict=True):
-            parts[i].append(window.keep(frames_ND))
-    return [np.ascontiguousarray(np.concatenate(part), dtype=np.float32) for part in parts]
+def by_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of equal lengths together: what may share a batch where padding would change values."""
+    equal: dict[int, list[int]] = {}
+    for i, length in enumerate(lengths):
+        equal.setdefault(length, []).append(i)
+    return list(equal.values())

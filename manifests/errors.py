@@ -17,6 +17,10 @@ class RunError(RuntimeError):
     """The work could not be done, through no mistake of the command. The command line exits with 1."""
 
 
+class Unreachable(RunError):
+    """An object store that does not answer. It says nothing about what lies there."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One line about one row of one file. `row` counts lines from 1; 0 is the file as a whole."""

@@ -53,6 +53,12 @@ def connect(cluster: Cluster) -> bool:
     return True
 
 
+def disconnect() -> None:
+    import ray
+
+    ray.shutdown()
+
+
 @contextmanager
 def own_signals() -> Iterator[None]:
     """Ray puts a handler of its own over SIGTERM that aborts the process; afterwards ours stands again."""

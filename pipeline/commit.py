@@ -11,57 +11,38 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec
 
 from coat.manifests import files
 from coat.manifests.errors import RunError
 from coat.manifests.spec import TargetSpec
-from coat.pipeline.store import DONE, FRAMES, ROWS, ROWS_SCHEMA, SPEC, UNITS, Row
+from coat.pipeline.frames import FramesWriter
+from coat.pipeline.rows import ROWS_SCHEMA, Row
+from coat.pipeline.store import DONE, FRAMES, ROWS, SPEC, UNITS, TargetSet
 
-CHUNK_FRAMES = 512  # what a random read costs at least
+ARRAY = "zarr.json"  # the metadata of frames.zarr
 BUILDING = "building"  # folder beside units/ for what is not committed yet
 ABANDONED_S = 24 * 3600  # a build of another host that is older is nobody's
 
 
 def write_spec(set_url: str, spec: TargetSpec) -> None:
-    """Before the first unit. An equal fingerprint has an equal spec, so that writing it again is harmless."""
+    """Before the first unit. InputError where a spec lies there that is not this folder's."""
     url = files.join(set_url, SPEC)
-    if not files.exists(url):
+    if files.exists(url):
+        TargetSet.open(set_url)
+    else:
         files.write_bytes(url, files.to_json(spec.to_dict()))
-
-
-def write_frames(path: Path, frames: NDArray[Any]) -> None:
-    """A Zarr v3 array `[N, D]` in one shard of 512-frame chunks, each with a CRC-32C that any reader checks.
-
-    Not compressed: float16 hidden states shrink by a few percent and cost more time than that.
-    """
-    n, dim = frames.shape
-    shard = max(1, -(-n // CHUNK_FRAMES)) * CHUNK_FRAMES
-    array = zarr.create_array(
-        path,
-        shape=(n, dim),
-        chunks=(CHUNK_FRAMES, dim),
-        shards=(shard, dim),
-        dtype=frames.dtype,
-        compressors=[Crc32cCodec()],
-        fill_value=0,
-        dimension_names=("frame", "dim"),
-    )
-    if n:
-        array[:] = frames
 
 
 def rows_parquet(rows: Sequence[Row]) -> bytes:
@@ -71,44 +52,91 @@ def rows_parquet(rows: Sequence[Row]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def frames_digest(frames: NDArray[Any]) -> str:
-    """xxh3, 128 bits in hex, of the values in C order."""
-    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(frames).reshape(-1).view(np.uint8).data)
+class UnitWriter:
+    """One unit: append frames as they are heard, then commit; left without a commit, nothing remains.
+
+        with UnitWriter(set_url, unit, dim, dtype) as writer:
+            writer.append(frames_ND)
+            done = writer.commit(rows, facts)
+
+    RunError where the store cannot be written; then nothing of the unit is visible.
+    """
+
+    def __init__(self, set_url: str, unit: str, dim: int, dtype: str) -> None:
+        self.set_url, self.unit = set_url, unit
+        self.seconds = 0.0  # spent on writing
+        self.open = contextlib.ExitStack()
+        with self.writing():
+            self.build = new_build(set_url, unit)
+            self.open.callback(shutil.rmtree, self.build, ignore_errors=True)
+            self.frames = self.open.enter_context(FramesWriter(self.build / FRAMES, dim, dtype))
+
+    def __enter__(self) -> "UnitWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None) -> None:
+        self.open.close()
+
+    def append(self, frames_ND: NDArray[Any]) -> None:
+        """Frames of the next rows, in the spec's dtype."""
+        with self.writing():
+            self.frames.append(frames_ND)
+
+    def commit(self, rows: Sequence[Row], facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Make the unit visible and give its done.json. `facts` (seconds by stage, padding) are kept there."""
+        with self.writing():
+            self.frames.close()
+            data = rows_parquet(rows)
+            (self.build / ROWS).write_bytes(data)
+        done = {
+            **facts,
+            "rows": len(rows),
+            "ok": sum(r.status == "ok" for r in rows),
+            "failed": sum(r.status == "failed" for r in rows),
+            "skipped": sum(r.status == "skipped" for r in rows),
+            "frames": self.frames.frames,
+            "bytes": self.frames.nbytes,
+            "audio_seconds": round(sum(r.seconds for r in rows if r.status == "ok"), 6),
+            "xxh3": self.frames.digest.hexdigest(),
+            "rows_xxh3": xxhash.xxh3_128_hexdigest(data),
+            "array_xxh3": xxhash.xxh3_128_hexdigest((self.build / FRAMES / ARRAY).read_bytes()),
+            "seconds": {**facts.get("seconds", {}), "write": round(self.seconds, 3)},
+            "finished_at": datetime.now(UTC).isoformat(),
+        }
+        done["done_xxh3"] = done_digest(done)
+        with self.writing():
+            (self.build / DONE).write_bytes(files.to_json(done))
+            publish(self.build, self.set_url, self.unit)
+        return done
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Count the time; what the disk or the object store refuses is one line."""
+        started = time.perf_counter()
+        try:
+            yield
+        except (OSError, RunError) as e:
+            self.open.close()
+            kept = "the units before it are kept, run again"
+            if isinstance(e, FileNotFoundError) and not files.exists(files.join(self.set_url, SPEC)):
+                kept = f"its {SPEC} is gone: was the store removed under the run? Run again, to begin anew"
+            raise RunError(f"{self.set_url}: cannot write unit {self.unit} ({e}); {kept}") from e
+        finally:
+            self.seconds += time.perf_counter() - started
 
 
 def commit_unit(
     set_url: str, unit: str, frames: NDArray[Any], rows: Sequence[Row], facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write a unit whole and give its done.json. `facts` (seconds by stage, padding) are kept there.
+    """Write a unit whose frames are at hand, as a whole."""
+    with UnitWriter(set_url, unit, frames.shape[1], str(frames.dtype)) as writer:
+        writer.append(frames)
+        return writer.commit(rows, facts)
 
-    RunError where the store cannot be written; then nothing of the unit is visible.
-    """
-    data = rows_parquet(rows)
-    done = {
-        **facts,
-        "rows": len(rows),
-        "ok": sum(r.status == "ok" for r in rows),
-        "failed": sum(r.status == "failed" for r in rows),
-        "skipped": sum(r.status == "skipped" for r in rows),
-        "frames": len(frames),
-        "bytes": int(frames.nbytes),
-        "audio_seconds": round(sum(r.seconds for r in rows if r.status == "ok"), 6),
-        "xxh3": frames_digest(frames),
-        "rows_xxh3": xxhash.xxh3_128_hexdigest(data),
-        "finished_at": datetime.now(UTC).isoformat(),
-    }
-    try:
-        build = new_build(set_url, unit)
-        try:
-            write_frames(build / FRAMES, frames)
-            (build / ROWS).write_bytes(data)
-            (build / DONE).write_bytes(files.to_json(done))
-            publish(build, set_url, unit)
-        finally:
-            shutil.rmtree(build, ignore_errors=True)
-    except OSError as e:
-        raise RunError(f"{set_url}: cannot write unit {unit} ({e}); the units before it are kept, run again") from e
-    return done
+
+def done_digest(done: Mapping[str, Any]) -> str:
+    """Of a done.json but the digest itself: it vouches for the rest, so something must vouch for it."""
+    return xxhash.xxh3_128_hexdigest(files.to_json({k: v for k, v in done.items() if k != "done_xxh3"}))
 
 
 def builds_folder(set_url: str) -> Path:
@@ -120,30 +148,42 @@ def builds_folder(set_url: str) -> Path:
 
 def new_build(set_url: str, unit: str) -> Path:
     folder = builds_folder(set_url)
-    folder.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(dir=folder, prefix=f"{socket.gethostname()}+{os.getpid()}+{unit}+"))
+    prefix = f"{socket.gethostname()}+{os.getpid()}+{unit}+"
+    while True:
+        # Of the store's own folders none is made here: a store that was removed under the run stays removed.
+        folder.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # a run that ended has removed the empty folder just now
+            return Path(tempfile.mkdtemp(dir=folder, prefix=prefix))
 
 
 def publish(build: Path, set_url: str, unit: str) -> None:
+    if not files.exists(files.join(set_url, SPEC)):
+        raise FileNotFoundError(f"no {SPEC}")  # a unit without its spec says nothing to anyone
     target = files.join(set_url, UNITS, unit)
     if files.is_local(set_url):
-        for path in sorted(build.rglob("*")):  # a commit must outlive a power cut, not only a kill
-            if path.is_file():
-                with open(path, "rb") as f:
-                    os.fsync(f.fileno())
-        build.chmod(0o755)
-        files.local_path(target).parent.mkdir(exist_ok=True)
-        try:
-            os.rename(build, files.local_path(target))
-        except OSError:
-            if not (files.local_path(target) / DONE).exists():
-                raise
-            # another run committed the same unit first: its bytes are ours
+        publish_folder(build, files.local_path(target))
         return
-    fs, path = files.filesystem(target)
-    for name in (FRAMES, ROWS):
-        fs.put(str(build / name), f"{path}/{name}", recursive=(build / name).is_dir())
-    fs.pipe_file(f"{path}/{DONE}", (build / DONE).read_bytes())
+    for path in sorted(p for p in build.rglob("*") if p.is_file() and p.name != DONE):
+        files.upload(path, files.join(target, path.relative_to(build).as_posix()))
+    files.upload(build / DONE, files.join(target, DONE))
+
+
+def publish_folder(build: Path, target: Path) -> None:
+    for path in sorted(build.rglob("*")):  # a commit must outlive a power cut, not only a kill
+        if path.is_file():
+            with open(path, "rb") as f:
+                os.fsync(f.fileno())
+    build.chmod(0o755)
+    target.parent.mkdir(exist_ok=True)
+    if target.exists() and not (target / DONE).exists():  # damaged after its commit: a rename brings all or nothing
+        os.rename(target, build.with_name(f"{build.name}+damaged"))
+        shutil.rmtree(build.with_name(f"{build.name}+damaged"), ignore_errors=True)
+    try:
+        os.rename(build, target)
+    except OSError:
+        if not (target / DONE).exists():
+            raise
+        # another run committed the same unit first: its bytes are ours
 
 
 def clean_builds(set_url: str) -> int:

@@ -4,7 +4,6 @@ import os
 import random
 import time
 from collections.abc import Iterable, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -16,13 +15,12 @@ from numpy.typing import NDArray
 
 from coat.extractors.expert import Options
 from coat.extractors.registry import create
-from coat.manifests.audio import AudioError, decode
 from coat.manifests.digests import to_hex
 from coat.manifests.errors import InputError, RunError
 from coat.manifests.manifest import Manifest
 from coat.manifests.spec import TargetSpec
-from coat.manifests.utterance import Utterance
-from coat.pipeline.cluster import Cluster
+from coat.pipeline.changes import sounds
+from coat.pipeline.cluster import Cluster, connect, disconnect
 from coat.pipeline.commit import clean_builds, write_spec
 from coat.pipeline.lease import Lease
 from coat.pipeline.metrics import Metrics
@@ -34,6 +32,7 @@ from coat.pipeline.runners import run_local, run_ray
 from coat.pipeline.store import TargetSet, TargetStore
 from coat.pipeline.worker import Job, Report
 
+REFUSED = (OSError, RunError, InputError)  # what a full or removed store may raise
 DECODED_ROWS = 4096  # asked for at a time when all audio is compared
 
 
@@ -152,8 +151,6 @@ def extract(
     manifest = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest, spans=True)
     specs = {name: create(name, options).spec for name in dict.fromkeys(experts)}
     pool = choose(where)
-    if pool[0] is not None:
-        listener = Several(listener, Metrics())
     run = partial(extract_one, manifest, TargetStore(store), where=where, what=what, pool=pool, listener=listener)
     return [run(name, spec, options) for name, spec in specs.items()]
 
@@ -182,8 +179,9 @@ def extract_one(
     again = to_redo(manifest, rows, what.retry_failed, what.refresh)
     plan = make_plan(manifest, spec, rows.digests, again, what.unit_bytes, only=what.only, limit=what.limit)
     summary = Summary(expert=spec.expert, fingerprint=spec.fingerprint, set_url=set_url, rows=plan.rows)
+    if plan.rows:
+        write_spec(set_url, spec)  # also where all is done: a spec.json that was lost comes back
     if plan.units:
-        write_spec(set_url, spec)
         run_units(plan, summary, expert, options, where, what, pool, listener)
         clean_builds(set_url)
         del rows  # or both would be held while the new ones are read
@@ -212,7 +210,8 @@ def run_units(
     log = RunLog(summary.set_url, lease.run)
     if lease.left_by_dead and cluster is None:
         cluster = after_a_death(lease.left_by_dead, where, listener)
-    watchers = Several(listener, log)
+    started_ray = connect(cluster) if cluster else False
+    watchers = Several(listener, log, *((Metrics(),) if cluster else ()))
     job = Job(expert, options, summary.set_url, plan.spec, device, threads_of(cluster))
     queue = Queue(plan.units, order(plan, what.shuffle), job, lease, watchers.say, where.unit_deadline)
     try:
@@ -223,13 +222,16 @@ def run_units(
         summary.worker_deaths, summary.units_elsewhere = queue.deaths, queue.elsewhere
         log.write("finished", summary=summary.to_dict())
     except BaseException as e:
-        with suppress(OSError):  # the error itself matters more than its line in the log
+        with suppress(*REFUSED):  # the error itself matters more than its line in the log
             log.write("stopped", why=f"{type(e).__name__}: {e}")
         raise
     finally:
-        with suppress(OSError):
+        with suppress(*REFUSED):
             log.flush()
+        with suppress(*REFUSED):
             lease.release()
+        if started_ray:
+            disconnect()
 
 
 def after_a_death(units: Set[str], where: Where, listener: Listener) -> Cluster | None:
@@ -265,21 +267,12 @@ def changed_rows(manifest: Manifest, rows: Rows) -> NDArray[np.int64]:
     """Positions of rows whose audio sounds different now; it is all decoded."""
     positions = rows.find(manifest.digests)
     found: list[int] = []
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(manifest), DECODED_ROWS):
-            known = start + np.flatnonzero(positions[start : start + DECODED_ROWS] >= 0)
-            before = rows.column("source").take(pa.array(positions[known])).to_pylist()
-            now = pool.map(source_digest, manifest.take(known))
-            found += [p for p, b, n in zip(positions[known].tolist(), before, now, strict=True) if b and b != n]
+    for start in range(0, len(manifest), DECODED_ROWS):
+        known = start + np.flatnonzero(positions[start : start + DECODED_ROWS] >= 0)
+        before = rows.column("source").take(pa.array(positions[known])).to_pylist()
+        now = sounds(manifest.take(known))
+        found += [p for p, b, (_, n, _) in zip(positions[known].tolist(), before, now, strict=True) if b and b != n]
     return np.array(found, np.int64)
-
-
-def source_digest(utterance: Utterance) -> str | None:
-    """Of its sound as it is now; None where it cannot be decoded any more."""
-    try:
-        return decode(utterance.audio, utterance.offset, utterance.duration).digest
-    except AudioError:
-        return None
 
 
 def count(summary: Summary, reports: Iterable[Report], started: float, listener: Listener) -> None:

@@ -6,8 +6,7 @@ whatever a clip holds costs the same for each clip.
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -150,13 +149,6 @@ def calibrate(job: Job, rows: Sequence[PlannedRow]) -> tuple[float, float]:
 
 
 def hear(worker: Worker, rows: Sequence[PlannedRow]) -> list[Heard]:
-    """Not in the main thread: an extract's units are not heard there, and torch's thread pools are per thread."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(hear_here, worker, rows).result()
-
-
-def hear_here(worker: Worker, rows: Sequence[PlannedRow]) -> list[Heard]:
     clock = Clock()
     batches: list[list[PlannedRow]] = list(worker.batches(rows))
-    decode: Callable[[PlannedRow], Heard] = worker.decode_row
-    return [h for batch in prefetched(worker.decoders, decode, batches) for h in worker.hear(batch, clock)]
+    return [h for batch in prefetched(worker.decoders, worker.decode_rows, batches) for h in worker.hear(batch, clock)]

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from coat import __version__
 from coat.manifests import files
+from coat.manifests.errors import RunError
+from coat.pipeline.store import SPEC
 
 if TYPE_CHECKING:
     from coat.pipeline.plan import Plan
@@ -28,7 +30,7 @@ class RunLog:
     """Appends events; a `Listener` of its run. On an object store it comes in parts, `<run>.0001.jsonl`."""
 
     def __init__(self, set_url: str, run: str) -> None:
-        self.folder, self.run = files.join(set_url, RUNS), run
+        self.folder, self.run, self.spec = files.join(set_url, RUNS), run, files.join(set_url, SPEC)
         self.local = files.is_local(set_url)
         self.lines: list[str] = []
         self.part, self.put = 1, time.monotonic()
@@ -58,9 +60,13 @@ class RunLog:
         data = "".join(self.lines).encode()
         if self.local:
             path = files.local_path(self.folder) / f"{self.run}.jsonl"
-            path.parent.mkdir(exist_ok=True)  # not its parents: a store that was removed stays removed
-            with path.open("ab") as f:
-                f.write(data)
+            try:
+                path.parent.mkdir(exist_ok=True)  # not its parents: a store that was removed stays removed
+                with path.open("ab") as f:
+                    f.write(data)
+            except OSError as e:
+                gone = "" if files.exists(self.spec) else f"; {SPEC} is gone: was the store removed under the run?"
+                raise RunError(f"{path}: cannot be written ({e.strerror}){gone}; see to that, and run again") from e
         else:
             files.write_bytes(files.join(self.folder, f"{self.run}.{self.part:04d}.jsonl"), data)
             self.part += 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coat.manifests.errors import RunError
-from coat.pipeline.cluster import Cluster, capacity, cause_of, connect, last_line, why_died
+from coat.pipeline.cluster import Cluster, capacity, cause_of, last_line, why_died
 from coat.pipeline.lease import BEAT_S
 from coat.pipeline.queue import Cause, Queue, Task
 from coat.pipeline.signals import Deliver, held_signals
@@ -65,18 +65,13 @@ class Member:
 
 
 def run_ray(queue: Queue, job: Job, cluster: Cluster) -> Iterator[Report]:
-    """On a pool of Ray actors. Descriptions of units go in, reports come out; features never do."""
-    started_here = connect(cluster)
+    """On a pool of Ray actors; Ray is up. Descriptions of units go in, reports come out; features never do."""
     pool = Pool(queue, job, cluster)
     try:
         with held_signals() as deliver:
             yield from pool.reports(deliver)
     finally:
         pool.dismiss_all()
-        if started_here:
-            import ray
-
-            ray.shutdown()
 
 
 class Pool:

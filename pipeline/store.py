@@ -21,12 +21,13 @@ import zarr
 from numpy.typing import NDArray
 
 from coat.manifests import files
-from coat.manifests.errors import InputError, RunError
+from coat.manifests.errors import InputError, RunError, Unreachable
 from coat.manifests.spec import TargetSpec
 from coat.manifests.utterance import Utterance
 from coat.pipeline.rows import OK, ROWS_SCHEMA, Row, Rows
 
 SPEC, UNITS, FRAMES, ROWS, DONE = "spec.json", "units", "frames.zarr", "rows.parquet", "done.json"
+DONE_KEYS = {"rows", "frames", "bytes", "xxh3", "rows_xxh3", "array_xxh3", "done_xxh3"}  # without which it is torn
 REPAIR = "`coat verify --repair` drops damaged units, and the next extract makes them again"
 READERS = 16  # small files are read this many at a time: object stores answer slowly, but many at once
 
@@ -81,7 +82,7 @@ class TargetSet:
             return None
         except InputError as e:
             raise RunError(f"{e}; {REPAIR}") from e
-        if not isinstance(done, dict) or not {"rows", "frames", "xxh3", "rows_xxh3"} <= done.keys():
+        if not isinstance(done, dict) or not done.keys() >= DONE_KEYS:
             raise RunError(f"{url}: not a whole done.json; {REPAIR}")
         return done
 
@@ -134,8 +135,10 @@ class TargetSet:
     def read_row(self, row: Row) -> Target:
         """RunError where the unit was damaged after its commit: Zarr checks every chunk that it reads."""
         try:
-            array = open_frames(self.unit_url(row.unit, FRAMES))
-            frames = np.asarray(array[row.first : row.first + row.frames])
+            url = self.unit_url(row.unit, FRAMES)
+            frames = files.request(url, lambda: np.asarray(open_frames(url)[row.first : row.first + row.frames]))
+        except Unreachable:
+            raise
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
             raise RunError(f"{self.unit_url(row.unit)}: frames cannot be read ({e}); {REPAIR}") from e
         if frames.shape != (row.frames, self.spec.dim):

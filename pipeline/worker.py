@@ -4,14 +4,19 @@ Two units may be in hand at once: while one holds the expert, the next one's fir
 the last one's frames are written. N frames, D dim, T samples.
 """
 
+import itertools
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,16 +24,19 @@ from numpy.typing import NDArray
 
 from coat.extractors.expert import Expert, Frames, Options, Waveform
 from coat.extractors.registry import create
-from coat.manifests.audio import AudioError, decode
+from coat.extractors.windows import cut, join
+from coat.manifests.audio import AudioError, AudioFile, resampled_length
 from coat.manifests.errors import RunError
 from coat.manifests.spec import TargetSpec
-from coat.pipeline.commit import commit_unit
+from coat.pipeline.commit import UnitWriter, builds_folder
 from coat.pipeline.plan import PlannedRow, Unit
 from coat.pipeline.rows import Row, Status
 
 BATCH_CLIPS = 256  # of very short clips
+PADDING_LIMIT = 0.04  # of a batch: one that would hold more padding is cut; felt by small corpora alone
 PREFETCH_BATCHES = 2  # decoded ahead of the expert
 UNITS_IN_HAND = 2
+SPOOL_BYTES = 16 * 2**20  # of frames of one long row that are held in memory
 REPORTED = 20  # errors of a unit that its report names; the store has them all
 
 
@@ -91,12 +99,51 @@ class Heard:
     decode_seconds: float = 0.0
     waveform_T: Waveform | None = None
     frames_ND: NDArray[np.generic] | None = None
+    spool: "Spool | None" = None  # the frames of a row that is longer than a window
+    long: bool = False  # to be heard window by window, and not decoded yet
     status: Status = "ok"
     error: str | None = None
 
     def fail(self, reason: str, message: str, status: Status = "failed") -> None:
         self.status, self.error = status, f"{reason}: {message}"
-        self.waveform_T = self.frames_ND = None
+        self.waveform_T = self.frames_ND = self.spool = None
+
+    def blocks(self) -> Iterator[NDArray[np.generic]]:
+        """The row's frames as they are stored, once: `[N, D]` as a whole, or block by block where it is long."""
+        if self.spool is not None:
+            yield from self.spool.blocks()
+        elif self.frames_ND is not None:
+            yield self.frames_ND
+
+
+class Spool:
+    """Frames that wait until their row is known to be good: in memory as long as they are few, else on disk."""
+
+    def __init__(self, folder: Path, dim: int, dtype: str) -> None:
+        self.dim, self.dtype = dim, np.dtype(dtype)
+        self.frames = 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise RunError(f"{folder}: cannot be written ({e})") from e
+        self.file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=str(folder))  # noqa: SIM115
+
+    def __del__(self) -> None:  # of a row that failed, or of a unit that was dropped
+        self.file.close()
+
+    def append(self, frames_ND: NDArray[np.generic]) -> None:
+        try:
+            self.file.write(np.ascontiguousarray(frames_ND).data)
+        except OSError as e:
+            raise RunError(f"{self.file.name}: cannot be written ({e})") from e
+        self.frames += len(frames_ND)
+
+    def blocks(self) -> Iterator[NDArray[np.generic]]:
+        block = max(1, SPOOL_BYTES // (self.dim * self.dtype.itemsize)) * self.dim * self.dtype.itemsize
+        with self.file:
+            self.file.seek(0)
+            while data := self.file.read(block):
+                yield np.frombuffer(data, self.dtype).reshape(-1, self.dim)
 
 
 @dataclass
@@ -139,29 +186,22 @@ class Worker:
         clock = Clock()
         halvings = self.halvings
         batches = list(self.batches(unit.rows))
-        decoded = prefetched(self.decoders, self.decode_timed, batches)
-        with self.forward_lock:
-            heard = [row for batch in timed(decoded, clock) for row in self.hear(batch, clock)]
-        self.check_some_worked(heard)
+        decoded = timed(prefetched(self.decoders, self.decode_rows, batches), clock)
         rows: list[Row] = []
-        first = 0
-        for h in heard:
-            n = 0 if h.frames_ND is None else len(h.frames_ND)
-            identity = h.planned.utterance.id
-            rows.append(Row(unit.name, identity, h.planned.digest, h.source, h.seconds, first, n, h.status, h.error))
-            first += n
-        parts = [h.frames_ND for h in heard if h.frames_ND is not None]
-        frames_ND = np.concatenate(parts) if parts else np.empty((0, self.job.spec.dim), self.job.spec.dtype)
-        clock.decode = sum(h.decode_seconds for h in heard)
-        facts = {
-            "seconds": {n: round(getattr(clock, n), 3) for n in ("decode", "wait", "forward")},
-            "padded_audio_seconds": round(clock.padded_audio, 3),
-            "heard_audio_seconds": round(clock.heard_audio, 3),
-            "device": self.job.device,
-        }
-        writing = time.perf_counter()
-        done = commit_unit(self.job.set_url, unit.name, frames_ND, rows, facts)
-        clock.write = time.perf_counter() - writing
+        with UnitWriter(self.job.set_url, unit.name, self.job.spec.dim, self.job.spec.dtype) as writer:
+            with self.forward_lock:
+                for batch in decoded:
+                    rows += [write_row(writer, h) for h in self.hear(batch, clock)]
+                    clock.decode += sum(h.decode_seconds for h in batch)
+            self.check_some_worked(rows)
+            facts = {
+                "seconds": {n: round(getattr(clock, n), 3) for n in ("decode", "wait", "forward")},
+                "padded_audio_seconds": round(clock.padded_audio, 3),
+                "heard_audio_seconds": round(clock.heard_audio, 3),
+                "device": self.job.device,
+            }
+            done = writer.commit(rows, facts)
+            clock.write = writer.seconds
         return Report(
             unit=unit.name,
             ok=done["ok"],
@@ -183,54 +223,133 @@ class Worker:
         )
 
     def batches(self, rows: Sequence[PlannedRow]) -> Iterator[list[PlannedRow]]:
-        """Rows cut by their padded audio, from planned lengths alone: the same batches on every run."""
+        """Rows cut by their padded audio, from planned lengths alone: the same batches on every run.
+
+        A row that is longer than a window is a batch of its own.
+        """
         rate = self.job.spec.sample_rate
         batch: list[PlannedRow] = []
-        longest = 0
+        longest = total = 0  # samples
         for row in rows:
-            samples = self.expert.padded_samples(round(row.seconds * rate))
-            padded = max(longest, samples) * (len(batch) + 1) / rate
-            if batch and (padded > self.expert.batch_seconds or len(batch) == BATCH_CLIPS):
+            planned = round(row.seconds * rate)
+            long = planned > self.expert.window_s * rate
+            samples = self.expert.padded_samples(planned)
+            padded = max(longest, samples) * (len(batch) + 1)
+            wasteful = self.expert.pads and padded - total - samples > PADDING_LIMIT * padded
+            full = padded > self.expert.batch_seconds * rate or len(batch) == BATCH_CLIPS
+            if batch and (long or full or wasteful):
                 yield batch
-                batch, longest = [], 0
+                batch, longest, total = [], 0, 0
             batch.append(row)
-            longest = max(longest, samples)
+            longest, total = max(longest, samples), total + samples
+            if long:
+                yield batch
+                batch, longest, total = [], 0, 0
         if batch:
             yield batch
 
-    def decode_timed(self, planned: PlannedRow) -> Heard:
-        started = time.perf_counter()
-        heard = self.decode_row(planned)
-        heard.decode_seconds = time.perf_counter() - started
+    def decode_rows(self, rows: Sequence[PlannedRow]) -> dict[str, Heard]:
+        """By digest, the rows of a unit that are spans of one file, which is downloaded and checked once."""
+        heard = {row.digest: Heard(row) for row in rows}
+        for h in heard.values():
+            if h.planned.fault:
+                reason, _, message = h.planned.fault.partition(": ")
+                h.fail(reason, message)
+        wanted = [h for h in heard.values() if h.status == "ok"]
+        try:
+            file = AudioFile(rows[0].utterance.audio) if wanted else None  # rows that repeat an id are not heard
+        except AudioError as e:
+            for h in wanted:
+                h.fail(e.reason, str(e))
+        else:
+            for h in wanted:
+                assert file is not None
+                started = time.perf_counter()
+                self.decode_row(h, file)
+                h.decode_seconds = time.perf_counter() - started
         return heard
 
-    def decode_row(self, planned: PlannedRow) -> Heard:
-        heard = Heard(planned)
-        u, spec = planned.utterance, self.job.spec
-        if planned.fault:
-            reason, _, message = planned.fault.partition(": ")
-            heard.fail(reason, message)
-            return heard
+    def decode_row(self, heard: Heard, file: AudioFile) -> None:
+        u, spec = heard.planned.utterance, self.job.spec
         try:
-            clip = decode(u.audio, u.offset, u.duration)
+            span = file.span(u.offset, u.duration)
+            samples = resampled_length(span.samples, span.rate, spec.sample_rate)
+            heard.seconds = span.seconds
+            if len(self.expert.windows(samples)) > 1:
+                heard.long = True
+                return
+            clip = span.decode()
         except AudioError as e:
             heard.fail(e.reason, str(e))
-            return heard
-        heard.source, heard.seconds = clip.digest, clip.seconds
-        heard.waveform_T = clip.at(spec.sample_rate)
-        if len(heard.waveform_T) < spec.min_samples:
+            return
+        heard.source = clip.digest
+        if samples < spec.min_samples:
             least = spec.min_samples / spec.sample_rate
             heard.fail("too_short", f"{clip.seconds:.4f} s; {spec.expert} needs {least:.4f} s", status="skipped")
-        return heard
+            return
+        heard.waveform_T = clip.at(spec.sample_rate)
 
     def hear(self, batch: list[Heard], clock: Clock) -> list[Heard]:
         """Give every row of a batch its frames, or its error. RunError where the run was stopped."""
-        if self.stopped.is_set():
-            raise RunError("stopped")
+        self.check_stopped()
         started = time.perf_counter()
         self.extract([h for h in batch if h.waveform_T is not None], clock)
         clock.forward += time.perf_counter() - started
+        for h in batch:
+            if h.long:
+                self.hear_long(h, clock)
         return batch
+
+    def check_stopped(self) -> None:
+        if self.stopped.is_set():
+            raise RunError("stopped")
+
+    def hear_long(self, heard: Heard, clock: Clock) -> None:
+        """A row window by window, of which a batch and the next one are decoded at a time; frames go to its spool.
+
+        Where memory runs out it starts again with half the batch.
+        """
+        started, waited = time.perf_counter(), clock.wait
+        while not heard.spool and heard.status == "ok":
+            seconds = self.expert.batch_seconds / 2**self.halvings
+            try:
+                self.stream(heard, seconds, clock)
+            except AudioError as e:
+                heard.fail(e.reason, str(e))
+            except RunError:
+                raise
+            except (torch.OutOfMemoryError, MemoryError) as e:
+                if seconds <= self.expert.window_s:
+                    heard.fail("oom", f"a window of {self.expert.window_s:g} s does not fit into memory ({e})")
+                self.halvings += 1
+                torch.cuda.empty_cache()
+            except Exception as e:  # noqa: BLE001  whatever a model raises is the outcome of the row that made it
+                heard.fail("expert_error", f"{type(e).__name__}: {' '.join(str(e).split())[:300]}")
+        clock.forward += time.perf_counter() - started - (clock.wait - waited)
+
+    def stream(self, heard: Heard, seconds: float, clock: Clock) -> None:
+        u, spec = heard.planned.utterance, self.job.spec
+        spool = Spool(builds_folder(self.job.set_url), spec.dim, spec.dtype)
+        span = AudioFile(u.audio).span(u.offset, u.duration)
+        plan = self.expert.windows(resampled_length(span.samples, span.rate, spec.sample_rate))
+        group = max(1, int(seconds / self.expert.window_s))
+        with ahead(self.decoders, cut(span.pieces(spec.sample_rate), plan), group) as cuts:
+            windows = self.counted(timed(cuts, clock), clock)
+            for frames_ND in join(self.expert.stream(windows, seconds), plan):
+                part = Heard(heard.planned)
+                self.accept(part, frames_ND)
+                if part.frames_ND is None:
+                    heard.status, heard.error = part.status, part.error
+                    return
+                spool.append(part.frames_ND)
+        heard.source, heard.spool = span.digest, spool
+
+    def counted(self, windows: Iterable[Waveform], clock: Clock) -> Iterator[Waveform]:
+        for samples_T in windows:
+            self.check_stopped()
+            clock.padded_audio += self.expert.padded_samples(len(samples_T)) / self.job.spec.sample_rate
+            clock.heard_audio += len(samples_T) / self.job.spec.sample_rate
+            yield samples_T
 
     def extract(self, rows: list[Heard], clock: Clock) -> None:
         """Run the expert; halve the batch where memory runs out, and take rows one by one where it raises."""
@@ -279,11 +398,21 @@ class Worker:
             return
         heard.frames_ND = stored
 
-    def check_some_worked(self, heard: Sequence[Heard]) -> None:
+    def check_some_worked(self, rows: Sequence[Row]) -> None:
         """An expert that fails on every row of a unit is broken, not unlucky: stop before recording that."""
-        raised = [h for h in heard if h.error and h.error.startswith(("expert_error", "bad_shape"))]
-        if len(raised) > 1 and not any(h.status == "ok" for h in heard):
+        raised = [r for r in rows if r.reason in ("expert_error", "bad_shape")]
+        if len(raised) > 1 and not any(r.status == "ok" for r in rows):
             raise RunError(f"{self.job.expert}: fails on each of {len(raised)} rows; the first: {raised[0].error}")
+
+
+def write_row(writer: UnitWriter, h: Heard) -> Row:
+    """Give a row's frames to the unit, and what became of it to its table."""
+    first = writer.frames.frames
+    for block_ND in h.blocks():
+        writer.append(block_ND)
+    h.frames_ND = h.spool = None
+    n, asked = writer.frames.frames - first, h.planned
+    return Row(writer.unit, asked.utterance.id, asked.digest, h.source, h.seconds, first, n, h.status, h.error)
 
 
 def failed_reasons(rows: Iterable[Row]) -> dict[str, int]:
@@ -291,30 +420,71 @@ def failed_reasons(rows: Iterable[Row]) -> dict[str, int]:
 
 
 def prefetched(
-    pool: ThreadPoolExecutor, decode_row: Callable[[PlannedRow], Heard], batches: list[list[PlannedRow]]
+    pool: ThreadPoolExecutor,
+    decode_rows: Callable[[Sequence[PlannedRow]], dict[str, Heard]],
+    batches: list[list[PlannedRow]],
 ) -> Iterator[list[Heard]]:
-    """Decoded batches in order, PREFETCH_BATCHES ahead of the one that is taken."""
-    queue: list[list[Future[Heard]]] = []
-    for i in range(min(PREFETCH_BATCHES, len(batches))):
-        queue.append([pool.submit(decode_row, row) for row in batches[i]])
+    """Decoded batches in order, PREFETCH_BATCHES ahead of the one that is taken; spans of a file are decoded at once.
 
-    def take() -> Iterator[list[Heard]]:
-        for i in range(len(batches)):
-            ready = [f.result() for f in queue.pop(0)]
-            if i + PREFETCH_BATCHES < len(batches):
-                queue.append([pool.submit(decode_row, row) for row in batches[i + PREFETCH_BATCHES]])
+    So what lies in memory is those batches, and spans of their files that later batches hold.
+    """
+    spans: dict[str, list[PlannedRow]] = {}
+    for row in (row for batch in batches for row in batch):
+        spans.setdefault(row.utterance.audio, []).append(row)
+    decoding: dict[str, Future[dict[str, Heard]]] = {}
+
+    def start(batch: list[PlannedRow]) -> None:
+        for audio in (row.utterance.audio for row in batch):
+            if audio not in decoding:
+                decoding[audio] = pool.submit(decode_rows, spans[audio])
+
+    def take(row: PlannedRow) -> Heard:
+        return decoding[row.utterance.audio].result().pop(row.digest)
+
+    for batch in batches[:PREFETCH_BATCHES]:
+        start(batch)
+
+    def taken() -> Iterator[list[Heard]]:
+        for i, batch in enumerate(batches):
+            ready = [take(row) for row in batch]
+            for following in batches[i + PREFETCH_BATCHES :][:1]:
+                start(following)
             yield ready
 
-    return take()
+    return taken()
 
 
-def timed(batches: Iterable[list[Heard]], clock: Clock) -> Iterator[list[Heard]]:
-    """The same batches; what it took to get each counts as waiting."""
-    iterator = iter(batches)
+Piece = TypeVar("Piece")
+
+
+@contextmanager
+def ahead(pool: ThreadPoolExecutor, items: Iterator[Piece], group: int) -> Iterator[Iterator[Piece]]:
+    """The same items, made in the pool, a group ahead of those that are taken. Nobody makes any when this returns."""
+
+    def make() -> list[Piece]:
+        return list(itertools.islice(items, group))
+
+    made = pool.submit(make)
+
+    def taken() -> Iterator[Piece]:
+        nonlocal made
+        while found := made.result():
+            made = pool.submit(make)
+            yield from found
+
+    try:
+        yield taken()
+    finally:
+        wait([made])
+
+
+def timed(items: Iterable[Piece], clock: Clock) -> Iterator[Piece]:
+    """The same items; what it took to get each counts as waiting."""
+    iterator = iter(items)
     while True:
         started = time.perf_counter()
-        batch = next(iterator, None)
+        item = next(iterator, None)
         clock.wait += time.perf_counter() - started
-        if batch is None:
+        if item is None:
             return
-        yield batch
+        yield item

@@ -29,6 +29,12 @@ Checkpoint = Annotated[
 Layer = Annotated[str | None, typer.Option(help="Layer whose states are taken, for experts that have layers.")]
 Dtype = Annotated[str, typer.Option(help="Of the stored frames: float16 or float32.")]
 Precision = Annotated[str, typer.Option(help="Of the computation: float32, bfloat16 or float16.")]
+PadMargin = Annotated[
+    float | None,
+    typer.Option(
+        help="Pad a clip by so many seconds instead of to 30 s (whisper). Faster; inexact, see docs/experts.md."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
 
 
@@ -66,6 +72,7 @@ def extract(
     layer: Layer = None,
     dtype: Dtype = "float16",
     precision: Precision = "float32",
+    pad_margin: PadMargin = None,
     workers: Annotated[
         int | None,
         typer.Option(help="Ray actors; 0 runs in this process. Default: one per GPU, or per 4 CPUs.", min=0),
@@ -144,7 +151,7 @@ def extract(
             found,
             store,
             expert,
-            options(checkpoint, layer, dtype, precision),
+            options(checkpoint, layer, dtype, precision, pad_margin),
             where,
             what,
             listener=watcher,
@@ -166,18 +173,28 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Drop damaged units, so that the next extract makes them again.")
     ] = False,
+    sources: Annotated[
+        str | None,
+        typer.Option(help="Manifest whose audio is decoded again: names rows that do not sound as they were heard."),
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Read a store back: checksums, counts, finite values, agreement with its specs. Exit 1 where it is damaged.
 
-    Example:  coat verify targets
+    Examples:
+
+      coat verify targets
+
+      coat verify targets --sources corpus.jsonl
     """
     from dataclasses import asdict
 
+    from coat.manifests.manifest import Manifest
     from coat.pipeline.verification import verify as run
 
+    corpus = Manifest.read(sources) if sources else None
     with progress(None, "units", "verify", quiet=json_output) as advance:
-        found = run(store, repair, advance)
+        found = run(store, repair, advance, corpus)
     if json_output:
         typer.echo(json.dumps(asdict(found), indent=2))
     else:
@@ -189,14 +206,21 @@ def verify(
             typer.echo(f"{found.repaired} damaged units dropped; run `coat extract` again to make them anew")
         elif found.damages:
             typer.echo("`coat verify --repair` drops damaged units; the next extract makes them again")
-    if found.damages:
+        for change in found.changes:
+            typer.echo(str(change))
+        if corpus is not None:
+            hint = "; `coat extract --refresh` redoes them" if found.changes else ""
+            typer.echo(f"{len(found.changes) or 'no'} rows sound different or are gone{hint}")
+    if found.damages or found.changes:
         raise typer.Exit(1)
 
 
-def options(checkpoint: str | None, layer: str | None, dtype: str, precision: str) -> "Options":
+def options(
+    checkpoint: str | None, layer: str | None, dtype: str, precision: str, pad_margin: float | None
+) -> "Options":
     from coat.extractors.expert import Options
 
-    return Options(checkpoint=checkpoint, layer=layer, dtype=dtype, precision=precision)
+    return Options(checkpoint=checkpoint, layer=layer, dtype=dtype, precision=precision, pad_margin=pad_margin)
 
 
 def allowed_failures(text: str, rows: int) -> int:

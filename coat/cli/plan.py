@@ -5,7 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-from coat.cli.extract import Checkpoint, Dtype, Experts, Json, Layer, ManifestPath, Precision, Store, options
+from coat.cli.extract import (
+    Checkpoint,
+    Dtype,
+    Experts,
+    Json,
+    Layer,
+    ManifestPath,
+    PadMargin,
+    Precision,
+    Store,
+    options,
+)
 from coat.cli.output import bytes_text, duration_text, table
 
 
@@ -17,6 +28,7 @@ def plan(
     layer: Layer = None,
     dtype: Dtype = "float16",
     precision: Precision = "float32",
+    pad_margin: PadMargin = None,
     speed: Annotated[
         float | None, typer.Option(help="Audio seconds per second of one worker, to tell how long it takes.", min=0.001)
     ] = None,
@@ -60,7 +72,7 @@ def plan(
         unit_bytes=unit_bytes or UNIT_BYTES,
     )
     corpus = Manifest.read(manifest, spans=True)
-    found = forecast(corpus, store, expert, options(checkpoint, layer, dtype, precision), rates)
+    found = forecast(corpus, store, expert, options(checkpoint, layer, dtype, precision, pad_margin), rates)
     whole = total(found)
     if json_output:
         typer.echo(json.dumps({"experts": [f.to_dict() for f in found], "total": whole}, indent=2))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from coat.extractors.expert import Frames, Options, Waveform
-from coat.pipeline import commit, worker
+from coat.pipeline import commit, frames, worker
 from tests.pipeline.experts import Level, Slow
 
 GREEDY_BYTES = 64 * 2**20
@@ -37,9 +37,9 @@ class Killed(Slow):
         if stage == "forward":
             self.level = self.deadly(self.level, after=2)
         elif stage == "decode":
-            worker.decode = self.deadly(worker.decode, after=7)
+            worker.AudioFile = self.deadly(worker.AudioFile, after=7)  # pyright: ignore
         elif stage == "write":
-            commit.write_frames = self.deadly(commit.write_frames, after=1)
+            frames.checksum = self.deadly(frames.checksum, after=15)  # a unit of a minute has 12 chunks
         elif stage == "before done.json":
             commit.rows_parquet = self.deadly(commit.rows_parquet, after=1)
         elif stage == "before the rename":

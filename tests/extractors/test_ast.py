@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import ASTFeatureExtractor, ASTForAudioClassification
 
+from coat.extractors import extract_windows
 from tests.extractors import tiny
 from tests.extractors.conformance import CheckpointConformance, loaded, noise
 
@@ -42,10 +43,14 @@ def test_equals_a_plain_loop(folder: Path, samples: int, frames: int, layer: int
 
 def test_long_audio_is_heard_window_by_window(folder: Path) -> None:
     x = noise(8.0, 16000)
-    (found,) = loaded("ast", checkpoint=str(folder)).extract([x])  # windows of 25 frames, 5 of which overlap
+    expert = loaded("ast", checkpoint=str(folder))
+    (found,) = extract_windows(expert, [x])
     assert len(found) == 80
-    np.testing.assert_allclose(found[:22], plain_loop(folder, x[:41200])[:22], atol=1e-5)
-    np.testing.assert_allclose(found[22:42], plain_loop(folder, x[20 * 1600 :][:41200])[2:22], atol=1e-5)
+    # Windows of 25 frames: 1400 + 25 * 1600 samples, of which a tenth is kept clear on both sides: 4140, frames 2 to 22
+    first, second, *_ = expert.windows(len(x))
+    assert (first.stop, first.keep, second.start, second.skip) == (41400, 23, 21 * 1600, 2)
+    np.testing.assert_allclose(found[:23], plain_loop(folder, x[:41400])[:23], atol=1e-5)
+    np.testing.assert_allclose(found[23:40], plain_loop(folder, x[21 * 1600 :][:41400])[2:19], atol=1e-5)
 
 
 def test_patches_are_laid_out_by_rows(folder: Path) -> None:

@@ -10,7 +10,7 @@ from tests.extractors.conformance import ExpertConformance, loaded, noise
 
 
 class TestMel(ExpertConformance):
-    context_s = 0.03
+    whole_tolerance = 1e-4
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -72,13 +72,6 @@ def test_equals_nemo(path: Path) -> None:
         np.testing.assert_allclose(frames, reference, atol=1e-4)
 
 
-def test_frames_are_as_many_as_planned(path: Path) -> None:
-    expert = loaded("nemo", checkpoint=str(path))
-    for samples in (640, 1279, 1280, 1281, 12800, 20000):
-        frames = expert.extract([noise(samples / 16000, 16000)])[0]
-        assert len(frames) == expert.frames_of(samples)  # pyright: ignore[reportAttributeAccessIssue]
-
-
 def test_a_causal_model_hears_the_past(tmp_path: Path) -> None:
     expert = loaded("nemo", checkpoint=str(save_model(tmp_path / "causal.nemo", causal_downsampling=True)))
     assert expert.spec.start_s == pytest.approx(-0.07)

@@ -7,7 +7,7 @@ from tests.extractors.conformance import ExpertConformance, loaded, noise, tone
 
 
 class TestProsody(ExpertConformance):
-    context_s = 0.2
+    whole_tolerance = 1e-5
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coat.extractors import Expert, Frames, Waveform
+from coat.extractors import Expert, Frames, Waveform, extract_windows
 from coat.manifests import Manifest, decode
 from tests.extractors.conformance import loaded
 from tests.extractors.test_whisper import plain_loop
@@ -29,7 +29,7 @@ def clips() -> dict[str, Waveform]:
 
 def extract(expert: Expert, clips: dict[str, Waveform]) -> dict[str, Frames]:
     long_enough = {name: x for name, x in clips.items() if len(x) >= expert.spec.min_samples}
-    return dict(zip(long_enough, expert.extract([*long_enough.values()]), strict=True))
+    return dict(zip(long_enough, extract_windows(expert, [*long_enough.values()]), strict=True))
 
 
 def speech(found: dict[str, Frames]) -> dict[str, Frames]:

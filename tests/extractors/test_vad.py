@@ -9,7 +9,7 @@ from tests.extractors.conformance import ExpertConformance, loaded, noise, tone
 
 
 class TestVAD(ExpertConformance):
-    context_s = 0.04
+    whole_tolerance = 1e-5
     time_tolerance = 1.0
 
     @pytest.fixture(scope="class")

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
-from coat.extractors import Expert
+from coat.extractors import Expert, extract_windows
 from coat.extractors.wav2vec2 import Wav2Vec2
 from tests.extractors import tiny
 from tests.extractors.conformance import CheckpointConformance, loaded, noise
@@ -76,14 +76,15 @@ def test_time_base_follows_the_convolutions(folders: dict[str, Path]) -> None:
 
 def test_long_audio_is_heard_window_by_window(folders: dict[str, Path]) -> None:
     expert = make(folders["hubert"])  # the one that is not normalised by its clip
-    expert.size, expert.overlap = 100, 20
+    expert.window_s, expert.context_s = 2.0, 0.2
     x = noise(5.011, 16000)
-    (frames,) = expert.extract([x])
+    (frames,) = extract_windows(expert, [x])
     assert len(frames) == expert.frames_of(len(x))
-    first = plain_loop(folders["hubert"], x[: 99 * 320 + 400])
-    second = plain_loop(folders["hubert"], x[80 * 320 : 179 * 320 + 400])
+    # Frame i is centred at 320 * i + 199.5: 10 to 89 of a window of 32000 samples have 3200 on both sides.
+    first = plain_loop(folders["hubert"], x[:32000])
+    second = plain_loop(folders["hubert"], x[80 * 320 :][:32000])
     np.testing.assert_allclose(frames[:90], first[:90], atol=2e-5)
-    np.testing.assert_allclose(frames[90:165], second[10:85], atol=2e-5)
+    np.testing.assert_allclose(frames[90:160], second[10:80], atol=2e-5)
 
 
 def test_weights_as_the_hub_has_them(folders: dict[str, Path], tmp_path: Path) -> None:

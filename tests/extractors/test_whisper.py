@@ -1,5 +1,6 @@
 import functools
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor, WhisperModel
 
-from coat.extractors import Expert, Options, Waveform, create
+from coat.extractors import Expert, Options, Waveform, create, extract_windows
 from coat.manifests import InputError
 from tests.extractors import tiny
 from tests.extractors.conformance import CheckpointConformance, loaded, noise
@@ -55,23 +56,61 @@ def test_long_audio_is_heard_window_by_window(folder: Path) -> None:
     """10 s in windows of 150 frames, 25 of which overlap."""
     expert = loaded("whisper", checkpoint=str(folder))
     x = noise(10.0, 16000)
-    (frames,) = expert.extract([x])
+    (frames,) = extract_windows(expert, [x])
     assert len(frames) == 500
-    np.testing.assert_allclose(frames[:137], plain_loop(folder, x[:48000])[:137], atol=1e-5)
-    np.testing.assert_allclose(frames[137:262], plain_loop(folder, x[125 * 320 :][:48000])[12:137], atol=1e-5)
+    # A frame is kept with 0.25 s (12.5 frames) on both sides: 13 to 137 of a window's 150.
+    np.testing.assert_allclose(frames[:138], plain_loop(folder, x[:48000])[:138], atol=1e-5)
+    np.testing.assert_allclose(frames[138:263], plain_loop(folder, x[125 * 320 :][:48000])[13:138], atol=1e-5)
     last = plain_loop(folder, x[350 * 320 :])
     np.testing.assert_allclose(frames[-100:], last[-100:], atol=1e-5)
-    assert expert.padded_samples(len(x)) == 4 * 48000
-    assert expert.padded_samples(400) == 48000
+    assert len(expert.windows(len(x))) == 4
+    assert expert.padded_samples(400) == expert.padded_samples(48000) == 48000
 
 
 def test_long_audio_does_not_depend_on_the_batch_budget(folder: Path) -> None:
     expert = loaded("whisper", checkpoint=str(folder))
     clips = [noise(s, 16000, seed=i) for i, s in enumerate((7.0, 1.0, 10.0))]
-    many = expert.extract(clips)
+    many = extract_windows(expert, clips)
     expert.batch_seconds = 1.0  # less than a window: one at a time
-    for a, b in zip(many, expert.extract(clips), strict=True):
+    for a, b in zip(many, extract_windows(expert, clips), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_margin_pads_to_whole_seconds(folder: Path) -> None:
+    exact, short = (loaded("whisper", checkpoint=str(folder), pad_margin=m) for m in (None, 0.5))
+    assert [short.padded_samples(s) for s in (400, 8000, 8001, 40000, 48000)] == [16000, 16000, 32000, 48000, 48000]
+    assert short.spec.settings["pad_margin_s"] == 0.5
+    assert len({exact.spec.fingerprint, short.spec.fingerprint, spec_with(folder, 1.0)}) == 3
+    clips = [noise(s, 16000, seed=i) for i, s in enumerate((0.4, 2.6, 1.3, 0.45))]
+    for x, a, b in zip(clips, exact.extract(clips), short.extract(clips), strict=True):
+        assert a.shape == b.shape
+        if len(x) > 40000:  # its margin reaches the window's end: nothing is cut
+            np.testing.assert_allclose(a, b, atol=1e-5)
+        else:
+            assert not np.allclose(a, b, atol=1e-4)
+    assert spec_with(folder, None) == exact.spec.fingerprint
+
+
+def spec_with(folder: Path, margin: float | None) -> str:
+    return create("whisper", Options(checkpoint=str(folder), pad_margin=margin)).spec.fingerprint
+
+
+class TestShortPadding(CheckpointConformance):
+    """Inexact, and yet an expert: frames in their places, no dependence on batch mates."""
+
+    name = "whisper"
+    build = staticmethod(tiny.whisper)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def expert(cls, folder: Path) -> Expert:
+        return loaded("whisper", checkpoint=str(folder), pad_margin=0.5)
+
+
+@pytest.mark.parametrize("margin", [-1.0, math.inf, math.nan])
+def test_margins_that_are_no_time(margin: float) -> None:
+    with pytest.raises(InputError, match=r"--pad-margin .*: expected seconds"):
+        Options(pad_margin=margin)
 
 
 def test_the_decoder_is_not_loaded(folder: Path) -> None:

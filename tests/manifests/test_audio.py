@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coat.manifests import audio
-from coat.manifests.audio import AudioError, decode, probe
+from coat.manifests.audio import AudioError, AudioFile, Clip, decode, probe, resampled_length
 from tests.manifests.conftest import RATE, SOUND, WriteAudio, encoded, reason, sine, with_frame_count
 
 # Container, encoding, the largest error of a sample that its bits allow.
@@ -208,3 +209,74 @@ def test_real_recordings_decode_to_their_durations() -> None:
         clip = decode(u.audio, u.offset, u.duration)
         assert clip.seconds == pytest.approx(u.duration, abs=0.05), u.id
         assert np.abs(clip.at(RATE)).max() > 1e-3, u.id
+
+
+@pytest.mark.parametrize(("container", "encoding"), [("WAV", "PCM_16"), ("FLAC", "PCM_16"), *LOSSY])
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 48000])
+@pytest.mark.parametrize(("offset", "duration"), [(0.0, None), (0.7331, 1.9)])
+def test_pieces_are_the_whole_bit_for_bit(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    container: str,
+    encoding: str,
+    rate: int,
+    offset: float,
+    duration: float | None,
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(encoded(np.stack([SOUND, SOUND[::-1]], axis=1), container, encoding))
+    monkeypatch.setattr(audio, "PIECE_S", 0.31)
+    clip = decode(str(path), offset, duration)
+    span = AudioFile(str(path)).span(offset, duration)
+    assert (span.samples, span.rate, span.seconds) == (len(clip.samples_T), clip.rate, clip.seconds)
+    pieces = list(span.pieces(rate))
+    assert len(pieces) > 5
+    assert max(len(p) for p in pieces) < 0.5 * rate
+    np.testing.assert_array_equal(np.concatenate(pieces), clip.at(rate))
+    assert sum(len(p) for p in pieces) == resampled_length(len(clip.samples_T), RATE, rate)
+    assert span.digest == clip.digest
+    start, whole_T = round(offset * RATE), soundfile.read(path, dtype="float32")[0].mean(axis=1)
+    np.testing.assert_allclose(clip.samples_T, whole_T[start : start + span.samples], atol=1e-6)
+
+
+def test_the_digest_is_what_it_has_always_been() -> None:
+    """Stores hold it: xxh3 of the samples' bytes and the rate as text."""
+    samples = np.arange(1000, dtype=np.float32)
+    assert Clip(samples, 16000).digest == xxhash.xxh3_64_hexdigest(samples.tobytes() + b"16000")
+
+
+@given(samples=st.integers(1, 100_000), rate=st.integers(4000, 192_000), wanted=st.sampled_from([8000, 16000, 24000]))
+def test_the_length_of_resampled_audio_is_known_before(samples: int, rate: int, wanted: int) -> None:
+    assert len(Clip(np.zeros(samples, np.float32), rate).at(wanted)) == resampled_length(samples, rate, wanted)
+
+
+@pytest.mark.parametrize(("container", "encoding"), [("WAV", "PCM_16"), ("FLAC", "PCM_16"), *LOSSY])
+def test_spans_of_one_file_do_not_depend_on_each_other(tmp_path: Path, container: str, encoding: str) -> None:
+    path = tmp_path / "a"
+    sound = np.tile(SOUND, 5)
+    path.write_bytes(encoded(sound * np.linspace(0.05, 1.0, len(sound)), container, encoding))
+    whole_T = soundfile.read(path, dtype="float32")[0]
+    file = AudioFile(str(path))
+    rng = np.random.default_rng(0)
+    for offset, duration in zip(rng.uniform(0, 13, 40), rng.uniform(0.1, 1.9, 40), strict=True):
+        clip = file.span(offset, duration).decode()
+        assert clip.digest == decode(str(path), offset, duration).digest
+        start = round(offset * RATE)
+        np.testing.assert_allclose(clip.samples_T, whole_T[start : start + len(clip.samples_T)], atol=1e-6)
+
+
+@pytest.mark.parametrize("piece", [0.31, 30.0])
+def test_pieces_of_damaged_audio_end_in_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: float
+) -> None:
+    monkeypatch.setattr(audio, "PIECE_S", piece)
+    data = bytearray(encoded(SOUND, "FLAC"))
+    data[len(data) // 2 : len(data) // 2 + 5000] = bytes(5000)
+    (tmp_path / "a.flac").write_bytes(data)
+    samples = SOUND.copy()
+    samples[2 * RATE] = np.nan
+    soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+    for name, expected in (("a.flac", "truncated"), ("a.wav", "not_finite")):
+        with pytest.raises(AudioError) as e:
+            list(AudioFile(str(tmp_path / name)).span().pieces(8000))
+        assert e.value.reason == expected

@@ -7,7 +7,7 @@ import fsspec
 import pytest
 
 from coat.manifests import files
-from coat.manifests.errors import InputError
+from coat.manifests.errors import InputError, RunError
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(RunError, match="No space"):
         files.write_bytes(str(target), b"new")
     assert target.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.json"]
@@ -84,7 +84,7 @@ def test_object_stores() -> None:
 
 
 def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(url: str) -> None:
+    def missing(url: str, **options: object) -> None:
         raise ImportError("Install s3fs")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)

@@ -2,11 +2,12 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.windows import Window
 from coat.manifests.spec import TargetSpec
 
 HOP = 160  # samples at 16 kHz: 100 frames per second
@@ -99,3 +100,40 @@ class Misshapen(Level):
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
         return [level(w)[:, :2] for w in waveforms]
+
+
+class Windowed(Level):
+    """Hears 2 s at a time; a frame hears no more than its own 10 ms."""
+
+    window_s, context_s = 2.0, 0.005
+
+
+class ScarceWindows(Scarce):
+    """Runs out of memory with more than two windows in a batch."""
+
+    window_s, context_s = 2.0, 0.005
+
+
+class PickyWindows(Picky):
+    """Raises on a window that is louder than 0.9."""
+
+    window_s, context_s = 2.0, 0.005
+
+
+class Remembers(Windowed):
+    """The running sum of the mean, from window to window."""
+
+    context_s = 0.0
+
+    def windows(self, samples: int) -> list[Window]:
+        return [Window(i, min(i + 32000, samples), 0, None) for i in range(0, samples, 32000)]
+
+    def stream(self, heard: Iterable[Waveform], batch_seconds: float | None = None) -> Iterator[Frames]:
+        total = np.zeros(3, dtype=np.float32)
+        for x in heard:
+            sums = np.cumsum(np.concatenate([total[None], level(x)]), axis=0)[1:]
+            total = sums[-1]
+            yield sums
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        return [frames for x in waveforms for frames in self.stream([x])]

@@ -1,0 +1,95 @@
+"""What a unit costs beside decoding, model and data: 2,000 units of an expert that does nothing.
+
+The targets of Null are stated to be so fast that a second of audio fills a unit; each row gives one frame. All of
+a run is counted, from the manifest to the last outcome: planning, units to the workers, a clip to decode, three small
+files to commit, reports back. Only the start is apart.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from benchmarks.common import ROOT, Figure, ray_of, results, run
+from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.manifests.spec import TargetSpec
+from coat.pipeline.extraction import Where
+from coat.pipeline.plan import UNIT_BYTES
+
+SECONDS = 0.5  # of a row; two rows a unit
+DIM = 1024
+TARGET_MS = 20.0
+
+
+class Null(Expert):
+    """A frame of zeros per clip; one second fills a unit by its stated rate."""
+
+    card = Card(family="activity", kind="scalars", what="nothing", source="benchmarks", licence="none", dim=DIM)
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self.spec = TargetSpec(
+            expert="null", version=1, family="activity", kind="scalars", dim=DIM,
+            rate_hz=UNIT_BYTES / (2 * DIM), start_s=0.0, sample_rate=16000, min_samples=1,
+        )  # fmt: skip
+
+    def load(self, device: str) -> None:
+        self.device = device
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        return [np.zeros((1, DIM), np.float32) for _ in waveforms]
+
+
+def rows_of_one_file(units: int) -> Path:
+    """Two rows a unit, spans of one short file."""
+    folder = ROOT / f"spans-{units}"
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, round(2 * SECONDS * 16000)).astype(np.float32)
+    soundfile.write(folder / "one.flac", samples, 16000)
+    rows = [
+        {"id": f"r{i}", "audio_filepath": "one.flac", "offset": i % 2 * SECONDS, "duration": SECONDS}
+        for i in range(2 * units)
+    ]
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return manifest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--units", type=int, default=2000)
+    units = parser.parse_args().units
+    with results("overhead") as found:
+        for label, where in (("in process", Where(workers=0, device="cpu")), ("one Ray worker", ray_of(1))):
+            per_unit = {}
+            for count in (units // 4, units):
+                cpu = time.process_time()
+                measured = run(rows_of_one_file(count), ROOT / "store", "benchmarks.overhead:Null", None, where)
+                assert measured.summary.units_done == count, measured.summary.units_done
+                per_unit[count] = 1000 * (measured.steady_seconds + measured.end_seconds) / count
+                driver = 1000 * (time.process_time() - cpu) / count
+                found.data[f"{label}, {count} units"] = {
+                    "steady_seconds": measured.steady_seconds,
+                    "end_seconds": measured.end_seconds,
+                    "startup_seconds": measured.startup_seconds,
+                    "cpu_ms_per_unit_of_this_process": driver,
+                }
+            value = per_unit[units]
+            own = "" if label == "in process" else f"; the driver's own CPU time: {driver:.1f} ms"
+            found.add(
+                Figure(
+                    f"A unit with nothing to do, of {units}, {label}",
+                    f"{value:.1f} ms",
+                    f"< {TARGET_MS:.0f} ms",
+                    value < TARGET_MS,
+                    f"all of plan, decode, commit and report; {per_unit[units // 4]:.1f} ms of {units // 4} units{own}",
+                )
+            )
+
+
+if __name__ == "__main__":
+    main()

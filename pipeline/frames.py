@@ -1,0 +1,135 @@
+"""Writing a unit's frames.zarr as a stream: a Zarr v3 array `[N, D]` whose N is known only at the end.
+
+512-frame chunks with a CRC-32C each, in shards of at most SHARD_BYTES; a unit below that is one shard.
+Not compressed: float16 hidden states shrink by a few percent and cost more time than that.
+
+The bytes of a shard are put down here and not by Zarr, whose writer wants a whole shard in memory and
+copies it several times. They are the bytes that Zarr writes (a test holds that): chunk after chunk, then
+the index, as in the specification of the codec `sharding_indexed`. The metadata are Zarr's own.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import google_crc32c
+import numpy as np
+import xxhash
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec
+
+CHUNK_FRAMES = 512  # what a random read costs at least
+SHARD_BYTES = 128 * 2**20  # one object of a store: large enough to list few, small enough to put at once
+NOWHERE = 2**64 - 1  # offset and length of a chunk that a shard does not hold
+
+
+class FramesWriter:
+    """Append frames, then `close`. The bytes follow from the frames alone, not from how they were appended.
+
+    Memory is one chunk: a chunk is written when it is full. OSError where the disk does not take it.
+    """
+
+    def __init__(self, path: Path, dim: int, dtype: str) -> None:
+        self.path = path
+        self.frames = 0
+        self.digest = xxhash.xxh3_128()  # of the values in C order
+        self.chunk = np.zeros((CHUNK_FRAMES, dim), np.dtype(dtype).newbyteorder("<"))
+        self.shard_chunks = max(1, SHARD_BYTES // self.chunk.nbytes)
+        self.filled = 0  # frames in the chunk
+        self.written = 0  # chunks
+        self.shard: BinaryIO | None = None
+
+    def __enter__(self) -> "FramesWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None) -> None:
+        if self.shard:
+            with contextlib.suppress(OSError):  # a full disk does not take the rest either; its folder is dropped
+                self.shard.close()
+
+    @property
+    def nbytes(self) -> int:
+        return self.frames * self.chunk[0].nbytes
+
+    def append(self, frames_ND: NDArray[Any]) -> None:
+        assert frames_ND.shape[1:] == self.chunk.shape[1:], frames_ND.shape
+        frames_ND = np.ascontiguousarray(frames_ND, self.chunk.dtype)
+        self.digest.update(octets(frames_ND).data)
+        self.frames += len(frames_ND)
+        start = 0
+        while start < len(frames_ND):
+            if not self.filled and len(frames_ND) - start >= CHUNK_FRAMES:
+                self.write_chunk(frames_ND[start : start + CHUNK_FRAMES])
+                start += CHUNK_FRAMES
+                continue
+            taken = min(CHUNK_FRAMES - self.filled, len(frames_ND) - start)
+            self.chunk[self.filled : self.filled + taken] = frames_ND[start : start + taken]
+            self.filled += taken
+            start += taken
+            if self.filled == CHUNK_FRAMES:
+                self.write_chunk(self.chunk)
+                self.filled = 0
+
+    def write_chunk(self, chunk_ND: NDArray[Any]) -> None:
+        if self.written and self.written % self.shard_chunks == 0:
+            self.finish_shard(self.shard_chunks)
+        if self.shard is None:
+            path = self.path / "c" / str(self.written // self.shard_chunks) / "0"
+            path.parent.mkdir(parents=True)
+            self.shard = open(path, "wb")  # noqa: SIM115  closed when it is full, or by __exit__
+        data = octets(chunk_ND)
+        self.shard.write(data.data)
+        self.shard.write(checksum(data))
+        self.written += 1
+
+    def finish_shard(self, chunks: int) -> None:
+        """The index of `chunks` chunks: offset and length of each, and their checksum."""
+        assert self.shard is not None
+        held = (self.written - 1) % self.shard_chunks + 1
+        length = self.chunk.nbytes + 4
+        index = np.full((chunks, 2), NOWHERE, "<u8")
+        index[:held, 0] = np.arange(held) * length
+        index[:held, 1] = length
+        self.shard.write(octets(index).data)
+        self.shard.write(checksum(octets(index)))
+        self.shard.flush()
+        os.fsync(self.shard.fileno())  # a commit must outlive a power cut, not only a kill
+        self.shard.close()
+        self.shard = None
+
+    def close(self) -> None:
+        """Write what is left, and the metadata."""
+        if self.filled:
+            self.chunk[self.filled :] = 0  # Zarr's fill value, as its writer pads
+            self.write_chunk(self.chunk)
+        chunks = self.shard_chunks if self.written > self.shard_chunks else max(1, self.written)
+        if self.shard:
+            self.finish_shard(chunks)
+        create_array(self.path, self.frames, self.chunk.shape[1], self.chunk.dtype, chunks)
+
+
+def create_array(path: Path, frames: int, dim: int, dtype: Any, shard_chunks: int) -> zarr.Array:
+    """The metadata of `[frames, dim]`; its shards may lie there already."""
+    return zarr.create_array(
+        path,
+        shape=(frames, dim),
+        chunks=(CHUNK_FRAMES, dim),
+        shards=(shard_chunks * CHUNK_FRAMES, dim),
+        dtype=dtype,
+        compressors=[Crc32cCodec()],
+        fill_value=0,
+        dimension_names=("frame", "dim"),
+    )
+
+
+def octets(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """The bytes of a contiguous array, not copied."""
+    return array.reshape(-1).view(np.uint8)
+
+
+def checksum(data: NDArray[np.uint8]) -> bytes:
+    """CRC-32C, little-endian, as the codec `crc32c` appends it."""
+    return google_crc32c.value(data).to_bytes(4, "little")  # type: ignore[arg-type]

@@ -1,0 +1,251 @@
+"""A store and a manifest on S3 whose requests are refused, slow, and cut off."""
+
+import os
+import re
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+
+from coat.manifests import InputError, RunError, files
+from coat.pipeline.commit import builds_folder, commit_unit
+from coat.pipeline.extraction import Summary, Where, extract
+from coat.pipeline.store import TargetStore
+from coat.pipeline.verification import verify
+from tests.chaos.s3 import Fault, FaultyS3, serve_s3
+from tests.pipeline.conftest import Corpus
+from tests.pipeline.test_extract import run, tree
+from tests.pipeline.test_runs import start
+
+LEVEL = ["tests.pipeline.experts:Level"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FaultyS3]:
+    with serve_s3() as s3:
+        yield s3
+
+
+@pytest.fixture
+def s3(server: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+    """Told to coat as a user tells it: by the environment alone."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")  # botocore's own 5 would take minutes to give up
+    server.faults.clear()
+    yield server
+    server.faults.clear()
+
+
+@pytest.fixture
+def bucket(s3: FaultyS3) -> str:
+    name = f"b{uuid.uuid4().hex}"
+    fsspec.filesystem("s3").mkdir(name)
+    return f"s3://{name}"
+
+
+@pytest.fixture
+def corpus(make_corpus: Corpus) -> Path:
+    """96 rows over 12 files: four units."""
+    manifest = make_corpus(12)
+    rows = manifest.read_text().splitlines()
+    manifest.write_text("".join(r.replace('"id": "c', f'"id": "k{k}-c') + "\n" for k in range(8) for r in rows))
+    return manifest
+
+
+def put_corpus(manifest: Path, bucket: str) -> str:
+    for path in manifest.parent.rglob("*"):
+        if path.is_file():
+            files.write_bytes(f"{bucket}/corpus/{path.relative_to(manifest.parent)}", path.read_bytes())
+    return f"{bucket}/corpus/{manifest.name}"
+
+
+def extract_command(manifest: str, store: str) -> list[str]:
+    where = ["--manifest", manifest, "--store", store, "--workers", "0"]
+    return [sys.executable, "-m", "coat", "extract", "--expert", *LEVEL, *where]
+
+
+def extract_s3(manifest: str, bucket: str, workers: int = 0) -> Summary:
+    (summary,) = extract(manifest, f"{bucket}/store", LEVEL, where=Where(workers=workers))
+    return summary
+
+
+def tree_s3(bucket: str) -> dict[str, bytes]:
+    """As `tree`, of the store in a bucket."""
+    fs = fsspec.filesystem("s3", use_listings_cache=False)
+    root = f"{bucket.removeprefix('s3://')}/store"
+    told = re.compile("done.json$|/runs/|/running/")  # the time, and what runs say of themselves
+    return {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root) if not told.search(p)}
+
+
+FAULTS = {
+    "refused": [
+        Fault(500, skip=5, times=3),
+        Fault(500, "PUT", "zarr", times=2),
+        Fault(500, "GET", "flac", times=4),
+        Fault(503, "PUT", "parquet", times=3),
+        Fault(503, "GET", skip=9, times=5),
+    ],
+    "slow and cut": [
+        Fault("slow", skip=3, times=4),
+        Fault("cut", "PUT", "zarr/c/", times=2),
+        Fault("cut", "PUT", "done.json", skip=1),
+        Fault("cut", "GET", "flac", times=3),
+        Fault("cut", "GET", "manifest"),
+    ],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_run_through_faults_ends_with_the_bytes_of_a_local_one(
+    name: str, bucket: str, s3: FaultyS3, corpus: Path, tmp_path: Path
+) -> None:
+    run(corpus, tmp_path / "store")
+    remote = put_corpus(corpus, bucket)
+    s3.faults += [Fault(f.kind, f.method, f.path, f.skip, f.times) for f in FAULTS[name]]
+    summary = extract_s3(remote, bucket)
+    assert (summary.ok, summary.failed) == (96, 0)
+    assert all(f.struck == f.times for f in s3.faults)
+    assert tree_s3(bucket) == tree(tmp_path / "store")
+    assert not verify(f"{bucket}/store").damages
+    assert extract_s3(remote, bucket).units_done == 0
+
+
+def test_frames_are_read_through_faults_and_never_taken_for_damage(
+    bucket: str, s3: FaultyS3, corpus: Path, tmp_path: Path
+) -> None:
+    run(corpus, tmp_path / "store")
+    extract_s3(str(corpus), bucket)
+    faults = [Fault(500, "GET", "zarr/c/", times=2), Fault("cut", "GET", "zarr/c/"), Fault(503, "GET", "parquet")]
+    s3.faults += faults
+    assert not verify(f"{bucket}/store").damages
+    assert all(f.struck == f.times for f in faults)
+    s3.faults.append(Fault("cut", "GET", "zarr/c/", times=2))
+    here, there = (TargetStore(url).target_set("level") for url in (str(tmp_path / "store"), f"{bucket}/store"))
+    for i in range(12):
+        np.testing.assert_array_equal(there.read(f"k3-c{i}").frames, here.read(f"k3-c{i}").frames)
+    assert s3.faults[-1].struck == 2
+
+
+def test_done_json_is_put_after_all_else_of_its_unit(bucket: str, s3: FaultyS3, corpus: Path) -> None:
+    s3.log.clear()
+    extract_s3(put_corpus(corpus, bucket), bucket)
+    puts = s3.puts("/units/")
+    units = {p.split("/units/")[1].split("/")[0] for p in puts}
+    assert len(units) > 2
+    for unit in units:
+        of_unit = [p.split(f"{unit}/")[1] for p in puts if f"/{unit}/" in p]
+        assert sorted(of_unit[:-1]) == ["frames.zarr/c/0/0", "frames.zarr/zarr.json", "rows.parquet"]
+        assert of_unit[-1] == "done.json"
+
+
+def test_a_large_shard_is_put_at_once(bucket: str) -> None:
+    """No multipart upload, of which a kill would leave parts that nobody sees and somebody pays."""
+    frames_ND = np.ones((60_000, 1000), np.float16)  # 120 MB; s3fs would cut it at 100 MB
+    files.write_bytes(f"{bucket}/set/spec.json", b"{}")
+    commit_unit(f"{bucket}/set", "u-1", frames_ND, [], {})
+    fs, path = files.filesystem(f"{bucket}/set/units/u-1/frames.zarr/c/0/0")
+    info = fs.info(path)
+    assert info["size"] > frames_ND.nbytes
+    assert "-" not in info["ETag"]  # what a multipart upload leaves in it
+
+
+def test_damage_on_s3_is_found_dropped_and_made_again(bucket: str, corpus: Path, tmp_path: Path) -> None:
+    store = f"{bucket}/store"
+    run(corpus, tmp_path / "whole")
+    extract_s3(str(corpus), bucket)
+    fs, root = files.filesystem(store)
+    shard = min(p for p in fs.find(root) if "/c/" in p)
+    fs.pipe_file(shard, fs.cat_file(shard)[:-8])
+    (found,) = verify(store, repair=True).damages
+    assert found.unit
+    assert found.unit in shard
+    assert extract_s3(str(corpus), bucket).units_done == 1
+    assert tree_s3(bucket) == tree(tmp_path / "whole")
+    assert not verify(store).damages
+
+
+@pytest.mark.parametrize(("status", "method", "path"), [(403, ".*", ""), (403, "PUT", "store/")])
+def test_a_refusal_is_one_line_at_once(
+    status: int, method: str, path: str, bucket: str, s3: FaultyS3, corpus: Path
+) -> None:
+    remote = put_corpus(corpus, bucket)
+    s3.faults.append(Fault(status, method, path, times=1000))  # type: ignore[arg-type]
+    started = time.monotonic()
+    with pytest.raises((InputError, RunError)) as raised:
+        extract_s3(remote, bucket)
+    assert time.monotonic() - started < 10
+    message = str(raised.value)
+    assert bucket in message
+    assert re.search("access|denied|forbidden", message, re.IGNORECASE)
+    assert "\n" not in message
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_bucket_that_is_not_there_is_one_line_at_once(corpus: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises((InputError, RunError), match=r"^s3://nobodys/[^\n]*$"):
+        extract_s3(str(corpus), "s3://nobodys")
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.slow
+def test_an_outage_that_lasts_ends_the_run_and_fails_no_row(bucket: str, s3: FaultyS3, corpus: Path) -> None:
+    remote = put_corpus(corpus, bucket)
+    s3.faults.append(Fault(500, "GET", "audio/c7", times=1000))
+    with pytest.raises(RunError, match=r"^[^\n]*run again[^\n]*$"):
+        extract_s3(remote, bucket)
+    s3.faults.clear()
+    summary = extract_s3(remote, bucket)
+    assert (summary.ok, summary.failed) == (96, 0)
+    assert not verify(f"{bucket}/store").damages
+
+
+@pytest.mark.slow
+def test_a_driver_killed_while_it_puts_leaves_no_done_json_without_data(
+    bucket: str, s3: FaultyS3, corpus: Path, tmp_path: Path
+) -> None:
+    run(corpus, tmp_path / "store")
+    remote = put_corpus(corpus, bucket)
+    s3.log.clear()
+    hold = Fault("hold", "PUT", "rows.parquet", skip=1)  # the second unit's frames are there, its rows are not
+    s3.faults.append(hold)
+    process = start(extract_command(remote, f"{bucket}/store"))
+    deadline = time.monotonic() + 60
+    while not hold.struck:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    done = {p.split("/units/")[1] for p in s3.puts("done.json")}
+    data = {p.split("/units/")[1] for p in s3.puts("frames.zarr/c/0/0")}
+    assert len(done) < len(data)  # it died between the two
+    assert not [d for d in verify(f"{bucket}/store").damages if "no done.json" not in d.message]
+
+    s3.faults.clear()
+    summary = extract_s3(remote, bucket)
+    assert (summary.ok, summary.units_done) == (96, 4 - len(done))
+    assert tree_s3(bucket) == tree(tmp_path / "store")
+    assert not verify(f"{bucket}/store").damages
+    assert not builds_folder(f"{bucket}/store").exists()
+
+
+@pytest.mark.slow
+def test_ray_workers_write_to_s3_through_faults(bucket: str, s3: FaultyS3, corpus: Path, tmp_path: Path) -> None:
+    run(corpus, tmp_path / "store")
+    remote = put_corpus(corpus, bucket)
+    s3.faults += [Fault(500, "PUT", "units", times=2), Fault("cut", "GET", "flac", skip=2, times=3)]
+    summary = extract_s3(remote, bucket, workers=2)
+    assert (summary.ok, summary.failed) == (96, 0)
+    assert tree_s3(bucket) == tree(tmp_path / "store")
+    assert not verify(f"{bucket}/store").damages
