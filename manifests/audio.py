@@ -28,6 +28,9 @@ SPAN_TOLERANCE_S = 0.05
 # An MP3 frame takes bits from frames before it, so decoding begins this much before a span: right after
 # a seek libsndfile gives up to 0.25 s of wrong samples.
 MP3_PREROLL_S = 2.0
+# To seek in an MP3 is to scan all headers before (70 ms for half an hour), and what comes then depends by an ulp on
+# where decoding began. So an MP3 is decoded in blocks of this length, counted from its start: spans share them.
+MP3_BLOCK_S = 60.0
 # FFmpeg's durations count padding of codecs: up to a frame or two.
 FFMPEG_TOLERANCE_S = 0.1
 # More frames than any file has: what libsndfile says of a FLAC that was written to a pipe
@@ -114,10 +117,12 @@ def decode(path: str, offset: float = 0.0, duration: float | None = None) -> Cli
 class AudioFile:
     """A file, checked and at hand, to decode spans from one by one. AudioError as `decode`.
 
-    What is shared is the download, the check, and what FFmpeg decodes (whole: not all of its seeks are exact).
-    Each span has a libsndfile handle of its own, which costs a millisecond: of one handle, a second seek
-    gives other samples than the first would (MP3: by an ulp; Vorbis: up to 0.4 for some 200 samples).
+    What is shared is the download, the check, the last block of an MP3, and what FFmpeg decodes (whole: not all of its
+    seeks are exact). Else each span has a libsndfile handle of its own, which costs a millisecond: of one handle, a
+    second seek gives other samples than the first would (MP3: by an ulp; Vorbis: up to 0.4 for some 200 samples).
     """
+
+    block: tuple[int, NDArray[np.float32]] | None = None  # of an MP3: its number, and `[T, channels]`
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -126,7 +131,7 @@ class AudioFile:
         try:
             with self.open() as f:
                 check_whole(path, self.source, f)
-                self.samples, self.rate = f.frames, f.samplerate
+                self.samples, self.rate, self.format = f.frames, f.samplerate, f.format
         except (soundfile.LibsndfileError, TypeError) as e:  # TypeError: a name that ends in .raw
             self.whole_T, self.rate = read_ffmpeg(path, e)
         if self.whole_T is None and self.samples >= UNKNOWN_FRAMES:
@@ -148,24 +153,43 @@ class AudioFile:
         if self.whole_T is not None:
             yield checked_mono(self.path, self.whole_T[start : start + samples, None])
             return
-        done, piece = 0, round(PIECE_S * self.rate)
-        with self.open() as f:
-            before = round(MP3_PREROLL_S * self.rate) if f.format.startswith("MP") else 0
-            try:
-                while done < samples:
-                    at, wanted = start + done, min(piece, samples - done)
-                    preroll = min(at, before)  # of every piece: soundfile seeks after each read
-                    f.seek(at - preroll)
-                    found_TC = f.read(preroll + wanted, dtype="float32", always_2d=True)
-                    piece_TC = cast(NDArray[np.float32], found_TC)[preroll:]
-                    done += len(piece_TC)
-                    if len(piece_TC) < wanted:
-                        break
-                    yield checked_mono(self.path, piece_TC)
-            except soundfile.LibsndfileError as e:  # the header was sound, so the data are not
-                raise AudioError("truncated", f"{self.path}: cannot be decoded to its end ({one_line(e)})") from e
+        done = 0
+        try:
+            for piece_TC in self.mp3(start, samples) if self.format.startswith("MP") else self.direct(start, samples):
+                done += len(piece_TC)
+                yield checked_mono(self.path, piece_TC)
+        except soundfile.LibsndfileError as e:  # the header was sound, so the data are not
+            raise AudioError("truncated", f"{self.path}: cannot be decoded to its end ({one_line(e)})") from e
         if done < samples:
             raise AudioError("truncated", f"{self.path}: {done} samples of {samples}; the file is cut short")
+
+    def direct(self, start: int, samples: int) -> Iterator[NDArray[np.float32]]:
+        """`[T, channels]` in pieces; they end where the data do."""
+        piece = round(PIECE_S * self.rate)
+        with self.open() as f:
+            f.seek(start)
+            for done in range(0, samples, piece):
+                wanted = min(piece, samples - done)
+                found_TC = cast(NDArray[np.float32], f.read(wanted, dtype="float32", always_2d=True))
+                yield found_TC
+                if len(found_TC) < wanted:
+                    return
+
+    def mp3(self, start: int, samples: int) -> Iterator[NDArray[np.float32]]:
+        """As `direct`, from blocks that do not depend on the span."""
+        size, stop = round(MP3_BLOCK_S * self.rate), start + samples
+        for number in range(start // size, -(-stop // size)):
+            first = number * size
+            if self.block is None or self.block[0] != number:
+                preroll = min(first, round(MP3_PREROLL_S * self.rate))
+                with self.open() as f:
+                    f.seek(first - preroll)
+                    found_TC = f.read(preroll + min(size, self.samples - first), dtype="float32", always_2d=True)
+                self.block = number, cast(NDArray[np.float32], found_TC)[preroll:]
+            wanted_TC = self.block[1][max(0, start - first) : stop - first]
+            yield wanted_TC.copy()  # a clip should not keep its block
+            if len(wanted_TC) < min(stop - first, size) - max(0, start - first):
+                return
 
 
 @dataclass

@@ -17,8 +17,9 @@ from coat.extractors.registry import create
 from coat.manifests.errors import InputError, RunError
 from coat.manifests.manifest import Manifest
 from coat.pipeline.plan import UNIT_BYTES, PlannedRow, Units, make_plan
+from coat.pipeline.prefetch import prefetched
 from coat.pipeline.store import TargetSet, TargetStore
-from coat.pipeline.worker import Clock, Heard, Job, Worker, prefetched
+from coat.pipeline.worker import Clock, Heard, Job, Worker
 
 MEASURED_S = 10.0  # a shorter measurement is repeated,
 PASSES = 5  # ... so often at most

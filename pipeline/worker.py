@@ -4,18 +4,14 @@ Two units may be in hand at once: while one holds the expert, the next one's fir
 the last one's frames are written. N frames, D dim, T samples.
 """
 
-import itertools
 import os
 import socket
-import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -30,13 +26,13 @@ from coat.manifests.errors import RunError
 from coat.manifests.spec import TargetSpec
 from coat.pipeline.commit import UnitWriter, builds_folder
 from coat.pipeline.plan import PlannedRow, Unit
+from coat.pipeline.prefetch import ahead, prefetched
 from coat.pipeline.rows import Row, Status
+from coat.pipeline.spool import Spool
 
 BATCH_CLIPS = 256  # of very short clips
 PADDING_LIMIT = 0.04  # of a batch: one that would hold more padding is cut; felt by small corpora alone
-PREFETCH_BATCHES = 2  # decoded ahead of the expert
 UNITS_IN_HAND = 2
-SPOOL_BYTES = 16 * 2**20  # of frames of one long row that are held in memory
 REPORTED = 20  # errors of a unit that its report names; the store has them all
 
 
@@ -99,7 +95,7 @@ class Heard:
     decode_seconds: float = 0.0
     waveform_T: Waveform | None = None
     frames_ND: NDArray[np.generic] | None = None
-    spool: "Spool | None" = None  # the frames of a row that is longer than a window
+    spool: Spool | None = None  # the frames of a row that is longer than a window
     long: bool = False  # to be heard window by window, and not decoded yet
     status: Status = "ok"
     error: str | None = None
@@ -114,36 +110,6 @@ class Heard:
             yield from self.spool.blocks()
         elif self.frames_ND is not None:
             yield self.frames_ND
-
-
-class Spool:
-    """Frames that wait until their row is known to be good: in memory as long as they are few, else on disk."""
-
-    def __init__(self, folder: Path, dim: int, dtype: str) -> None:
-        self.dim, self.dtype = dim, np.dtype(dtype)
-        self.frames = 0
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise RunError(f"{folder}: cannot be written ({e})") from e
-        self.file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=str(folder))  # noqa: SIM115
-
-    def __del__(self) -> None:  # of a row that failed, or of a unit that was dropped
-        self.file.close()
-
-    def append(self, frames_ND: NDArray[np.generic]) -> None:
-        try:
-            self.file.write(np.ascontiguousarray(frames_ND).data)
-        except OSError as e:
-            raise RunError(f"{self.file.name}: cannot be written ({e})") from e
-        self.frames += len(frames_ND)
-
-    def blocks(self) -> Iterator[NDArray[np.generic]]:
-        block = max(1, SPOOL_BYTES // (self.dim * self.dtype.itemsize)) * self.dim * self.dtype.itemsize
-        with self.file:
-            self.file.seek(0)
-            while data := self.file.read(block):
-                yield np.frombuffer(data, self.dtype).reshape(-1, self.dim)
 
 
 @dataclass
@@ -256,6 +222,7 @@ class Worker:
                 reason, _, message = h.planned.fault.partition(": ")
                 h.fail(reason, message)
         wanted = [h for h in heard.values() if h.status == "ok"]
+        wanted.sort(key=lambda h: h.planned.utterance.offset)
         try:
             file = AudioFile(rows[0].utterance.audio) if wanted else None  # rows that repeat an id are not heard
         except AudioError as e:
@@ -419,66 +386,10 @@ def failed_reasons(rows: Iterable[Row]) -> dict[str, int]:
     return dict(Counter(r.reason or "" for r in rows if r.status == "failed"))
 
 
-def prefetched(
-    pool: ThreadPoolExecutor,
-    decode_rows: Callable[[Sequence[PlannedRow]], dict[str, Heard]],
-    batches: list[list[PlannedRow]],
-) -> Iterator[list[Heard]]:
-    """Decoded batches in order, PREFETCH_BATCHES ahead of the one that is taken; spans of a file are decoded at once.
-
-    So what lies in memory is those batches, and spans of their files that later batches hold.
-    """
-    spans: dict[str, list[PlannedRow]] = {}
-    for row in (row for batch in batches for row in batch):
-        spans.setdefault(row.utterance.audio, []).append(row)
-    decoding: dict[str, Future[dict[str, Heard]]] = {}
-
-    def start(batch: list[PlannedRow]) -> None:
-        for audio in (row.utterance.audio for row in batch):
-            if audio not in decoding:
-                decoding[audio] = pool.submit(decode_rows, spans[audio])
-
-    def take(row: PlannedRow) -> Heard:
-        return decoding[row.utterance.audio].result().pop(row.digest)
-
-    for batch in batches[:PREFETCH_BATCHES]:
-        start(batch)
-
-    def taken() -> Iterator[list[Heard]]:
-        for i, batch in enumerate(batches):
-            ready = [take(row) for row in batch]
-            for following in batches[i + PREFETCH_BATCHES :][:1]:
-                start(following)
-            yield ready
-
-    return taken()
+Item = TypeVar("Item")
 
 
-Piece = TypeVar("Piece")
-
-
-@contextmanager
-def ahead(pool: ThreadPoolExecutor, items: Iterator[Piece], group: int) -> Iterator[Iterator[Piece]]:
-    """The same items, made in the pool, a group ahead of those that are taken. Nobody makes any when this returns."""
-
-    def make() -> list[Piece]:
-        return list(itertools.islice(items, group))
-
-    made = pool.submit(make)
-
-    def taken() -> Iterator[Piece]:
-        nonlocal made
-        while found := made.result():
-            made = pool.submit(make)
-            yield from found
-
-    try:
-        yield taken()
-    finally:
-        wait([made])
-
-
-def timed(items: Iterable[Piece], clock: Clock) -> Iterator[Piece]:
+def timed(items: Iterable[Item], clock: Clock) -> Iterator[Item]:
     """The same items; what it took to get each counts as waiting."""
     iterator = iter(items)
     while True:

@@ -226,6 +226,7 @@ def test_pieces_are_the_whole_bit_for_bit(
     path = tmp_path / "a"
     path.write_bytes(encoded(np.stack([SOUND, SOUND[::-1]], axis=1), container, encoding))
     monkeypatch.setattr(audio, "PIECE_S", 0.31)
+    monkeypatch.setattr(audio, "MP3_BLOCK_S", 0.31)
     clip = decode(str(path), offset, duration)
     span = AudioFile(str(path)).span(offset, duration)
     assert (span.samples, span.rate, span.seconds) == (len(clip.samples_T), clip.rate, clip.seconds)
@@ -251,7 +252,10 @@ def test_the_length_of_resampled_audio_is_known_before(samples: int, rate: int, 
 
 
 @pytest.mark.parametrize(("container", "encoding"), [("WAV", "PCM_16"), ("FLAC", "PCM_16"), *LOSSY])
-def test_spans_of_one_file_do_not_depend_on_each_other(tmp_path: Path, container: str, encoding: str) -> None:
+def test_spans_of_one_file_do_not_depend_on_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, container: str, encoding: str
+) -> None:
+    monkeypatch.setattr(audio, "MP3_BLOCK_S", 4.0)
     path = tmp_path / "a"
     sound = np.tile(SOUND, 5)
     path.write_bytes(encoded(sound * np.linspace(0.05, 1.0, len(sound)), container, encoding))

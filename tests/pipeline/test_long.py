@@ -13,7 +13,7 @@ import soundfile
 from coat.extractors import Options
 from coat.manifests import audio, decode
 from coat.manifests.audio import AudioFile
-from coat.pipeline import worker
+from coat.pipeline import spool, worker
 from coat.pipeline.store import Target, TargetStore
 from tests.pipeline.experts import level
 from tests.pipeline.test_extract import run
@@ -71,7 +71,7 @@ def test_a_long_row_has_the_frames_of_the_whole(tmp_path: Path, expert: str) -> 
 
 
 def test_frames_of_a_long_row_wait_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "SPOOL_BYTES", 1000)
+    monkeypatch.setattr(spool, "SPOOL_BYTES", 1000)
     long_file(tmp_path / "a.flac", 9.0)
     run(manifest_of(tmp_path, [{"audio_filepath": "a.flac"}]), tmp_path / "store", "Windowed")
     expected = level(decode(str(tmp_path / "a.flac")).at(16000)).astype(np.float16)
@@ -110,17 +110,19 @@ def test_spans_of_one_file_are_read_through_one(tmp_path: Path, monkeypatch: pyt
     rng = np.random.default_rng(0)
     spans = [(float(o), float(d)) for o, d in zip(rng.uniform(0, 28, 40), rng.uniform(0.2, 1.5, 40), strict=True)]
     rows = [{"audio_filepath": name, "offset": o, "duration": d} for o, d in spans]
-    opened = []
+    handles = []
+    monkeypatch.setattr(audio, "MP3_BLOCK_S", 10.0)
 
     class Counting(AudioFile):
-        def __init__(self, path: str) -> None:
-            opened.append(path)
-            super().__init__(path)
+        def open(self) -> soundfile.SoundFile:
+            handles.append(self)
+            return super().open()
 
     monkeypatch.setattr(worker, "AudioFile", Counting)
     options = Options(dtype="float32")
     assert run(manifest_of(tmp_path, rows), tmp_path / "store", "Level", options=options).ok == len(spans)
-    assert len(opened) == 1
+    assert len(set(map(id, handles))) == 1  # checked once; then a handle per span, or per block of an MP3
+    assert len(handles) == 1 + (3 if name == "a.mp3" else len(spans))
     stored = {r.id: r for r in TargetStore(str(tmp_path / "store")).target_set("level").rows.values()}
     for i, (offset, duration) in enumerate(spans):
         clip = decode(path, offset, duration)
