@@ -21,7 +21,7 @@ from coat.pipeline.prefetch import prefetched
 from coat.pipeline.store import TargetSet, TargetStore
 from coat.pipeline.worker import Clock, Heard, Job, Worker
 
-MEASURED_S = 3.0  # a shorter measurement is repeated,
+MEASURED_S = 10.0  # a shorter measurement is repeated,
 PASSES = 5  # ... so often at most
 
 
