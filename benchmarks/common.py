@@ -33,12 +33,13 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 ROOT = Path("runs/bench")
 CPUS = os.cpu_count() or 1
 MEDIAN_S, SIGMA, SHORTEST_S, LONGEST_S = 5.0, 0.7, 0.5, 30.0  # of the log-normal durations: mean about 6.3 s
+QUIET = 1.15  # largest / smallest of repeats, on a machine that does nothing else
 PACKAGES = ("coat-audio", "torch", "transformers", "ray", "zarr", "numpy", "datasets", "lhotse")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. `met` is None where nothing was promised."""
+    """One line of the table. `met` is None where nothing was promised, or it cannot be judged."""
 
     claim: str
     value: str
@@ -58,7 +59,7 @@ class Results:
 
     def add(self, figure: Figure) -> None:
         self.figures.append(figure)
-        met = {True: "met", False: "MISSED", None: ""}[figure.met]
+        met = {True: "met", False: "MISSED", None: figure.target and "NOT JUDGED: busy machine"}[figure.met]
         print(f"{figure.claim}: {figure.value} {figure.target and f'(target {figure.target})'} {met}", flush=True)
 
     def save(self) -> None:
@@ -83,7 +84,7 @@ def machine() -> dict[str, Any]:
         "cpu": model,
         "cpus": CPUS,
         "ram_gb": round(psutil.virtual_memory().total / 2**30),
-        "load_before": round(os.getloadavg()[0], 2),
+        "load": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
@@ -216,6 +217,11 @@ def ray_of(cpus: int, workers: int = 1) -> Where:
 
 def median(values: Sequence[float]) -> float:
     return float(statistics.median(values))
+
+
+def judged(met: bool, repeats: Sequence[float]) -> bool | None:
+    """None where repeats of one measurement differ so much that the machine was not ours: then nothing is shown."""
+    return met if max(repeats) <= QUIET * min(repeats) else None
 
 
 def spread(values: Sequence[float]) -> str:

@@ -22,6 +22,7 @@ from benchmarks.common import (
     Results,
     Run,
     corpus,
+    judged,
     median,
     options_of,
     ray_of,
@@ -132,7 +133,7 @@ def measure(name: str, rounds: int, found: Results) -> None:
                 f"Pipeline / model alone, {where}: {label}",
                 spread(ratios),
                 f">= {TARGET}",
-                median(ratios) >= TARGET,
+                judged(median(ratios) >= TARGET, alone),
                 f"{last.speed:.1f} x real time; start-up {median([r.startup_seconds for r in measured]):.1f} s and "
                 f"end {median([r.end_seconds for r in measured]):.1f} s apart; in the expert "
                 f"{inside:.0%} of the time",

@@ -31,7 +31,7 @@ def page(found: list[dict[str, Any]]) -> str:
     lines += ["| what | measured | promised | | command |", "|---|---|---|---|---|"]
     for f in found:
         for x in f["figures"]:
-            met = {True: "met", False: "**missed**", None: ""}[x["met"]]
+            met = {True: "met", False: "**missed**", None: x["target"] and "machine too busy to say"}[x["met"]]
             value = f"{x['value']}<br>{x['note']}" if x["note"] else x["value"]
             cells = [x["claim"], value, x["target"], met, f"`{f['command']}`"]
             lines.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")

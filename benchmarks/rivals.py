@@ -25,7 +25,20 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from benchmarks.common import CPUS, MODELS, ROOT, Figure, Results, corpus, median, options_of, results, run, spread
+from benchmarks.common import (
+    CPUS,
+    MODELS,
+    ROOT,
+    Figure,
+    Results,
+    corpus,
+    judged,
+    median,
+    options_of,
+    results,
+    run,
+    spread,
+)
 from coat.manifests.manifest import Manifest
 from coat.pipeline.store import TargetStore
 
@@ -226,7 +239,9 @@ def measure(name: str, clips: int, rounds: int, found: Results) -> None:
         theirs = median(seconds[rival])
         note = f"{audio / theirs:.1f} x real time, {clips / theirs:.1f} clips a second; padding "
         note += f"{pads[rival].share:.0%} against {padding:.0%}, which alone gives {expected:.2f}"
-        found.add(Figure(f"coat / {rival}: {label}", spread(ratios), "> 1", median(ratios) > 1, note))
+        found.add(
+            Figure(f"coat / {rival}: {label}", spread(ratios), "> 1", judged(median(ratios) > 1, seconds["coat"]), note)
+        )
     found.data[name] = {
         "clips": clips,
         "audio_seconds": audio,
