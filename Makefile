@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PYTEST_ARGS ?=
 
-.PHONY: install quickstart test test-real bench check clean
+.PHONY: install quickstart test chaos test-real bench check clean
 
 install: .venv/.installed
 
@@ -11,7 +11,11 @@ quickstart: install
 	$(BIN)/coat quickstart --out runs/quickstart
 
 test: .venv/.installed-all
-	$(BIN)/python -m pytest -m "not real" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not real" --ignore tests/chaos $(PYTEST_ARGS)
+
+# Extraction under faults: workers and nodes that die, disks that are full, an S3 that stalls. docs/reliability.md
+chaos: .venv/.installed-all
+	$(BIN)/python -m pytest tests/chaos $(PYTEST_ARGS)
 
 # The tests on real recordings: COAT_REAL_DIR (manifest.jsonl and its audio), COAT_WHISPER_DIR (a Whisper folder).
 test-real: .venv/.installed-all
