@@ -4,9 +4,9 @@
 
 The speech of COAT_REAL_DIR is joined to two and a half minutes (twice, the second time backwards in order).
 Models that hear no more than their context: against a single pass, largest difference of a channel relative to its
-largest value, for several contexts (`vad` carries its state, so it has one). Whisper: windows of 30 s that begin at
-other places, so that the same frame lies near an edge in one and in the middle of another; relative error of a frame
-by its distance from the edge. Beside it what padding does: nothing is exact that attends to all.
+largest value, for several contexts (`vad` carries its state, so it has one; `mel` but for its clamp). Whisper: windows
+of 30 s that begin 15 s apart, so that the same frame lies near an edge of one and in the middle of another; relative
+error of a frame by its distance from the edge.
 """
 
 import os
@@ -53,19 +53,17 @@ def bounded(x: Waveform) -> None:
 
 def whisper(x: Waveform) -> None:
     expert = loaded("whisper", checkpoint=os.environ["COAT_WHISPER_DIR"])
-    size, hop = 30 * 16000, 320
-    middles, edges = [], []
-    for start in range(0, len(x) - size - size // 2, size // 2):
-        a, b = expert.extract([x[start : start + size], x[start + size // 2 :][:size]])
-        middles.append(a[750 : 750 + 700])  # from the middle of one on
-        edges.append(b[:700])  # from the edge of the other
-    middle, edge = np.stack(middles), np.stack(edges)
-    error = np.linalg.norm(edge - middle, axis=2) / np.linalg.norm(middle, axis=2)
-    for seconds in EDGES_S:
-        first = round(seconds * 16000 / hop)
-        at = error[:, first : first + 25].ravel()
-        line = f"whisper: frames {seconds:g} to {seconds + 0.5:g} s from an edge against 15 s from it"
-        print(f"{line}: relative error median {np.median(at):.3f}, 90 % {np.quantile(at, 0.9):.3f}", flush=True)
+    size, half = 30 * 16000, 750  # samples of a window, frames of half of one
+    states_WND = np.stack([expert.extract([x[i : i + size]])[0] for i in range(0, len(x) - size, size // 2)])
+    position_ND = states_WND.mean(axis=0)  # what the place in the window says, whatever is heard
+    for name, base_ND in (("as they are", 0 * position_ND), ("less their mean at that place", position_ND)):
+        centred_WND = states_WND - base_ND
+        middle, edge = centred_WND[:-1, half:], centred_WND[1:, :half]
+        error = np.linalg.norm(edge - middle, axis=2) / np.linalg.norm(middle, axis=2)
+        for seconds in EDGES_S:
+            at = error[:, round(seconds * 50) :][:, :25]
+            line = f"whisper, states {name}: {seconds:g} to {seconds + 0.5:g} s from an edge, against 15 s from it"
+            print(f"{line}: relative error median {np.median(at):.3f}, 90 % {np.quantile(at, 0.9):.3f}", flush=True)
 
 
 if __name__ == "__main__":
