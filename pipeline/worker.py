@@ -138,7 +138,8 @@ class Worker:
                 f"{job.spec.fingerprint}; the same weights and coat must be on every node"
             )
         self.expert.load(job.device)
-        self.forward_lock = threading.Lock()
+        # One unit at a time, always in the same thread: each thread that runs a model has OpenMP threads of its own.
+        self.model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self.stopped = threading.Event()  # set: units in hand are dropped at their next batch
         self.decoders = ThreadPoolExecutor(max(2, min(8, (os.cpu_count() or 2))), thread_name_prefix="decode")
         self.halvings = 0
@@ -153,12 +154,8 @@ class Worker:
         halvings = self.halvings
         batches = list(self.batches(unit.rows))
         decoded = timed(prefetched(self.decoders, self.decode_rows, batches), clock)
-        rows: list[Row] = []
         with UnitWriter(self.job.set_url, unit.name, self.job.spec.dim, self.job.spec.dtype) as writer:
-            with self.forward_lock:
-                for batch in decoded:
-                    rows += [write_row(writer, h) for h in self.hear(batch, clock)]
-                    clock.decode += sum(h.decode_seconds for h in batch)
+            rows = self.model_thread.submit(self.hear_unit, decoded, writer, clock).result()
             self.check_some_worked(rows)
             facts = {
                 "seconds": {n: round(getattr(clock, n), 3) for n in ("decode", "wait", "forward")},
@@ -187,6 +184,13 @@ class Worker:
             worker=f"{socket.gethostname()}:{os.getpid()}",
             reasons=failed_reasons(rows),
         )
+
+    def hear_unit(self, batches: Iterable[list[Heard]], writer: UnitWriter, clock: Clock) -> list[Row]:
+        rows: list[Row] = []
+        for batch in batches:
+            rows += [write_row(writer, h) for h in self.hear(batch, clock)]
+            clock.decode += sum(h.decode_seconds for h in batch)
+        return rows
 
     def batches(self, rows: Sequence[PlannedRow]) -> Iterator[list[PlannedRow]]:
         """Rows cut by their padded audio, from planned lengths alone: the same batches on every run.
