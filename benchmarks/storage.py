@@ -6,7 +6,6 @@ Both sides fsync and rename, on the disk of --dir, in turns; the ratio is the me
 """
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.common import Figure, results
 from coat.manifests import files
 from coat.manifests.spec import TargetSpec
 from coat.pipeline.commit import UnitWriter, write_spec
@@ -124,7 +124,15 @@ def main() -> None:
     parser.add_argument("--reads", type=int, default=200)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.dir) as folder:
-        print(json.dumps(measure(Path(folder), options.turns, options.reads), indent=2))
+        m = measure(Path(folder), options.turns, options.reads)
+    with results("storage") as found:
+        found.data |= m
+        speed = m["unit_to_numpy_save"]
+        found.add(Figure(f"writing a unit of {m['unit_mb']} MB / numpy.save", f"{speed:.2f}", "0.6", speed >= 0.6))
+        found.add(Figure("the same through Zarr's own writer", f"{m['zarr_writer_to_numpy_save']:.2f}"))
+        for way, text in (("cold_open", "opened anew"), ("warm", "open already")):
+            times = f"{m[f'read_{way}_p50_ms']} / {m[f'read_{way}_p99_ms']} ms"
+            found.add(Figure(f"reading an utterance's frames at random, {text}: p50 / p99", times))
 
 
 if __name__ == "__main__":
