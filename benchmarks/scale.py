@@ -37,9 +37,29 @@ def main() -> None:
         result["ratio"] = {
             what: {key: round(result[what][key] / results[0][what][key], 2) for key in COSTS} for what in PARTS
         }
-    print(json.dumps({"cpus": os.cpu_count(), "limits": LIMITS, "results": results}, indent=2))
+    for result in results:
+        print(json.dumps(result))
+    save(results)
     broken = [r for r in results if r["seconds"] > LIMITS["seconds"] or r["peak_mb"] > LIMITS["peak_mb"]]
     sys.exit(1 if broken else 0)
+
+
+def save(results: list[dict[str, Any]]) -> None:
+    """The figures for the table, of the largest number of rows."""
+    from benchmarks.common import Figure, Results
+
+    found, most = Results("scale", data={"results": results}), results[-1]
+    millions = f"{most['rows'] / 1e6:g} million rows"
+    of = f"plan, resume and status of {millions}, {most['rows_to_do']:,} to do, {most['committed_units']:,} units"
+    found.add(Figure(f"Seconds: {of}", f"{most['seconds']:.0f} s", "< 120 s", most["seconds"] < LIMITS["seconds"]))
+    peak = max(r["peak_mb"] for r in results)
+    found.add(Figure("Largest memory of the three", f"{peak:.0f} MB", "< 2000 MB", peak < LIMITS["peak_mb"]))
+    costs = ", ".join(f"{r['cpu_seconds'] / r['rows'] * 1e6:.1f}" for r in results)
+    sizes = ", ".join(f"{r['rows'] / 1e6:g}" for r in results)
+    found.add(Figure(f"CPU seconds per million rows, of {sizes} million", costs, note="start of Python included"))
+    units = ", ".join(f"{r['handed_out']['ms_per_unit']:.1f}" for r in results)
+    found.add(Figure(f"Milliseconds to hand out a unit, of {sizes} million rows", units, note="alike: constant work"))
+    found.save()
 
 
 def measure(folder: Path, rows: int, keep: bool) -> dict[str, Any]:
@@ -49,7 +69,8 @@ def measure(folder: Path, rows: int, keep: bool) -> dict[str, Any]:
     manifest, store = str(place / "manifest.jsonl"), str(place / "store")
     print(f"{rows} rows made in {making['seconds']:.0f} s", file=sys.stderr)
     expert = ["--expert", EXPERT, "--manifest", manifest, "--store", store]
-    plan, (planned,) = run(["-m", "coat", "plan", *expert, "--json"])
+    plan, found = run(["-m", "coat", "plan", *expert, "--json"])
+    (planned,) = found["experts"]
     resumed, first = run(["-m", "benchmarks.scale_store", "resume", str(place)])
     status, (found,) = run(["-m", "coat", "status", store, "--manifest", manifest, "--json"])
     assert planned["units"] == first["units"] == left["units"], (planned, first, left)

@@ -60,6 +60,13 @@ def test_its_row_tables_are_those_that_a_worker_commits(made: tuple[Path, dict[s
         assert Path(targets.unit_url(unit, ROWS)).read_bytes() == rows_parquet(targets.read_rows(unit))
 
 
+def test_the_commands_find_what_is_left(tmp_path: Path) -> None:
+    """`measure` compares what plan, resume and status say with what was left."""
+    result = scale.measure(tmp_path, 2000, keep=False)
+    assert (result["units_to_do"] > 0, result["handed_out"]["rows"]) == (True, 2000)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_limits_hold_and_time_is_linear(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Half a million rows and a million, in CPU seconds: this machine may have others' work to do."""
