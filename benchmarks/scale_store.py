@@ -24,7 +24,7 @@ from coat.manifests import files
 from coat.manifests.digests import to_hex
 from coat.manifests.manifest import Manifest
 from coat.manifests.spec import TargetSpec
-from coat.pipeline.commit import write_spec
+from coat.pipeline.commit import done_digest, write_spec
 from coat.pipeline.extraction import to_redo
 from coat.pipeline.plan import Plan, make_plan, unit_name
 from coat.pipeline.rows import ROWS_SCHEMA
@@ -101,7 +101,7 @@ def write_unit(set_url: str, spec: TargetSpec, plan: Plan, number: int, rows: np
     failed = table["error"].length() - table["error"].null_count
     frames = int(table["frames"].to_numpy().sum())
     done = {
-        "seconds": {"wait": 1.0, "forward": 20.0},
+        "seconds": {"wait": 1.0, "forward": 20.0, "write": 0.1},
         "padded_audio_seconds": 1800.0,
         "heard_audio_seconds": 1790.0,
         "device": "cpu",
@@ -114,8 +114,10 @@ def write_unit(set_url: str, spec: TargetSpec, plan: Plan, number: int, rows: np
         "audio_seconds": round(float(table["seconds"].to_numpy().sum()), 6),
         "xxh3": "0" * 32,
         "rows_xxh3": xxhash.xxh3_128_hexdigest(data),
+        "array_xxh3": "0" * 32,
         "finished_at": (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)).isoformat(),
     }
+    done["done_xxh3"] = done_digest(done)
     unit = Path(files.local_path(set_url), UNITS, unit_name(digests))
     unit.mkdir(parents=True)
     (unit / ROWS).write_bytes(data)

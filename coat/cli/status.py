@@ -59,12 +59,13 @@ def show(store: str, found: "list[SetStatus]", failed: bool) -> None:
     rows = [
         [s.expert, s.fingerprint, s.dim, f"{s.rate_hz:g}", s.units, s.ok, s.failed, s.skipped]
         + ["-" if s.missing is None else s.missing, f"{s.hours:.3f}", bytes_text(s.bytes)]
-        + ["-" if s.padding_share is None else f"{max(0.0, s.padding_share):.1%}", slowest(s)]
         for s in found
     ]
     columns = ["expert", "fingerprint", "dim", "frames/s", "units", "ok", "failed", "skipped", "missing", "hours"]
-    table(f"Targets in {store}", [*columns, "bytes", "padding", "time goes to"], rows)
+    table(f"Targets in {store}", [*columns, "bytes"], rows)
     for s in found:
+        if s.padding_share is not None:
+            typer.echo(f"{s.expert}: time went to {slowest(s)}; padding {max(0.0, s.padding_share):.1%}")
         for run in s.runs:
             typer.echo(f"{s.expert}: {run_text(run)}")
     kinds = [

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import scale, scale_store
-from coat.pipeline.commit import rows_parquet
+from coat.pipeline.commit import commit_unit, rows_parquet, write_spec
 from coat.pipeline.plan import make_plan
 from coat.pipeline.status import status
 from coat.pipeline.store import ROWS, TargetStore
@@ -43,11 +43,28 @@ def test_status_counts_the_rows_of_the_manifest(made: tuple[Path, dict[str, int]
     assert len(found.failures) == failed
 
 
+def test_its_done_json_has_what_a_worker_writes(made: tuple[Path, dict[str, int]], tmp_path: Path) -> None:
+    place, _ = made
+    (targets,) = TargetStore(str(place / "store")).target_sets()
+    name, done = next(iter(targets.done.items()))
+    facts = {k: done[k] for k in ("seconds", "padded_audio_seconds", "heard_audio_seconds", "device")}
+    write_spec(str(tmp_path), targets.spec)
+    frames = np.zeros((0, targets.spec.dim), targets.spec.dtype)
+    assert commit_unit(str(tmp_path), name, frames, targets.read_rows(name), facts).keys() == done.keys()
+
+
 def test_its_row_tables_are_those_that_a_worker_commits(made: tuple[Path, dict[str, int]]) -> None:
     place, _ = made
     (targets,) = TargetStore(str(place / "store")).target_sets()
     for unit in list(targets.done)[:3]:
         assert Path(targets.unit_url(unit, ROWS)).read_bytes() == rows_parquet(targets.read_rows(unit))
+
+
+def test_the_commands_find_what_is_left(tmp_path: Path) -> None:
+    """`measure` compares what plan, resume and status say with what was left."""
+    result = scale.measure(tmp_path, 2000, keep=False)
+    assert (result["units_to_do"] > 0, result["handed_out"]["rows"]) == (True, 2000)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
