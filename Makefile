@@ -22,11 +22,7 @@ test-real: .venv/.installed-all
 	$(BIN)/python -m pytest -m real $(PYTEST_ARGS)
 
 # Every figure of docs/performance.md, in some 12 minutes on 2 cores. COAT_WHISPER_DIR: a tiny.en, else random weights.
-<<<<<<< HEAD
 BENCHMARKS := $(filter-out __init__ common report scale_store seams whisper_padding,$(basename $(notdir $(wildcard benchmarks/*.py))))
-=======
-BENCHMARKS := $(filter-out __init__ common report scale_store,$(basename $(notdir $(wildcard benchmarks/*.py))))
->>>>>>> scale
 bench: .venv/.installed-all
 	rm -f runs/bench/*.json
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
