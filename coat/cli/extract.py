@@ -96,6 +96,10 @@ def extract(
             min=0.1,
         ),
     ] = None,
+    only: Annotated[str | None, typer.Option(help="File of ids, one a line: only these rows are extracted.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Only the first so many rows of the manifest (or of --only).", min=1)
+    ] = None,
     unit_bytes: Annotated[
         int | None, typer.Option(help="Bytes of targets in a unit, at most. Default: 128 MiB.", min=1)
     ] = None,
@@ -142,6 +146,8 @@ def extract(
     what = What(
         retry_failed=retry_failed,
         refresh=refresh,
+        only=read_ids(only) if only else None,
+        limit=limit,
         unit_bytes=unit_bytes or UNIT_BYTES,
         shuffle=shuffle_units,
     )
@@ -221,6 +227,20 @@ def options(
     from coat.extractors.expert import Options
 
     return Options(checkpoint=checkpoint, layer=layer, dtype=dtype, precision=precision, pad_margin=pad_margin)
+
+
+def read_ids(path: str) -> frozenset[str]:
+    """Ids of a text file, one a line. InputError where there is none."""
+    from coat.manifests import files
+    from coat.manifests.errors import InputError
+
+    try:
+        ids = frozenset(files.read_bytes(path).decode().split("\n")) - {""}
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(f"--only {path}: cannot be read ({e}); expected a text file of ids, one a line") from e
+    if not ids:
+        raise InputError(f"--only {path}: no ids; expected one a line")
+    return ids
 
 
 def allowed_failures(text: str, rows: int) -> int:

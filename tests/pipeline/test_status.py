@@ -63,3 +63,21 @@ def test_a_dead_run_is_told_from_one_at_work(many: Path, tmp_path: Path, capsys:
     with pytest.raises(SystemExit, match="0"):
         main(["status", str(tmp_path / "store"), "--watch"])  # does not wait for it
     assert "units in hand; run the same command again" in capsys.readouterr().out
+
+
+def test_only_some_rows_are_extracted_on_demand(
+    make_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = make_corpus(12)
+    ids = tmp_path / "ids.txt"
+    ids.write_text("c2\nc5\nc7\n")
+    expert = ["extract", "--expert", "tests.pipeline.experts:Level", "--workers", "0"]
+    where = ["--manifest", str(manifest), "--store", str(tmp_path / "store")]
+    for more, rows in ((["--only", str(ids), "--limit", "2"], 2), (["--only", str(ids)], 3), ([], 12)):
+        with pytest.raises(SystemExit, match="0"):
+            main([*expert, *where, *more])
+        assert status(str(tmp_path / "store"))[0].ok == rows
+    ids.write_text("")
+    with pytest.raises(SystemExit, match="2"):
+        main([*expert, *where, "--only", str(ids)])
+    assert "no ids; expected one a line" in capsys.readouterr().err
