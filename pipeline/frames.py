@@ -78,12 +78,17 @@ class FramesWriter:
             self.finish_shard(self.shard_chunks)
         if self.shard is None:
             path = self.path / "c" / str(self.written // self.shard_chunks) / "0"
-            path.parent.mkdir(parents=True)
+            self.make_folders(path.parent)
             self.shard = open(path, "wb")  # noqa: SIM115  closed when it is full, or by __exit__
         data = octets(chunk_ND)
         self.shard.write(data.data)
         self.shard.write(checksum(data))
         self.written += 1
+
+    def make_folders(self, *more: Path) -> None:
+        """Ours alone: where the folder above is gone, the store was removed, and is not made again in silence."""
+        for folder in (self.path, self.path / "c", *more):
+            folder.mkdir(exist_ok=True)
 
     def finish_shard(self, chunks: int) -> None:
         """The index of `chunks` chunks: offset and length of each, and their checksum."""
@@ -108,6 +113,7 @@ class FramesWriter:
         chunks = self.shard_chunks if self.written > self.shard_chunks else max(1, self.written)
         if self.shard:
             self.finish_shard(chunks)
+        self.path.mkdir(exist_ok=True)
         create_array(self.path, self.frames, self.chunk.shape[1], self.chunk.dtype, chunks)
 
 

@@ -19,7 +19,7 @@ class Spool:
         self.dim, self.dtype = dim, np.dtype(dtype)
         self.frames = 0
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)
         except OSError as e:
             raise RunError(f"{folder}: cannot be written ({e})") from e
         self.file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=str(folder))  # noqa: SIM115

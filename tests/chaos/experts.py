@@ -106,6 +106,8 @@ class Hanging(Level):
 class CudaScarce(Level):
     """What CUDA raises, with more than two clips in a batch."""
 
+    pads = False  # so that clips of all lengths share a batch
+
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
         if len(waveforms) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
