@@ -1,6 +1,5 @@
 """The benchmark of planning at scale, small: that what it measures is right."""
 
-import json
 from pathlib import Path
 
 import numpy as np
