@@ -53,20 +53,20 @@ class Report:
     """What became of a unit; features stay in the store."""
 
     unit: str
-    ok: int
-    failed: int
-    skipped: int
-    frames: int
-    bytes: int
-    audio_seconds: float
-    unit_seconds: float  # from taking the unit in hand to its commit
-    decode_seconds: float  # of all decoding threads together
-    wait_seconds: float  # of the expert, for audio
-    forward_seconds: float
-    write_seconds: float
-    padded_seconds: float
-    halvings: int  # of the batch budget, for want of memory
-    errors: tuple[str, ...]  # "id: reason: message", the first few
+    ok: int = 0
+    failed: int = 0
+    skipped: int = 0
+    frames: int = 0
+    bytes: int = 0
+    audio_seconds: float = 0.0
+    unit_seconds: float = 0.0  # from taking the unit in hand to its commit
+    decode_seconds: float = 0.0  # of all decoding threads together
+    wait_seconds: float = 0.0  # of the expert, for audio
+    forward_seconds: float = 0.0
+    write_seconds: float = 0.0
+    padded_seconds: float = 0.0
+    halvings: int = 0  # of the batch budget, for want of memory
+    errors: tuple[str, ...] = ()  # "id: reason: message", the first few
     worker: str = ""  # host and process
     reasons: Mapping[str, int] = field(default_factory=dict)  # of failed rows, all of them
 
@@ -80,9 +80,7 @@ class Report:
     def of_failed(cls, unit: str, rows: Sequence[Row]) -> "Report":
         """Of rows that no expert could be given."""
         errors = tuple(f"{r.id}: {r.error}" for r in rows)
-        return cls(
-            unit, 0, len(rows), 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, errors, reasons=failed_reasons(rows)
-        )
+        return cls(unit, failed=len(rows), errors=errors, reasons=failed_reasons(rows))
 
 
 @dataclass(eq=False)

@@ -109,18 +109,20 @@ class ExpertConformance:
             assert frames.max() <= 1
         assert np.abs(frames).max() < np.finfo(expert.spec.dtype).max
 
-    @pytest.mark.parametrize("where", [0.3, 0.52, 0.71])
-    def test_frames_lie_where_the_spec_says(self, expert: Expert, where: float) -> None:
-        """The same clip with and without a burst differs most around the burst."""
-        rate = expert.spec.sample_rate
-        quiet = self.noise(expert, self.seconds(expert), level=self.levels[0])
-        centre, half = round(where * len(quiet)), round(self.burst_s * rate / 2)
+    def check_burst(self, expert: Expert, quiet: Waveform, centre: int) -> None:
+        """The same clip with and without a burst around sample `centre` differs most there."""
+        rate, half = expert.spec.sample_rate, round(self.burst_s * expert.spec.sample_rate / 2)
         struck = quiet.copy()
         struck[centre - half : centre + half] += self.noise(expert, 2 * half / rate, seed=1, level=self.levels[1])
         before, after = (self.view(f) for f in extract_windows(expert, [quiet, struck]))
         found = self.burst_time(before, after, expert.spec)
         error = (found - centre / rate) * expert.spec.rate_hz
         assert abs(error) <= self.time_tolerance, f"a burst at {centre / rate:.4f} s shows at {found:.4f} s"
+
+    @pytest.mark.parametrize("where", [0.3, 0.52, 0.71])
+    def test_frames_lie_where_the_spec_says(self, expert: Expert, where: float) -> None:
+        quiet = self.noise(expert, self.seconds(expert), level=self.levels[0])
+        self.check_burst(expert, quiet, round(where * len(quiet)))
 
     def test_silence_and_full_scale_are_finite(self, expert: Expert) -> None:
         seconds = self.seconds(expert)
@@ -186,13 +188,7 @@ class ExpertConformance:
         quiet = self.long_clip(expert, 2.4, level=self.levels[0])
         window = expert.windows(len(quiet))[seam]
         centre = window.start + round((expert.spec.start_s + window.skip / expert.spec.rate_hz) * rate)
-        half = round(self.burst_s * rate / 2)
-        struck = quiet.copy()
-        struck[centre - half : centre + half] += self.noise(expert, 2 * half / rate, seed=1, level=self.levels[1])
-        before, after = (self.view(f) for f in extract_windows(expert, [quiet, struck]))
-        found = self.burst_time(before, after, expert.spec)
-        error = (found - centre / rate) * expert.spec.rate_hz
-        assert abs(error) <= self.time_tolerance, f"a burst at {centre / rate:.4f} s shows at {found:.4f} s"
+        self.check_burst(expert, quiet, centre)
 
     def test_windows_equal_a_single_pass(self, expert: Expert) -> None:
         if self.whole_tolerance is None:
