@@ -24,8 +24,10 @@ import psutil
 import soundfile
 
 from coat.extractors.expert import Options
-from coat.pipeline.extraction import Silent, Summary, Where, extract
-from coat.pipeline.worker import Report
+from coat.pipeline.cluster import Where
+from coat.pipeline.extraction import extract
+from coat.pipeline.report import Report
+from coat.pipeline.summary import Silent, Summary
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

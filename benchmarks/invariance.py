@@ -14,7 +14,7 @@ from coat.extractors.expert import Options
 from coat.extractors.wav2vec2 import Wav2Vec2
 from coat.extractors.whisper import Whisper
 from coat.manifests.manifest import Manifest
-from coat.pipeline.extraction import Where
+from coat.pipeline.cluster import Where
 from coat.pipeline.store import TargetStore
 
 CLIPS = {"wav2vec2": 80, "whisper": 16}

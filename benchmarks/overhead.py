@@ -16,8 +16,7 @@ import soundfile
 
 from benchmarks.common import ROOT, Figure, ray_of, results, run
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
-from coat.manifests.spec import TargetSpec
-from coat.pipeline.extraction import Where
+from coat.pipeline.cluster import Where
 from coat.pipeline.plan import UNIT_BYTES
 
 SECONDS = 0.5  # of a row; two rows a unit
@@ -28,14 +27,14 @@ TARGET_MS = 20.0
 class Null(Expert):
     """A frame of zeros per clip; one second fills a unit by its stated rate."""
 
+    name = "null"
     card = Card(family="activity", kind="scalars", what="nothing", source="benchmarks", licence="none", dim=DIM)
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        self.spec = TargetSpec(
-            expert="null", version=1, family="activity", kind="scalars", dim=DIM,
-            rate_hz=UNIT_BYTES / (2 * DIM), start_s=0.0, sample_rate=16000, min_samples=1,
-        )  # fmt: skip
+        self.spec = self.describe(
+            dim=DIM, rate_hz=UNIT_BYTES / (2 * DIM), start_s=0.0, sample_rate=16000, min_samples=1
+        )
 
     def load(self, device: str) -> None:
         self.device = device

@@ -24,8 +24,8 @@ from coat.manifests import files
 from coat.manifests.digests import to_hex
 from coat.manifests.manifest import Manifest
 from coat.manifests.spec import TargetSpec
+from coat.pipeline.changes import to_redo
 from coat.pipeline.commit import done_digest, write_spec
-from coat.pipeline.extraction import to_redo
 from coat.pipeline.plan import Plan, make_plan, unit_name
 from coat.pipeline.rows import ROWS_SCHEMA
 from coat.pipeline.store import DONE, ROWS, UNITS, TargetSet, TargetStore

@@ -1,7 +1,19 @@
 """The experts: frozen audio models, one file each."""
 
-from coat.extractors.expert import Card, Expert, Frames, Options, Waveform, extract_windows
+from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform, extract_windows
 from coat.extractors.registry import EXPERTS, create, find
 from coat.extractors.windows import Window
 
-__all__ = ["EXPERTS", "Card", "Expert", "Frames", "Options", "Waveform", "Window", "create", "extract_windows", "find"]
+__all__ = [
+    "EXPERTS",
+    "Card",
+    "Expert",
+    "Frames",
+    "Options",
+    "Trial",
+    "Waveform",
+    "Window",
+    "create",
+    "extract_windows",
+    "find",
+]

@@ -19,16 +19,16 @@ Every clip costs 10.24 s of computing.
 from collections.abc import Sequence
 
 from coat.extractors.checkpoints import layer_number, load_pretrained, open_checkpoint
-from coat.extractors.devices import autocast, to_device
-from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.devices import autocast, place, to_device, to_host
+from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
 from coat.manifests.errors import InputError
-from coat.manifests.spec import TargetSpec
 
 FBANK_WINDOW, FBANK_HOP = 0.025, 0.010  # seconds; Kaldi's, which ASTFeatureExtractor does not change
 SPECIAL_TOKENS = 2  # CLS and distillation, before the patches
 
 
 class AST(Expert):
+    name = "ast"
     card = Card(
         family="events",
         kind="representation",
@@ -38,6 +38,8 @@ class AST(Expert):
         rate_hz=10.0,
         checkpoint="MIT/ast-finetuned-audioset-10-10-0.4593",
     )
+    takes = ("checkpoint", "layer", "precision", "compile")
+    trial = Trial(burst_s=0.05)
     batch_seconds = 160.0  # sixteen windows
 
     def __init__(self, options: Options) -> None:
@@ -57,11 +59,7 @@ class AST(Expert):
         self.window_s = (self.centre + self.size * self.hop) / rate
         self.context_s = self.window_s / 10
         self.layer = layer_number(files.where, options.layer, files.get("num_hidden_layers"))
-        self.spec = TargetSpec(
-            expert="ast",
-            version=1,
-            family=self.card.family,
-            kind=self.card.kind,
+        self.spec = self.describe(
             dim=files.get("hidden_size"),
             rate_hz=rate / self.hop,
             start_s=self.centre / rate,
@@ -70,8 +68,6 @@ class AST(Expert):
             weights=files.digest,
             checkpoint=name,
             layer=str(self.layer or "last"),
-            dtype=options.dtype,
-            precision=options.precision,
             settings={"pooling": "mean over frequency"},
         )
 
@@ -84,7 +80,7 @@ class AST(Expert):
         self.model = load_pretrained(self.files, ASTModel, config=config)
         if self.layer:
             self.model.layernorm = torch.nn.Identity()
-        self.model.to(device)
+        self.model = place(self.model, device, self.options)
         self.device = device
         self.features = ASTFeatureExtractor.from_pretrained(self.files.folder)
 
@@ -102,6 +98,6 @@ class AST(Expert):
             states_BPD = self.model(to_device(fbank_BTF, self.device)).last_hidden_state[:, SPECIAL_TOKENS:]
             # Patches come row by row: all times of the lowest band first.
             states_BND = states_BPD.unflatten(1, (-1, self.size)).mean(dim=1)
-        found = states_BND.float().cpu().numpy()
+        found = to_host(states_BND)
         frames = [-(-(len(x) - self.centre) // self.hop) for x in waveforms]
         return [states_ND[:n] for states_ND, n in zip(found, frames, strict=True)]

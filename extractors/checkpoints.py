@@ -65,6 +65,7 @@ def open_checkpoint(expert: str, name: str, model_types: Iterable[str]) -> Check
         weights = find(locate(expert, name, [*CONFIGS, *TORCH_BIN]), TORCH_BIN)
     if not weights:
         raise InputError(f"{where}: no weights; expected model.safetensors or pytorch_model.bin")
+    check_finite(weights, where)
     return Checkpoint(where, folder, config, weights)
 
 
@@ -137,6 +138,34 @@ def file_digest(path: Path, size: int, mtime_ns: int) -> str:
     return h.hexdigest()
 
 
+def check_finite(weights: Iterable[Path], where: str) -> None:
+    """InputError where a weight is NaN or infinite: every frame would be, and each row would fail of it."""
+    for path in weights:
+        if path.suffix in (".safetensors", ".bin") and (
+            bad := not_finite(path, path.stat().st_size, path.stat().st_mtime_ns)
+        ):
+            raise InputError(f"{where}: {path.name} holds NaN or infinite values in {bad}; get the checkpoint anew")
+
+
+@functools.lru_cache(maxsize=256)
+def not_finite(path: Path, size: int, mtime_ns: int) -> str | None:
+    """The first tensor of a file that is not finite. What cannot be read at all is found when it is loaded."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    def bad(tensor: torch.Tensor) -> bool:
+        return tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+
+    try:
+        if path.suffix == ".bin":
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return next((key for key, value in state.items() if torch.is_tensor(value) and bad(value)), None)
+        with safe_open(path, framework="pt", device="cpu") as found:
+            return next((key for key in found.keys() if bad(found.get_tensor(key))), None)  # noqa: SIM118
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError):
+        return None
+
+
 def layer_number(where: str, layer: str | None, layers: int) -> int | None:
     """The layer to stop after, 1 to `layers`; None for the model's own last hidden state."""
     if layer in (None, "last"):
@@ -147,7 +176,7 @@ def layer_number(where: str, layer: str | None, layers: int) -> int | None:
 
 
 def load_pretrained(checkpoint: Checkpoint, cls: Any, **options: Any) -> Any:
-    """`cls.from_pretrained` on local files, float32, in eval mode; InputError where weights are missing.
+    """`cls.from_pretrained` on local files, float32; InputError where weights are missing.
 
     Weights that the class has no place for (a decoder, a classifier) are left on disk without a word.
     """
@@ -172,7 +201,7 @@ def load_pretrained(checkpoint: Checkpoint, cls: Any, **options: Any) -> Any:
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))
     if missing:
         raise InputError(f"{checkpoint.where}: {len(missing)} weights are missing, the first is {missing[0]}")
-    return model.eval().requires_grad_(False)
+    return model
 
 
 @contextlib.contextmanager

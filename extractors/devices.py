@@ -7,16 +7,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coat.extractors.expert import Options
+
 if TYPE_CHECKING:
     import torch
 
 
-def to_device(array: NDArray[np.float32], device: str) -> "torch.Tensor":
+def place(model: Any, device: str, options: Options) -> Any:
+    """A torch module in eval mode on `device`, without gradients; compiled where that was asked for.
+
+    Shapes are left open in compiling: clips come in all lengths, and each would be compiled anew.
+    """
+    import torch
+
+    model = model.eval().requires_grad_(False).to(device)
+    return torch.compile(model, dynamic=True) if options.compile else model
+
+
+def to_device(array: NDArray[Any], device: str) -> "torch.Tensor":
     """Copied without waiting where the device is a GPU, which needs pinned memory."""
     import torch
 
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor.to(device)
+
+
+def to_host(tensor: "torch.Tensor") -> NDArray[np.float32]:
+    """As float32: the one place where a batch waits for the device. The copy is made in the precision computed in."""
+    return tensor.detach().cpu().float().numpy()
 
 
 def autocast(device: str, precision: str) -> AbstractContextManager[Any]:

@@ -6,10 +6,10 @@ retries and writing are the worker's.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from fractions import Fraction
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -41,9 +41,10 @@ class Options:
     """What a user may choose of an expert. All of it ends in the spec."""
 
     checkpoint: str | None = None  # hub id (`org/name` or `org/name@revision`), folder or file
-    layer: str | None = None
+    layer: str | None = None  # a number, "last", or "mean:4,5,6": what an expert makes of it, its docstring says
     dtype: str = "float16"  # as stored
     precision: str = "float32"  # as computed: float32, bfloat16, float16
+    compile: bool = False  # the model by torch.compile: faster after minutes of compiling, equal but for rounding
     # Seconds of silence after a clip instead of a full window, for models that always hear one (whisper). Inexact.
     pad_margin: float | None = None
 
@@ -53,11 +54,23 @@ class Options:
         if self.pad_margin is not None and not 0 <= self.pad_margin < math.inf:
             raise InputError(f"--pad-margin {self.pad_margin}: expected seconds, zero or more")
 
-    def refuse(self, expert: str, *names: str) -> None:
-        """InputError where an option was given that the expert has no use for."""
-        for name in names:
-            if getattr(self, name) != getattr(Options(), name):
-                raise InputError(f"--expert {expert}: takes no --{name.replace('_', '-')} (got {getattr(self, name)})")
+    def given(self) -> list[str]:
+        """Names of the options that are not at their default; any expert takes `dtype`."""
+        return [f.name for f in fields(self) if f.name != "dtype" and getattr(self, f.name) != f.default]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """How the conformance suite tries an expert: what an event does to its frames (coat.extractors.conformance)."""
+
+    frames_off: float = 0.75  # by which an event may seem to lie elsewhere
+    burst_s: float = 0.02  # how long a burst of noise must be to be heard
+    quiet: float = 1e-3  # level of the noise around an event
+    loud: float = 0.5  # ... and in it. Experts that normalise a clip by its level want the two near each other
+    causal: bool = False  # a frame hears the past alone: an event shows first where it begins, and for a while
+    # What windows may change, of the largest value of a channel. None: a single pass hears more, so it gives others.
+    whole: float | None = None
+    view: Callable[[Frames], Frames] = np.asarray  # the channels, and the scale, in which an event shows
 
 
 class Expert(ABC):
@@ -67,32 +80,44 @@ class Expert(ABC):
     user's mistake found: InputError) before any work is scheduled. `load` puts the model on a device.
     """
 
+    name: ClassVar[str]  # as the command line and the store call it
+    version: ClassVar[int] = 1  # of this code: raised when its values change
     card: ClassVar[Card]
-    takes_pad_margin: ClassVar[bool] = False
+    takes: ClassVar[tuple[str, ...]] = ()  # the options that it has a use for, beside dtype; others are refused
+    trial: ClassVar[Trial] = Trial()
+    spec: TargetSpec  # what its targets are; made by `describe`
     # Padded audio per forward pass, in seconds: what a batch is cut by. Halved when memory runs out.
     batch_seconds: float = 120.0
     # Whether the clips of a batch are padded to the longest; False: they are heard one by one, or with their equals.
     pads: bool = True
     # Longer audio than `window_s` is heard in windows of that length, and of these the frames are kept that have
     # `context_s` seconds of the window on both sides of their centre. Where a frame hears no more than that, the
-    # result equals a single pass; where it does, it is another one. Set them before `spec`: they are part of it.
+    # result equals a single pass; where it does, it is another one. Set them before `describe`: they are in the spec.
     window_s: float = 30.0
     context_s: float = 2.0
 
     def __init__(self, options: Options) -> None:
+        """InputError where an option was given that the expert has no use for."""
         self.options = options
-        if not self.takes_pad_margin:
-            options.refuse(type(self).__name__.lower(), "pad_margin")
+        for option in options.given():
+            if option not in self.takes:
+                flag = option.replace("_", "-")
+                raise InputError(f"--expert {self.name}: takes no --{flag} (got {getattr(options, option)})")
 
-    @property
-    def spec(self) -> TargetSpec:
-        """What its targets are, its windows included."""
-        return self._spec
-
-    @spec.setter
-    def spec(self, spec: TargetSpec) -> None:
-        own = {"window_s": self.window_s, "context_s": self.context_s}
-        self._spec = replace(spec, settings={**spec.settings, **own})
+    def describe(
+        self, *, dim: int, rate_hz: float, start_s: float, sample_rate: int, min_samples: int, **more: Any
+    ) -> TargetSpec:
+        """The spec: what is given here, and what the class and the options say. `more`: fields of TargetSpec."""
+        options = {"compiled": True} if self.options.compile else {}
+        own = {"window_s": self.window_s, "context_s": self.context_s, **options}
+        given: dict[str, Any] = {
+            "expert": self.name, "version": self.version, "family": self.card.family, "kind": self.card.kind,
+            "dtype": self.options.dtype, "precision": self.options.precision, **more,
+        }  # fmt: skip
+        given["settings"] = {**given.get("settings", {}), **own}
+        return TargetSpec(
+            dim=dim, rate_hz=rate_hz, start_s=start_s, sample_rate=sample_rate, min_samples=min_samples, **given
+        )
 
     @abstractmethod
     def load(self, device: str) -> None:

@@ -22,15 +22,15 @@ from typing import Any
 import numpy as np
 
 from coat.extractors.checkpoints import CONFIGS, locate, read_features
-from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
 from coat.manifests.errors import InputError
-from coat.manifests.spec import TargetSpec
 
 # Everything that decides a value; names and defaults of WhisperFeatureExtractor.
 PARAMETERS: dict[str, Any] = {"feature_size": 128, "sampling_rate": 16000, "hop_length": 160, "n_fft": 400}
 
 
 class Mel(Expert):
+    name = "mel"
     card = Card(
         family="reconstruction",
         kind="scalars",
@@ -41,20 +41,17 @@ class Mel(Expert):
         rate_hz=PARAMETERS["sampling_rate"] / PARAMETERS["hop_length"],
         checkpoint="built-in",
     )
+    takes = ("checkpoint",)
+    trial = Trial(whole=1e-4)
     pads = False
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        options.refuse("mel", "layer", "precision")
         checkpoint = options.checkpoint or "built-in"
         self.parameters = PARAMETERS if checkpoint == "built-in" else read_parameters(checkpoint)
         p = self.parameters
         self.context_s = p["n_fft"] / 2 / p["sampling_rate"]
-        self.spec = TargetSpec(
-            expert="mel",
-            version=1,
-            family=self.card.family,
-            kind=self.card.kind,
+        self.spec = self.describe(
             dim=p["feature_size"],
             rate_hz=p["sampling_rate"] / p["hop_length"],
             start_s=0.0,
@@ -62,7 +59,6 @@ class Mel(Expert):
             # Centring reflects n_fft / 2 samples at both ends, which must exist; and one whole hop gives a frame.
             min_samples=max(p["n_fft"] // 2 + 1, p["hop_length"]),
             checkpoint=checkpoint,
-            dtype=options.dtype,
             channels=tuple(f"mel_{i}" for i in range(p["feature_size"])),
             settings=p,
         )

@@ -29,11 +29,10 @@ from typing import Any
 import xxhash
 
 from coat.extractors.checkpoints import layer_number, locate
-from coat.extractors.devices import autocast, to_device
-from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.devices import autocast, place, to_device, to_host
+from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
 from coat.extractors.windows import pad
 from coat.manifests.errors import InputError
-from coat.manifests.spec import TargetSpec
 
 MEMBERS = ("model_config.yaml", "model_weights.ckpt")
 SUBSAMPLING = (
@@ -43,6 +42,7 @@ SUBSAMPLING = (
 
 
 class Nemo(Expert):
+    name = "nemo"
     card = Card(
         family="speech",
         kind="representation",
@@ -53,6 +53,8 @@ class Nemo(Expert):
         extra="nemo",
         requires=("nemo", "omegaconf"),
     )
+    takes = ("checkpoint", "layer", "precision", "compile")
+    trial = Trial(quiet=0.1, loud=0.4, burst_s=0.04)
     batch_seconds = 240.0
     window_s = 40.0
     context_s = 2.0
@@ -75,11 +77,7 @@ class Nemo(Expert):
         if self.layer:
             self.encoder = e = {**e, "n_layers": self.layer, "feat_out": -1}
         early = self.mel_hop * (self.factor - 1) if self.causal else 0
-        self.spec = TargetSpec(
-            expert="nemo",
-            version=1,
-            family=self.card.family,
-            kind=self.card.kind,
+        self.spec = self.describe(
             dim=max(int(e.get("feat_out", -1)), 0) or int(e["d_model"]),
             rate_hz=rate / self.hop,
             start_s=-early / rate,
@@ -88,8 +86,6 @@ class Nemo(Expert):
             weights=digest,
             checkpoint=name,
             layer=str(self.layer or "last"),
-            dtype=options.dtype,
-            precision=options.precision,
         )
 
     def load(self, device: str) -> None:
@@ -119,7 +115,7 @@ class Nemo(Expert):
         except RuntimeError as e:
             raise InputError(f"{self.where}: the weights do not fit ({' '.join(str(e).split())[:200]})") from e
         self.features = features.eval().to(device)
-        self.model = model.eval().requires_grad_(False).to(device)
+        self.model = place(model, device, self.options)
         self.device = device
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
@@ -130,11 +126,11 @@ class Nemo(Expert):
         padded_BT, lengths = pad(waveforms)
         with torch.inference_mode():
             mel_BDT, mel_lengths = self.features(
-                input_signal=to_device(padded_BT, self.device), length=torch.from_numpy(lengths).to(self.device)
+                input_signal=to_device(padded_BT, self.device), length=to_device(lengths, self.device)
             )
             with autocast(self.device, self.spec.precision):
                 states_BDN, frames = self.model(audio_signal=mel_BDT, length=mel_lengths)
-        states_BND = states_BDN.transpose(1, 2).float().cpu().numpy()
+        states_BND = to_host(states_BDN.transpose(1, 2))
         return [states_ND[:n] for states_ND, n in zip(states_BND, frames.tolist(), strict=True)]
 
 

@@ -18,8 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from coat.extractors.checkpoints import digest, package_folder
-from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
-from coat.manifests.spec import TargetSpec
+from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
 
 SAMPLE_RATE = 16000  # Hz
 HOP = 256  # samples
@@ -27,6 +26,7 @@ REACH = 2815  # samples on both sides of its centre that a frame hears: half a 2
 
 
 class Pitch(Expert):
+    name = "pitch"
     card = Card(
         family="pitch",
         kind="pitch",
@@ -38,17 +38,13 @@ class Pitch(Expert):
         checkpoint="built-in",
         requires=("swift_f0", "onnxruntime"),
     )
+    trial = Trial(whole=1e-5)
     pads = False
     context_s = REACH / SAMPLE_RATE
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        options.refuse("pitch", "checkpoint", "layer", "precision")
-        self.spec = TargetSpec(
-            expert="pitch",
-            version=1,
-            family=self.card.family,
-            kind=self.card.kind,
+        self.spec = self.describe(
             dim=3,
             rate_hz=SAMPLE_RATE / HOP,
             start_s=0.0,
@@ -56,7 +52,6 @@ class Pitch(Expert):
             min_samples=HOP,
             weights=digest([package_folder("swift_f0") / "model.onnx"]),
             checkpoint="swift_f0/model.onnx",
-            dtype=options.dtype,
             channels=("log2_f0_hz", "voicing", "loudness_db"),
         )
 

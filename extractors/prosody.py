@@ -26,8 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
-from coat.manifests.spec import TargetSpec
+from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
 
 SAMPLE_RATE = 16000  # Hz
 HOP = 160  # samples: 10 ms
@@ -67,6 +66,7 @@ ALIGNED = np.array([0 if long else SHIFT for long in CHANNELS.values()])
 
 
 class Prosody(Expert):
+    name = "prosody"
     card = Card(
         family="prosody",
         kind="scalars",
@@ -79,23 +79,18 @@ class Prosody(Expert):
         extra="opensmile",
         requires=("opensmile",),
     )
+    trial = Trial(whole=1e-5, view=lambda frames: frames[:, :1])  # loudness; formants of noise are guesses
     pads = False
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        options.refuse("prosody", "checkpoint", "layer", "precision")
-        self.spec = TargetSpec(
-            expert="prosody",
-            version=1,
-            family=self.card.family,
-            kind=self.card.kind,
+        self.spec = self.describe(
             dim=len(CHANNELS),
             rate_hz=SAMPLE_RATE / HOP,
             start_s=LONG / 2 / SAMPLE_RATE,
             sample_rate=SAMPLE_RATE,
             min_samples=HOP,
             checkpoint="eGeMAPSv02",
-            dtype=options.dtype,
             channels=tuple(CHANNELS),
             settings={"level": "LowLevelDescriptors", "aligned": True, "opensmile": metadata.version("opensmile")},
         )

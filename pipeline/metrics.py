@@ -5,7 +5,7 @@ counts once. Without Ray (`--workers 0`) nothing is recorded; without `ray[defau
 """
 
 from coat.pipeline.plan import Plan
-from coat.pipeline.worker import Report
+from coat.pipeline.report import Report
 
 UNIT_SECONDS = [1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0]  # bounds of the histogram
 

@@ -15,8 +15,9 @@ from coat.manifests import files
 from coat.pipeline.commit import commit_unit
 from coat.pipeline.lease import BEAT_S, Lease
 from coat.pipeline.plan import Unit
+from coat.pipeline.report import Report
 from coat.pipeline.store import DONE, UNITS, Row
-from coat.pipeline.worker import Job, Report
+from coat.pipeline.worker import Job
 
 Cause = Literal["crashed", "oom", "timeout", "lost"]  # lost: with its node, which is rarely the unit's fault
 HARM: dict[Cause, float] = {"crashed": 1.0, "oom": 1.0, "timeout": 1.5, "lost": 0.25}

@@ -19,7 +19,7 @@ from coat.pipeline.store import SPEC
 
 if TYPE_CHECKING:
     from coat.pipeline.plan import Plan
-    from coat.pipeline.worker import Report
+    from coat.pipeline.report import Report
 
 RUNS = "runs"
 PART_S = 60.0  # object stores do not append: a part is put when it is so old

@@ -10,8 +10,9 @@ from coat.manifests.errors import RunError
 from coat.pipeline.cluster import Cluster, capacity, cause_of, last_line, why_died
 from coat.pipeline.lease import BEAT_S
 from coat.pipeline.queue import Cause, Queue, Task
+from coat.pipeline.report import Report
 from coat.pipeline.signals import Deliver, held_signals
-from coat.pipeline.worker import UNITS_IN_HAND, Job, Report, Worker
+from coat.pipeline.worker import UNITS_IN_HAND, Job, Worker
 
 GRACE_S = 30.0  # that a batch in hand is waited for when a run in this process is stopped
 LOST_STARTS = 3  # workers that die one after the other before any is ready: the fault is not a unit's

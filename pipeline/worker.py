@@ -8,15 +8,13 @@ import os
 import socket
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from coat.extractors.expert import Expert, Frames, Options, Waveform
 from coat.extractors.registry import create
@@ -25,13 +23,13 @@ from coat.manifests.audio import AudioError, AudioFile, resampled_length
 from coat.manifests.errors import RunError
 from coat.manifests.spec import TargetSpec
 from coat.pipeline.commit import UnitWriter, builds_folder
+from coat.pipeline.heard import Heard, cut_batches, decode_rows
 from coat.pipeline.plan import PlannedRow, Unit
 from coat.pipeline.prefetch import ahead, prefetched
-from coat.pipeline.rows import Row, Status
+from coat.pipeline.report import Clock, Report, failed_reasons, timed
+from coat.pipeline.rows import Row
 from coat.pipeline.spool import Spool
 
-BATCH_CLIPS = 256  # of very short clips
-PADDING_LIMIT = 0.04  # of a batch: one that would hold more padding is cut; felt by small corpora alone
 UNITS_IN_HAND = 2
 REPORTED = 20  # errors of a unit that its report names; the store has them all
 
@@ -46,81 +44,6 @@ class Job:
     spec: TargetSpec
     device: str
     threads: int  # CPU threads of this worker
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of a unit; features stay in the store."""
-
-    unit: str
-    ok: int = 0
-    failed: int = 0
-    skipped: int = 0
-    frames: int = 0
-    bytes: int = 0
-    audio_seconds: float = 0.0
-    unit_seconds: float = 0.0  # from taking the unit in hand to its commit
-    decode_seconds: float = 0.0  # of all decoding threads together
-    wait_seconds: float = 0.0  # of the expert, for audio
-    forward_seconds: float = 0.0
-    write_seconds: float = 0.0
-    padded_seconds: float = 0.0
-    halvings: int = 0  # of the batch budget, for want of memory
-    errors: tuple[str, ...] = ()  # "id: reason: message", the first few
-    worker: str = ""  # host and process
-    reasons: Mapping[str, int] = field(default_factory=dict)  # of failed rows, all of them
-
-    @property
-    def stages(self) -> dict[str, float]:
-        """Seconds by stage; stages overlap, so that they may sum to more than the unit took."""
-        seconds = {"decode": self.decode_seconds, "wait": self.wait_seconds}
-        return seconds | {"forward": self.forward_seconds, "write": self.write_seconds}
-
-    @classmethod
-    def of_failed(cls, unit: str, rows: Sequence[Row]) -> "Report":
-        """Of rows that no expert could be given."""
-        errors = tuple(f"{r.id}: {r.error}" for r in rows)
-        return cls(unit, failed=len(rows), errors=errors, reasons=failed_reasons(rows))
-
-
-@dataclass(eq=False)
-class Heard:
-    """A row on its way through the worker: a waveform, or why there is none; then frames, or why not."""
-
-    planned: PlannedRow
-    source: str | None = None
-    seconds: float = 0.0
-    decode_seconds: float = 0.0
-    waveform_T: Waveform | None = None
-    frames_ND: NDArray[np.generic] | None = None
-    spool: Spool | None = None  # the frames of a row that is longer than a window
-    long: bool = False  # to be heard window by window, and not decoded yet
-    status: Status = "ok"
-    error: str | None = None
-
-    def fail(self, reason: str, message: str, status: Status = "failed") -> None:
-        self.status, self.error = status, f"{reason}: {message}"
-        self.waveform_T = self.frames_ND = self.spool = None
-
-    def blocks(self) -> Iterator[NDArray[np.generic]]:
-        """The row's frames as they are stored, once: `[N, D]` as a whole, or block by block where it is long."""
-        if self.spool is not None:
-            yield from self.spool.blocks()
-        elif self.frames_ND is not None:
-            yield self.frames_ND
-
-
-@dataclass
-class Clock:
-    """Seconds by stage, of one unit. Waiting for audio is what prefetching failed to hide."""
-
-    decode: float = 0.0
-    wait: float = 0.0
-    forward: float = 0.0
-    write: float = 0.0
-    padded_audio: float = 0.0
-    heard_audio: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
 
 
 class Worker:
@@ -150,8 +73,7 @@ class Worker:
         """Extract and commit. RunError where the store cannot be written or the expert fails on every row."""
         clock = Clock()
         halvings = self.halvings
-        batches = list(self.batches(unit.rows))
-        decoded = timed(prefetched(self.decoders, self.decode_rows, batches), clock)
+        decoded = timed(self.decoded(unit.rows), clock)
         with UnitWriter(self.job.set_url, unit.name, self.job.spec.dim, self.job.spec.dtype) as writer:
             rows = self.model_thread.submit(self.hear_unit, decoded, writer, clock).result()
             self.check_some_worked(rows)
@@ -190,73 +112,9 @@ class Worker:
             clock.decode += sum(h.decode_seconds for h in batch)
         return rows
 
-    def batches(self, rows: Sequence[PlannedRow]) -> Iterator[list[PlannedRow]]:
-        """Rows cut by their padded audio, from planned lengths alone: the same batches on every run.
-
-        A row that is longer than a window is a batch of its own.
-        """
-        rate = self.job.spec.sample_rate
-        batch: list[PlannedRow] = []
-        longest = total = 0  # samples
-        for row in rows:
-            planned = round(row.seconds * rate)
-            long = planned > self.expert.window_s * rate
-            samples = self.expert.padded_samples(planned)
-            padded = max(longest, samples) * (len(batch) + 1)
-            wasteful = self.expert.pads and padded - total - samples > PADDING_LIMIT * padded
-            full = padded > self.expert.batch_seconds * rate or len(batch) == BATCH_CLIPS
-            if batch and (long or full or wasteful):
-                yield batch
-                batch, longest, total = [], 0, 0
-            batch.append(row)
-            longest, total = max(longest, samples), total + samples
-            if long:
-                yield batch
-                batch, longest, total = [], 0, 0
-        if batch:
-            yield batch
-
-    def decode_rows(self, rows: Sequence[PlannedRow]) -> dict[str, Heard]:
-        """By digest, the rows of a unit that are spans of one file, which is downloaded and checked once."""
-        heard = {row.digest: Heard(row) for row in rows}
-        for h in heard.values():
-            if h.planned.fault:
-                reason, _, message = h.planned.fault.partition(": ")
-                h.fail(reason, message)
-        wanted = [h for h in heard.values() if h.status == "ok"]
-        wanted.sort(key=lambda h: h.planned.utterance.offset)
-        try:
-            file = AudioFile(rows[0].utterance.audio) if wanted else None  # rows that repeat an id are not heard
-        except AudioError as e:
-            for h in wanted:
-                h.fail(e.reason, str(e))
-        else:
-            for h in wanted:
-                assert file is not None
-                started = time.perf_counter()
-                self.decode_row(h, file)
-                h.decode_seconds = time.perf_counter() - started
-        return heard
-
-    def decode_row(self, heard: Heard, file: AudioFile) -> None:
-        u, spec = heard.planned.utterance, self.job.spec
-        try:
-            span = file.span(u.offset, u.duration)
-            samples = resampled_length(span.samples, span.rate, spec.sample_rate)
-            heard.seconds = span.seconds
-            if len(self.expert.windows(samples)) > 1:
-                heard.long = True
-                return
-            clip = span.decode()
-        except AudioError as e:
-            heard.fail(e.reason, str(e))
-            return
-        heard.source = clip.digest
-        if samples < spec.min_samples:
-            least = spec.min_samples / spec.sample_rate
-            heard.fail("too_short", f"{clip.seconds:.4f} s; {spec.expert} needs {least:.4f} s", status="skipped")
-            return
-        heard.waveform_T = clip.at(spec.sample_rate)
+    def decoded(self, rows: Sequence[PlannedRow]) -> Iterator[list[Heard]]:
+        """Batches in order, decoded ahead of the expert."""
+        return prefetched(self.decoders, partial(decode_rows, self.expert), list(cut_batches(rows, self.expert)))
 
     def hear(self, batch: list[Heard], clock: Clock) -> list[Heard]:
         """Give every row of a batch its frames, or its error. RunError where the run was stopped."""
@@ -382,22 +240,3 @@ def write_row(writer: UnitWriter, h: Heard) -> Row:
     h.frames_ND = h.spool = None
     n, asked = writer.frames.frames - first, h.planned
     return Row(writer.unit, asked.utterance.id, asked.digest, h.source, h.seconds, first, n, h.status, h.error)
-
-
-def failed_reasons(rows: Iterable[Row]) -> dict[str, int]:
-    return dict(Counter(r.reason or "" for r in rows if r.status == "failed"))
-
-
-Item = TypeVar("Item")
-
-
-def timed(items: Iterable[Item], clock: Clock) -> Iterator[Item]:
-    """The same items; what it took to get each counts as waiting."""
-    iterator = iter(items)
-    while True:
-        started = time.perf_counter()
-        item = next(iterator, None)
-        clock.wait += time.perf_counter() - started
-        if item is None:
-            return
-        yield item

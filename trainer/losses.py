@@ -49,6 +49,8 @@ class DistillLoss(nn.Module):
                 loss_BN = F.binary_cross_entropy_with_logits(
                     predicted_BNO, target_BND.clamp(0, 1), reduction="none"
                 ).mean(-1)
+            elif self.kind == "distribution":
+                loss_BN = divergence(predicted_BNO, target_BND)
             elif self.kind == "pitch":
                 loss_BN = self.pitch(predicted_BNO, target_BND)
             elif self.kind == "representation":
@@ -84,6 +86,16 @@ class DistillLoss(nn.Module):
                 rest_BND, self.standardise(target_BND)[..., SCALARS:], self.scale_D[SCALARS:]
             )
         return loss_BN
+
+
+def divergence(predicted_BNO: Tensor, target_BNO: Tensor) -> Tensor:
+    """Kullback-Leibler, from the target to the softmax of the prediction, `[B, N]`; zero where they agree.
+
+    Stored in float16, a target's sum may be off by a thousandth: it is made 1 again.
+    """
+    target_BNO = target_BNO.clamp(min=0)
+    target_BNO = target_BNO / target_BNO.sum(-1, keepdim=True).clamp(min=1e-6)
+    return F.kl_div(predicted_BNO.log_softmax(-1), target_BNO, reduction="none").sum(-1)
 
 
 def pitch_bins(log2_f0_BN: Tensor) -> Tensor:

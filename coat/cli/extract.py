@@ -1,4 +1,4 @@
-"""`coat experts`, `extract`, `status` and `verify`."""
+"""`coat extract` and `verify`."""
 
 import json
 import time
@@ -12,13 +12,16 @@ from coat.cli.progress import Advance, progress
 
 if TYPE_CHECKING:
     from coat.extractors.expert import Options
-    from coat.pipeline.extraction import Summary
     from coat.pipeline.plan import Plan
-    from coat.pipeline.worker import Report
+    from coat.pipeline.report import Report
+    from coat.pipeline.summary import Summary
 
 Experts = Annotated[
     list[str],
-    typer.Option("--expert", help="Name from [bold]coat experts[/bold], or package.module:Class. Repeat for several."),
+    typer.Option(
+        "--expert",
+        help="Name from [bold]coat experts[/bold], package.module:Class, or file.py:Class. Repeat for several.",
+    ),
 ]
 ManifestPath = Annotated[str, typer.Option("--manifest", help="JSONL manifest, path or URL.")]
 Store = Annotated[str, typer.Option("--store", help="Target store: folder or URL (s3://...).")]
@@ -29,6 +32,7 @@ Checkpoint = Annotated[
 Layer = Annotated[str | None, typer.Option(help="Layer whose states are taken, for experts that have layers.")]
 Dtype = Annotated[str, typer.Option(help="Of the stored frames: float16 or float32.")]
 Precision = Annotated[str, typer.Option(help="Of the computation: float32, bfloat16 or float16.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the model (torch.compile); pays on long runs.")]
 PadMargin = Annotated[
     float | None,
     typer.Option(
@@ -36,32 +40,6 @@ PadMargin = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
-
-
-def experts(json_output: Json = False) -> None:
-    """List the experts: what each hears, its rate and size, its licence, and whether it can run here.
-
-    Example:  coat experts --json
-    """
-    from coat.extractors.registry import EXPERTS, find, unusable
-
-    cards = {name: find(name).card for name in EXPERTS}
-    reasons = {name: unusable(card) for name, card in cards.items()}
-    if json_output:
-        from dataclasses import asdict
-
-        found = [{"name": n, **asdict(c), "usable": reasons[n] is None, "reason": reasons[n]} for n, c in cards.items()]
-        typer.echo(json.dumps(found, indent=2))
-        return
-    hub = {
-        name: "yes (weights from the hub)" if "/" in (card.checkpoint or "") else "yes" for name, card in cards.items()
-    }
-    rows = [
-        [n, c.family, c.dim or "checkpoint", f"{c.rate_hz:g}" if c.rate_hz else "checkpoint"]
-        + [c.checkpoint or "-", c.licence, reasons[n] or hub[n]]
-        for n, c in cards.items()
-    ]
-    table("Experts", ["name", "family", "dim", "frames/s", "default checkpoint", "licence", "usable now"], rows)
 
 
 def extract(
@@ -72,6 +50,7 @@ def extract(
     layer: Layer = None,
     dtype: Dtype = "float16",
     precision: Precision = "float32",
+    compile: Compile = False,
     pad_margin: PadMargin = None,
     workers: Annotated[
         int | None,
@@ -128,7 +107,8 @@ def extract(
       --store s3://b/targets --ray-address auto --workers 16 --device cuda
     """
     from coat.manifests.manifest import Manifest
-    from coat.pipeline.extraction import What, Where
+    from coat.pipeline.cluster import Where
+    from coat.pipeline.extraction import What
     from coat.pipeline.extraction import extract as run
     from coat.pipeline.plan import UNIT_BYTES
 
@@ -157,7 +137,7 @@ def extract(
             found,
             store,
             expert,
-            options(checkpoint, layer, dtype, precision, pad_margin),
+            options(checkpoint, layer, dtype, precision, compile, pad_margin),
             where,
             what,
             listener=watcher,
@@ -222,11 +202,13 @@ def verify(
 
 
 def options(
-    checkpoint: str | None, layer: str | None, dtype: str, precision: str, pad_margin: float | None
+    checkpoint: str | None, layer: str | None, dtype: str, precision: str, compile: bool, pad_margin: float | None
 ) -> "Options":
     from coat.extractors.expert import Options
 
-    return Options(checkpoint=checkpoint, layer=layer, dtype=dtype, precision=precision, pad_margin=pad_margin)
+    return Options(
+        checkpoint=checkpoint, layer=layer, dtype=dtype, precision=precision, compile=compile, pad_margin=pad_margin
+    )
 
 
 def read_ids(path: str) -> frozenset[str]:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from coat.cli import extract, manifest, plan, quickstart, shards, status, train
+from coat.cli import experts, extract, manifest, plan, quickstart, shards, status, train
 
 EPILOG = (
     "Start here:  [bold]coat quickstart --out runs/quickstart[/bold]\n\n"
@@ -29,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(manifest.app, name="manifest")
-app.command("experts")(extract.experts)
+app.command("experts")(experts.experts)
 app.command("plan")(plan.plan)
 app.command("extract")(extract.extract)
 app.command("status")(status.status)

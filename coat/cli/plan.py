@@ -7,6 +7,7 @@ import typer
 
 from coat.cli.extract import (
     Checkpoint,
+    Compile,
     Dtype,
     Experts,
     Json,
@@ -28,6 +29,7 @@ def plan(
     layer: Layer = None,
     dtype: Dtype = "float16",
     precision: Precision = "float32",
+    compile: Compile = False,
     pad_margin: PadMargin = None,
     speed: Annotated[
         float | None, typer.Option(help="Audio seconds per second of one worker, to tell how long it takes.", min=0.001)
@@ -56,7 +58,8 @@ def plan(
       coat plan --expert pitch --manifest corpus.jsonl --store targets --calibrate 32 --workers 16
     """
     from coat.manifests.manifest import Manifest
-    from coat.pipeline.extraction import Where, check_one_checkpoint, choose
+    from coat.pipeline.cluster import Where, choose
+    from coat.pipeline.extraction import check_one_checkpoint
     from coat.pipeline.forecast import Rates, forecast, total
     from coat.pipeline.plan import UNIT_BYTES
 
@@ -72,7 +75,7 @@ def plan(
         unit_bytes=unit_bytes or UNIT_BYTES,
     )
     corpus = Manifest.read(manifest, spans=True)
-    found = forecast(corpus, store, expert, options(checkpoint, layer, dtype, precision, pad_margin), rates)
+    found = forecast(corpus, store, expert, options(checkpoint, layer, dtype, precision, compile, pad_margin), rates)
     whole = total(found)
     if json_output:
         typer.echo(json.dumps({"experts": [f.to_dict() for f in found], "total": whole}, indent=2))

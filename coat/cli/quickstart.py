@@ -14,7 +14,7 @@ from coat.cli.output import bytes_text, duration_text, table
 from coat.cli.progress import progress
 
 if TYPE_CHECKING:
-    from coat.pipeline.extraction import Summary
+    from coat.pipeline.summary import Summary
     from coat.trainer.config import TrainConfig
     from coat.trainer.evaluate import Evaluation
 
@@ -99,7 +99,8 @@ class Step:
 def extract_all(root: Path, quiet: bool) -> "list[Summary]":
     """With every expert that is installed here; the others are named."""
     from coat.extractors.registry import find, unusable
-    from coat.pipeline.extraction import Where, extract
+    from coat.pipeline.cluster import Where
+    from coat.pipeline.extraction import extract
 
     reasons = {name: unusable(find(name).card) for name in EXPERTS}
     watcher = Watcher(quiet)

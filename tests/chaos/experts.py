@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from coat.extractors.expert import Frames, Options, Waveform
-from coat.pipeline import commit, frames, worker
+from coat.pipeline import commit, frames, heard
 from tests.pipeline.experts import Level, Slow
 
 GREEDY_BYTES = 64 * 2**20
@@ -37,7 +37,7 @@ class Killed(Slow):
         if stage == "forward":
             self.level = self.deadly(self.level, after=2)
         elif stage == "decode":
-            worker.AudioFile = self.deadly(worker.AudioFile, after=7)  # pyright: ignore
+            heard.AudioFile = self.deadly(heard.AudioFile, after=7)  # pyright: ignore
         elif stage == "write":
             frames.checksum = self.deadly(frames.checksum, after=15)  # a unit of a minute has 12 chunks
         elif stage == "before done.json":

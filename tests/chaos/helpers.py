@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from coat.extractors.expert import Options
-from coat.pipeline.extraction import Summary, Where, extract
+from coat.pipeline.cluster import Where
+from coat.pipeline.extraction import extract
+from coat.pipeline.summary import Summary
 from tests.pipeline.test_runs import ROOT
 
 MODULE = "tests.chaos.experts"

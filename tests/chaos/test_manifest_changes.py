@@ -9,8 +9,10 @@ import pytest
 
 from coat.extractors.expert import Options
 from coat.manifests import Manifest, decode
-from coat.pipeline.extraction import Summary, Where, extract
+from coat.pipeline.cluster import Where
+from coat.pipeline.extraction import extract
 from coat.pipeline.store import TargetStore
+from coat.pipeline.summary import Summary
 from coat.pipeline.verification import verify
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.experts import level

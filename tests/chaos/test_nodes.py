@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
-from coat.pipeline.extraction import Summary, Where
+from coat.pipeline.cluster import Where
+from coat.pipeline.summary import Summary
 from coat.pipeline.verification import verify
 from tests.chaos.helpers import events, run, units_done
 from tests.pipeline.test_extract import run as run_here

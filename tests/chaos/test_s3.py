@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from coat.manifests import InputError, RunError, files
+from coat.pipeline.cluster import Where
 from coat.pipeline.commit import builds_folder, commit_unit
-from coat.pipeline.extraction import Summary, Where, extract
+from coat.pipeline.extraction import extract
 from coat.pipeline.store import TargetStore
+from coat.pipeline.summary import Summary
 from coat.pipeline.verification import verify
 from tests.chaos.s3 import Fault, FaultyS3, serve_s3
 from tests.pipeline.conftest import Corpus

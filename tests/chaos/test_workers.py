@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from coat.pipeline.extraction import Where
+from coat.pipeline.cluster import Where
 from coat.pipeline.store import TargetStore
 from coat.pipeline.verification import verify
 from tests.chaos.helpers import coat, command, events, run, units_done

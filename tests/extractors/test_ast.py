@@ -13,7 +13,6 @@ from tests.extractors.conformance import CheckpointConformance, loaded, noise
 class TestAST(CheckpointConformance):
     name = "ast"
     build = staticmethod(tiny.ast)
-    burst_s = 0.05
 
 
 def plain_loop(folder: Path, samples_T: np.ndarray, layer: int | None = None) -> np.ndarray:

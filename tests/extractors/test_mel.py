@@ -10,8 +10,6 @@ from tests.extractors.conformance import ExpertConformance, loaded, noise
 
 
 class TestMel(ExpertConformance):
-    whole_tolerance = 1e-4
-
     @pytest.fixture(scope="class")
     @classmethod
     def expert(cls) -> Expert:

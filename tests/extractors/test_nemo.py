@@ -43,8 +43,6 @@ def save_model(path: Path, seed: int = 0, **encoder: Any) -> Path:
 
 class TestNemo(CheckpointConformance):
     name = "nemo"
-    levels = (0.1, 0.4)
-    burst_s = 0.04
 
     @staticmethod
     def build(folder: Path, seed: int = 0) -> Path:

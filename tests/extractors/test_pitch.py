@@ -10,8 +10,6 @@ from tests.extractors.conformance import ExpertConformance, loaded, noise, tone
 
 
 class TestPitch(ExpertConformance):
-    whole_tolerance = 1e-5
-
     @pytest.fixture(scope="class")
     @classmethod
     def expert(cls) -> Expert:

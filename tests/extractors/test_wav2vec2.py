@@ -18,12 +18,10 @@ KINDS = ("wav2vec2-group", "wav2vec2-layer", "hubert", "wavlm", "data2vec")
 class TestGroupNorm(CheckpointConformance):
     name = "wav2vec2"
     build = staticmethod(tiny.wav2vec2)
-    levels = (0.1, 0.2)  # clips are normalised: a loud burst would move every frame
 
 
 class TestLayerNorm(CheckpointConformance):
     name = "wav2vec2"
-    levels = (0.1, 0.2)
 
     @staticmethod
     def build(folder: Path, seed: int = 0) -> Path:

@@ -18,9 +18,6 @@ class TestWhisper(CheckpointConformance):
     name = "whisper"
     build = staticmethod(tiny.whisper)
 
-    def noise(self, expert: Expert, seconds: float, seed: int = 0, level: float = 0.1) -> Waveform:
-        return noise(seconds, 16000, seed, level)
-
 
 @functools.cache
 def pretrained(folder: Path) -> tuple[WhisperFeatureExtractor, WhisperModel]:

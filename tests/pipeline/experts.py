@@ -8,7 +8,6 @@ import numpy as np
 
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.extractors.windows import Window
-from coat.manifests.spec import TargetSpec
 
 HOP = 160  # samples at 16 kHz: 100 frames per second
 
@@ -17,22 +16,16 @@ class Level(Expert):
     """Per 10 ms: mean, root mean square and peak."""
 
     card = Card(family="prosody", kind="scalars", what="level", source="tests", licence="none", dim=3, rate_hz=100.0)
+    name = "level"
+    takes = ("checkpoint",)  # some are told by it where to look
     batch_seconds = 20.0
+
+    def __init_subclass__(cls) -> None:
+        cls.name = cls.__name__.lower()
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        self.spec = TargetSpec(
-            expert=type(self).__name__.lower(),
-            version=1,
-            family="prosody",
-            kind="scalars",
-            dim=3,
-            rate_hz=100.0,
-            start_s=0.005,
-            sample_rate=16000,
-            min_samples=HOP,
-            dtype=options.dtype,
-        )
+        self.spec = self.describe(dim=3, rate_hz=100.0, start_s=0.005, sample_rate=16000, min_samples=HOP)
 
     def load(self, device: str) -> None:
         self.device = device

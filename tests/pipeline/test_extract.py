@@ -10,9 +10,11 @@ import zarr
 
 from coat.extractors.expert import Options
 from coat.manifests import InputError, Manifest, RunError, decode
-from coat.pipeline.extraction import Summary, What, Where, extract
+from coat.pipeline.cluster import Where
+from coat.pipeline.extraction import What, extract
 from coat.pipeline.shards import build_shards
 from coat.pipeline.store import TargetStore
+from coat.pipeline.summary import Summary
 from coat.pipeline.verification import verify
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.experts import level

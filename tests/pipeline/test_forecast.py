@@ -9,7 +9,7 @@ from coat.extractors.expert import Options
 from coat.manifests import Manifest
 from coat.manifests.errors import InputError, RunError
 from coat.pipeline import extract
-from coat.pipeline.extraction import Where
+from coat.pipeline.cluster import Where
 from coat.pipeline.forecast import Rates, cost_seconds, forecast, spread, total
 from coat.pipeline.plan import make_plan
 from tests.integration.helpers import coat

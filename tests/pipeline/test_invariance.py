@@ -10,8 +10,8 @@ import pytest
 from coat.extractors.expert import Options
 from coat.extractors.wav2vec2 import Wav2Vec2
 from coat.manifests import Manifest
-from coat.pipeline.cluster import Cluster, connect
-from coat.pipeline.extraction import Where, extract
+from coat.pipeline.cluster import Cluster, Where, connect
+from coat.pipeline.extraction import extract
 from coat.pipeline.store import TargetStore
 from tests.extractors.tiny import wav2vec2
 from tests.pipeline.conftest import Corpus

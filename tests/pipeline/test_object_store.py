@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from coat.pipeline.cluster import Cluster, connect
-from coat.pipeline.extraction import Where, extract
+from coat.pipeline.cluster import Cluster, Where, connect
+from coat.pipeline.extraction import extract
 from tests.pipeline.conftest import Corpus
 
 

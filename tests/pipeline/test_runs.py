@@ -12,7 +12,8 @@ import pytest
 import soundfile
 
 from coat.manifests import RunError
-from coat.pipeline.extraction import Where, extract
+from coat.pipeline.cluster import Where
+from coat.pipeline.extraction import extract
 from coat.pipeline.store import TargetStore
 from coat.pipeline.verification import verify
 from tests.pipeline.conftest import Corpus

@@ -10,7 +10,8 @@ import soundfile
 from webdataset.compat import WebDataset
 
 from coat.manifests import InputError, Manifest, RunError, ShardIndex, decode
-from coat.pipeline.extraction import Where, extract
+from coat.pipeline.cluster import Where
+from coat.pipeline.extraction import extract
 from coat.pipeline.shards import build_shards
 from coat.pipeline.store import TargetStore, open_frames
 from tests.pipeline.conftest import Corpus

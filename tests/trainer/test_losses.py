@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from coat.manifests import ExpertInfo, TargetSpec
+from coat.manifests.spec import Kind
 from coat.trainer.losses import PITCH_BINS, PITCH_LOW, PITCH_STEP, DistillLoss, pitch_bins, pitch_of
 from tests.trainer.helpers import SPECS
 
@@ -29,6 +30,20 @@ def test_probabilities_is_the_mean_binary_cross_entropy() -> None:
     # logit 0 against 0.25: ln 2; logit ln 3 (p = 0.75) against 1: -ln 0.75
     value = loss(tensor([[[0.0, math.log(3)]]]), tensor([[[0.25, 1.0]]]), ONE)
     assert value.item() == pytest.approx((math.log(2) - math.log(0.75)) / 2, abs=1e-6)
+
+
+def test_distribution_is_the_divergence_of_the_softmax() -> None:
+    loss = DistillLoss(replace_kind(expert("events", [0.0] * 3, [1.0] * 3), "distribution"))
+    logits, target = tensor([[[0.0, math.log(2), math.log(5)]]]), tensor([[[0.5, 0.5, 0.0]]])  # softmax 1/8, 2/8, 5/8
+    expected = 0.5 * math.log(0.5 / 0.125) + 0.5 * math.log(0.5 / 0.25)
+    assert loss(logits, target, ONE).item() == pytest.approx(expected, abs=1e-6)
+    assert loss(logits, 0.999 * target, ONE).item() == pytest.approx(expected, abs=1e-6), "float16 sums are not 1"
+    agreed = tensor([[[0.125, 0.25, 0.625]]])
+    assert loss(logits, agreed, ONE).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def replace_kind(found: ExpertInfo, kind: Kind) -> ExpertInfo:
+    return replace(found, spec=replace(found.spec, kind=kind))
 
 
 def test_scalars_is_smooth_l1_on_standardised_values_without_dead_dimensions() -> None:
