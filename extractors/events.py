@@ -37,14 +37,13 @@ def burst(quiet_T: Waveform, rate: int, centre: int, seconds: float, level: floa
     return struck_T
 
 
-def onset(quiet_T: Waveform, rate: int, start: int, level: float) -> tuple[Waveform, Waveform]:
-    """From sample `start` on, noise, or a tone of the same RMS: all before is shared, and no level tells them apart."""
-    seconds = (len(quiet_T) - start) / rate
-    added = noise(seconds, rate, seed=2, level=level)[: len(quiet_T) - start], tone(seconds, rate)
+def segment(quiet_T: Waveform, rate: int, start: int, stop: int, level: float) -> tuple[Waveform, Waveform]:
+    """Between two samples noise, or a tone of the same RMS: all else is shared, and no level tells them apart."""
+    seconds = (stop - start) / rate
     clips = []
-    for x_T in added:
+    for x_T in (noise(seconds, rate, seed=2), tone(seconds, rate)):
         clip_T = quiet_T.copy()
-        clip_T[start:] += x_T[: len(quiet_T) - start] * np.float32(level / np.sqrt(np.mean(x_T**2)))
+        clip_T[start:stop] += x_T[: stop - start] * np.float32(level / np.sqrt(np.mean(x_T**2)))
         clips.append(clip_T)
     return clips[0], clips[1]
 
@@ -87,25 +86,17 @@ def stretch_time(difference_N: Difference, spec: TargetSpec, seconds: float) -> 
     return centroid(rest_N, spec, first, first + width)
 
 
-def step_time(difference_N: Difference, spec: TargetSpec) -> float:
-    """Where a difference begins for good: its best step, to a part of a frame by where it crosses the middle."""
+def segment_times(difference_N: Difference, spec: TargetSpec) -> tuple[float, float]:
+    """Where a difference begins and ends: the stretch of frames that stands out most from the rest (least squares)."""
     n = len(difference_N)
-    sums, squares = np.cumsum(difference_N), np.cumsum(difference_N**2)
-    k = np.arange(1, n)  # frames before the step
-    within = (squares[k - 1] - sums[k - 1] ** 2 / k) + (
-        squares[-1] - squares[k - 1] - (sums[-1] - sums[k - 1]) ** 2 / (n - k)
-    )
-    step = int(within.argmin()) + 1
-    low, high = np.median(difference_N[:step]), np.median(difference_N[step:])
-    middle, i = (low + high) / 2, step
-    while i > 0 and difference_N[i - 1] >= middle:
-        i -= 1
-    while i < n - 1 and difference_N[i] < middle:
-        i += 1
-    if i == 0:
-        return float(spec.times(1)[0])
-    below, above = difference_N[i - 1], difference_N[i]
-    return float(spec.times(n)[i - 1] + (middle - below) / max(above - below, 1e-12) / spec.rate_hz)
+    sums = np.concatenate([[0.0], np.cumsum(difference_N - difference_N.mean())])
+    inside = sums[None, :] - sums[:, None]  # of frames first to last, that is [first, last)
+    frames = np.arange(n + 1)[None, :] - np.arange(n + 1)[:, None]
+    within = (frames > 0) & (frames < n) & (inside > 0)
+    gain = np.where(within, inside**2 / np.where(within, frames * (n - frames) / n, 1), 0.0)
+    first, last = np.unravel_index(gain.argmax(), gain.shape)
+    edges = spec.start_s + (np.array([first, last]) - 0.5) / spec.rate_hz
+    return float(edges[0]), float(edges[1])
 
 
 def first_time(difference_N: Difference, spec: TargetSpec) -> float:

@@ -17,6 +17,8 @@ from coat.extractors.windows import Frames, Waveform, Window, cut, groups, join,
 from coat.manifests.errors import InputError
 from coat.manifests.spec import Family, Kind, TargetSpec
 
+# Padded seconds of a batch on CPUs: a clip of some seconds fills them, and larger activations only miss their caches.
+CPU_BATCH_S = 30.0
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -86,8 +88,9 @@ class Expert(ABC):
     takes: ClassVar[tuple[str, ...]] = ()  # the options that it has a use for, beside dtype; others are refused
     trial: ClassVar[Trial] = Trial()
     spec: TargetSpec  # what its targets are; made by `describe`
-    # Padded audio per forward pass, in seconds: what a batch is cut by. Halved when memory runs out.
+    # Padded audio per forward pass on a GPU, in seconds: what a batch is cut by. Halved when memory runs out.
     batch_seconds: float = 120.0
+    device: str = "cpu"  # set by `load` where the model can be elsewhere
     # Whether the clips of a batch are padded to the longest; False: they are heard one by one, or with their equals.
     pads: bool = True
     # Longer audio than `window_s` is heard in windows of that length, and of these the frames are kept that have
@@ -131,9 +134,14 @@ class Expert(ABC):
         audio: `extract_windows(expert, waveforms)`.
         """
 
+    @property
+    def budget_seconds(self) -> float:
+        """What a batch is cut by where the model runs now."""
+        return self.batch_seconds if self.device.startswith("cuda") else min(self.batch_seconds, CPU_BATCH_S)
+
     def stream(self, heard: Iterable[Waveform], batch_seconds: float | None = None) -> Iterator[Frames]:
         """Frames of the windows of one clip, in order. A model with a memory takes it from one to the next here."""
-        budget = (batch_seconds or self.batch_seconds) * self.spec.sample_rate
+        budget = (batch_seconds or self.budget_seconds) * self.spec.sample_rate
         for group in groups(heard, lambda x: self.padded_samples(len(x)), budget):
             yield from self.extract(group)
 
@@ -162,7 +170,7 @@ def extract_windows(expert: Expert, waveforms: Sequence[Waveform]) -> list[Frame
     """What the pipeline does, in memory: clips of any length, in batches and windows."""
     found: dict[int, Frames] = {}
     plans = [expert.windows(len(x)) for x in waveforms]
-    budget = expert.batch_seconds * expert.spec.sample_rate
+    budget = expert.budget_seconds * expert.spec.sample_rate
     short = [i for i, plan in enumerate(plans) if len(plan) == 1]
     for group in groups(short, lambda i: expert.padded_samples(len(waveforms[i])), budget):
         found |= zip(group, expert.extract([waveforms[i] for i in group]), strict=True)

@@ -61,7 +61,7 @@ def cut_batches(rows: Sequence[PlannedRow], expert: Expert) -> Iterator[list[Pla
         samples = expert.padded_samples(planned)
         padded = max(longest, samples) * (len(batch) + 1)
         wasteful = expert.pads and padded - total - samples > PADDING_LIMIT * padded
-        full = padded > expert.batch_seconds * rate or len(batch) == BATCH_CLIPS
+        full = padded > expert.budget_seconds * rate or len(batch) == BATCH_CLIPS
         if batch and (long or full or wasteful):
             yield batch
             batch, longest, total = [], 0, 0

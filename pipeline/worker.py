@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from coat.extractors.devices import keep_freed_memory
 from coat.extractors.expert import Expert, Frames, Options, Waveform
 from coat.extractors.registry import create
 from coat.extractors.windows import cut, join
@@ -58,6 +59,8 @@ class Worker:
                 f"{job.expert}: this worker would give fingerprint {self.expert.spec.fingerprint}, the run is for "
                 f"{job.spec.fingerprint}; the same weights and coat must be on every node"
             )
+        if job.device == "cpu":
+            keep_freed_memory()
         self.expert.load(job.device)
         # One unit at a time, always in the same thread: each thread that runs a model has OpenMP threads of its own.
         self.model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -138,7 +141,7 @@ class Worker:
         """
         started, waited = time.perf_counter(), clock.wait
         while not heard.spool and heard.status == "ok":
-            seconds = self.expert.batch_seconds / 2**self.halvings
+            seconds = self.expert.budget_seconds / 2**self.halvings
             try:
                 self.stream(heard, seconds, clock)
             except AudioError as e:
