@@ -21,7 +21,9 @@ from coat.manifests.errors import InputError
 from coat.manifests.manifest import Manifest
 from coat.manifests.spec import TargetSpec
 from coat.manifests.utterance import Utterance
-from coat.pipeline.inspection_panels import Panel, log_mel_panel, target_tracks, waveform
+from coat.pipeline.inspection_panels import Panel
+from coat.pipeline.inspection_sound import log_mel_panel, waveform
+from coat.pipeline.inspection_targets import target_tracks
 from coat.pipeline.rows import Row, pc
 from coat.pipeline.store import TargetSet, TargetStore
 
@@ -56,9 +58,8 @@ class Inspection:
         """What is left out; empty where all is shown."""
         if self.start_s == 0 and self.end_s >= self.seconds:
             return ""
-        return (
-            f"{self.start_s:g} to {self.end_s:g} s of {self.seconds:.1f} s are shown: --start and --end show other parts"
-        )
+        shown = f"{self.start_s:g} to {self.end_s:g} s of {self.seconds:.1f} s"
+        return f"{shown} are shown: --start and --end show other parts"
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def find(manifest: Manifest, identity: str) -> Utterance:
 
 
 def alike(ids: pa.Array, identity: str) -> list[str]:
-    """Some ids that begin as this one does for longest, and the first ones: to compare with each of millions takes minutes."""
+    """Some ids that begin as this one does for longest, and the first ones: comparing millions takes minutes."""
     found = ids[:0]
     for length in range(len(identity), 0, -1):
         found = ids.filter(pc.starts_with(ids, identity[:length]))
@@ -184,11 +185,12 @@ def expert_panel(
         lie = f"from {spec.start_s:.3f} to {spec.times(row.frames)[-1]:.3f} s" if row.frames else "nowhere"
         return replace(panel, problem=f"none of its {row.frames} frames is in what is shown; they lie {lie}")
     frames_ND = held.targets.read_row(replace(row, first=row.first + first, frames=stop - first)).frames
-    tracks, reading = target_tracks(np.asarray(frames_ND, np.float32), spec)
+    tracks, drawn, reading = target_tracks(np.asarray(frames_ND, np.float32), spec)
     changed = whole is not None and row.source is not None and row.source != whole.digest
     return replace(
         panel,
-        what="; ".join(filter(None, [panel.what, reading])),
+        what=f"{panel.what}; {drawn}",
+        reading=reading,
         first_s=spec.start_s + first / spec.rate_hz,
         rate_hz=spec.rate_hz,
         tracks=tracks,
@@ -206,7 +208,8 @@ def described(spec: TargetSpec) -> str:
 def why_missing(targets: TargetSet, utterance: Utterance) -> str:
     if targets.rows.by_id(utterance.id):
         return "missing: its manifest row had another path or span when it was extracted; extract it again"
-    return f"missing: not extracted yet; run `coat extract --expert {targets.spec.expert}` over this manifest"
+    command = f"`coat extract --expert {targets.spec.expert}`"
+    return f"missing: not extracted yet; run {command} (as for this set) over this manifest"
 
 
 def frames_between(spec: TargetSpec, start: float, end: float, frames: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ import soundfile
 from coat.manifests.audio import Clip
 from coat.pipeline.inspection import Inspection
 from coat.pipeline.inspection_drawing import gradient, time_ticks, track_png
-from coat.pipeline.inspection_panels import Panel, Track
+from coat.pipeline.inspection_panels import Panel, Track, short
 
 HIGHEST_RATE = 48000  # Hz of the sound in the page; browsers play no more
 EDGE = 0.08  # of a track's height: a tick that near to its border is written inside
@@ -27,7 +27,9 @@ EDGE = 0.08  # of a track's height: a tick that near to its border is written in
 def page(found: Inspection) -> bytes:
     script = asset("inspection.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    policy = (
+        f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    )
     panels = [*found.sound, *found.experts]
     body = "\n".join(panel_html(i, panel, found) for i, panel in enumerate(panels))
     return f"""<!doctype html>
@@ -47,8 +49,8 @@ def page(found: Inspection) -> bytes:
 <main>
 {body}
 </main>
-<footer><p>Made by <code>coat inspect</code>. Frame i of a target is centred at start + i / rate and drawn 1 / rate wide;
-what is shown at a time is the frame that lies there.</p></footer>
+<footer><p>Made by <code>coat inspect</code>. Frame i of a target is centred at start + i / rate and drawn
+1 / rate wide; the values at a time are those of the frame that lies there.</p></footer>
 <script type="application/json" id="data">{data_json(found, panels)}</script>
 <script>{script}</script>
 </body>
@@ -89,10 +91,11 @@ def bar_html(found: Inspection) -> str:
 
 
 def panel_html(number: int, panel: Panel, found: Inspection) -> str:
+    what = "; ".join(filter(None, [panel.what, panel.reading]))
     problem = f'<p class="problem">{escape(panel.problem)}</p>' if panel.problem else ""
     tracks = "\n".join(track_html(track, panel, found) for track in panel.tracks)
     return f"""<section id="panel-{number}" data-panel="{number}">
-<div class="title"><h2>{escape(panel.title)}</h2><span class="what">{escape(panel.what)}</span>{legend_html(panel)}</div>
+<div class="title"><h2>{escape(panel.title)}</h2><span class="what">{escape(what)}</span>{legend_html(panel)}</div>
 {problem}{tracks}{spec_html(panel)}
 </section>"""
 
@@ -101,7 +104,8 @@ def track_html(track: Track, panel: Panel, found: Inspection) -> str:
     picture = data_url("image/png", track_png(track, panel, found))
     unit = f" <small>{escape(track.unit)}</small>" if track.unit else ""
     name = escape(track.name)
-    return f"""<div class="row track" style="height:{track.height}px"><span class="name" title="{name}">{name}{unit}</span>
+    return f"""<div class="row track" style="height:{track.height}px">
+<span class="name" title="{name}">{name}{unit}</span>
 <span class="scale">{"".join(tick_html(y, text) for y, text in track.ticks)}</span>
 <div class="plot"><img alt="{name} over time" src="{picture}"></div><span class="value">–</span></div>"""
 
@@ -118,7 +122,7 @@ def legend_html(panel: Panel) -> str:
     track = panel.tracks[0]
     unit = f" {escape(track.unit)}" if track.unit else ""
     bar = f'<i style="background:{gradient(track.colours)}"></i>'
-    return f'<span class="legend">{track.low:.3g}{unit} {bar} {track.high:.3g}{unit}</span>'
+    return f'<span class="legend">{short(track.low)}{unit} {bar} {short(track.high)}{unit}</span>'
 
 
 def spec_html(panel: Panel) -> str:
@@ -131,7 +135,8 @@ def spec_html(panel: Panel) -> str:
     shown = {"fingerprint": panel.spec.fingerprint, **spec, "settings": json.dumps(spec["settings"])}
     if names:
         shown["channels"] = ", ".join(names[:8]) + (f", … ({len(names)})" if len(names) > 8 else "")
-    summary = f"{first}; fingerprint {panel.spec.fingerprint}, weights {spec['weights']}, from {spec['checkpoint']}"
+    layer = "" if spec["layer"] == "last" else f", layer {spec['layer']}"
+    summary = f"{first}; fingerprint {shown['fingerprint']}, weights {spec['weights']} from {spec['checkpoint']}{layer}"
     return f"<details><summary>{escape(summary)}</summary>{definitions('', shown)}</details>"
 
 
