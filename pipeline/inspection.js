@@ -54,6 +54,7 @@ for (const plot of document.querySelectorAll(".plot")) {
 
 if (audio) {
   audio.addEventListener("play", follow);
+  audio.addEventListener("pause", follow); // where it really stopped
   // The browser's own slider moves the cursor too; a cursor behind the end of the sound stays there.
   audio.addEventListener("seeking", () => { if (Math.abs(Math.min(now, end) - start - audio.currentTime) > 0.002) follow(); });
 }

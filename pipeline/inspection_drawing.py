@@ -28,7 +28,7 @@ FIGURE_WIDTH_IN, FIGURE_DPI = 10.0, 160
 FIGURE_SCALE = 0.8 / PAGE_DPI  # inches of a figure to a pixel of the page
 LEFT_IN, RIGHT_IN, TITLE_IN, GAP_IN, TOP_IN, BOTTOM_IN = 1.9, 0.15, 0.22, 0.05, 0.55, 0.5
 MARGIN = 0.012  # of the width
-NAME_LETTERS, TITLE_LETTERS, TEXT_LETTERS = 28, 120, 170
+NAME_LETTERS, TITLE_LETTERS, TEXT_LETTERS = 28, 145, 170
 TICKS = 10  # on the time axis, about
 
 
@@ -118,7 +118,7 @@ def head(figure: Figure, found: Inspection, height: float) -> None:
     u = found.utterance
     texts = [u.text, " → ".join(t for t in (u.prompt, u.response) if t), found.part]
     title = f"{u.id} ({found.seconds:.2f} s)"
-    figure.text(MARGIN, 1 - 0.22 / height, cut(title, TITLE_LETTERS), fontsize=11, fontweight="bold", color=INK)
+    figure.text(MARGIN, 1 - 0.22 / height, cut(title, TEXT_LETTERS // 2), fontsize=11, fontweight="bold", color=INK)
     figure.text(MARGIN, 1 - 0.40 / height, cut("  ·  ".join(filter(None, texts)), TEXT_LETTERS), color=INK)
 
 

@@ -20,7 +20,8 @@ ORDERED_BY = 512  # frames that the order of an image's dimensions is found from
 VOICED = 0.5  # voicing from which f0 is drawn
 F0_PERCENTILES = 1, 99  # of the voiced frames, that the scale spans: a jump of octaves is cut at its edge
 NO_F0_HZ = 40.0, 600.0  # the scale where no frame is voiced
-F0_TICKS_HZ = (25, 35, 50, 70, 100, 140, 200, 280, 400, 560, 800, 1120, 1600, 2240)  # half octaves
+F0_OCTAVE_HZ = 100, 120, 140, 170  # quarters of an octave, rounded
+F0_TICKS_HZ = tuple(hz * 2**octave for octave in (-2, -1, 0, 1, 2, 3, 4) for hz in F0_OCTAVE_HZ)
 UNITS = {"_hz": "Hz", "_db": "dB", "_s": "s"}  # that a channel's name ends in
 
 
@@ -51,7 +52,7 @@ def pitch_tracks(frames_ND: Floats, names: Sequence[str]) -> tuple[Track, ...]:
         low, high = (float(hz) for hz in np.percentile(voiced, F0_PERCENTILES) * (1 / 1.2, 1.2))
     if high < 2 * low:  # less than an octave would make much of a little
         low, high = (low * high) ** 0.5 / 2**0.5, (low * high) ** 0.5 * 2**0.5
-    inside = [hz for hz in F0_TICKS_HZ[:: 1 if high < 8 * low else 2] if low <= hz <= high]
+    inside = [hz for hz in F0_TICKS_HZ[:: 1 if high < 3 * low else 2 if high < 10 * low else 4] if low <= hz <= high]
     f0 = Track(
         name="f0",
         style="line",

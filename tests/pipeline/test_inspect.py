@@ -389,13 +389,18 @@ TRY = """
 const log = (text) => document.body.append(Object.assign(document.createElement("pre"), { textContent: text }));
 window.onerror = (message) => log("ERROR " + message);
 addEventListener("load", () => setTimeout(() => {
-  const plot = document.querySelectorAll("section .plot")[2], box = plot.getBoundingClientRect();
+  const plot = document.querySelector("#panel-2 .plot"), box = plot.getBoundingClientRect();
   const at = { clientX: box.left + box.width * 0.75, clientY: box.top + 5, bubbles: true };
   plot.dispatchEvent(new PointerEvent("pointerdown", at));
   const rights = [...document.querySelectorAll(".plot")].map((p) => p.getBoundingClientRect());
   const audio = document.querySelector("audio");
   log("EDGES " + new Set(rights.map((r) => r.left + " " + r.right)).size);
   log("CURSOR " + getComputedStyle(plot, "::after").left + " OF " + box.width);
+  plot.dispatchEvent(new PointerEvent("pointermove", { ...at, clientX: box.left + box.width * 0.25 }));
+  log("OVER " + getComputedStyle(plot, "::before").left + " OF " + box.width);
+  log("VALUE " + document.querySelector("#panel-2 .value").textContent);
+  plot.dispatchEvent(new PointerEvent("pointerleave", at));
+  log("LEFT " + document.querySelector("#panel-2 .value").textContent);
   log("AUDIO " + audio.currentTime.toFixed(3) + " OF " + audio.duration.toFixed(3));
 }, 500));
 """
@@ -427,8 +432,10 @@ def test_a_browser_moves_the_cursor_and_has_nothing_to_complain_of(manifest: Pat
     logged = dict(line.split(" ", 1) for line in re.findall(r"<pre>(.*?)</pre>", dom))
     assert "ERROR" not in logged
     assert logged["EDGES"] == "1"
-    left, width = (float(x.removesuffix("px")) for x in logged["CURSOR"].split(" OF "))
-    assert left == pytest.approx(0.75 * width, abs=1.0)
+    for what, share in (("CURSOR", 0.75), ("OVER", 0.25)):
+        left, width = (float(x.removesuffix("px")) for x in logged[what].split(" OF "))
+        assert left == pytest.approx(share * width, abs=1.0)
+    assert (logged["VALUE"], logged["LEFT"]) == ("50 dB", "150 dB")
     assert logged["AUDIO"] == "3.000 OF 4.000"
 
     (tmp_path / "barred.html").write_text(document.replace("</body>", f"<script>{TRY}</script></body>"))
