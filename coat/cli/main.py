@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from coat.cli import experts, extract, manifest, plan, quickstart, shards, status, train
+from coat.cli import experts, extract, inspect, manifest, plan, quickstart, shards, status, train
 
 EPILOG = (
     "Start here:  [bold]coat quickstart --out runs/quickstart[/bold]\n\n"
@@ -34,6 +34,7 @@ app.command("plan")(plan.plan)
 app.command("extract")(extract.extract)
 app.command("status")(status.status)
 app.command("verify")(extract.verify)
+app.command("inspect")(inspect.inspect)
 app.command("build-shards")(shards.build_shards)
 app.command("train")(train.train)
 app.command("generate")(train.generate)

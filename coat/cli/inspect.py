@@ -1,0 +1,68 @@
+"""`coat inspect`."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from coat.cli.extract import Json, ManifestPath, Store
+from coat.cli.output import bytes_text
+
+
+def inspect(
+    manifest: ManifestPath,
+    store: Store,
+    identity: Annotated[str, typer.Option("--id", help="The utterance: its id in the manifest.")],
+    out: Annotated[str | None, typer.Option(help="HTML page to write: it plays, and needs no network.")] = None,
+    png: Annotated[str | None, typer.Option(help="Picture of the same panels to write, for a paper.")] = None,
+    experts: Annotated[
+        str, typer.Option(help="Names with commas, or name@fingerprint. Default: all that the store has.")
+    ] = "",
+    start: Annotated[float | None, typer.Option(help="Seconds from the utterance's start.", min=0)] = None,
+    end: Annotated[
+        float | None, typer.Option(help="Seconds from the utterance's start. Default: its end, or --start and 60 s.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """See what the experts heard in one utterance: its sound and every target on one time axis, in a page that plays.
+
+    Nothing is extracted: what a target set lacks is said in its place. See docs/inspect.md.
+
+    Examples:
+
+      coat inspect --store targets --manifest corpus.jsonl --id a1 --out a1.html
+
+      coat inspect --store targets --manifest corpus.jsonl --id a1 --experts pitch,vad --end 5 --png a1.png
+    """
+    from coat.manifests import files
+    from coat.manifests.errors import InputError
+    from coat.pipeline.inspection import inspect as run
+    from coat.pipeline.inspection_drawing import picture
+    from coat.pipeline.inspection_page import page
+
+    if not (out or png):
+        raise InputError("nothing to write: give --out page.html, --png picture.png, or both")
+    found = run(store, manifest, identity, [e.strip() for e in experts.split(",") if e.strip()], start, end)
+    made = {out: page} if out else {}
+    made |= {png: picture} if png else {}
+    written = {}
+    for path, make in made.items():
+        document = make(found)
+        files.write_bytes(path, document)
+        written[path] = len(document)
+    if json_output:
+        shown = [
+            {"name": p.title, "fingerprint": p.spec.fingerprint, "frames": p.frames, "problem": p.problem or None}
+            for p in found.experts
+            if p.spec
+        ]
+        part = {"id": found.utterance.id, "start": found.start_s, "end": found.end_s, "seconds": found.seconds}
+        typer.echo(json.dumps({**part, "experts": shown, "written": written}, indent=2))
+        return
+    for path, size in written.items():
+        typer.echo(f"{path}: {bytes_text(size)}, {len(found.experts)} targets of {found.utterance.id}")
+    for panel in [*found.sound, *found.experts]:
+        if panel.problem:
+            typer.echo(f"{panel.title}: {panel.problem}", err=True)
+    if found.part:
+        typer.echo(found.part, err=True)
