@@ -68,6 +68,9 @@ class Trial:
     quiet: float = 1e-3  # level of the noise around an event
     loud: float = 0.5  # ... and in it. Experts that normalise a clip by its level want the two near each other
     causal: bool = False  # a frame hears the past alone: an event shows first where it begins, and for a while
+    # Whether a tone that begins for good can be placed. Not where every band is normalised over the clip: it moves what
+    # came before as much as what comes after.
+    onset: bool = True
     # What windows may change, of the largest value of a channel. None: a single pass hears more, so it gives others.
     whole: float | None = None
     view: Callable[[Frames], Frames] = np.asarray  # the channels, and the scale, in which an event shows

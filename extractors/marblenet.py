@@ -47,7 +47,8 @@ class MarbleNet(Expert):
         requires=("nemo", "omegaconf"),
     )
     takes = ("checkpoint", "precision", "compile")
-    trial = Trial(view=logit)
+    # A frame hears 1.46 s on both sides, so that a tone shows some time before it has reached the middle.
+    trial = Trial(quiet=0.1, loud=0.4, frames_off=1.0, view=logit)
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
@@ -59,11 +60,14 @@ class MarbleNet(Expert):
             raise InputError(f"{archive.where}: model_config.yaml has no labels; expected a frame classifier")
         self.layers, self.activation = int(decoder.get("num_layers", 2)), decoder.get("activation", "relu")
         if self.activation not in ACTIVATIONS:
-            raise InputError(f"{archive.where}: activation {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}")
+            raise InputError(
+                f"{archive.where}: activation {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}"
+            )
         self.encoder = Encoder(archive, ["ConvASREncoder"])
         self.pads = self.encoder.pads
         self.context_s = self.encoder.reach_s
-        self.trial = replace(self.trial, whole=1e-5 if self.encoder.local else None)
+        whole = 1e-5 if self.encoder.local else None
+        self.trial = replace(self.trial, whole=whole, onset=not self.encoder.normalised)
         # Every second of its layers is an activation.
         archive.require(*(f"decoder.layer{2 * i}.{x}" for i in range(self.layers) for x in ("weight", "bias")))
         self.classes = len(labels)

@@ -18,6 +18,7 @@ on both sides are kept.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
 from coat.extractors.nemo_encoder import MIN_MEL_FRAMES, Encoder
@@ -47,7 +48,7 @@ class Nemo(Expert):
         name = options.checkpoint or str(self.card.checkpoint)
         archive = open_nemo(self.name, name)
         self.encoder = Encoder(archive, ["ConformerEncoder"], options.layer)
-        self.pads = self.encoder.pads
+        self.pads, self.trial = self.encoder.pads, replace(self.trial, onset=not self.encoder.normalised)
         self.spec = self.describe(
             **self.encoder.time,
             dim=self.encoder.dim,

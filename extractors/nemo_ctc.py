@@ -20,6 +20,7 @@ on speech: other sounds come out as blank.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coat.extractors.devices import place
@@ -64,7 +65,7 @@ class NemoCTC(Expert):
         if not self.tokens or (vocabulary and len(vocabulary) != self.tokens):
             raise InputError(f"{archive.where}: a decoder of {given} classes with {len(vocabulary)} tokens")
         self.encoder = Encoder(archive, ["ConformerEncoder", "ConvASREncoder"])
-        self.pads = self.encoder.pads
+        self.pads, self.trial = self.encoder.pads, replace(self.trial, onset=not self.encoder.normalised)
         archive.require(*(f"{self.prefix}decoder_layers.0.{x}" for x in ("weight", "bias")))
         self.spec = self.describe(
             **self.encoder.time,

@@ -67,6 +67,7 @@ class Encoder:
         _, mel = archive.part("preprocessor", kinds=["AudioToMelSpectrogramPreprocessor"])
         kind, self.arguments = archive.part("encoder", kinds=kinds)
         self.mel = {**mel, "dither": 0.0, "pad_to": 0}
+        self.normalised = mel.get("normalize", "per_feature") in ("per_feature", "all_features")  # over the clip
         try:
             self.rate = int(mel.get("sample_rate", 16000))
             self.mel_hop = int(mel.get("n_window_stride") or float(mel.get("window_stride", 0.01)) * self.rate)
@@ -122,15 +123,16 @@ class Encoder:
         norm, masked = a.get("normalization_mode", "batch"), bool(a.get("conv_mask", True))
         self.dim = int(blocks[-1]["filters"])
         self.pads = masked and norm == "batch"
-        whole = self.mel.get("normalize", "per_feature") in ("per_feature", "all_features")
-        self.local = norm == "batch" and not whole and not any(block.get("se") for block in blocks)
+        self.local = norm == "batch" and not self.normalised and not any(block.get("se") for block in blocks)
         self.convolutions = []
         names = []
         for i, block in enumerate(blocks):
             if block.get("future_context", -1) >= 0:
                 raise InputError(f"{where}: future_context, whose times are unknown")
             kernel, stride, dilation = (x[0] if isinstance(x := block[k], list) else x for k in CONVOLUTION)
-            kernel = max(int(kernel * float(block.get("kernel_size_factor", 1.0))), 1) // 2 * 2 + 1  # even ones: one more
+            kernel = (
+                max(int(kernel * float(block.get("kernel_size_factor", 1.0))), 1) // 2 * 2 + 1
+            )  # even ones: one more
             padding, repeat = dilation * (kernel - 1) // 2, int(block["repeat"])
             strides = [1 if block.get("stride_last") else stride] * (repeat - 1) + [stride]
             span = dilation * (kernel - 1) + 1

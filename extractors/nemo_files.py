@@ -133,10 +133,10 @@ def read_weights(archive: tarfile.TarFile, member: tarfile.TarInfo, where: str) 
         stream = io.BytesIO(stream.read())
     try:
         found = torch.load(stream, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as e:
-        reason = " ".join(str(e).split())[:200]
+        return {key.replace(WRAPPED, "encoder.pre_encode."): v for key, v in found.items() if torch.is_tensor(v)}
+    except (RuntimeError, EOFError, pickle.UnpicklingError, LookupError, ValueError, TypeError, AttributeError) as e:
+        reason = " ".join(str(e).split())[:200]  # of a damaged pickle it can be any of these
         raise InputError(f"{where}: model_weights.ckpt cannot be loaded ({reason})") from e
-    return {key.replace(WRAPPED, "encoder.pre_encode."): v for key, v in found.items() if torch.is_tensor(v)}
 
 
 def members(archive: tarfile.TarFile, where: str) -> list[tarfile.TarInfo]:

@@ -19,6 +19,7 @@ Limits: 3072 numbers at 100 Hz are 614 kB a second as float16; reduce them in th
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
 from coat.extractors.nemo_encoder import MIN_MEL_FRAMES, Encoder
@@ -47,7 +48,7 @@ class TitaNet(Expert):
         archive = open_nemo(self.name, name)
         archive.part("decoder", kinds=["SpeakerDecoder"])
         self.encoder = Encoder(archive, ["ConvASREncoder"], options.layer)
-        self.pads = self.encoder.pads
+        self.pads, self.trial = self.encoder.pads, replace(self.trial, onset=not self.encoder.normalised)
         self.spec = self.describe(
             **self.encoder.time,
             dim=self.encoder.dim,

@@ -43,12 +43,14 @@ def test_equals_nemo(normalize: str, tmp_path: Path) -> None:
 
 def test_reach_is_that_of_its_convolutions(path: Path) -> None:
     expert = create("marblenet", Options(checkpoint=str(path)))
-    # Half kernels in mel frames: of the first, then twice (after the stride) those of two repetitions and of a dilated one.
-    assert expert.context_s == pytest.approx(((5 + 2 * (2 * (6 + 7 + 8) + 28)) * 160 + 200 + 1) / 16000)
+    # Half kernels in mel frames: of the first, then (of 2 each) those of two repetitions and of a dilated one.
+    assert expert.context_s == pytest.approx(((5 + 2 * (2 * (1 + 2 + 3) + 8)) * 160 + 200 + 1) / 16000)
 
 
 def test_a_model_that_normalises_clips_has_other_windows(tmp_path: Path) -> None:
-    expert = loaded("marblenet", checkpoint=str(save(tmp_path / "a.nemo", partial(tiny_nemo.marblenet, normalize="per_feature"))))
+    expert = loaded(
+        "marblenet", checkpoint=str(save(tmp_path / "a.nemo", partial(tiny_nemo.marblenet, normalize="per_feature")))
+    )
     with pytest.raises(NotTried):
         CHECKS["windows_equal_a_single_pass"](expert)
 
@@ -66,7 +68,10 @@ def test_files_with_a_fault(path: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             create("marblenet", Options(checkpoint=str(file)))
 
-    refused(edited(path, tmp_path / "a.nemo", "activation: relu\n  log_softmax", "activation: load\n  log_softmax"), "'load'")
+    refused(
+        edited(path, tmp_path / "a.nemo", "activation: relu\n  log_softmax", "activation: load\n  log_softmax"),
+        "'load'",
+    )
     refused(edited(path, tmp_path / "b.nemo", "labels:\n- '0'\n- '1'\n", ""), "no labels")
     refused(edited(path, tmp_path / "c.nemo", "MultiLayerPerceptron", "LSTMDecoder"), "its decoder is a LSTMDecoder")
     names = ("decoder.layer0.weight", "decoder.layer2.bias", "encoder.encoder.4.mconv.0.conv.weight")

@@ -28,6 +28,16 @@ class TestNemo(CheckpointConformance):
         return save(folder / "tiny.nemo", tiny_nemo.ctc, seed).parent
 
 
+class TestNemoUnnormalised(CheckpointConformance):
+    """As streaming models are, with `normalize: NA`: here a tone that begins can be placed."""
+
+    name = "nemo"
+
+    @staticmethod
+    def build(folder: Path, seed: int = 0) -> Path:
+        return save(folder / "tiny.nemo", tiny_nemo.ctc, seed, normalize="NA").parent
+
+
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(tmp_path_factory.mktemp("nemo") / "tiny.nemo", tiny_nemo.ctc)
@@ -108,7 +118,11 @@ def test_files_with_a_fault(path: Path, tmp_path: Path) -> None:
     broken = {**tiny_nemo.contents(path), "model_weights.ckpt": b"broken"}
     refused(tiny_nemo.write(tmp_path / "c.nemo", broken), "model_weights.ckpt cannot be loaded")
     for old, new, message in [
-        ("ConformerEncoder", "SqueezeformerEncoder", "its encoder is a SqueezeformerEncoder; expected ConformerEncoder"),
+        (
+            "ConformerEncoder",
+            "SqueezeformerEncoder",
+            "its encoder is a SqueezeformerEncoder; expected ConformerEncoder",
+        ),
         ("dw_striding", "stacking", "subsampling 'stacking'"),
         ("n_layers", "layers", "does not describe"),
         ("encoder:", "coder:", "describes no encoder"),
@@ -119,7 +133,11 @@ def test_files_with_a_fault(path: Path, tmp_path: Path) -> None:
 
 
 def test_weights_with_a_fault(path: Path, tmp_path: Path) -> None:
-    names = ("encoder.pre_encode.conv.5.weight", "encoder.pre_encode.out.bias", "encoder.layers.1.conv.batch_norm.running_var")
+    names = (
+        "encoder.pre_encode.conv.5.weight",
+        "encoder.pre_encode.out.bias",
+        "encoder.layers.1.conv.batch_norm.running_var",
+    )
     tiny_nemo.assert_faults_are_found("nemo", path, tmp_path, names)
     other = tiny_nemo.reweighted(path, tmp_path / "nan.nemo", lambda weights: [
         weights[name].fill_(np.nan) for name in ("encoder.layers.2.norm_out.weight", "decoder.decoder_layers.0.bias")

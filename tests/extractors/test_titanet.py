@@ -57,7 +57,9 @@ def test_files_with_a_fault(path: Path, tmp_path: Path) -> None:
 
     refused(edited(path, tmp_path / "a.nemo", "SpeakerDecoder", "ConvASRDecoder"), "its decoder is a ConvASRDecoder")
     refused(edited(path, tmp_path / "b.nemo", "ConvASREncoder", "ECAPAEncoder"), "its encoder is a ECAPAEncoder")
-    refused(edited(path, tmp_path / "c.nemo", "    repeat: 1\n", "    repeat: 1\n    future_context: 1\n"), "future_context")
+    refused(
+        edited(path, tmp_path / "c.nemo", "    repeat: 1\n", "    repeat: 1\n    future_context: 1\n"), "future_context"
+    )
     refused(edited(path, tmp_path / "d.nemo", "  jasper:", "  blocks:"), "does not describe a ConvASREncoder")
     names = ("encoder.encoder.1.mconv.13.fc.0.weight", "encoder.encoder.4.mconv.2.running_mean")
     tiny_nemo.assert_faults_are_found("titanet", path, tmp_path, names)
