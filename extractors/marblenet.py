@@ -47,8 +47,8 @@ class MarbleNet(Expert):
         requires=("nemo", "omegaconf"),
     )
     takes = ("checkpoint", "precision", "compile")
-    # A frame hears 1.46 s on both sides, so that a tone shows some time before it has reached the middle.
-    trial = Trial(quiet=0.1, loud=0.4, frames_off=1.0, view=logit)
+    # A frame hears 1.46 s on both sides: a tone that begins may show when it has not yet reached the middle.
+    trial = Trial(quiet=0.1, loud=0.4, frames_off=2.0, view=logit)
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)

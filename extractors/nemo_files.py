@@ -35,13 +35,13 @@ class Archive:
 
     def section(self, *names: str) -> Any:
         """A resolved part of model_config.yaml; None where there is none."""
-        from omegaconf import OmegaConf
+        from omegaconf import DictConfig, OmegaConf
         from omegaconf.errors import OmegaConfBaseException
 
-        found = self.config
+        found: Any = self.config
         try:
             for name in names:
-                found = found.get(name) if OmegaConf.is_dict(found) else None
+                found = found.get(name) if isinstance(found, DictConfig) else None
             return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
         except OmegaConfBaseException as e:
             raise InputError(f"{self.where}: {'.'.join(names)} of model_config.yaml cannot be read ({e!r})") from e

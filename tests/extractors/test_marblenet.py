@@ -1,5 +1,6 @@
 """Against NeMo's own forward, on a tiny random MarbleNet that NeMo saved."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +40,13 @@ def test_equals_nemo(normalize: str, tmp_path: Path) -> None:
         worst = max(worst, relative_error(logits.softmax(dim=-1)[0, : len(frames)].numpy(), frames))
     print(f"marblenet: {normalize}: largest relative error {worst:.1e}")
     assert worst < 1e-5
+
+
+@pytest.mark.parametrize("event", ["a_burst_shows", "a_glide_shows", "frames_at_a_seam_lie"])
+def test_what_comes_and_goes_shows_to_a_quarter_of_a_frame(path: Path, event: str) -> None:
+    expert = loaded("marblenet", checkpoint=str(path))
+    expert.trial = replace(expert.trial, frames_off=0.25)
+    CHECKS[f"{event}_where_the_spec_says"](expert)
 
 
 def test_reach_is_that_of_its_convolutions(path: Path) -> None:

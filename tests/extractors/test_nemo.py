@@ -146,6 +146,23 @@ def test_weights_with_a_fault(path: Path, tmp_path: Path) -> None:
     create("nemo", Options(checkpoint=str(other), layer="2"))  # which uses neither
 
 
+ENCODERS = {
+    "nemo": tiny_nemo.ctc,
+    "nemo-ctc": tiny_nemo.quartznet,
+    "titanet": tiny_nemo.titanet,
+    "marblenet": tiny_nemo.marblenet,
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_weight_is_asked_for(name: str, tmp_path: Path) -> None:
+    """What is named by reading the configuration is what NeMo builds of it; counters of norms are not used."""
+    expert = loaded(name, checkpoint=str(save(tmp_path / "a.nemo", ENCODERS[name])))
+    own = {f"encoder.{weight}" for weight in encoder_of(expert).model.state_dict()}
+    counters = {weight for weight in own if weight.endswith("num_batches_tracked")}
+    assert {*encoder_of(expert).names} - counters == own - counters
+
+
 def test_weights_of_another_shape(path: Path, tmp_path: Path) -> None:
     expert = create("nemo", Options(checkpoint=str(edited(path, tmp_path / "a.nemo", "d_model: 32", "d_model: 16"))))
     with pytest.raises(InputError, match="the weights do not fit"):

@@ -70,7 +70,7 @@ def quartznet(folder: Path, normalize: str = "per_feature") -> Any:
     """Strides 2 and, in the last of two repetitions alone, 2: 4 mel frames a frame; even and dilated kernels."""
     from nemo.collections.asr.models import EncDecCTCModel
 
-    blocks = block(16, 11, stride=2), block(24, 5, 2, 2, stride_last=True, residual_mode="stride_add", se=True)
+    blocks = block(16, 11, stride=2), block(24, 5, 2, 2, stride_last=True, residual_mode="stride_add")
     blocks = *blocks, block(32, 6, dilation=2, kernel_size_factor=1.4), block(32, 1, separable=False)
     return EncDecCTCModel(cfg=make({**convolutional(*blocks, normalize=normalize), "decoder": ctc_decoder()}))
 
@@ -243,25 +243,30 @@ def with_pieces(folder: Path, model: str, config: Config) -> Any:
     return getattr(models, model)(cfg=make({**config, "tokenizer": {"dir": str(pieces(folder)), "type": "bpe"}}))
 
 
-def save(path: Path, build: Callable[..., Any], seed: int = 0, **options: Any) -> Path:
-    """The model of a builder as a `.nemo` file; its norms as if they had seen audio.
+def liven(module: Any) -> None:
+    """Norms as if they had seen audio; kernels over time that are even and highest in their middle.
 
-    Kernels over time are even and highest in their middle: random ones would show an event where their own centres of
-    weight are, which is anywhere in the second that a stack of them hears.
+    Random ones would show an event where their own centres of weight are, anywhere in what a stack of them hears.
     """
+    if isinstance(module, torch.nn.BatchNorm1d):
+        for tensor in (module.running_mean, module.bias):
+            torch.nn.init.normal_(tensor, std=0.2)  # pyright: ignore[reportArgumentType]
+        for tensor in (module.running_var, module.weight):
+            torch.nn.init.uniform_(tensor, 0.5, 1.5)  # pyright: ignore[reportArgumentType]
+    if type(module).__name__ == "MaskedConv1d":
+        conv: torch.nn.Conv1d = module.conv  # pyright: ignore[reportAssignmentType]
+        kernel = torch.hann_window(conv.kernel_size[0] + 2, periodic=False)[1:-1]
+        conv.weight.data = conv.weight.data.sum(dim=-1, keepdim=True) * kernel / kernel.sum()
+
+
+def save(path: Path, build: Callable[..., Any], seed: int = 0, **options: Any) -> Path:
+    """The model of a builder as a `.nemo` file."""
     import_nemo()
     torch.manual_seed(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     model = build(path.parent / f"{path.stem}_parts", **options)
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm1d):
-            torch.nn.init.normal_(module.running_mean, std=0.2)
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, std=0.2)
-        if type(module).__name__ == "MaskedConv1d" and (size := module.conv.kernel_size[0]) > 1:
-            kernel = torch.hann_window(size + 2, periodic=False)[1:-1]
-            module.conv.weight.data = module.conv.weight.data.sum(dim=-1, keepdim=True) * kernel / kernel.sum()
+        liven(module)
     model.save_to(str(path))
     return path
 
@@ -277,7 +282,8 @@ def restored(path: Path) -> Any:
     """NeMo's own model of a file."""
     from nemo.core import ModelPT
 
-    return ModelPT.restore_from(str(path), map_location="cpu").eval()
+    model: Any = ModelPT.restore_from(str(path))
+    return model.cpu().eval()
 
 
 def reference(path: Path) -> list[tuple[Frames, Any]]:
