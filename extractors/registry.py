@@ -18,11 +18,14 @@ EXPERTS = {
     "whisper": "coat.extractors.whisper:Whisper",
     "wav2vec2": "coat.extractors.wav2vec2:Wav2Vec2",
     "nemo": "coat.extractors.nemo:Nemo",
+    "nemo-ctc": "coat.extractors.nemo_ctc:NemoCTC",
     "ast": "coat.extractors.ast:AST",
     "yamnet": "coat.extractors.yamnet:YAMNet",
     "prosody": "coat.extractors.prosody:Prosody",
     "pitch": "coat.extractors.pitch:Pitch",
     "vad": "coat.extractors.vad:VAD",
+    "marblenet": "coat.extractors.marblenet:MarbleNet",
+    "titanet": "coat.extractors.titanet:TitaNet",
 }
 
 
