@@ -78,7 +78,8 @@ def test_an_expert_of_ones_own(make_corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / "test_loudness.py").write_text(test)
     manifest = make_corpus(5)
     where = ["--manifest", manifest, "--store", "targets"]
-    coat("extract", "--expert", "my_experts:Loudness", *where, cwd=tmp_path)
+    assert "loudness: holds" in coat("experts", "--check", "my_experts.py:Loudness", cwd=tmp_path).stdout
+    coat("extract", "--expert", "my_experts.py:Loudness", *where, cwd=tmp_path)
     (found,) = json.loads(coat("status", "targets", "--json", cwd=tmp_path).stdout)
     assert (found["expert"], found["ok"]) == ("loudness", 5)
     done = subprocess.run(
