@@ -13,7 +13,7 @@ import soundfile
 from coat.extractors import Options
 from coat.manifests import audio, decode
 from coat.manifests.audio import AudioFile
-from coat.pipeline import spool, worker
+from coat.pipeline import heard, spool
 from coat.pipeline.store import Target, TargetStore
 from tests.pipeline.experts import level
 from tests.pipeline.test_extract import run
@@ -118,7 +118,7 @@ def test_spans_of_one_file_are_read_through_one(tmp_path: Path, monkeypatch: pyt
             handles.append(self)
             return super().open()
 
-    monkeypatch.setattr(worker, "AudioFile", Counting)
+    monkeypatch.setattr(heard, "AudioFile", Counting)
     options = Options(dtype="float32")
     assert run(manifest_of(tmp_path, rows), tmp_path / "store", "Level", options=options).ok == len(spans)
     assert len(set(map(id, handles))) == 1  # checked once; then a handle per span, or per block of an MP3
