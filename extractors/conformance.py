@@ -7,7 +7,7 @@ an expert is tried it says itself (`Expert.trial`). Each check gives what it mea
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from coat.manifests.spec import TargetSpec
 BATCH_TOLERANCE = 1e-4  # of the largest value of a clip
 GLIDE_S = 0.3  # of a glide, or four frames where these are longer
 MIXED = ((1.0, 0.1), (3.1, 0.3), (0.63, 0.02), (2.05, 0.1))  # seconds and level of clips in one batch
+# How far one event moves a frame is half chance: each is drawn several times, at other pitches over other noise.
+DRAWS, BURSTS = 12, 3
 SCALE = 1.25  # of all weights, to see whether an expert hears with the ones it was given
 
 
@@ -168,9 +170,9 @@ def require_place(expert: Expert, found: float, true: float, what: str) -> float
 def burst_off(expert: Expert, quiet: Waveform, centre: int) -> float:
     """The same clip with and without a burst of noise around sample `centre` differs most there."""
     trial, rate = expert.trial, expert.spec.sample_rate
-    struck = events.burst(quiet, rate, centre, trial.burst_s, trial.loud)
-    before, after = (trial.view(f) for f in extract_windows(expert, [quiet, struck]))
-    found_N = events.difference(before, after)
+    struck = [events.burst(quiet, rate, centre, trial.burst_s, trial.loud, draw) for draw in range(BURSTS)]
+    before, *after = (trial.view(f) for f in extract_windows(expert, [quiet, *struck]))
+    found_N = events.rms([events.difference(before, f) for f in after])
     require(found_N.max() > 0, f"a burst of noise of {trial.burst_s:g} s changes nothing")
     if trial.causal:
         begun = centre / rate - trial.burst_s / 2
@@ -187,16 +189,21 @@ def a_burst_shows_where_the_spec_says(expert: Expert) -> str:
 
 @check
 def a_tone_begins_where_the_spec_says(expert: Expert) -> str:
-    spec, trial = expert.spec, expert.trial
-    quiet, off = noise(long_enough(expert), spec.sample_rate, level=trial.quiet), 0.0
+    spec, trial, off = expert.spec, expert.trial, 0.0
+    seconds = long_enough(expert)
     for where in (0.37, 0.55):
-        start = round(where * len(quiet))
-        before, after = (
-            trial.view(f) for f in extract_windows(expert, [*events.onset(quiet, spec.sample_rate, start, trial.loud)])
+        start = round(where * seconds * spec.sample_rate)
+        found_N = differences(
+            expert,
+            [
+                events.onset(
+                    noise(seconds, spec.sample_rate, draw, trial.quiet), spec.sample_rate, start, trial.loud, draw
+                )
+                for draw in range(DRAWS)
+            ],
         )
-        found_N = events.difference(before, after)
         require(found_N.max() > 0, "a tone differs in nothing from noise")
-        found = (events.first_time if trial.causal else events.step_time)(found_N, spec)
+        found = events.first_time(found_N, spec) if trial.causal else events.step_time(found_N**2, spec)
         off = max(off, require_place(expert, found, start / spec.sample_rate, "a tone that begins"))
     return f"{off:.2f} frames off at most, {trial.frames_off:g} allowed"
 
@@ -209,13 +216,19 @@ def a_glide_shows_where_the_spec_says(expert: Expert) -> str:
     samples, seconds, off = round(long_enough(expert) * spec.sample_rate), max(GLIDE_S, 4 / spec.rate_hz), 0.0
     for where in (0.4, 0.63):
         centre = round(where * samples)
-        clips = events.glide(samples, spec.sample_rate, centre, seconds)
-        before, after = (trial.view(f) for f in extract_windows(expert, [*clips]))
-        found_N = events.difference(before, after)
+        found_N = differences(
+            expert, [events.glide(samples, spec.sample_rate, centre, seconds, draw) for draw in range(DRAWS)]
+        )
         require(found_N.max() > 0, "a glide changes nothing")
         found = events.stretch_time(found_N, spec, seconds)
         off = max(off, require_place(expert, found, centre / spec.sample_rate, "a glide"))
     return f"{off:.2f} frames off at most, {trial.frames_off:g} allowed"
+
+
+def differences(expert: Expert, pairs: Sequence[tuple[Waveform, Waveform]]) -> events.Difference:
+    """RMS over pairs of clips of how far apart their frames are."""
+    frames = [expert.trial.view(f) for f in extract_windows(expert, [x for pair in pairs for x in pair])]
+    return events.rms([events.difference(a, b) for a, b in zip(frames[::2], frames[1::2], strict=True)])
 
 
 @check

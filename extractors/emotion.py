@@ -31,8 +31,7 @@ from coat.manifests.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-LINEAR = ("projector.weight", "classifier.weight")
-TANH = ("classifier.dense.weight", "classifier.out_proj.weight")
+LINEAR, TANH = "classifier.weight", "classifier.out_proj.weight"  # last layers of the two heads
 KINDS = {"regression": "scalars", "single_label_classification": "distribution", None: "distribution"}
 
 
@@ -53,13 +52,13 @@ class Emotion(Wav2Vec2):
     def frame(self) -> dict[str, Any]:
         files = self.files
         no_adapter(files)
-        found = {keys: [read_tensor(files, key) for key in keys] for keys in (TANH, LINEAR)}
-        weights = next((w for w in found.values() if all(tensor is not None for tensor in w)), None)
-        if weights is None:
+        tanh, linear = (read_tensor(files, key) for key in (TANH, LINEAR))
+        last = linear if tanh is None else tanh
+        if last is None:
             raise InputError(
-                f"{files.where}: no head of an emotion model; expected {' and '.join(LINEAR)}, or {' and '.join(TANH)}"
+                f"{files.where}: no head of an emotion model; expected {LINEAR} or {TANH} among its weights"
             )
-        self.has_tanh = weights is found[TANH]
+        self.has_tanh = tanh is not None
         problem, pooling = files.config.get("problem_type"), files.config.get("pooling_mode", "mean")
         if problem not in KINDS or pooling != "mean":
             raise InputError(
@@ -70,7 +69,7 @@ class Emotion(Wav2Vec2):
             self.renamed = {r"^classifier\.dense\.": "projector.", r"^classifier\.out_proj\.": "classifier."}
         if files.config.get("use_weighted_layer_sum"):
             self.mix = layer_mix(files, "weighted")
-        names, outputs = files.get("id2label", dict), len(weights[-1])
+        names, outputs = files.get("id2label", dict), len(last)
         if sorted(names) != sorted(str(i) for i in range(outputs)):
             raise InputError(f"{files.where}: config.json has {len(names)} names in id2label for {outputs} outputs")
         channels = tuple(str(names[str(i)]) for i in range(outputs))

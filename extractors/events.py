@@ -3,6 +3,8 @@
 T samples, N frames, D dim. Each event comes as two clips, without and with it: an expert's frames differ where it is.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,18 +31,23 @@ def tone(seconds: float, rate: int, hz: float = 220.0) -> Waveform:
     return harmonics(np.arange(round(seconds * rate)) / rate * hz)
 
 
-def burst(quiet_T: Waveform, rate: int, centre: int, seconds: float, level: float) -> Waveform:
+def burst(quiet_T: Waveform, rate: int, centre: int, seconds: float, level: float, draw: int = 0) -> Waveform:
     """The clip with noise added around sample `centre`."""
     half = round(seconds * rate / 2)
     struck_T = quiet_T.copy()
-    struck_T[centre - half : centre + half] += noise(2 * half / rate, rate, seed=1, level=level)[: 2 * half]
+    struck_T[centre - half : centre + half] += noise(2 * half / rate, rate, 500 + draw, level)[: 2 * half]
     return struck_T
 
 
-def onset(quiet_T: Waveform, rate: int, start: int, level: float) -> tuple[Waveform, Waveform]:
+def pitch(draw: int) -> float:
+    """Hz of a tone: 220, and a semitone more each time."""
+    return 220.0 * 2 ** (draw / 12)
+
+
+def onset(quiet_T: Waveform, rate: int, start: int, level: float, draw: int = 0) -> tuple[Waveform, Waveform]:
     """From sample `start` on, noise, or a tone of the same RMS: all before is shared, and no level tells them apart."""
     seconds = (len(quiet_T) - start) / rate
-    added = noise(seconds, rate, seed=2, level=level)[: len(quiet_T) - start], tone(seconds, rate)
+    added = noise(seconds, rate, 1000 + draw, level)[: len(quiet_T) - start], tone(seconds, rate, pitch(draw))
     clips = []
     for x_T in added:
         clip_T = quiet_T.copy()
@@ -49,8 +56,9 @@ def onset(quiet_T: Waveform, rate: int, start: int, level: float) -> tuple[Wavef
     return clips[0], clips[1]
 
 
-def glide(samples: int, rate: int, centre: int, seconds: float, hz: float = 220.0) -> tuple[Waveform, Waveform]:
+def glide(samples: int, rate: int, centre: int, seconds: float, draw: int = 0) -> tuple[Waveform, Waveform]:
     """A steady tone, and one that glides up and back within `seconds` around sample `centre`."""
+    hz = pitch(draw)
     t = np.arange(samples) / rate
     inside = np.clip((t - centre / rate) / seconds + 0.5, 0.0, 1.0)
     extra = GLIDE_CYCLES * (inside - np.sin(2 * np.pi * inside) / (2 * np.pi))  # integral of a Hann-shaped rise in Hz
@@ -66,6 +74,11 @@ def logit(probabilities: Frames) -> Frames:
 def difference(before: Frames, after: Frames) -> Difference:
     """How far apart two targets are, frame by frame."""
     return np.linalg.norm((after - before).astype(np.float64), axis=1)
+
+
+def rms(differences: Sequence[Difference]) -> Difference:
+    """Of several draws of one event, frame by frame."""
+    return np.sqrt(np.mean(np.square(differences), axis=0))
 
 
 def peak_time(difference_N: Difference, spec: TargetSpec) -> float:
@@ -88,7 +101,10 @@ def stretch_time(difference_N: Difference, spec: TargetSpec, seconds: float) -> 
 
 
 def step_time(difference_N: Difference, spec: TargetSpec) -> float:
-    """Where a difference begins for good: its best step, to a part of a frame by where it crosses the middle."""
+    """Where a difference begins for good: its best step, to a part of a frame by where it crosses the middle.
+
+    Give it a squared difference: frames that hear half of what is new differ by half of its power.
+    """
     n = len(difference_N)
     sums, squares = np.cumsum(difference_N), np.cumsum(difference_N**2)
     k = np.arange(1, n)  # frames before the step

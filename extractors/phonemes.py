@@ -13,11 +13,12 @@ Limits: CTC is peaky. Most frames are nearly all blank; a phoneme shows in one f
 it lasts, and not always in the middle of it. Music and noise give blanks.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from coat.extractors.checkpoints import read_json, read_tensor
 from coat.extractors.events import logit
-from coat.extractors.expert import Card, Trial
+from coat.extractors.expert import Card
 from coat.extractors.wav2vec2 import Wav2Vec2, no_adapter
 from coat.manifests.errors import InputError
 
@@ -39,7 +40,7 @@ class Phonemes(Wav2Vec2):
         checkpoint="facebook/wav2vec2-lv-60-espeak-cv-ft",
     )
     takes = ("checkpoint", "precision", "compile")
-    trial = Trial(quiet=0.1, loud=0.2, view=logit)
+    trial = replace(Wav2Vec2.trial, view=logit)
     model_class = "AutoModelForCTC"
     beside = (VOCABULARY, ADDED)
 

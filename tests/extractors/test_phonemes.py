@@ -118,9 +118,9 @@ def test_vocabularies_that_do_not_fit(tmp_path: Path, vocabulary: dict | None, s
 
 def test_checkpoints_without_a_ctc_head(tmp_path: Path) -> None:
     folder = tiny.wav2vec2(tmp_path)
-    with pytest.raises(InputError, match="--expert phonemes: .*no CTC head .lm_head.weight."):
+    with pytest.raises(InputError, match=r"--expert phonemes: .*no CTC head .lm_head.weight."):
         create("phonemes", Options(checkpoint=str(folder)))
     config = json.loads((build(folder) / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "add_adapter": True}))
-    with pytest.raises(InputError, match="--expert phonemes: .*its head sits on an adapter"):
+    with pytest.raises(InputError, match=r"--expert phonemes: .*its head sits on an adapter"):
         create("phonemes", Options(checkpoint=str(folder)))

@@ -53,7 +53,7 @@ def ast(folder: Path, seed: int = 0) -> Path:
 
 SMALL = {
     "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64,
-    "conv_dim": (16,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
+    "conv_dim": (16,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2,
 }  # fmt: skip
 # As wav2vec2-base and HuBERT-base have it, and as their large versions and WavLM-large do.
 BASE = {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False}
