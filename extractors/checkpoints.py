@@ -173,7 +173,7 @@ def not_finite(path: Path, size: int, mtime_ns: int) -> str | None:
 
 
 def layer_number(where: str, layer: str | None, layers: int, also: str = "") -> int | None:
-    """The layer to stop after, 1 to `layers`; None for the model's own last hidden state. `also`: what else there is."""
+    """The layer to stop after, 1 to `layers`; None for the model's own last hidden state. Errors name `also`, too."""
     if layer in (None, "last"):
         return None
     if not re.fullmatch(r"[0-9]+", layer) or not 1 <= int(layer) <= layers:
