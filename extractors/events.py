@@ -35,7 +35,7 @@ def burst(quiet_T: Waveform, rate: int, centre: int, seconds: float, level: floa
     """The clip with noise added around sample `centre`."""
     half = round(seconds * rate / 2)
     struck_T = quiet_T.copy()
-    struck_T[centre - half : centre + half] += noise(2 * half / rate, rate, 500 + draw, level)[: 2 * half]
+    struck_T[centre - half : centre + half] += noise(2 * half / rate, rate, 1 + draw, level)[: 2 * half]
     return struck_T
 
 
@@ -47,7 +47,7 @@ def pitch(draw: int) -> float:
 def onset(quiet_T: Waveform, rate: int, start: int, level: float, draw: int = 0) -> tuple[Waveform, Waveform]:
     """From sample `start` on, noise, or a tone of the same RMS: all before is shared, and no level tells them apart."""
     seconds = (len(quiet_T) - start) / rate
-    added = noise(seconds, rate, 1000 + draw, level)[: len(quiet_T) - start], tone(seconds, rate, pitch(draw))
+    added = noise(seconds, rate, 2 + draw, level)[: len(quiet_T) - start], tone(seconds, rate, pitch(draw))
     clips = []
     for x_T in added:
         clip_T = quiet_T.copy()
@@ -101,10 +101,7 @@ def stretch_time(difference_N: Difference, spec: TargetSpec, seconds: float) -> 
 
 
 def step_time(difference_N: Difference, spec: TargetSpec) -> float:
-    """Where a difference begins for good: its best step, to a part of a frame by where it crosses the middle.
-
-    Give it a squared difference: frames that hear half of what is new differ by half of its power.
-    """
+    """Where a difference begins for good: its best step, to a part of a frame by where it crosses the middle."""
     n = len(difference_N)
     sums, squares = np.cumsum(difference_N), np.cumsum(difference_N**2)
     k = np.arange(1, n)  # frames before the step
