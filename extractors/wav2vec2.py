@@ -58,8 +58,8 @@ class Wav2Vec2(Expert):
         checkpoint="microsoft/wavlm-large",
     )
     takes = ("checkpoint", "layer", "precision", "compile")
-    # Clips are normalised: a loud event would move every frame, and fill one that hears a fifth of it.
-    trial = Trial(quiet=0.1, loud=0.1, draws=12)
+    # Clips and states are normalised: a loud event would move every frame, and fill one that hears a fifth of it.
+    trial = Trial(quiet=0.1, loud=0.05, draws=12)
     batch_seconds = 120.0
     window_s = 40.0
     context_s = 2.0
