@@ -13,11 +13,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
 from coat.manifests.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
@@ -51,10 +54,13 @@ class Checkpoint:
         return value
 
 
-def open_checkpoint(expert: str, name: str, model_types: Iterable[str]) -> Checkpoint:
-    """The files of a transformers checkpoint, downloaded if need be. InputError says what is wrong with it."""
+def open_checkpoint(expert: str, name: str, model_types: Iterable[str], beside: Sequence[str] = ()) -> Checkpoint:
+    """The files of a transformers checkpoint, downloaded if need be, with those named in `beside` where it has them.
+
+    InputError says what is wrong with it.
+    """
     where = f"--expert {expert}: {name}"
-    folder = locate(expert, name, [*CONFIGS, *SAFETENSORS])
+    folder = locate(expert, name, [*CONFIGS, *SAFETENSORS, *beside])
     config = read_json(folder / "config.json", where)
     known = sorted(model_types)
     if config.get("model_type") not in known:
@@ -166,13 +172,35 @@ def not_finite(path: Path, size: int, mtime_ns: int) -> str | None:
         return None
 
 
-def layer_number(where: str, layer: str | None, layers: int) -> int | None:
-    """The layer to stop after, 1 to `layers`; None for the model's own last hidden state."""
+def layer_number(where: str, layer: str | None, layers: int, also: str = "") -> int | None:
+    """The layer to stop after, 1 to `layers`; None for the model's own last hidden state. Errors name `also`, too."""
     if layer in (None, "last"):
         return None
     if not re.fullmatch(r"[0-9]+", layer) or not 1 <= int(layer) <= layers:
-        raise InputError(f"{where}: --layer {layer}: expected 1 to {layers}, or last")
+        raise InputError(f"{where}: --layer {layer}: expected 1 to {layers}, or last{also}")
     return int(layer)
+
+
+def read_tensor(checkpoint: Checkpoint, key: str) -> "torch.Tensor | None":
+    """One of its weights by name, or None where it has none of that name."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    for path in checkpoint.weights:
+        try:
+            if path.suffix == ".bin":
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                if key in state:
+                    return state[key]
+            elif path.suffix == ".safetensors":
+                with safe_open(path, framework="pt", device="cpu") as found:
+                    if key in found.keys():  # noqa: SIM118
+                        return found.get_tensor(key)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as e:
+            raise InputError(
+                f"{checkpoint.where}: {path.name} cannot be read ({' '.join(str(e).split())[:200]})"
+            ) from e
+    return None
 
 
 def load_pretrained(checkpoint: Checkpoint, cls: Any, **options: Any) -> Any:

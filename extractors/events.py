@@ -29,11 +29,11 @@ def tone(seconds: float, rate: int, hz: float = 220.0) -> Waveform:
     return harmonics(np.arange(round(seconds * rate)) / rate * hz)
 
 
-def burst(quiet_T: Waveform, rate: int, centre: int, seconds: float, level: float) -> Waveform:
-    """The clip with noise added around sample `centre`."""
+def burst(quiet_T: Waveform, rate: int, centre: int, seconds: float, level: float, draw: int) -> Waveform:
+    """The clip with noise added around sample `centre`; other noise for each draw."""
     half = round(seconds * rate / 2)
     struck_T = quiet_T.copy()
-    struck_T[centre - half : centre + half] += noise(2 * half / rate, rate, seed=1, level=level)[: 2 * half]
+    struck_T[centre - half : centre + half] += noise(2 * half / rate, rate, 1 + draw, level)[: 2 * half]
     return struck_T
 
 

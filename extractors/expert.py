@@ -27,7 +27,7 @@ class Card:
     """What `coat experts` shows of an expert without loading it."""
 
     family: Family
-    kind: Kind
+    kind: Kind | None  # None: as the checkpoint has it
     what: str  # one frame, in a few words
     source: str  # paper or project
     licence: str  # of the weights

@@ -1,16 +1,24 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, Wav2Vec2FeatureExtractor
+from transformers import (
+    AutoModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForSequenceClassification,
+    Wav2Vec2ForXVector,
+)
 
-from coat.extractors import Expert, extract_windows
+from coat.extractors import Expert, Options, create, extract_windows
 from coat.extractors.wav2vec2 import Wav2Vec2
+from coat.manifests import InputError
 from tests.extractors import tiny
-from tests.extractors.conformance import CheckpointConformance, loaded, noise
+from tests.extractors.conformance import CheckpointConformance, loaded, noise, relative_error
 
 KINDS = ("wav2vec2-group", "wav2vec2-layer", "hubert", "wavlm", "data2vec")
 
@@ -42,7 +50,7 @@ def plain_loop(folder: Path, samples_T: np.ndarray, layer: int | None = None) ->
     return (out.last_hidden_state if layer is None else out.hidden_states[layer])[0].numpy()
 
 
-@pytest.mark.parametrize("layer", [None, 2])
+@pytest.mark.parametrize("layer", [None, 2, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_equals_a_plain_loop(folders: dict[str, Path], kind: str, layer: int | None) -> None:
     expert = loaded("wav2vec2", checkpoint=str(folders[kind]), layer=str(layer or "last"))
@@ -51,6 +59,56 @@ def test_equals_a_plain_loop(folders: dict[str, Path], kind: str, layer: int | N
         reference = plain_loop(folders[kind], x, layer)
         assert frames.shape == reference.shape
         np.testing.assert_allclose(frames, reference, atol=2e-5)
+
+
+def test_a_mean_of_layers(folders: dict[str, Path]) -> None:
+    x, worst = noise(1.013, 16000), 0.0
+    for folder in folders.values():
+        expert = loaded("wav2vec2", checkpoint=str(folder), layer="mean:3,1")
+        expected = np.stack([plain_loop(folder, x, n) for n in (1, 3)]).mean(axis=0, dtype=np.float32)
+        worst = max(worst, relative_error(expert.extract([x])[0], expected))
+        assert expert.spec.layer == "mean:1,3"
+    print(f"wav2vec2: mean:1,3: largest relative error {worst:.1e}")
+    assert worst < 2e-5
+
+
+def test_one_layer_is_its_own_mean(folders: dict[str, Path]) -> None:
+    specs = [
+        create("wav2vec2", Options(checkpoint=str(folders["wavlm"]), layer=n)).spec for n in ("2", "mean:2", "mean:2,2")
+    ]
+    assert len({spec.fingerprint for spec in specs}) == 1
+
+
+@pytest.mark.parametrize("layer", ["mean:", "mean:1,4", "mean:0,1", "mean:1,last", "mean:1;2"])
+def test_means_that_there_are_not(folders: dict[str, Path], layer: str) -> None:
+    with pytest.raises(InputError, match="expected 1 to 3, or last, mean:A,B of these, or weighted"):
+        create("wav2vec2", Options(checkpoint=str(folders["wavlm"]), layer=layer))
+
+
+@pytest.mark.parametrize("cls", [Wav2Vec2ForSequenceClassification, Wav2Vec2ForXVector])
+@pytest.mark.parametrize("kind", [tiny.BASE, tiny.LARGE])
+def test_learned_weights_of_layers(tmp_path: Path, cls: Any, kind: dict[str, Any]) -> None:
+    """The last state that is weighted is the model's output: in training it was, also where a norm comes before it."""
+    torch.manual_seed(0)
+    model = cls(Wav2Vec2Config(**tiny.SMALL, **kind, use_weighted_layer_sum=True, tdnn_dim=(32,) * 5)).eval()
+    model.layer_weights.data = torch.randn(4)
+    model.save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(tmp_path)
+    x = noise(1.013, 16000)
+    with torch.inference_mode():
+        out = model.wav2vec2(torch.from_numpy(x.copy())[None], output_hidden_states=True)
+        states_LND = torch.stack([*out.hidden_states[:-1], out.last_hidden_state])[:, 0]
+        expected = (model.layer_weights.softmax(dim=-1)[:, None, None] * states_LND).sum(dim=0).numpy()
+    expert = loaded("wav2vec2", checkpoint=str(tmp_path), layer="weighted")
+    worst = relative_error(expert.extract([x])[0], expected)
+    print(f"wav2vec2: weighted: largest relative error {worst:.1e}")
+    assert worst < 2e-5
+    assert expert.spec.layer == "weighted"
+
+
+def test_checkpoints_that_have_learned_no_weights(folders: dict[str, Path]) -> None:
+    with pytest.raises(InputError, match=r"--layer weighted: the checkpoint has no layer_weights for 3 layers"):
+        create("wav2vec2", Options(checkpoint=str(folders["wavlm"]), layer="weighted"))
 
 
 @pytest.mark.parametrize(("kind", "pads"), [*zip(KINDS, (False, True, True, True, False), strict=True)])
