@@ -20,6 +20,8 @@ EXPERTS = {
     "nemo": "coat.extractors.nemo:Nemo",
     "ast": "coat.extractors.ast:AST",
     "yamnet": "coat.extractors.yamnet:YAMNet",
+    "clap": "coat.extractors.clap:CLAP",
+    "codec": "coat.extractors.codec:Codec",
     "prosody": "coat.extractors.prosody:Prosody",
     "pitch": "coat.extractors.pitch:Pitch",
     "vad": "coat.extractors.vad:VAD",
