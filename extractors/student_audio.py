@@ -151,7 +151,8 @@ class StudentAudio(Expert):
             return self.model(mel_BDT, input_features_mask=real_BT.long()).last_hidden_state
         real_BN = real_BT[:, ::2]  # convolution outputs, centred on mel frames 2 * j
         shape = mel_BDT.new_zeros(*real_BN.shape, 1)
-        mask = create_bidirectional_mask(config=self.config, inputs_embeds=shape, attention_mask=real_BN.long())
+        # The model's own configuration knows which attention it runs, and so which mask that takes.
+        mask = create_bidirectional_mask(config=self.model.config, inputs_embeds=shape, attention_mask=real_BN.long())
         return self.model(mel_BDT, attention_mask=mask).last_hidden_state
 
 
