@@ -10,13 +10,14 @@ Frame    i stands for stretched mel frames 32 * i to 32 * i + 31, averaged over 
          is kept where its centre lies in the clip
 Values   the last hidden state, after the final norm; nothing of the text tower is loaded
 
-Preprocessing is the model's own for a clip of exactly 10 s (log-mel in dB, no normalisation but the model's batch norm):
-filters of `truncation` in preprocessor_config.json. Shorter clips are followed by zeros up to 10 s. CLAP's own feature
-extractor instead repeats short clips (`repeatpad`) and takes random parts of long ones (`rand_trunc`, `fusion`): frames
-would have no time of their own. Of fused checkpoints the branch for longer clips is left out, as of clips up to 10 s.
+Preprocessing is the model's own for a clip of exactly 10 s (log-mel in dB; no normalisation but the model's batch
+norm), with the filters that `truncation` in preprocessor_config.json means. Shorter clips are followed by zeros up to
+10 s. CLAP's own feature extractor instead repeats short clips (`repeatpad`) and takes random parts of long ones
+(`rand_trunc`, `fusion`): frames would have no time of their own. Of fused checkpoints the branch for longer clips is
+left out, as they leave it out for clips up to 10 s.
 
-Longer clips: windows of 10 s, of which frames with 1 s on both sides are kept; windows begin at the sample nearest to
-a frame's. A frame hears its whole window, so that these are not a single pass, which there is none of.
+Longer clips: windows of 10 s, of which frames with 1 s on both sides are kept, each from the sample nearest to a frame
+on. A frame hears its whole window; there is no single pass of longer audio to equal.
 
 Limits: trained on whole clips with a caption each. The stretched spectrogram is cut into four parts of 2.5 s, laid one
 above the other as one image: attention looks across the cuts, so sounds 2.5 s off leak in. Every clip costs 10 s.

@@ -48,7 +48,7 @@ class PEAudio(Expert):
         checkpoint="facebook/pe-a-frame-large",
     )
     takes = ("checkpoint", "precision", "compile")
-    # Its first norms are over the clip: a loud burst would move every frame. After the codec, three convolutions of
+    # Its first norms are over the clip: a loud event would move every frame. After the codec, three convolutions of
     # three frames each: an event shows nearly as well a frame off.
     trial = Trial(quiet=0.1, loud=0.3, frames_off=1.0)
     pads = False

@@ -11,13 +11,13 @@ Frame    i is the mean of convolution outputs 2 * i and 2 * i + 1, centred on me
 Values   after the pooling and the final norm. Qwen2.5-Omni's tower ends in its projector (`proj`): that is left out
 
 Each hears audio as its processor gives it: Qwen2-Audio and Audio Flamingo 3 a mel of exactly 30 s
-(max_source_positions), zeros after the clip's end, which are masked in attention; Qwen2.5-Omni clips of their own length,
-in chunks of 2 s (2 * n_window mel frames) whose convolutions, positions and attention see no other chunk. The mel
-is clamped at 8 decades under the maximum of what is heard together.
+(max_source_positions), zeros after the clip's end, which are masked in attention; Qwen2.5-Omni clips of their own
+length, in chunks of 2 s (2 * n_window mel frames) whose convolutions, positions and attention see no other chunk. The
+mel is clamped at 8 decades under the maximum of what is heard together.
 
-Windows  of 30 s, frames with 2.5 s on both sides are kept: not what these students hear of longer audio (Qwen2-Audio drops
-         all after 30 s, Audio Flamingo 3 cuts every 30 s without overlap). Qwen2.5-Omni: windows of 300 s, its own limit,
-         with 2 s; chunks lie otherwise in later windows. None is a single pass
+Windows  of 30 s, frames with 2.5 s on both sides are kept: not what these students hear of longer audio (Qwen2-Audio
+         drops all after 30 s, Audio Flamingo 3 cuts every 30 s without overlap). Qwen2.5-Omni: windows of 300 s, its
+         own limit, with 2 s; chunks lie otherwise in later windows. None is a single pass
 
 Limits: this is what the student hears already: to be reconstructed at its thinking positions, it teaches nothing new.
 """

@@ -32,6 +32,11 @@ def build(folder: Path, seed: int = 0) -> Path:
         if name.endswith("weight") and weight.dim() == 3:  # as drawn, they let next to nothing through
             torch.nn.init.kaiming_normal_(weight, nonlinearity="linear")
             weight.data.mul_(0.3 if "res_unit" in name else 1.0)
+    # What all frames share: without it, the norm of each frame raises the little that the ones before an event hear.
+    torch.nn.init.normal_(model.audio_encoder.embedder.data_proj.bias, std=0.2)
+    for name, weight in model.audio_encoder.patch_embedder.named_parameters():
+        if name.endswith("project.weight"):  # drawn alike for three frames, they would smear events over seven
+            weight.data.mul_(0.3)
     model.save_pretrained(folder)
     PeAudioFeatureExtractor().save_pretrained(folder)
     return folder
