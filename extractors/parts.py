@@ -102,7 +102,7 @@ def tensor_digest(path: Path, key: str, size: int, mtime_ns: int) -> tuple[str, 
 
     tensor = read_tensor(path, key)
     h = xxhash.xxh3_128(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-    h.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    h.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return h.hexdigest(), not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
 

@@ -1,6 +1,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def build(folder: Path, seed: int = 0, *, fused: bool = False) -> Path:
     audio = {"num_mel_bins": 16, "spec_size": 64, "patch_embeds_hidden_size": 8, "depths": [2, 2, 2],
              "num_attention_heads": [2, 2, 4], "window_size": 4, "hidden_size": 32, **fusion}  # fmt: skip
     model = ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=8))
-    norm = model.audio_model.audio_encoder.batch_norm
+    norm: Any = model.audio_model.audio_encoder.batch_norm
     torch.nn.init.normal_(norm.running_mean, mean=-30.0, std=5.0)
     torch.nn.init.uniform_(norm.running_var, 50.0, 200.0)
     model.save_pretrained(folder)

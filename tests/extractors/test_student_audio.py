@@ -32,9 +32,17 @@ from coat.trainer.students.tiny import make_tiny_student
 from tests.extractors.conformance import CheckpointConformance, loaded, noise
 
 RATE, SECONDS, OMNI_SECONDS = 16000, 3, 4
-AUDIO = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 64, "num_mel_bins": 128}
-TEXT = {"vocab_size": 60, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-        "num_key_value_heads": 2}  # fmt: skip
+AUDIO: dict[str, Any] = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 64,
+    "num_mel_bins": 128,
+}
+TEXT: dict[str, Any] = {
+    "vocab_size": 60, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+}  # fmt: skip
 
 
 def qwen2_audio(folder: Path, seed: int = 0) -> Path:
@@ -54,14 +62,15 @@ def flamingo(folder: Path, seed: int = 0) -> Path:
 
 def omni_config() -> Qwen2_5OmniThinkerConfig:
     """Chunks of 50 mel frames, half a second."""
-    return Qwen2_5OmniThinkerConfig(
-        audio_config={**AUDIO, "n_window": 25, "output_dim": 24, "max_source_positions": 150},
-        vision_config={"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 24,
-                       "fullatt_block_indexes": [0]},
-        text_config={**TEXT, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0,
-                                                 "mrope_section": [2, 2, 2]}},
-        vision_start_token_id=4, audio_token_id=5, image_token_id=6, video_token_id=7,
-    )  # fmt: skip
+    values: dict[str, Any] = {
+        "audio_config": {**AUDIO, "n_window": 25, "output_dim": 24, "max_source_positions": 150},
+        "vision_config": {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
+                          "out_hidden_size": 24, "fullatt_block_indexes": [0]},
+        "text_config": {**TEXT, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0,
+                                                    "mrope_section": [2, 2, 2]}},
+        "vision_start_token_id": 4, "audio_token_id": 5, "image_token_id": 6, "video_token_id": 7,
+    }  # fmt: skip
+    return Qwen2_5OmniThinkerConfig(**values)
 
 
 def thinker(folder: Path, seed: int = 0) -> Path:
@@ -127,7 +136,7 @@ def of_flamingo(folder: Path, samples_T: Waveform) -> np.ndarray:
     features = WhisperFeatureExtractor.from_pretrained(folder)
     inputs = features(samples_T, sampling_rate=RATE, return_attention_mask=True, return_tensors="pt")
     with torch.inference_mode():
-        out = model.get_audio_features(inputs["input_features"], inputs["attention_mask"])
+        out: Any = model.get_audio_features(inputs["input_features"], inputs["attention_mask"])
         tokens = len(out.pooler_output)
         states = out.last_hidden_state[0, :tokens]
         torch.testing.assert_close(model.model.multi_modal_projector(states), out.pooler_output)
