@@ -61,10 +61,7 @@ def open_checkpoint(expert: str, name: str, model_types: Iterable[str], beside: 
     """
     where = f"--expert {expert}: {name}"
     folder = locate(expert, name, [*CONFIGS, *SAFETENSORS, *beside])
-    config = read_json(folder / "config.json", where)
-    known = sorted(model_types)
-    if config.get("model_type") not in known:
-        raise InputError(f"{where}: model_type is {config.get('model_type')!r}; expected one of {', '.join(known)}")
+    config = read_config(folder, where, model_types)
     read_features(folder, where)
     weights = find(folder, SAFETENSORS)
     if not weights:
@@ -107,6 +104,13 @@ def package_folder(module: str) -> Path:
 
 def find(folder: Path, patterns: Iterable[str]) -> tuple[Path, ...]:
     return tuple(sorted(path for pattern in patterns for path in folder.glob(pattern)))
+
+
+def read_config(folder: Path, where: str, model_types: Iterable[str]) -> dict[str, Any]:
+    config, known = read_json(folder / "config.json", where), sorted(model_types)
+    if config.get("model_type") not in known:
+        raise InputError(f"{where}: model_type is {config.get('model_type')!r}; expected one of {', '.join(known)}")
+    return config
 
 
 def read_features(folder: Path, where: str) -> dict[str, Any]:
@@ -170,6 +174,17 @@ def not_finite(path: Path, size: int, mtime_ns: int) -> str | None:
             return next((key for key in found.keys() if bad(found.get_tensor(key))), None)  # noqa: SIM118
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError):
         return None
+
+
+def configured(where: str, cls: Any, values: dict[str, Any]) -> Any:
+    """The configuration that transformers makes of values, defaults and all; InputError where it refuses them."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        return cls.from_dict(values)
+    except (StrictDataclassError, TypeError, ValueError, AttributeError, KeyError) as e:
+        reason = " ".join(str(e).split())[:200]
+        raise InputError(f"{where}: config.json does not describe a {cls.model_type} ({reason})") from e
 
 
 def layer_number(where: str, layer: str | None, layers: int, also: str = "") -> int | None:

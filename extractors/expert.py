@@ -86,7 +86,7 @@ class Expert(ABC):
     version: ClassVar[int] = 1  # of this code: raised when its values change
     card: ClassVar[Card]
     takes: ClassVar[tuple[str, ...]] = ()  # the options that it has a use for, beside dtype; others are refused
-    trial: Trial = Trial()
+    trial: Trial = Trial()  # an instance may have its own
     spec: TargetSpec  # what its targets are; made by `describe`
     # Padded audio per forward pass on a GPU, in seconds: what a batch is cut by. Halved when memory runs out.
     batch_seconds: float = 120.0

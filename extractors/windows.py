@@ -45,13 +45,16 @@ def windows(samples: int, size: int, context: int, hop: Fraction, centre: Fracti
 
     Frame i is centred at sample `centre + i * hop`. A frame is kept where the window holds `context` samples
     on both sides of its centre, or the clip ends. The last window is moved back, to be full too; where it
-    then overlaps more than needed, each keeps its half.
+    then overlaps more than needed, each keeps its half. Windows with too few frames to begin at whole samples
+    begin at the sample nearest to a frame.
     """
     if samples <= size:
         return [Window(0, samples, 0, None)]
     grid = hop.denominator  # a window can begin at every so many frames: at whole samples
     before = max(0, math.ceil((context - centre) / hop))
     valid = math.floor((size - context - centre) / hop) + 1  # frames of a window that have their context behind them
+    if grid > valid - before:
+        grid = 1
     step = (valid - before) // grid * grid
     if step < 1:
         raise ValueError(f"windows of {size} samples have no frame with {context} samples on both sides")
@@ -60,8 +63,8 @@ def windows(samples: int, size: int, context: int, hop: Fraction, centre: Fracti
     cuts = [(a + valid + b + before) // 2 for a, b in itertools.pairwise(firsts)]
     return [
         Window(
-            start=int(first * hop),
-            stop=min(int(first * hop) + size, samples),
+            start=round(first * hop),
+            stop=min(round(first * hop) + size, samples),
             skip=(cuts[i - 1] if i else 0) - first,
             keep=cuts[i] - (cuts[i - 1] if i else 0) if i < len(cuts) else None,
         )

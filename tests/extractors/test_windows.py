@@ -114,3 +114,19 @@ def test_too_few_frames_of_a_window_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"3 frames of a window .*; expected 4"):
         list(join([np.zeros((3, 1)), np.zeros((5, 1))], plan))
     assert [len(f) for f in join([np.zeros((6, 1)), np.zeros((5, 1))], plan)] == [4, 4]
+
+
+@given(samples=st.integers(1, 2_000_000))
+def test_windows_that_cannot_begin_at_whole_samples(samples: int) -> None:
+    """CLAP's: 32 frames of 15014.66 samples, a whole number of which only 341 make."""
+    hop, centre, size = Fraction(5_120_000, 341), Fraction(80_000, 11), 480_000
+    plan = windows(samples, size, 48_000, hop, centre)
+    at = 0
+    for w in plan:
+        assert abs(w.start - (at - w.skip) * hop) <= Fraction(1, 2)
+        assert 0 <= w.start < w.stop <= samples
+        at += w.keep or 0
+    last = plan[-1]
+    assert last.stop == samples
+    found = at - last.skip + frames_of(last.stop - last.start, hop, centre)
+    assert abs(found - frames_of(samples, hop, centre)) <= 1  # half a sample may hold a centre
