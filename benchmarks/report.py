@@ -8,7 +8,18 @@ from benchmarks.common import ROOT
 
 PAGE = Path("docs/performance.md")
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
-ORDER = ("efficiency", "scaling", "rivals", "padding", "invariance", "object_store", "overhead", "scale", "storage")
+ORDER = (
+    "efficiency",
+    "scaling",
+    "experts",
+    "rivals",
+    "padding",
+    "invariance",
+    "object_store",
+    "overhead",
+    "scale",
+    "storage",
+)
 
 
 def main() -> None:
