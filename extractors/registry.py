@@ -21,7 +21,11 @@ EXPERTS = {
     "ast": "coat.extractors.ast:AST",
     "yamnet": "coat.extractors.yamnet:YAMNet",
     "prosody": "coat.extractors.prosody:Prosody",
+    "prosody-lite": "coat.extractors.prosody_lite:ProsodyLite",
     "pitch": "coat.extractors.pitch:Pitch",
+    "crepe": "coat.extractors.crepe:Crepe",
+    "pyin": "coat.extractors.pyin:PYin",
+    "chroma": "coat.extractors.chroma:Chroma",
     "vad": "coat.extractors.vad:VAD",
 }
 

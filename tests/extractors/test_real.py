@@ -125,3 +125,36 @@ def test_every_clip_gives_finite_frames_that_cover_it(name: str, clips: dict[str
         assert np.isfinite(frames.astype(np.float16)).all(), clip
         seconds = len(clips[clip]) / expert.spec.sample_rate
         assert seconds - expert.spec.times(len(frames))[-1] <= expert.spec.start_s + 2 / expert.spec.rate_hz
+
+
+# Recordings of one note at a time, with what they hold. Left out: chords (guit_em9), strings ringing on together
+# (guit_harmonics), drums, noises and loops.
+NOTES = ("guit_e_slide", "tbd_highkey_c4", "tbd_voctone", "ambi_piano", "guit_harmonics", "bass_voxy_hit_c")
+
+
+def at_times(expert: Expert, frames: Frames, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """log2 f0 and voicing, between frames as on a straight line."""
+    own = expert.spec.times(len(frames))
+    return np.interp(times, own, frames[:, 0]), np.interp(times, own, frames[:, 1])
+
+
+def test_trackers_of_f0_agree_on_notes() -> None:
+    manifest = Manifest.read(str(folder("COAT_REAL_DIR") / "manifest.jsonl"))
+    notes = {u.id: decode(u.audio, u.offset, u.duration) for u in manifest if u.id in NOTES}
+    experts = [loaded(name) for name in ("pitch", "crepe", "pyin")]
+    for name, audio in notes.items():
+        found = [extract_windows(e, [audio.at(e.spec.sample_rate)])[0] for e in experts]
+        times = experts[2].spec.times(len(found[2]))
+        f0_3N, voicing_3N = np.stack([at_times(e, f, times) for e, f in zip(experts, found, strict=True)], axis=1)
+        voicing_3N[2] = found[2][:, 2]
+        voiced_N = (voicing_3N > 0.5).all(axis=0)
+        print(
+            name,
+            voiced_N.sum(),
+            len(times),
+            (voicing_3N > 0.5).mean(axis=1),
+            2 ** np.median(f0_3N[:, voiced_N], axis=1),
+        )
+        for a, b in ((0, 1), (0, 2), (1, 2)):
+            cents = 1200 * np.abs(f0_3N[a] - f0_3N[b])[voiced_N]
+            print("   ", experts[a].name, experts[b].name, np.median(cents), (cents <= 50).mean())
