@@ -11,8 +11,9 @@ Channels chroma_c ...  12 pitch classes, C to B: magnitudes summed over seven oc
 Filters have 17.3 periods: a frame hears 0.53 s of C1, 66 ms of C4 and 4.4 ms of B7. Tuning is A4 = 440 Hz, never
 estimated: that would take the whole clip.
 
-Windows  of 30 s, of which frames with 1.5 s on both sides are kept: equal to a single pass. The lowest octave is heard
-         at 344.5 Hz, in transforms of 256 samples (0.74 s), after six halvings whose filters add as much again
+Windows  of 30 s, of which frames with 0.75 s on both sides are kept: equal to a single pass. The lowest octave is heard
+         at 344.5 Hz, in transforms of 256 samples (0.37 s on both sides), after six halvings whose filters add to that:
+         of a click 0.46 s away, a frame has a millionth
 
 Clips under 0.74 s are padded with zeros to that.
 
@@ -51,7 +52,7 @@ class Chroma(Expert):
     )
     trial = Trial(whole=1e-4)
     pads = False
-    context_s = 1.5
+    context_s = 0.75
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)

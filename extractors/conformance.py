@@ -165,12 +165,12 @@ def require_place(expert: Expert, found: float, true: float, what: str) -> float
 
 
 def burst_off(expert: Expert, quiet: Waveform, centre: int) -> float:
-    """The same clip with and without a burst of noise around sample `centre` differs most there."""
+    """The same clip with and without a burst around sample `centre` differs most there."""
     trial, rate = expert.trial, expert.spec.sample_rate
-    struck = events.burst(quiet, rate, centre, trial.burst_s, trial.loud)
+    struck = events.burst(quiet, rate, centre, trial.burst_s, trial.loud, trial.tonal)
     before, after = (trial.view(f) for f in extract_windows(expert, [quiet, struck]))
     found_N = events.difference(before, after)
-    require(found_N.max() > 0, f"a burst of noise of {trial.burst_s:g} s changes nothing")
+    require(found_N.max() > 0, f"a burst of {trial.burst_s:g} s changes nothing")
     if trial.causal:
         begun = centre / rate - trial.burst_s / 2
         return require_place(expert, events.first_time(found_N, expert.spec), begun, "a burst that begins")

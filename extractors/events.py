@@ -29,12 +29,17 @@ def tone(seconds: float, rate: int, hz: float = 220.0) -> Waveform:
     return harmonics(np.arange(round(seconds * rate)) / rate * hz)
 
 
-def burst(quiet_T: Waveform, rate: int, centre: int, seconds: float, level: float) -> Waveform:
-    """The clip with noise added around sample `centre`."""
+def burst(quiet_T: Waveform, rate: int, centre: int, seconds: float, level: float, tonal: bool = False) -> Waveform:
+    """The clip with noise added around sample `centre`, or a tone of the same RMS."""
     half = round(seconds * rate / 2)
     struck_T = quiet_T.copy()
-    struck_T[centre - half : centre + half] += noise(2 * half / rate, rate, seed=1, level=level)[: 2 * half]
+    added_T = at_level(tone(seconds, rate), level) if tonal else noise(2 * half / rate, rate, seed=1, level=level)
+    struck_T[centre - half : centre + half] += np.resize(added_T, 2 * half)
     return struck_T
+
+
+def at_level(samples_T: Waveform, level: float) -> Waveform:
+    return samples_T * np.float32(level / np.sqrt(np.mean(samples_T**2)))
 
 
 def onset(quiet_T: Waveform, rate: int, start: int, level: float) -> tuple[Waveform, Waveform]:
@@ -44,7 +49,7 @@ def onset(quiet_T: Waveform, rate: int, start: int, level: float) -> tuple[Wavef
     clips = []
     for x_T in added:
         clip_T = quiet_T.copy()
-        clip_T[start:] += x_T[: len(quiet_T) - start] * np.float32(level / np.sqrt(np.mean(x_T**2)))
+        clip_T[start:] += at_level(x_T, level)[: len(quiet_T) - start]
         clips.append(clip_T)
     return clips[0], clips[1]
 

@@ -5,7 +5,7 @@ Source   f0 and voicing: SwiftF0 (arXiv 2508.18440, MIT), as expert `pitch` give
 Rate     16 kHz / 256 samples = 62.5 frames a second; max(1, T // 256) frames, each centred at sample 256 * i: SwiftF0's,
          so that nothing is interpolated
 Channels log2_f0_hz, voicing    of `pitch`; f0 is given where unvoiced too
-         loudness_lkfs          K-weighted level of a Hann window of 64 ms, not below -70 (the standard's gate); a sine
+         loudness_lkfs          K-weighted level of a Hann window of 32 ms, not below -70 (the standard's gate); a sine
                                 of 997 Hz and full scale reads -3.01
          loudness_slope_db_s    of a straight line through the loudness of seven frames (0.11 s)
          syllable_hz            2 to 8 Hz: mean frequency of the envelope's modulation, a proxy of syllables a second
@@ -34,7 +34,7 @@ from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Wavefor
 from coat.extractors.pitch import HOP, REACH, SAMPLE_RATE, Pitch
 
 RATE = SAMPLE_RATE / HOP  # frames a second
-FIELD = 1024  # samples of the loudness window: 64 ms
+FIELD = 512  # samples of the window that level and spectrum are measured in: 32 ms
 QUIETEST = 10 ** ((-70 + 0.691) / 10)  # mean square at the gate of -70 LKFS
 SLOPE = 3  # frames on both sides
 RHYTHM = 64  # frames on both sides
@@ -76,7 +76,8 @@ class ProsodyLite(Expert):
         checkpoint="built-in",
         requires=Pitch.card.requires,
     )
-    trial = Trial(whole=1e-5, view=lambda frames: frames[:, :3])  # f0 and loudness; rhythm takes a second
+    # By f0, voicing and loudness: rhythm takes a second. Of a sound 50 dB louder, in dB, the edge of a window is enough.
+    trial = Trial(whole=1e-5, quiet=0.1, loud=0.2, view=lambda frames: frames[:, :3])
     pads = False
     context_s = max(RHYTHM * HOP + FIELD // 2, REACH) / SAMPLE_RATE
 

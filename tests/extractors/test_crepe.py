@@ -49,7 +49,7 @@ def test_equals_torchcrepe(capacity: str, seconds: float) -> None:
     print(f"crepe {capacity}: activations differ by {error:.1e} of a channel")
     assert error < 1e-4
 
-    # Its weighted_argmax wants logits, and `postprocess` hands it activations: given logits it is what CREPE's authors do.
+    # Its weighted_argmax takes logits, but is handed activations; given logits it does what CREPE's authors do.
     scores = torch.logit(activations.T[None].double())
     scores[:, :39] = -float("inf")
     _, hz = torchcrepe.decode.weighted_argmax(scores)
@@ -84,9 +84,7 @@ def test_long_audio_equals_torchcrepe(tiny: Expert) -> None:
     x = noise(11.003, 16000)
     (frames,) = extract_windows(tiny, [x])
     with torch.inference_mode():
-        parts = [
-            torchcrepe.infer(p, "tiny") for p in torchcrepe.preprocess(torch.from_numpy(x)[None], 16000, None, 256)
-        ]
+        parts = [torchcrepe.infer(p, "tiny") for p in torchcrepe.preprocess(torch.tensor(x)[None], 16000, None, 256)]
     assert channel_error(torch.cat(parts).numpy(), frames[:, 2:]) < 1e-4
 
 

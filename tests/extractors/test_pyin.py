@@ -31,32 +31,31 @@ def test_equals_librosa(expert: Expert) -> None:
     """With librosa's own defaults: NaN where unvoiced."""
     x = clip()
     (frames,) = expert.extract([x])
-    f0, voiced, probability = librosa.pyin(
-        x, fmin=float(librosa.note_to_hz("C2")), fmax=float(librosa.note_to_hz("C7"))
-    )
-    assert 30 < voiced.sum() < len(f0) - 20
+    lowest, highest = (float(librosa.note_to_hz(note)) for note in ("C2", "C7"))
+    f0, voiced, probability = librosa.pyin(x, fmin=lowest, fmax=highest)
+    assert 40 < voiced.sum() < len(f0) - 15
     np.testing.assert_allclose(2.0 ** frames[voiced, 0], f0[voiced], rtol=1e-6)
-    np.testing.assert_allclose(frames[:, 1], probability, atol=1e-6)
-    np.testing.assert_array_equal(frames[:, 2], voiced)
+    np.testing.assert_array_equal(np.isnan(f0), frames[:, 0] == 0)
+    np.testing.assert_array_equal(frames[:, 1], voiced)
+    np.testing.assert_allclose(frames[:, 2], probability, atol=1e-6)
     np.testing.assert_allclose(expert.spec.times(len(frames)), librosa.times_like(f0), atol=1e-9)
 
 
-def test_f0_is_in_range_where_unvoiced_too(expert: Expert) -> None:
-    """log2 of C2 to C7; the trainer's loss takes a pitch only where voicing says so, but needs a number everywhere."""
-    for frames in expert.extract([noise(0.5, RATE), np.zeros(RATE, dtype=np.float32)]):
-        assert frames[:, 0].min() >= np.float32(np.log2(65.4))
-        assert frames[:, 0].max() <= np.float32(np.log2(2094))
+def test_silence_has_no_f0(expert: Expert) -> None:
+    (frames,) = expert.extract([np.zeros(RATE, dtype=np.float32)])
+    np.testing.assert_array_equal(frames[:, :2], 0)
 
 
 def test_a_tone_has_its_pitch_and_its_time(expert: Expert) -> None:
-    (frames,) = expert.extract([clip()])
-    voiced = frames[:, 2] == 1
+    x = np.zeros(2 * RATE, dtype=np.float32)
+    x[RATE // 2 : 3 * RATE // 2] = tone(1.0, RATE, hz=146.0)
+    (frames,) = expert.extract([x])
+    voiced = frames[:, 1] == 1
     times = expert.spec.times(len(frames))[voiced]
-    assert times[0] == pytest.approx(0.5, abs=0.047)
-    assert times[-1] == pytest.approx(1.5, abs=0.047)
+    assert times[0] == pytest.approx(0.5, abs=0.05)
+    assert times[-1] == pytest.approx(1.5, abs=0.05)
     inside = frames[voiced][3:-3]
-    assert np.median(inside[:, 0]) == pytest.approx(np.log2(146.0), abs=10 / 1200)
-    assert np.median(inside[:, 1]) > 0.5
+    np.testing.assert_allclose(inside[:, 0], np.log2(146.0), atol=10 / 1200)
 
 
 def test_windows_agree_with_a_single_pass_on_what_comes_and_goes(expert: Expert) -> None:
@@ -68,8 +67,9 @@ def test_windows_agree_with_a_single_pass_on_what_comes_and_goes(expert: Expert)
     x = np.concatenate(parts)
     (joined,), (single,) = extract_windows(expert, [x]), expert.extract([x])
     assert len(expert.windows(len(x))) == 3
-    np.testing.assert_allclose(joined[:, 1], single[:, 1], atol=1e-5)
-    assert (joined == single).all(axis=1).mean() > 0.999
+    np.testing.assert_allclose(joined[:, 2], single[:, 2], atol=1e-5)
+    assert 0.5 < single[:, 1].mean() < 0.95
+    np.testing.assert_array_equal(joined[:, :2], single[:, :2])
 
 
 @pytest.mark.parametrize("option", [{"checkpoint": "x"}, {"layer": "3"}, {"precision": "bfloat16"}, {"compile": True}])
