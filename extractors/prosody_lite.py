@@ -2,8 +2,8 @@
 
 Source   f0 and voicing: SwiftF0 (arXiv 2508.18440, MIT), as expert `pitch` gives them. Loudness: ITU-R BS.1770-5.
          Tilt: eGeMAPS' alpha ratio (Eyben et al. 2016). The rest is defined here; numpy
-Rate     16 kHz / 256 samples = 62.5 frames a second; max(1, T // 256) frames, each centred at sample 256 * i: SwiftF0's,
-         so that nothing is interpolated
+Rate     16 kHz / 256 samples = 62.5 frames a second; max(1, T // 256) frames: SwiftF0's, so nothing is interpolated
+Frame    i is centred at sample 256 * i
 Channels log2_f0_hz, voicing    of `pitch`; f0 is given where unvoiced too
          loudness_lkfs          K-weighted level of a Hann window of 32 ms, not below -70 (the standard's gate); a sine
                                 of 997 Hz and full scale reads -3.01
@@ -19,10 +19,11 @@ weighted by a Hann window of 129 frames (2.06 s; 1.03 s at half height), less it
 sum(f P) / sum(P), where each P is raised by 1e-6, so that steady sounds read 5 Hz; syllable_depth is the root of
 sum(P), scaled so that one sinusoid within the band reads its depth.
 
-Windows  of 30 s, with the 1.06 s that a frame hears on both sides: equal to a single pass
+Windows  of 30 s, with the 1.04 s that a frame hears on both sides: equal to a single pass
 
-Limits: syllable_hz counts whatever swells and fades at 2 to 8 Hz, in music too; it is slow (a second) and means little
-where syllable_depth is near 0. f0 is a guess where voicing is low. Below -70 LKFS there is no loudness. Runs on the CPU.
+Limits: syllable_hz counts whatever swells and fades at 2 to 8 Hz, in music too; it is slow (a second), leans to 5 Hz
+where rates are mixed, and means little where syllable_depth is near 0. f0 is a guess where voicing is low. A clip's
+first frame hears half a window, and so reads 3 dB less. Runs on the CPU.
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
-from coat.extractors.pitch import HOP, REACH, SAMPLE_RATE, Pitch
+from coat.extractors.pitch import HOP, REACH, SAMPLE_RATE, Pitch, told
 
 RATE = SAMPLE_RATE / HOP  # frames a second
 FIELD = 512  # samples of the window that level and spectrum are measured in: 32 ms
@@ -76,8 +77,7 @@ class ProsodyLite(Expert):
         checkpoint="built-in",
         requires=Pitch.card.requires,
     )
-    # By f0, voicing and loudness: rhythm takes a second. Of a sound 50 dB louder, in dB, the edge of a window is enough.
-    trial = Trial(whole=1e-5, quiet=0.1, loud=0.2, view=lambda frames: frames[:, :3])
+    trial = Trial(whole=1e-5, view=told)  # not by the rhythm, which takes a second
     pads = False
     context_s = max(RHYTHM * HOP + FIELD // 2, REACH) / SAMPLE_RATE
 

@@ -78,7 +78,6 @@ def test_slope_of_a_sound_that_swells(expert: Expert, rise: float) -> None:
     x = sine(997.0, 1.5) * 10 ** ((rise * (t - 0.75) - 35) / 20)
     found = channels(expert, x)["loudness_slope_db_s"]
     np.testing.assert_allclose(found[8:-8], rise, atol=0.5)
-    assert abs(found[0]) < abs(rise), "at the ends a frame is repeated"
 
 
 def test_a_step_in_level_lies_where_the_spec_says(expert: Expert) -> None:
