@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from coat.extractors import Expert, Frames, Options, Waveform, create
+from coat.extractors import Expert, Frames, Options, create
 from coat.extractors.prosody_lite import K_FILTERS, K_RATE, k_weights
 from coat.manifests import InputError
 from tests.extractors.conformance import ExpertConformance, loaded, noise, tone
@@ -27,7 +27,7 @@ def expert() -> Expert:
     return loaded("prosody-lite")
 
 
-def channels(expert: Expert, x: Waveform) -> dict[str, Frames]:
+def channels(expert: Expert, x: np.ndarray) -> dict[str, Frames]:
     (frames,) = expert.extract([x.astype(np.float32)])
     return dict(zip(expert.spec.channels, frames.T, strict=True))
 
