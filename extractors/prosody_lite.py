@@ -51,7 +51,7 @@ K_RATE = 48000
 Array = NDArray[np.float64]
 
 
-def k_weights(hz_F: Array) -> Array:
+def k_weights(hz_F: NDArray[np.floating]) -> Array:
     """Gain of power of the two filters, where they are defined: their response depends on the frequency alone."""
     z_F = np.exp(-2j * np.pi * hz_F / K_RATE)
     ratios = [np.polyval(b[::-1], z_F) / np.polyval(a[::-1], z_F) for b, a in K_FILTERS]

@@ -60,7 +60,7 @@ def test_loudness_of_a_sine(expert: Expert, hz: float, gain: float, amplitude: f
 def test_k_weights_are_the_filters(hz: float) -> None:
     heard = np.sin(2 * np.pi * hz * np.arange(2 * K_RATE) / K_RATE)
     for b, a in K_FILTERS:
-        heard = lfilter(b, a, heard)
+        heard = np.asarray(lfilter(b, a, heard))
     assert float(k_weights(np.array([hz]))[0]) == pytest.approx(np.mean(heard[K_RATE:] ** 2) / 0.5, rel=1e-3)
 
 
