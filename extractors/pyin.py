@@ -7,7 +7,7 @@ Channels log2_f0_hz          log2 of f0 in Hz, 65.4 to 2093 Hz (C2 to C7) in ste
                              librosa has NaN. (Its best guess there says nothing: it joins what is voiced on both sides)
          voicing             1 where the path says voiced, else 0
          voiced_probability  0 to 1, of the frame's own 2048 samples. Not taken for voicing: on eight clips of speech it
-                             is over 0.5 in 0 to 19% of the frames that SwiftF0 is sure of, most of them voiced by the path
+                             is over 0.5 in 0 to 19% of the frames that SwiftF0 is sure of, mostly voiced here
 
 The Viterbi path is decoded over the whole clip: 35.9 octaves a second at most, and a switch of voicing costs 1 to 99.
 

@@ -40,7 +40,8 @@ def test_equals_librosa(expert: Expert) -> None:
 
 
 def test_a_chord_has_its_pitch_classes_and_its_notes(expert: Expert) -> None:
-    (frames,) = expert.extract([np.mean([sine(hz) for hz in C_MAJOR.values()], axis=0, dtype=np.float32)])
+    chord = np.asarray(np.mean([sine(hz) for hz in C_MAJOR.values()], axis=0), dtype=np.float32)
+    (frames,) = expert.extract([chord])
     middle = dict(zip(expert.spec.channels, frames[len(frames) // 2], strict=True))
     classes = sorted(expert.spec.channels[:12], key=lambda c: -middle[c])
     assert set(classes[:3]) == set(C_MAJOR)
