@@ -12,8 +12,8 @@ Channels log2_f0_hz    log2 of f0 in Hz, 49.7 to 2006 Hz; given where unvoiced t
 
 Decoder: mean of the cents of the nine bins around the highest one of 50 Hz or above, weighted by their activations, as
 the authors of CREPE have it. torchcrepe's `weighted_argmax` is meant to be that, but takes a sigmoid of activations
-that are one already, so that all nine weigh almost the same, and adds random noise of up to 20 cents; here is neither. On
-tones of 90 to 900 Hz (`tiny`) the median error is 2.6 cents; torchcrepe's, without the noise, 5.8.
+that are one already, so that all nine weigh almost the same, and adds random noise of up to 20 cents; here is neither.
+On tones of 90 to 900 Hz (`tiny`) the median error is 2.6 cents; torchcrepe's, without the noise, 5.8.
 No Viterbi: a frame depends on its own 1024 samples alone.
 
 Windows  of 5 s, with half a frame on both sides: equal to a single pass
