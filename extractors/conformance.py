@@ -167,24 +167,32 @@ def require_place(expert: Expert, found: float, true: float, what: str) -> float
     return abs(off)
 
 
-def burst_off(expert: Expert, quiet: Waveform, centre: int) -> float:
-    """The same clip with and without a burst of noise around sample `centre` differs most there."""
-    trial, rate = expert.trial, expert.spec.sample_rate
-    struck = [events.burst(quiet, rate, centre, trial.burst_s, trial.loud, draw) for draw in range(DRAWS)]
-    before, *after = (trial.view(f) for f in extract_windows(expert, [quiet, *struck]))
-    found_N = np.mean([events.difference(before, f) for f in after], axis=0)
-    require(found_N.max() > 0, f"a burst of noise of {trial.burst_s:g} s changes nothing")
-    if trial.causal:
-        begun = centre / rate - trial.burst_s / 2
-        return require_place(expert, events.first_time(found_N, expert.spec), begun, "a burst that begins")
-    return require_place(expert, events.peak_time(found_N, expert.spec), centre / rate, "a burst")
+def bursts_off(expert: Expert, quiet: Waveform, centres: Sequence[int]) -> str:
+    """The same clip with and without a burst around a sample differs most there."""
+    trial, spec = expert.trial, expert.spec
+    (before,) = extract_windows(expert, [quiet])
+    off = 0.0
+    for centre in centres:
+        struck = [
+            events.burst(quiet, spec.sample_rate, centre, trial.burst_s, trial.loud, draw, trial.tonal)
+            for draw in range(DRAWS)
+        ]
+        after = extract_windows(expert, struck)
+        found_N = np.mean([events.difference(trial.view(before), trial.view(f)) for f in after], axis=0)
+        require(found_N.max() > 0, f"a burst of {trial.burst_s:g} s changes nothing")
+        true = centre / spec.sample_rate
+        if trial.causal:
+            begun = true - trial.burst_s / 2
+            off = max(off, require_place(expert, events.first_time(found_N, spec), begun, "a burst that begins"))
+        else:
+            off = max(off, require_place(expert, events.peak_time(found_N, spec), true, "a burst"))
+    return f"{off:.2f} frames off at most, {trial.frames_off:g} allowed"
 
 
 @check
 def a_burst_shows_where_the_spec_says(expert: Expert) -> str:
     quiet = noise(long_enough(expert), expert.spec.sample_rate, level=expert.trial.quiet)
-    off = max(burst_off(expert, quiet, round(where * len(quiet))) for where in (0.3, 0.52, 0.71))
-    return f"{off:.2f} frames off at most, {expert.trial.frames_off:g} allowed"
+    return bursts_off(expert, quiet, [round(where * len(quiet)) for where in (0.3, 0.52, 0.71)])
 
 
 def differences(expert: Expert, pairs: Sequence[tuple[Waveform, Waveform]]) -> list[events.Difference]:
@@ -320,12 +328,11 @@ def long_audio_is_heard_to_its_end(expert: Expert) -> str:
 @check
 def frames_at_a_seam_lie_where_the_spec_says(expert: Expert) -> str:
     """A burst where one window's frames end and the next one's begin."""
-    spec, off = expert.spec, 0.0
+    spec = expert.spec
     quiet = long_clip(expert, level=expert.trial.quiet)
-    for window in expert.windows(len(quiet))[1:3]:
-        centre = window.start + round((spec.start_s + window.skip / spec.rate_hz) * spec.sample_rate)
-        off = max(off, burst_off(expert, quiet, centre))
-    return f"{off:.2f} frames off at most"
+    firsts = [(w.start / spec.sample_rate, w.skip) for w in expert.windows(len(quiet))[1:3]]
+    seams = [start + spec.start_s + skip / spec.rate_hz for start, skip in firsts]
+    return bursts_off(expert, quiet, [round(seam * spec.sample_rate) for seam in seams])
 
 
 @check

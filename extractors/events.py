@@ -29,12 +29,20 @@ def tone(seconds: float, rate: int, hz: float = 220.0) -> Waveform:
     return harmonics(np.arange(round(seconds * rate)) / rate * hz)
 
 
-def burst(quiet_T: Waveform, rate: int, centre: int, seconds: float, level: float, draw: int) -> Waveform:
-    """The clip with noise added around sample `centre`; other noise for each draw."""
+def burst(
+    quiet_T: Waveform, rate: int, centre: int, seconds: float, level: float, draw: int = 0, tonal: bool = False
+) -> Waveform:
+    """The clip with noise added around sample `centre`, or a tone of the same RMS; another one for each draw."""
     half = round(seconds * rate / 2)
     struck_T = quiet_T.copy()
-    struck_T[centre - half : centre + half] += noise(2 * half / rate, rate, 1 + draw, level)[: 2 * half]
+    added_T = tone(seconds, rate, 220.0 * 2 ** (draw / 12)) if tonal else noise(2 * half / rate, rate, 1 + draw)
+    struck_T[centre - half : centre + half] += np.resize(at_level(added_T, level), 2 * half)
     return struck_T
+
+
+def at_level(samples_T: Waveform, level: float) -> Waveform:
+    """With an RMS of `level`."""
+    return samples_T * np.float32(level / np.sqrt(np.mean(samples_T**2)))
 
 
 def segment(quiet_T: Waveform, rate: int, start: int, stop: int, level: float) -> tuple[Waveform, Waveform]:
@@ -43,7 +51,7 @@ def segment(quiet_T: Waveform, rate: int, start: int, stop: int, level: float) -
     clips = []
     for x_T in (noise(seconds, rate, seed=2), tone(seconds, rate)):
         clip_T = quiet_T.copy()
-        clip_T[start:stop] += x_T[: stop - start] * np.float32(level / np.sqrt(np.mean(x_T**2)))
+        clip_T[start:stop] += np.resize(at_level(x_T, level), stop - start)
         clips.append(clip_T)
     return clips[0], clips[1]
 

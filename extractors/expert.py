@@ -69,6 +69,7 @@ class Trial:
     burst_s: float = 0.02  # how long a burst of noise must be to be heard
     quiet: float = 1e-3  # level of the noise around an event
     loud: float = 0.5  # ... and in it. Experts that normalise a clip by its level want the two near each other
+    tonal: bool = False  # a burst is of a tone: for trackers of pitch, to which one noise is as good as another
     causal: bool = False  # a frame hears the past alone: an event shows first where it begins, and for a while
     # What windows may change, of the largest value of a channel. None: a single pass hears more, so it gives others.
     whole: float | None = None

@@ -19,7 +19,10 @@ def test_a_compiled_model_gives_the_same_frames(name: str, build: Callable[[Path
     import torch
 
     folder = str(build(tmp_path))
-    plain, compiled = loaded(name, checkpoint=folder, layer="1"), loaded(name, checkpoint=folder, layer="1", compile=True)
+    plain, compiled = (
+        loaded(name, checkpoint=folder, layer="1"),
+        loaded(name, checkpoint=folder, layer="1", compile=True),
+    )
     assert compiled.spec.fingerprint != plain.spec.fingerprint
     assert compiled.spec.settings["compiled"] is True
     torch._dynamo.utils.counters.clear()

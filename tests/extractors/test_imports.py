@@ -1,7 +1,20 @@
 import subprocess
 import sys
 
-HEAVY = ("torch", "transformers", "onnxruntime", "onnx", "opensmile", "nemo", "huggingface_hub", "swift_f0", "pandas")
+HEAVY = (
+    "torch",
+    "transformers",
+    "onnxruntime",
+    "onnx",
+    "opensmile",
+    "nemo",
+    "huggingface_hub",
+    "swift_f0",
+    "pandas",
+    "librosa",
+    "torchcrepe",
+    "scipy",
+)
 
 
 def test_cards_are_shown_without_heavy_imports() -> None:
