@@ -4,8 +4,8 @@ Model alone: the expert in this process, given the very batches that the pipelin
 waveforms in memory, as many threads. Pipeline: `extract` over the files, in padded seconds of audio per second
 from the second report to the last: the first units warm a new process up, as the model alone is warmed up too.
 
-What is promised is of a worker whose model leaves a CPU to decode with, as one on a GPU does. On a machine whose
-CPUs the model takes all, decoding must take its share of them; that ratio is given too.
+What is promised is of a worker whose model leaves a CPU to decode with, as one on a GPU does. Where the model takes
+all CPUs of a machine, decoding must take its share of them (docs/log.md).
 """
 
 import argparse
@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from benchmarks.common import (
-    CPUS,
     MODELS,
     ROOT,
     Figure,
     Results,
     Run,
-    Where,
     corpus,
     judged,
     median,
@@ -40,7 +38,7 @@ from coat.extractors.wav2vec2 import Wav2Vec2
 from coat.extractors.whisper import Whisper
 from coat.manifests.manifest import Manifest
 
-CLIPS = {"whisper": 40, "wav2vec2": 64}
+CLIPS = {"whisper": 32, "wav2vec2": 64}
 TARGET = 0.95
 WARM = 2  # units
 Batches = list[list[Waveform]]
@@ -126,38 +124,35 @@ def measure(name: str, rounds: int, found: Results) -> None:
     found.add(
         Figure(f"`coat extract --workers 0` of one short clip: {label}", f"{start:.1f} s", note="imports, weights")
     )
-    for where, threads, target in ((ray_of(1), 1, TARGET), (Where(workers=0, device="cpu"), CPUS, None)):
-        torch.set_num_threads(threads)  # as the worker has it
-        model_alone(expert, batches[:4])
-        alone, runs = [model_alone(expert, batches)], []
-        for _ in range(rounds):  # in turns: what else the machine does falls on both alike
-            runs.append(run(manifest, ROOT / "store", name, options, where))
-            torch.set_num_threads(threads)
-            alone.append(model_alone(expert, batches))
-        padded = sum(report.padded_seconds for report in runs[0].reports)
-        beside = [(alone[i] + alone[i + 1]) / 2 for i in range(rounds)]
-        ratios = [steady_rate(r) / (padded / a) for a, r in zip(beside, runs, strict=True)]
-        what = "one worker of one thread" if target else f"in process, on all {CPUS} CPUs, which decode as well"
-        inside = median([r.summary.forward_seconds / r.steady_seconds for r in runs])
-        apart = f"start-up {median([r.startup_seconds for r in runs]):.1f} s, "
-        apart += f"end {median([r.end_seconds for r in runs]):.1f} s apart"
-        found.add(
-            Figure(
-                f"Pipeline / model alone, {what}: {label}",
-                spread(ratios),
-                f">= {target}" if target else "",
-                judged(median(ratios) >= target, alone) if target else None,
-                f"{runs[-1].speed:.1f} x real time; {apart}; in the expert {inside:.0%} of the time",
-            )
+    torch.set_num_threads(1)  # as the worker has it
+    model_alone(expert, batches[:4])
+    alone, runs = [model_alone(expert, batches)], []
+    for _ in range(rounds):  # in turns: what else the machine does falls on both alike
+        runs.append(run(manifest, ROOT / "store", name, options, ray_of(1)))
+        alone.append(model_alone(expert, batches))
+    padded = sum(report.padded_seconds for report in runs[0].reports)
+    beside = [(alone[i] + alone[i + 1]) / 2 for i in range(rounds)]
+    ratios = [steady_rate(r) / (padded / a) for a, r in zip(beside, runs, strict=True)]
+    inside = median([r.summary.forward_seconds / r.steady_seconds for r in runs])
+    apart = f"start-up {median([r.startup_seconds for r in runs]):.1f} s, "
+    apart += f"end {median([r.end_seconds for r in runs]):.1f} s apart"
+    found.add(
+        Figure(
+            f"Pipeline / model alone, one worker of one thread: {label}",
+            spread(ratios),
+            f">= {TARGET}",
+            judged(median(ratios) >= TARGET, alone),
+            f"{runs[-1].speed:.1f} x real time; {apart}; in the expert {inside:.0%} of the time",
         )
-        found.data[f"{name}, {what}"] = {
-            "model_alone_seconds": alone,
-            "pipeline_steady_seconds": [r.steady_seconds for r in runs],
-            "pipeline_forward_seconds": [r.summary.forward_seconds for r in runs],
-            "audio_seconds": runs[-1].summary.audio_seconds,
-            "padded_seconds": padded,
-            "ratios": ratios,
-        }
+    )
+    found.data[name] = {
+        "model_alone_seconds": alone,
+        "pipeline_steady_seconds": [r.steady_seconds for r in runs],
+        "pipeline_forward_seconds": [r.summary.forward_seconds for r in runs],
+        "audio_seconds": runs[-1].summary.audio_seconds,
+        "padded_seconds": padded,
+        "ratios": ratios,
+    }
 
 
 def main() -> None:
