@@ -96,11 +96,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--expert", choices=list(INSIDE), action="append")
+    parser.add_argument("--give-back", action="store_true", help="Freed memory goes back to the kernel, as glibc does.")
     arguments = parser.parse_args()
     from coat.extractors.devices import keep_freed_memory
 
     torch.set_num_threads(CPUS)
-    keep_freed_memory()  # as a worker does
+    if not arguments.give_back:
+        keep_freed_memory()  # as a worker does
     with results("experts") as found:
         for name in arguments.expert or INSIDE:
             measure(name, arguments.rounds, found)
