@@ -166,6 +166,8 @@ def not_finite(path: Path, size: int, mtime_ns: int) -> str | None:
     def bad(tensor: torch.Tensor) -> bool:
         return tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # OpenMP threads of this thread would stay, and slow those of the model's down
     try:
         if path.suffix == ".bin":
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -174,6 +176,8 @@ def not_finite(path: Path, size: int, mtime_ns: int) -> str | None:
             return next((key for key in found.keys() if bad(found.get_tensor(key))), None)  # noqa: SIM118
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError):
         return None
+    finally:
+        torch.set_num_threads(threads)
 
 
 def configured(where: str, cls: Any, values: dict[str, Any]) -> Any:

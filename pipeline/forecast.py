@@ -135,13 +135,13 @@ def calibrate(job: Job, rows: Sequence[PlannedRow]) -> tuple[float, float]:
     """
     started = time.perf_counter()
     worker = Worker(job)
-    warm = hear(worker, [rows[0]])  # the first pass compiles, allocates and finds its kernels
+    warm = worker.in_model_thread(hear, worker, [rows[0]])  # the first pass compiles, allocates and finds its kernels
     startup = time.perf_counter() - started
     passes: list[float] = []
     heard: list[Heard] = []
     while not passes or (sum(passes) < MEASURED_S and len(passes) < PASSES):
         started = time.perf_counter()
-        heard = hear(worker, rows)
+        heard = worker.in_model_thread(hear, worker, rows)
         passes.append(time.perf_counter() - started)
     ok = [h.planned for h in heard if h.status == "ok"]
     if not ok:

@@ -8,10 +8,11 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ from coat.pipeline.spool import Spool
 UNITS_IN_HAND = 2
 REPORTED = 20  # errors of a unit that its report names; the store has them all
 
+Item = TypeVar("Item")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -52,21 +55,30 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        # One unit at a time, always in the same thread: each thread that runs a model has OpenMP threads of its own,
+        # and where these are more than the CPUs, libgomp lets all of them wait more slowly. So weights load there too.
+        self.model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self.expert: Expert = self.in_model_thread(self.load)
+        self.stopped = threading.Event()  # set: units in hand are dropped at their next batch
+        self.decoders = ThreadPoolExecutor(max(2, min(8, (os.cpu_count() or 2))), thread_name_prefix="decode")
+        self.halvings = 0
+
+    def load(self) -> Expert:
+        job = self.job
         torch.set_num_threads(job.threads)
-        self.expert: Expert = create(job.expert, job.options)
-        if self.expert.spec.fingerprint != job.spec.fingerprint:
+        expert = create(job.expert, job.options)
+        if expert.spec.fingerprint != job.spec.fingerprint:
             raise RunError(
-                f"{job.expert}: this worker would give fingerprint {self.expert.spec.fingerprint}, the run is for "
+                f"{job.expert}: this worker would give fingerprint {expert.spec.fingerprint}, the run is for "
                 f"{job.spec.fingerprint}; the same weights and coat must be on every node"
             )
         if job.device == "cpu":
             keep_freed_memory()
-        self.expert.load(job.device)
-        # One unit at a time, always in the same thread: each thread that runs a model has OpenMP threads of its own.
-        self.model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self.stopped = threading.Event()  # set: units in hand are dropped at their next batch
-        self.decoders = ThreadPoolExecutor(max(2, min(8, (os.cpu_count() or 2))), thread_name_prefix="decode")
-        self.halvings = 0
+        expert.load(job.device)
+        return expert
+
+    def in_model_thread(self, function: Callable[..., Item], *arguments: Any) -> Item:
+        return self.model_thread.submit(function, *arguments).result()
 
     def ready(self) -> bool:
         """Answers once the expert is loaded."""
@@ -78,7 +90,7 @@ class Worker:
         halvings = self.halvings
         decoded = timed(self.decoded(unit.rows), clock)
         with UnitWriter(self.job.set_url, unit.name, self.job.spec.dim, self.job.spec.dtype) as writer:
-            rows = self.model_thread.submit(self.hear_unit, decoded, writer, clock).result()
+            rows = self.in_model_thread(self.hear_unit, decoded, writer, clock)
             self.check_some_worked(rows)
             facts = {
                 "seconds": {n: round(getattr(clock, n), 3) for n in ("decode", "wait", "forward")},

@@ -62,6 +62,13 @@ def test_formats_are_read_without_coat(quickstarted: Path) -> None:
     assert "16000" in run_python(code[1], quickstarted)
 
 
+def test_a_page_from_python(quickstarted: Path) -> None:
+    (code,) = blocks("docs/inspect.md")
+    printed = run_python(code + "print(len(html))", quickstarted).split()
+    assert printed[0] == "mel"
+    assert int(printed[-1]) > 50_000
+
+
 def test_a_quickstart_goes_on_and_does_not_mix(quickstarted: Path) -> None:
     small = ["--clips", 42, "--set", "stages.0.steps=2", "--set", "stages.1.steps=3", "--set", "run.log_every=1"]
     done = coat("quickstart", "--out", "runs/quickstart", *small, cwd=quickstarted)
