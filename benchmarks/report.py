@@ -46,8 +46,7 @@ def page(found: list[dict[str, Any]]) -> str:
             value = f"{x['value']}<br>{x['note']}" if x["note"] else x["value"]
             cells = [x["claim"], value, x["target"], met, f"`{f['command']}`"]
             lines.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
-    seconds = sum(f.get("seconds", 0) for f in found)
-    return "\n".join([*lines, "", f"All of it took {seconds / 60:.0f} minutes.", ""])
+    return "\n".join([*lines, ""])
 
 
 def described(machine: dict[str, Any]) -> list[str]:

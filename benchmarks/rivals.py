@@ -44,7 +44,7 @@ from coat.manifests.manifest import Manifest
 from coat.pipeline.store import TargetStore
 
 RATE, HOP = 16000, 320  # of both models
-CLIPS = {"whisper": 32, "wav2vec2": 64}
+CLIPS = {"whisper": 24, "wav2vec2": 64}
 BATCH_CLIPS, BATCH_SECONDS = 8, 120.0
 CHECKED = 12  # clips whose values are compared
 TOLERANCE = 2e-3  # of the largest value: float16 has 5e-4, and twice that may meet
