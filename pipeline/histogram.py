@@ -34,9 +34,10 @@ class Histogram:
         """Of the finite values, which lie in `low_D .. high_D` (infinity the wrong way round where there are none)."""
         exponent_D, first_D = grid(low_D, high_D)
         dims = values_ND.shape[1]
-        numbers_ND = np.floor(values_ND * np.exp2(-exponent_D)).astype(np.int64)
+        floors_ND = values_ND * np.exp2(-exponent_D)
+        numbers_ND = np.floor(floors_ND, out=floors_ND).astype(np.int64)
         numbers_ND += np.arange(dims) * BINS - first_D
-        counts = np.bincount(numbers_ND[finite_ND], minlength=dims * BINS)
+        counts = np.bincount(numbers_ND.ravel() if finite_ND.all() else numbers_ND[finite_ND], minlength=dims * BINS)
         return cls(exponent_D, first_D, counts.reshape(dims, BINS).astype(np.int64, copy=False))
 
     def onto(self, exponent_D: NDArray[np.int64], first_D: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -169,7 +169,8 @@ class TargetSet:
         ]
         if not spans:
             return da.zeros((0, self.spec.dim), dtype="float32")
-        return da.from_array(np.fromiter(spans, object), chunks=1).map_blocks(
+        spans_B = da.from_array(np.fromiter(spans, object), chunks=1)  # pyright: ignore[reportArgumentType]  a size
+        return spans_B.map_blocks(
             read_block,
             chunks=(tuple(frames for _, _, frames, _ in spans), (self.spec.dim,)),
             new_axis=1,

@@ -44,32 +44,40 @@ class Sums:
 
     @classmethod
     def of(cls, frames_ND: NDArray[Any], kind: Kind, covariance: bool) -> "Sums":
-        given_ND = frames_ND.astype(np.float64)
-        finite_ND = np.isfinite(given_ND)
-        values_ND = np.where(finite_ND, given_ND, 0.0)
-        count_D = finite_ND.sum(axis=0)
+        values_ND = frames_ND.astype(np.float64)
+        finite_ND = np.isfinite(values_ND)
+        nan_D, count_D = np.isnan(values_ND).sum(axis=0), finite_ND.sum(axis=0)
+        whole_N = np.logical_and.reduce(finite_ND, axis=1)
+        values_ND[~whole_N] = np.where(finite_ND[~whole_N], values_ND[~whole_N], 0.0)
         mean_D = values_ND.sum(axis=0) / np.maximum(count_D, 1)
-        deviations_ND = np.where(finite_ND, values_ND - mean_D, 0.0)
         low_D = values_ND.min(axis=0, where=finite_ND, initial=np.inf)
         high_D = values_ND.max(axis=0, where=finite_ND, initial=-np.inf)
-        whole_N = np.logical_and.reduce(finite_ND, axis=1)
-        whole_ND = values_ND[whole_N]
-        centre_D = whole_ND.sum(axis=0) / max(len(whole_ND), 1)
-        whole_ND -= centre_D
+        histogram = Histogram.of(values_ND, finite_ND, low_D, high_D)
+        hits_D = hits(values_ND, whole_N, kind)
+        deviations_ND = values_ND
+        deviations_ND -= mean_D
+        whole_ND = deviations_ND if whole_N.all() else deviations_ND[whole_N]
+        shift_D = whole_ND.sum(axis=0) / max(len(whole_ND), 1)  # 0 but for rounding where all frames are whole
+        deviations_ND[~finite_ND] = 0.0
+        squares_D = np.einsum("nd,nd->d", deviations_ND, deviations_ND)
+        scatter_DD = None
+        if covariance:
+            whole_ND -= shift_D
+            scatter_DD = whole_ND.T @ whole_ND
         return cls(
-            frames=len(given_ND),
-            nan_D=np.isnan(given_ND).sum(axis=0),
-            inf_D=np.isinf(given_ND).sum(axis=0),
-            hits_D=hits(values_ND, whole_N, kind),
+            frames=len(frames_ND),
+            nan_D=nan_D,
+            inf_D=len(frames_ND) - count_D - nan_D,
+            hits_D=hits_D,
             count_D=count_D,
             mean_D=mean_D,
-            squares_D=np.einsum("nd,nd->d", deviations_ND, deviations_ND),
+            squares_D=squares_D,
             low_D=low_D,
             high_D=high_D,
-            histogram=Histogram.of(values_ND, finite_ND, low_D, high_D),
+            histogram=histogram,
             whole=len(whole_ND),
-            centre_D=centre_D,
-            scatter_DD=whole_ND.T @ whole_ND if covariance else None,
+            centre_D=mean_D + shift_D,
+            scatter_DD=scatter_DD,
         )
 
     @classmethod
