@@ -8,7 +8,7 @@
 A unit exists when its done.json does; whatever else lies there is ignored. N frames, D dim.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -24,12 +24,14 @@ from coat.manifests import files
 from coat.manifests.errors import InputError, RunError, Unreachable
 from coat.manifests.spec import TargetSpec
 from coat.manifests.utterance import Utterance
+from coat.pipeline.frames import CHUNK_FRAMES
 from coat.pipeline.rows import OK, OUTCOME, ROWS_SCHEMA, Outcomes, Row, Rows
 
 SPEC, UNITS, FRAMES, ROWS, DONE = "spec.json", "units", "frames.zarr", "rows.parquet", "done.json"
 DONE_KEYS = {"rows", "frames", "bytes", "xxh3", "rows_xxh3", "array_xxh3", "done_xxh3"}  # without which it is torn
 REPAIR = "`coat verify --repair` drops damaged units, and the next extract makes them again"
 READ_AHEAD = 256  # units: bounds the memory of tables that wait
+BLOCK_VALUES = 2**21  # of a block of `dask`: 16 MB in float64, of which a computation holds some copies a thread
 READERS = 16  # small files are read this many at a time: object stores answer slowly, but many at once
 
 Gathered = TypeVar("Gathered", bound=Outcomes)
@@ -148,35 +150,33 @@ class TargetSet:
 
     def read_row(self, row: Row) -> Target:
         """RunError where the unit was damaged after its commit: Zarr checks every chunk that it reads."""
-        try:
-            url = self.unit_url(row.unit, FRAMES)
-            frames = files.request(url, lambda: np.asarray(open_frames(url)[row.first : row.first + row.frames]))
-        except Unreachable:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
-            raise RunError(f"{self.unit_url(row.unit)}: frames cannot be read ({e}); {REPAIR}") from e
-        if frames.shape != (row.frames, self.spec.dim):
-            raise RunError(f"{self.unit_url(row.unit)}: fewer frames than its rows say; {REPAIR}")
+        frames = read_frames(self.unit_url(row.unit, FRAMES), row.first, row.frames, self.spec.dim)
         return Target(row.id, frames, self.spec.times(row.frames), self.spec)
 
-    def dask(self) -> Any:
-        """All frames of all committed units as one float32 `dask.array` `[N, D]`, a block per unit, read lazily.
+    def dask(self, units: Iterable[str] | None = None) -> Any:
+        """All frames of the committed units, or of some, as one float32 `dask.array` `[N, D]`, read lazily.
 
-        Units lie in the order of their names. Float32 whatever is stored: sums of float16 overflow. A block
-        opens its array by path, so that the graph travels to any scheduler.
+        Units lie in the order of their names, in blocks of some BLOCK_VALUES. Float32 whatever is stored: sums of
+        float16 overflow. A block opens its array by path, so that the graph travels to any scheduler.
         """
         import dask.array as da
 
-        blocks = []
-        for unit in sorted(self.done):
-            n = int(self.done[unit]["frames"])
-            if n:
-                blocks.append(
-                    da.from_delayed(delayed_frames(self.unit_url(unit, FRAMES)), (n, self.spec.dim), "float32")
-                )
-        if not blocks:
+        step = max(1, BLOCK_VALUES // self.spec.dim // CHUNK_FRAMES) * CHUNK_FRAMES
+        spans = [
+            (self.unit_url(unit, FRAMES), first, min(step, int(self.done[unit]["frames"]) - first), self.spec.dim)
+            for unit in sorted(self.done if units is None else units)
+            for first in range(0, int(self.done[unit]["frames"]), step)
+        ]
+        if not spans:
             return da.zeros((0, self.spec.dim), dtype="float32")
-        return da.concatenate(blocks, axis=0)
+        spans_B = da.from_array(np.fromiter(spans, object), chunks=1)  # pyright: ignore[reportArgumentType]  a size
+        return spans_B.map_blocks(
+            read_block,
+            chunks=(tuple(frames for _, _, frames, _ in spans), (self.spec.dim,)),
+            new_axis=1,
+            dtype="float32",
+            meta=np.zeros((0, 0), np.float32),
+        )
 
 
 class TargetStore:
@@ -215,11 +215,18 @@ def open_frames(url: str) -> zarr.Array:
     return zarr.open_array(url, mode="r")
 
 
-def delayed_frames(url: str) -> Any:
-    from dask.delayed import delayed
+def read_frames(url: str, first: int, frames: int, dim: int) -> NDArray[Any]:
+    """`[frames, dim]` of a unit. RunError where it was damaged after its commit: Zarr checks every chunk it reads."""
+    try:
+        found = files.request(url, lambda: np.asarray(open_frames(url)[first : first + frames]))
+    except Unreachable:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
+        raise RunError(f"{files.parent(url)}: frames cannot be read ({e}); {REPAIR}") from e
+    if found.shape != (frames, dim):
+        raise RunError(f"{files.parent(url)}: fewer frames than its rows say; {REPAIR}")
+    return found
 
-    return delayed(read_all_frames, pure=True)(url)
 
-
-def read_all_frames(url: str) -> NDArray[np.float32]:
-    return np.asarray(open_frames(url)[:]).astype(np.float32)
+def read_block(span_1: NDArray[Any]) -> NDArray[np.float32]:
+    return read_frames(*span_1[0]).astype(np.float32)

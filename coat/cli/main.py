@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from coat.cli import experts, extract, inspect, manifest, plan, quickstart, shards, status, train
+from coat.cli import experts, extract, inspect, manifest, plan, quickstart, shards, stats, status, train
 
 EPILOG = (
     "Start here:  [bold]coat quickstart --out runs/quickstart[/bold]\n\n"
@@ -35,6 +35,7 @@ app.command("extract")(extract.extract)
 app.command("status")(status.status)
 app.command("verify")(extract.verify)
 app.command("inspect")(inspect.inspect)
+app.command("stats")(stats.stats)
 app.command("build-shards")(shards.build_shards)
 app.command("train")(train.train)
 app.command("generate")(train.generate)

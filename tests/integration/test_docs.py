@@ -69,6 +69,13 @@ def test_a_page_from_python(quickstarted: Path) -> None:
     assert int(printed[-1]) > 50_000
 
 
+def test_statistics_are_read_with_and_without_coat(quickstarted: Path) -> None:
+    alone, ours = blocks("docs/statistics.md")
+    assert "from coat" not in alone
+    assert run_python(alone, quickstarted)
+    assert run_python(ours, quickstarted)
+
+
 def test_a_quickstart_goes_on_and_does_not_mix(quickstarted: Path) -> None:
     small = ["--clips", 42, "--set", "stages.0.steps=2", "--set", "stages.1.steps=3", "--set", "run.log_every=1"]
     done = coat("quickstart", "--out", "runs/quickstart", *small, cwd=quickstarted)

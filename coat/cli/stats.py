@@ -1,0 +1,117 @@
+"""`coat stats`."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from coat.cli.extract import Json
+from coat.cli.output import bytes_text, table
+from coat.cli.progress import progress
+
+if TYPE_CHECKING:
+    from coat.pipeline.statistics import Statistics
+    from coat.pipeline.store import TargetSet
+
+MOST_ROWS = 20  # dimensions of one expert that are printed
+
+
+def stats(
+    store: Annotated[str, typer.Argument(help="Target store: folder or URL.")],
+    expert: Annotated[
+        list[str] | None,
+        typer.Option("--expert", help="Name, or name@fingerprint; repeat for several. Default: all of the store."),
+    ] = None,
+    report: Annotated[str | None, typer.Option(help="HTML page to write: histograms, explained variance.")] = None,
+    pca: Annotated[
+        bool, typer.Option(help="Covariance and principal components too; most of the work of wide targets.")
+    ] = True,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray cluster to use: auto, or ray://host:port.", envvar="COAT_RAY_ADDRESS")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Mean, deviation, quantiles, dead dimensions and principal components of targets, whatever their size.
+
+    Sums are kept beside the units, so that only units that are new are read. See docs/statistics.md.
+
+    Examples:
+
+      coat stats targets
+
+      coat stats s3://bucket/targets --expert whisper --report whisper.html --ray-address auto
+    """
+    from coat.manifests import files
+    from coat.pipeline.partial_sums import scheduler_at
+    from coat.pipeline.statistics import statistics
+
+    sets = chosen(store, expert or [])
+    units = sum(len(targets.done) for targets in sets)
+    found = []
+    with scheduler_at(ray_address) as scheduler, progress(units, "units", "stats", quiet=json_output) as advance:
+        for targets in sets:
+            found.append(statistics(targets, pca, scheduler, on_units=advance))
+    if report:
+        from coat.pipeline.statistics_page import page
+
+        document = page(store, found)
+        files.write_bytes(report, document)
+    for s in found:
+        for why in s.dropped:
+            typer.echo(f"{s.spec.expert}: {why}; what it was of was read again", err=True)
+    if json_output:
+        typer.echo(json.dumps([{"expert": s.spec.expert, **s.to_dict()} for s in found], indent=2))
+        return
+    show(store, found, bool(expert))
+    if report:
+        typer.echo(f"{report}: {bytes_text(len(document))}")
+
+
+def chosen(store: str, names: list[str]) -> "list[TargetSet]":
+    from coat.manifests.errors import InputError
+    from coat.pipeline.store import TargetStore
+
+    held = TargetStore(store)
+    if names:
+        parted = [name.partition("@") for name in names]
+        return [held.target_set(name, fingerprint or None) for name, _, fingerprint in parted]
+    sets = list(held.target_sets())
+    if not sets:
+        raise InputError(f"{store}: no target sets (<expert>/<fingerprint>/spec.json) in it; is this a store?")
+    return sets
+
+
+def show(store: str, found: "list[Statistics]", by_dimension: bool) -> None:
+    from coat.pipeline.statistics_text import problems, table_of
+
+    columns = ["expert", "fingerprint", "units", "read", "hours", "frames", "dim", "dead", "NaN", "Inf", "min", "max"]
+    table(f"Statistics of {store}", [*columns, "95 % of variance in", "what is there"], [line_of(s) for s in found])
+    for s in found:
+        for problem in problems(s):
+            typer.echo(f"{s.spec.expert}: {problem}")
+    for s in found if by_dimension else ():
+        if s.sums.frames:
+            rest = f", {MOST_ROWS} of {s.spec.dim} dimensions (--json has all)" if s.spec.dim > MOST_ROWS else ""
+            table(f"{s.spec.expert}{rest}", *table_of(s, MOST_ROWS))
+
+
+def line_of(s: "Statistics") -> list[Any]:
+    """`read`: units whose frames had to be read now."""
+    from coat.pipeline.statistics_text import FEWEST, what_is_there
+
+    spec, sums = s.spec, s.sums
+    line = [
+        spec.expert,
+        spec.fingerprint,
+        s.units,
+        len(s.read),
+        f"{s.seconds / 3600:.3f}",
+        f"{sums.frames:,}",
+        spec.dim,
+    ]
+    if not sums.frames:
+        return [*line, *["-"] * 7]
+    line += [int(s.dead_D.sum()), int(sums.nan_D.sum()), int(sums.inf_D.sum())]
+    line += [f"{sums.low_D.min():.4g}", f"{sums.high_D.max():.4g}"]
+    line.append("-" if s.pca is None or spec.dim < FEWEST else f"{s.pca.components_for(0.95)} of {spec.dim}")
+    return [*line, what_is_there(s)]
