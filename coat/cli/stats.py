@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coat.cli.extract import Json
-from coat.cli.output import bytes_text, table
+from coat.cli.output import table
 from coat.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def stats(
     if report:
         from coat.pipeline.statistics_page import page
 
-        document = page(store, found)
-        files.write_bytes(report, document)
+        files.write_bytes(report, page(store, found))
     for s in found:
         for why in s.dropped:
             typer.echo(f"{s.spec.expert}: {why}; what it was of was read again", err=True)
@@ -64,7 +63,7 @@ def stats(
         return
     show(store, found, bool(expert))
     if report:
-        typer.echo(f"{report}: {bytes_text(len(document))}")
+        typer.echo(f"wrote {report}")
 
 
 def chosen(store: str, names: list[str]) -> "list[TargetSet]":
