@@ -1,15 +1,12 @@
-"""Samples to batches: prompt, thinking block, response, labels and targets, decoded ahead by threads.
+"""Samples to batches: prompt, thinking block, response, labels and targets.
 
 B batch, T positions of a sequence, K think positions, N frames, D dim. Sequences are padded on the right;
 generation pads on the left.
 """
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -18,11 +15,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from coat.manifests import Clip, ShardIndex
 from coat.trainer.config import DataConfig
-from coat.trainer.data import BadSample, RawSample, Sample, ShardStream, decode_sample
+from coat.trainer.data import BadSample, RawSample, Sample, decode_meta, decode_texts, seconds_of
 from coat.trainer.students.base import Student, Unusable
 from coat.trainer.thinking import ThinkingBlock
 
 IGNORED = -100  # label of positions without a cross-entropy
+PROMPTS = 4096  # whose lengths are remembered: a corpus asks few questions many times
+NO_AUDIO = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -52,17 +51,21 @@ class Batch:
         return {"ce": int((self.labels_BT != IGNORED).sum()), **frames}
 
     def to(self, device: torch.device | str) -> "Batch":
-        def move(t: Tensor) -> Tensor:
-            return t.to(device, non_blocking=True)
+        """A copy there; from pinned memory it goes on while the device computes."""
+        return self.each(lambda t: t.to(device, non_blocking=True))
 
+    def pinned(self) -> "Batch":
+        return self.each(Tensor.pin_memory)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         return replace(
             self,
-            inputs={k: move(v) for k, v in self.inputs.items()},
-            labels_BT=move(self.labels_BT),
-            think_BK=move(self.think_BK),
-            think_mask_BK=move(self.think_mask_BK),
-            seconds_B=move(self.seconds_B),
-            targets={k: Targets(move(t.frames_BND), move(t.mask_BN)) for k, t in self.targets.items()},
+            inputs={k: change(v) for k, v in self.inputs.items()},
+            labels_BT=change(self.labels_BT),
+            think_BK=change(self.think_BK),
+            think_mask_BK=change(self.think_mask_BK),
+            seconds_B=change(self.seconds_B),
+            targets={k: Targets(change(t.frames_BND), change(t.mask_BN)) for k, t in self.targets.items()},
         )
 
 
@@ -101,6 +104,20 @@ class Collator:
     def __init__(self, student: Student, block: ThinkingBlock, index: ShardIndex, experts: Sequence[str]) -> None:
         self.student, self.block, self.index = student, block, index
         self.experts = {name: index.experts[name].spec for name in experts}
+        self.prompt_positions = lru_cache(PROMPTS)(student.prompt_positions)
+
+    def length(self, raw: RawSample, config: DataConfig) -> int:
+        """Positions of the sequence that `item` makes, without decoding; 0 where `item` will refuse it."""
+        try:
+            meta = decode_meta(raw)
+            seconds = seconds_of(raw, meta) or 0.0
+            unheard = Sample(key=raw.key, samples_S=NO_AUDIO, sample_rate=1, **decode_texts(raw, meta))
+            prompt, response = ask_of(unheard, config)
+            answer = 0 if response is None else len(self.student.response_ids(response))
+            audio = self.student.audio_positions(round(seconds * self.student.sample_rate))
+            return self.prompt_positions(prompt) + audio + self.block.size(seconds) + answer
+        except (BadSample, Unusable):
+            return 0
 
     def item(self, sample: Sample, config: DataConfig) -> Item:
         """BadSample or Unusable where there is nothing to learn from it, or the student cannot take it whole."""
@@ -114,6 +131,10 @@ class Collator:
         prefix = self.student.prefix(samples_S, prompt, sample.id)
         ids, positions = self.block.insert(prefix, sample.seconds)
         answer = [] if response is None else self.student.response_ids(response)
+        if config.batch_tokens is not None and len(ids) + len(answer) > config.batch_tokens:
+            raise Unusable(
+                "too_many_tokens", f"{sample.id}: {len(ids) + len(answer)} positions; data.batch_tokens is less"
+            )
         return Item(sample.id, [*ids, *answer], len(ids), positions, prefix.features, sample.seconds, targets)
 
     def batch(self, items: Sequence[Item]) -> Batch:
@@ -150,70 +171,3 @@ def pad_targets(targets: Sequence[np.ndarray | None], dim: int) -> Targets:
             frames_BND[b, : len(target)] = frames_ND.nan_to_num(0.0, 0.0, 0.0)
             mask_BN[b, : len(target)] = frames_ND.isfinite().all(-1)
     return Targets(frames_BND, mask_BN)
-
-
-class Loader:
-    """Batches of a stream, made ahead by threads; `workers` changes the speed, never the order.
-
-    One thread reads, `workers` threads decode. `state_dict` is of the last batch that was *given*, so what was
-    read ahead is read again on resume.
-    """
-
-    def __init__(
-        self, stream: ShardStream, collator: Collator, config: DataConfig, log: Callable[[str], None] = lambda _: None
-    ) -> None:
-        self.stream, self.collator, self.config, self.log = stream, collator, config, log
-        self.state = stream.state_dict()
-        self.skipped: Counter[str] = Counter()
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Without end, unless nothing of a whole epoch can be used: BadSample."""
-        since = 0  # samples in a row that could not be used
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(max(1, self.config.workers)) as decoders:
-            ahead: deque[Future[tuple[list[Item], list[BadSample | Unusable], dict[str, Any]]]] = deque()
-            try:
-                while True:
-                    while len(ahead) < 2 * self.config.workers + 1:
-                        ahead.append(decoders.submit(self.make, reader.submit(self.read)))
-                    items, errors, state = ahead.popleft().result()
-                    self.count(errors)
-                    self.state = {**state, "skipped": dict(self.skipped)}
-                    since = 0 if items else since + len(errors)
-                    if since > self.stream.index.samples:
-                        raise errors[-1]
-                    if items:
-                        yield self.collator.batch(items)
-            finally:
-                for future in ahead:
-                    future.cancel()
-
-    def read(self) -> tuple[list[RawSample], dict[str, Any]]:
-        return list(islice(self.stream, self.config.batch_size)), self.stream.state_dict()
-
-    def make(
-        self, read: "Future[tuple[list[RawSample], dict[str, Any]]]"
-    ) -> tuple[list[Item], list[BadSample | Unusable], dict[str, Any]]:
-        raws, state = read.result()
-        items, errors = [], []
-        for raw in raws:
-            try:
-                items.append(self.collator.item(decode_sample(raw, self.collator.index), self.config))
-            except (BadSample, Unusable) as e:
-                if self.config.unusable == "raise":
-                    raise
-                errors.append(e)
-        return items, errors, state
-
-    def count(self, errors: Sequence[BadSample | Unusable]) -> None:
-        for error in errors:
-            if not self.skipped[error.reason]:
-                self.log(f"skipped ({error.reason}; more of these are only counted): {error}")
-            self.skipped[error.reason] += 1
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.state
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.stream.load_state_dict(state)
-        self.skipped = Counter(state.get("skipped", {}))
-        self.state = dict(state)

@@ -38,7 +38,10 @@ class ThinkingConfig(Part):
 class DataConfig(Part):
     shards: str = Field(min_length=1)  # folder or URL with index.json
     batch_size: int = Field(default=8, ge=1)  # samples of one forward pass, per rank
-    shuffle: int = Field(default=256, ge=1)  # samples that are held and permuted together
+    # Padded positions of one forward pass, at most: samples of like length go together, up to batch_size of them.
+    # None: batch_size samples as they come.
+    batch_tokens: int | None = Field(default=None, ge=1)
+    shuffle: int = Field(default=256, ge=1)  # samples that are held and permuted together; twice that in memory
     seed: int = 0  # of the order
     workers: int = Field(default=2, ge=0)  # threads that decode; the order never depends on them
     max_seconds: float | None = Field(default=None, gt=0)  # leave longer audio out (default: the student's limit)

@@ -6,9 +6,11 @@ numpy's own format with `allow_pickle=False`, and both are checked against the i
 
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count, islice
+from types import UnionType
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from coat.manifests import InputError, RunError, ShardIndex, ShardInfo, TargetSpec, files
 
 AUDIO_SUFFIXES = ("flac", "wav")
+DURATION_SLACK_S = 0.02  # between a sample's json and its sound: half an audio position of Qwen2-Audio
 
 
 class BadSample(InputError):
@@ -36,6 +39,7 @@ class RawSample:
     shard: str
     key: str
     members: Mapping[str, bytes]  # by suffix: flac, json, <expert>.npy
+    lost: str = ""  # why the tar does not give it; then it has no members
 
     def __str__(self) -> str:
         return f"{self.shard}:{self.key}"
@@ -100,6 +104,7 @@ def read_shard(index: ShardIndex, shard: ShardInfo) -> Iterator[RawSample]:
 def decode_sample(raw: RawSample, index: ShardIndex) -> Sample:
     """Audio, text and targets of one sample. BadSample where a member is missing or broken."""
     meta = decode_meta(raw)
+    texts = decode_texts(raw, meta)
     suffix = next((s for s in AUDIO_SUFFIXES if s in raw.members), None)
     if suffix is None:
         raise BadSample("no_audio", f"{raw}: no audio member; expected .flac")
@@ -112,21 +117,14 @@ def decode_sample(raw: RawSample, index: ShardIndex) -> Sample:
         for name, data in ((s.removesuffix(".npy"), d) for s, d in raw.members.items() if s.endswith(".npy"))
         if name in index.experts
     }
-    return Sample(
-        id=str(meta.get("id", raw.key)),
-        key=raw.key,
-        samples_S=samples_SC.mean(axis=1, dtype=np.float32),
-        sample_rate=rate,
-        text=meta.get("text"),
-        prompt=meta.get("prompt"),
-        response=meta.get("response"),
-        choices=tuple(meta.get("choices") or ()),
-        targets=targets,
-        extra=meta.get("extra") or {},
-    )
+    samples_S = samples_SC.mean(axis=1, dtype=np.float32)
+    check_whole(raw, meta, len(samples_S) / rate, targets, index)
+    return Sample(key=raw.key, samples_S=samples_S, sample_rate=rate, targets=targets, **texts)
 
 
 def decode_meta(raw: RawSample) -> dict[str, Any]:
+    if raw.lost:
+        raise BadSample("lost", f"{raw} is lost: {raw.lost}")
     try:
         meta = json.loads(raw.members["json"])
     except KeyError as e:
@@ -136,6 +134,43 @@ def decode_meta(raw: RawSample) -> dict[str, Any]:
     if not isinstance(meta, dict):
         raise BadSample("broken_json", f"{raw}: .json holds {type(meta).__name__}; expected an object")
     return meta
+
+
+def decode_texts(raw: RawSample, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What a Sample has beside its audio and targets."""
+    texts = {name: value_of(raw, meta, name, str) for name in ("text", "prompt", "response")}
+    choices = tuple(value_of(raw, {"choices": c}, "choices", str) for c in value_of(raw, meta, "choices", list) or ())
+    extra = value_of(raw, meta, "extra", dict) or {}
+    return {"id": str(meta.get("id", raw.key)), **texts, "choices": choices, "extra": extra}
+
+
+def value_of(raw: RawSample, meta: Mapping[str, Any], name: str, kind: type | UnionType) -> Any:
+    """A value of a sample's json; None where it has none. BadSample where it is of another type."""
+    value = meta.get(name)
+    if not isinstance(value, kind | None):
+        raise BadSample("broken_json", f"{raw}: {name} is {value!r:.60}; expected {kind}")
+    return value
+
+
+def seconds_of(raw: RawSample, meta: Mapping[str, Any]) -> float | None:
+    """Duration as the json has it, if it does."""
+    seconds = value_of(raw, meta, "duration", int | float)
+    if seconds is not None and not 0 <= seconds < math.inf:  # json.loads takes NaN and Infinity
+        raise BadSample("broken_json", f"{raw}: duration is {seconds}; expected seconds")
+    return seconds
+
+
+def check_whole(
+    raw: RawSample, meta: Mapping[str, Any], seconds: float, targets: Mapping[str, NDArray[Any]], index: ShardIndex
+) -> None:
+    """BadSample where sound or targets are less, or more, than the sample's own json says."""
+    said = seconds_of(raw, meta)
+    if said is not None and abs(said - seconds) > DURATION_SLACK_S:
+        raise BadSample("wrong_duration", f"{raw}: {seconds:.3f} s of audio, but its .json says {said:.3f} s")
+    for name, frames in (value_of(raw, meta, "targets", dict) or {}).items():
+        found = len(targets[name]) if name in targets else 0
+        if name in index.experts and found != frames:
+            raise BadSample("wrong_target", f"{raw}: {found} frames of {name}, but its .json says {frames}")
 
 
 def decode_target(raw: RawSample, data: bytes, spec: TargetSpec) -> NDArray[np.floating[Any]]:
@@ -153,12 +188,30 @@ def decode_target(raw: RawSample, data: bytes, spec: TargetSpec) -> NDArray[np.f
     return frames_ND
 
 
+def read_whole(index: ShardIndex, shard: ShardInfo) -> Iterator[RawSample]:
+    """As many samples as the index says, some of them lost where the tar is cut or broken. InputError: no such tar,
+    or one that has more.
+    """
+    found = 0
+    try:
+        for raw in read_shard(index, shard):
+            if found < shard.samples:
+                found += 1
+                yield raw
+    except InputError as e:
+        if found == shard.samples or isinstance(e.__cause__, FileNotFoundError):
+            raise
+        for number in range(found, shard.samples):
+            yield RawSample(shard.name, f"sample {number}", {}, lost=str(e))
+
+
 class ShardStream:
     """Raw samples of one rank, epoch after epoch without end, from any position.
 
     In epoch e the shards are permuted by (seed, e) and dealt to the ranks; a rank's samples are cut into
     runs of `shuffle`, each permuted by (seed, e, rank, run). So (epoch, position) is the whole state: to go
     on, the shards before it are not opened, and at most one run and the start of one shard are read again.
+    Samples that a broken tar does not give are `lost`, but keep their positions.
     """
 
     def __init__(self, index: ShardIndex, *, seed: int, shuffle: int, rank: int = 0, ranks: int = 1) -> None:
@@ -170,6 +223,7 @@ class ShardStream:
         self.index, self.seed, self.shuffle, self.rank, self.ranks = index, seed, shuffle, rank, ranks
         self.epoch, self.position = 0, 0  # of the sample that comes next
         self.samples: Iterator[RawSample] | None = None
+        self.stopped = False  # set from another thread: nothing more is read
 
     def __iter__(self) -> Iterator[RawSample]:
         return self
@@ -187,6 +241,16 @@ class ShardStream:
         self.position += 1
         return sample
 
+    def run(self) -> list[RawSample]:
+        """The next samples, up to the end of their run; never of two epochs."""
+        first = next(self)
+        last = min(-(-self.position // self.shuffle) * self.shuffle, sum(s.samples for s in self.shards_of(self.epoch)))
+        return [first, *islice(self, last - self.position)]
+
+    def random(self, epoch: int, run: int, *use: int) -> np.random.Generator:
+        """Of one run of this rank, for one use."""
+        return np.random.default_rng([self.seed, epoch, self.rank, run, *use])
+
     def shards_of(self, epoch: int) -> list[ShardInfo]:
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.index.shards))
         return [self.index.shards[i] for i in order[self.rank :: self.ranks]]
@@ -198,7 +262,7 @@ class ShardStream:
             held = list(islice(ordered, self.shuffle))
             if not held:
                 return
-            order = np.random.default_rng([self.seed, epoch, self.rank, r]).permutation(len(held))
+            order = self.random(epoch, r).permutation(len(held))
             skip = position - r * self.shuffle if r == run else 0
             yield from (held[i] for i in order[skip:])
 
@@ -208,7 +272,10 @@ class ShardStream:
             if skip >= shard.samples:
                 skip -= shard.samples
                 continue
-            yield from islice(read_shard(self.index, shard), skip, None)
+            for sample in islice(read_whole(self.index, shard), skip, None):
+                if self.stopped:
+                    return
+                yield sample
             skip = 0
 
     @property

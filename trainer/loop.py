@@ -21,11 +21,12 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from coat.manifests import RunError, ShardIndex
-from coat.trainer.batches import Batch, Collator, Loader
+from coat.trainer.batches import Batch, Collator
 from coat.trainer.checkpoint import Checkpoints, load_optimizer, load_weights, restore_random_state
 from coat.trainer.config import OptimConfig, StageConfig, TrainConfig
 from coat.trainer.data import ShardStream
 from coat.trainer.folder import RunFolder
+from coat.trainer.loader import Loader
 from coat.trainer.metrics import Meter, MetricsLog, Report
 from coat.trainer.model import CoatModel, build_model, experts_of, parameter_groups
 
@@ -92,7 +93,7 @@ class Trainer:
             ranks=accelerator.num_processes,
         )
         collator = Collator(self.model.student, self.model.block, index, list(self.experts))
-        self.loader = Loader(stream, collator, config.data, log)
+        self.loader = Loader(stream, collator, config.data, log, pin=accelerator.device.type == "cuda")
         self.checkpoints = Checkpoints(folder.checkpoints, config.run.keep, log)
         self.meter = Meter()
         self.step, self.first, self.samples, self.audio_s = 0, 0, 0, 0.0
@@ -107,7 +108,11 @@ class Trainer:
             with stop_signals() as stopped:
                 stop = False
                 while self.step < self.config.steps and not stop:
-                    stop = self.one_step(list(islice(batches, self.config.run.accumulate)), bool(stopped))
+                    began = time.monotonic()
+                    given = list(islice(batches, self.config.run.accumulate))
+                    waited = time.monotonic() - began
+                    stop = self.one_step(given, bool(stopped))
+                    self.meter.add("wait_share", waited, time.monotonic() - began)
                     last = stop or self.step == self.config.steps
                     if self.step % self.config.run.log_every == 0 or self.step == self.config.steps:
                         self.report(metrics, (self.step - self.first) / (time.monotonic() - start))

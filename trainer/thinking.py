@@ -60,6 +60,10 @@ class ThinkingBlock:
             return len(self.ids_K)
         return min(max(1, math.ceil(self.config.rate_hz * seconds - 1e-9)), len(self.ids_K))
 
+    def size(self, seconds: float) -> int:
+        """Positions that `insert` adds."""
+        return self.length(seconds) + 2 if self.ids_K else 0
+
     def insert(self, prefix: Prefix, seconds: float) -> tuple[list[int], list[int]]:
         """The prompt's ids with the block in its place, and the positions of its K states."""
         if not self.ids_K:

@@ -11,9 +11,10 @@ import pytest
 
 from coat.manifests import InputError, ShardIndex
 from coat.trainer import iterate_shards
-from coat.trainer.batches import Collator, Loader
+from coat.trainer.batches import Collator
 from coat.trainer.config import DataConfig, ThinkingConfig
 from coat.trainer.data import BadSample, ShardStream
+from coat.trainer.loader import Loader
 from coat.trainer.students.base import Student, Unusable
 from coat.trainer.thinking import ThinkingBlock
 from tests.trainer.helpers import SPECS, toy_sample, write_shards

@@ -27,7 +27,7 @@ from tests.trainer.helpers import toy_config, toy_sample, write_shards
 
 ROOT = Path(__file__).parents[2]
 RARELY = {"save_every": 1000}
-TIMES = ("steps_per_s", "samples_per_s")
+TIMES = ("steps_per_s", "samples_per_s", "wait_share")
 
 
 def trainer(config: TrainConfig) -> Trainer:
@@ -130,14 +130,18 @@ def wait_for(check: Any, process: subprocess.Popen[str]) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
+@pytest.mark.parametrize(
+    ("number", "batch_tokens"),
+    [(signal.SIGKILL, None), (signal.SIGTERM, None), (signal.SIGKILL, 200)],
+    ids=["killed", "terminated", "killed-by_length"],
+)
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
-    student_dir: Path, shards_dir: Path, tmp_path: Path, number: signal.Signals
+    student_dir: Path, shards_dir: Path, tmp_path: Path, number: signal.Signals, batch_tokens: int | None
 ) -> None:
-    def config(name: str) -> TrainConfig:
+    def config(name: str, workers: int = 1) -> TrainConfig:
         run = {"accumulate": 2, "save_every": 7, "log_every": 3}
-        lora = {"full": True}
-        return toy_config(student_dir, shards_dir, tmp_path / name, steps=40, run=run, lora=lora)
+        data = {"batch_tokens": batch_tokens, "workers": workers}
+        return toy_config(student_dir, shards_dir, tmp_path / name, steps=40, run=run, lora={"full": True}, data=data)
 
     process = start(config("cut"), tmp_path)
     cut = tmp_path / "cut"
@@ -148,7 +152,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     if number == signal.SIGTERM:
         assert process.returncode == 0, output
     lines: list[str] = []
-    result = train(config("cut"), log=lines.append)
+    result = train(config("cut", workers=3), log=lines.append)
     assert any(line.startswith("resumed at step") for line in lines)
     assert result.finished
     train(config("whole"))

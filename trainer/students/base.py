@@ -80,6 +80,10 @@ class Student(ABC):
     def min_samples(self) -> int:
         """The shortest audio that becomes audio positions, in samples."""
 
+    @abstractmethod
+    def audio_positions(self, samples: int) -> int:
+        """Positions that the placeholder of audio of so many samples is expanded to, in a prefix."""
+
     @property
     def max_seconds(self) -> float:
         return self.max_samples / self.sample_rate
@@ -146,6 +150,10 @@ class Student(ABC):
         ids = encoded["input_ids"][0].tolist()
         features = {k: v for k, v in encoded.items() if k not in ("input_ids", "attention_mask")}
         return Prefix(ids, self.audio_end(ids), features)
+
+    def prompt_positions(self, prompt: str) -> int:
+        """Positions of a prefix without its audio's."""
+        return len(self.tokenizer(self.conversation(prompt))["input_ids"]) - 1  # the placeholder
 
     def response_ids(self, response: str) -> list[int]:
         """The response and the token that ends a turn."""

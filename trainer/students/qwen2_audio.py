@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from coat.trainer.students.base import Student
 
 TOWER_STRIDE = 2  # mel frames per source position: the stride of conv2
+POOLED = 2  # source positions per position in the text: the tower's average pooling
 MIN_MEL_FRAMES = 7  # two audio positions; with one, transformers takes its legacy merge of unexpanded text
 
 
@@ -39,6 +40,11 @@ class Qwen2Audio(Student):
     @property
     def min_samples(self) -> int:
         return (MIN_MEL_FRAMES - 1) * self.processor.feature_extractor.hop_length + 1
+
+    def audio_positions(self, samples: int) -> int:
+        mel_frames = -(-samples // self.processor.feature_extractor.hop_length)
+        source_positions = (mel_frames - 1) // TOWER_STRIDE + 1
+        return (source_positions - POOLED) // POOLED + 1
 
     @property
     def language_model(self) -> nn.Module:
