@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coat.cli.extract import Json
-from coat.cli.output import table
+from coat.cli.output import bytes_text, table
 from coat.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ def stats(
 
       coat stats s3://bucket/targets --expert whisper --report whisper.html --ray-address auto
     """
-    from coat.manifests import files
     from coat.pipeline.partial_sums import scheduler_at
     from coat.pipeline.statistics import statistics
 
@@ -51,19 +50,26 @@ def stats(
     with scheduler_at(ray_address) as scheduler, progress(units, "units", "stats", quiet=json_output) as advance:
         for targets in sets:
             found.append(statistics(targets, pca, scheduler, on_units=advance))
-    if report:
-        from coat.pipeline.statistics_page import page
-
-        files.write_bytes(report, page(store, found))
     for s in found:
         for why in s.dropped:
             typer.echo(f"{s.spec.expert}: {why}; what it was of was read again", err=True)
+    if report:
+        size = write_report(report, store, found)
+        typer.echo(f"{report}: {bytes_text(size)}", err=json_output)
     if json_output:
         typer.echo(json.dumps([{"expert": s.spec.expert, **s.to_dict()} for s in found], indent=2))
         return
     show(store, found, bool(expert))
-    if report:
-        typer.echo(f"wrote {report}")
+
+
+def write_report(path: str, store: str, found: "list[Statistics]") -> int:
+    """Gives its bytes. Drawing is imported only here."""
+    from coat.manifests import files
+    from coat.pipeline.statistics_page import page
+
+    document = page(store, found)
+    files.write_bytes(path, document)
+    return len(document)
 
 
 def chosen(store: str, names: list[str]) -> "list[TargetSet]":
