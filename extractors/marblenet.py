@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from coat.extractors.devices import place
 from coat.extractors.events import logit
 from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
-from coat.extractors.nemo_encoder import MIN_MEL_FRAMES, Encoder
+from coat.extractors.nemo_encoder import Encoder
 from coat.extractors.nemo_files import open_nemo
 from coat.manifests.errors import InputError
 
@@ -73,8 +73,6 @@ class MarbleNet(Expert):
         self.spec = self.describe(
             **self.encoder.time,
             dim=self.classes,
-            sample_rate=self.encoder.rate,
-            min_samples=MIN_MEL_FRAMES * self.encoder.mel_hop,
             weights=archive.digest,
             checkpoint=name,
             channels=("non-speech", "speech") if labels == ["0", "1"] else tuple(labels),

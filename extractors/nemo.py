@@ -18,9 +18,10 @@ on both sides are kept.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
-from coat.extractors.nemo_encoder import MIN_MEL_FRAMES, Encoder
+from coat.extractors.nemo_encoder import Encoder
 from coat.extractors.nemo_files import open_nemo
 
 
@@ -41,18 +42,20 @@ class Nemo(Expert):
     batch_seconds = 240.0
     window_s = 40.0
     context_s = 2.0
+    encoders: ClassVar[Sequence[str]] = ("ConformerEncoder",)
+    decoders: ClassVar[Sequence[str]] = ()  # kinds that a checkpoint must have, where that tells what it is
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         name = options.checkpoint or str(self.card.checkpoint)
         archive = open_nemo(self.name, name)
-        self.encoder = Encoder(archive, ["ConformerEncoder"], options.layer)
+        if self.decoders:
+            archive.part("decoder", kinds=self.decoders)
+        self.encoder = Encoder(archive, self.encoders, options.layer)
         self.pads = self.encoder.pads
         self.spec = self.describe(
             **self.encoder.time,
             dim=self.encoder.dim,
-            sample_rate=self.encoder.rate,
-            min_samples=MIN_MEL_FRAMES * self.encoder.mel_hop,
             weights=archive.digest,
             checkpoint=name,
             layer=str(self.encoder.layer or "last"),

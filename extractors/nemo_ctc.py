@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from coat.extractors.devices import place
 from coat.extractors.events import logit
 from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
-from coat.extractors.nemo_encoder import MIN_MEL_FRAMES, Encoder
+from coat.extractors.nemo_encoder import Encoder
 from coat.extractors.nemo_files import open_nemo
 from coat.manifests.errors import InputError
 
@@ -71,8 +71,6 @@ class NemoCTC(Expert):
         self.spec = self.describe(
             **self.encoder.time,
             dim=self.tokens + 1,
-            sample_rate=self.encoder.rate,
-            min_samples=MIN_MEL_FRAMES * self.encoder.mel_hop,
             weights=archive.digest,
             checkpoint=name,
             channels=(*(str(token) for token in vocabulary or range(self.tokens)), BLANK),

@@ -83,7 +83,12 @@ class Encoder:
             centre += step * convolution.centre()
             reach += step * (convolution.span - 1) / 2
             step *= convolution.stride
-        self.time = {"rate_hz": self.rate / (step * self.mel_hop), "start_s": centre * self.mel_hop / self.rate}
+        self.time: dict[str, Any] = {  # of the spec
+            "rate_hz": self.rate / (step * self.mel_hop),
+            "start_s": centre * self.mel_hop / self.rate,
+            "sample_rate": self.rate,
+            "min_samples": MIN_MEL_FRAMES * self.mel_hop,
+        }
         # Seconds on both sides of its centre that a frame hears through its convolutions: and half an STFT window, and
         # the sample before it, for pre-emphasis.
         self.reach_s = (reach * self.mel_hop + window // 2 + 1) / self.rate

@@ -18,14 +18,11 @@ Limits: 3072 numbers at 100 Hz are 614 kB a second as float16; reduce them in th
 4. Trained on clips of 3 s with one speaker; where several take turns, the means over the clip mix them.
 """
 
-from collections.abc import Sequence
-
-from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
-from coat.extractors.nemo_encoder import MIN_MEL_FRAMES, Encoder
-from coat.extractors.nemo_files import open_nemo
+from coat.extractors.expert import Card
+from coat.extractors.nemo import Nemo
 
 
-class TitaNet(Expert):
+class TitaNet(Nemo):
     name = "titanet"
     card = Card(
         family="speaker",
@@ -37,29 +34,7 @@ class TitaNet(Expert):
         extra="nemo",
         requires=("nemo", "omegaconf"),
     )
-    takes = ("checkpoint", "layer", "precision", "compile")
-    trial = Trial(quiet=0.1, loud=0.4, burst_s=0.04)
-    context_s = 2.0
-
-    def __init__(self, options: Options) -> None:
-        super().__init__(options)
-        name = options.checkpoint or str(self.card.checkpoint)
-        archive = open_nemo(self.name, name)
-        archive.part("decoder", kinds=["SpeakerDecoder"])
-        self.encoder = Encoder(archive, ["ConvASREncoder"], options.layer)
-        self.pads = self.encoder.pads
-        self.spec = self.describe(
-            **self.encoder.time,
-            dim=self.encoder.dim,
-            sample_rate=self.encoder.rate,
-            min_samples=MIN_MEL_FRAMES * self.encoder.mel_hop,
-            weights=archive.digest,
-            checkpoint=name,
-            layer=str(self.encoder.layer or "last"),
-        )
-
-    def load(self, device: str) -> None:
-        self.encoder.load(device, self.options)
-
-    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        return self.encoder.run(waveforms)
+    batch_seconds = 120.0
+    window_s = 30.0
+    encoders = ("ConvASREncoder",)
+    decoders = ("SpeakerDecoder",)
