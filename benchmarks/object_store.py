@@ -10,9 +10,10 @@ CLIPS = 400
 
 def store_stats() -> Any:
     """Of all nodes since Ray's start: `cumulative_created_bytes`, `object_store_bytes_used`, and more."""
+    import ray
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
-    return get_memory_info_reply(get_state_from_address()).store_stats
+    return get_memory_info_reply(get_state_from_address(ray.get_runtime_context().gcs_address)).store_stats
 
 
 def main() -> None:

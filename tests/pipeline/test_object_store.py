@@ -12,9 +12,11 @@ from tests.pipeline.conftest import Corpus
 
 def created_bytes() -> int:
     """By all nodes, since Ray's start, whether they are still there or not."""
+    import ray
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
-    stats: Any = get_memory_info_reply(get_state_from_address()).store_stats
+    ours = ray.get_runtime_context().gcs_address  # another Ray may run on this machine
+    stats: Any = get_memory_info_reply(get_state_from_address(ours)).store_stats
     return stats.cumulative_created_bytes
 
 
