@@ -15,7 +15,7 @@ from benchmarks.common import ROOT, Figure, Run, corpus, judged, median, random_
 from coat.extractors.expert import Options
 from coat.extractors.registry import create
 
-CLIPS = 320  # some 32 units: one more or less in the measured part is a few percent
+CLIPS = 280  # some 28 units: one more or less in the measured part is a few percent
 ALONE_S = 5.0
 TARGET = 1.8
 
