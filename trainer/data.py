@@ -16,7 +16,9 @@ import soundfile
 import xxhash
 from numpy.typing import NDArray
 
-from coat.manifests import InputError, RunError, ShardIndex, ShardInfo, TargetSpec, files
+from coat.manifests import InputError, RunError, ShardIndex, ShardInfo, TargetSpec
+from coat.manifests.npy import from_npy
+from coat.manifests.shard_reading import read_samples
 
 AUDIO_SUFFIXES = ("flac", "wav")
 
@@ -73,28 +75,9 @@ def iterate_shards(path: str) -> Iterator[Sample]:
 
 
 def read_shard(index: ShardIndex, shard: ShardInfo) -> Iterator[RawSample]:
-    """The samples of one tar, without decoding. InputError where it is missing, broken or of another size."""
-    import tarfile
-
-    from webdataset.tariterators import group_by_keys, tar_file_expander
-
-    url = files.join(index.path, shard.name)
-    fs, path = files.filesystem(url)
-    found = 0
-    try:
-        with fs.open(path, "rb") as stream:
-            members = tar_file_expander([{"url": shard.name, "stream": stream}])
-            for group in group_by_keys(members, lcase=False):
-                found += 1
-                yield RawSample(
-                    shard.name, group["__key__"], {k: v for k, v in group.items() if not k.startswith("__")}
-                )
-    except FileNotFoundError as e:
-        raise InputError(f"{url}: no such shard, but the index names it; copy the whole folder") from e
-    except (tarfile.TarError, EOFError) as e:
-        raise InputError(f"{url}: not a whole tar ({e.args[0]}); build or copy it again") from e
-    if found != shard.samples:
-        raise InputError(f"{url}: {found} samples, but the index says {shard.samples}; build or copy it again")
+    """The samples of one tar with their sidecars, without decoding. InputError where it is missing or broken."""
+    for sample in read_samples(index, shard):
+        yield RawSample(shard.name, sample.key, sample.members)
 
 
 def decode_sample(raw: RawSample, index: ShardIndex) -> Sample:
@@ -141,8 +124,8 @@ def decode_meta(raw: RawSample) -> dict[str, Any]:
 def decode_target(raw: RawSample, data: bytes, spec: TargetSpec) -> NDArray[np.floating[Any]]:
     """`[N, D]` as stored; BadSample where it is not an array of the spec's dim and dtype."""
     try:
-        frames_ND = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as e:
+        frames_ND = from_npy(data)
+    except ValueError as e:
         raise BadSample("broken_target", f"{raw}: target of {spec.expert} is not a whole .npy ({e})") from e
     if frames_ND.ndim != 2 or frames_ND.shape[1] != spec.dim or frames_ND.dtype != np.dtype(spec.dtype):
         raise BadSample(
