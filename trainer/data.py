@@ -16,11 +16,11 @@ import soundfile
 import xxhash
 from numpy.typing import NDArray
 
-from coat.manifests import InputError, RunError, ShardIndex, ShardInfo, TargetSpec
+from coat.manifests import AudioError, InputError, RunError, ShardIndex, ShardInfo, TargetSpec, decode
 from coat.manifests.npy import from_npy
 from coat.manifests.shard_reading import read_samples
 
-AUDIO_SUFFIXES = ("flac", "wav")
+AUDIO_SUFFIXES = ("flac", "wav", "mp3", "ogg", "aiff")
 
 
 class BadSample(InputError):
@@ -83,13 +83,7 @@ def read_shard(index: ShardIndex, shard: ShardInfo) -> Iterator[RawSample]:
 def decode_sample(raw: RawSample, index: ShardIndex) -> Sample:
     """Audio, text and targets of one sample. BadSample where a member is missing or broken."""
     meta = decode_meta(raw)
-    suffix = next((s for s in AUDIO_SUFFIXES if s in raw.members), None)
-    if suffix is None:
-        raise BadSample("no_audio", f"{raw}: no audio member; expected .flac")
-    try:
-        samples_SC, rate = soundfile.read(io.BytesIO(raw.members[suffix]), dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as e:
-        raise BadSample("broken_audio", f"{raw}: audio cannot be decoded ({e})") from e
+    samples_S, rate = decode_audio(raw, meta)
     targets = {
         name: decode_target(raw, data, index.experts[name].spec)
         for name, data in ((s.removesuffix(".npy"), d) for s, d in raw.members.items() if s.endswith(".npy"))
@@ -98,7 +92,7 @@ def decode_sample(raw: RawSample, index: ShardIndex) -> Sample:
     return Sample(
         id=str(meta.get("id", raw.key)),
         key=raw.key,
-        samples_S=samples_SC.mean(axis=1, dtype=np.float32),
+        samples_S=samples_S,
         sample_rate=rate,
         text=meta.get("text"),
         prompt=meta.get("prompt"),
@@ -107,6 +101,24 @@ def decode_sample(raw: RawSample, index: ShardIndex) -> Sample:
         targets=targets,
         extra=meta.get("extra") or {},
     )
+
+
+def decode_audio(raw: RawSample, meta: Mapping[str, Any]) -> tuple[NDArray[np.float32], int]:
+    """Mono samples and their rate, of the member or, in shards without audio, of the file that the json names."""
+    suffix = next((s for s in AUDIO_SUFFIXES if s in raw.members), None)
+    if suffix is None and isinstance(meta.get("audio"), dict):
+        try:
+            clip = decode(meta["audio"]["path"], meta["audio"]["offset"], meta["audio"]["duration"])
+        except (AudioError, InputError, KeyError, TypeError) as e:
+            raise BadSample("no_audio", f"{raw}: the audio that it names cannot be decoded ({e})") from e
+        return clip.samples_T, clip.rate
+    if suffix is None:
+        raise BadSample("no_audio", f"{raw}: no audio member; expected .flac")
+    try:
+        samples_SC, rate = soundfile.read(io.BytesIO(raw.members[suffix]), dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as e:
+        raise BadSample("broken_audio", f"{raw}: audio cannot be decoded ({e})") from e
+    return samples_SC.mean(axis=1, dtype=np.float32), rate
 
 
 def decode_meta(raw: RawSample) -> dict[str, Any]:
