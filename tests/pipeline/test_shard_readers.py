@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterable, Mapping
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -113,24 +114,27 @@ def test_megatron_energon(built: tuple[Path, Frames]) -> None:
         def batch(self, samples: list[Any]) -> list[Any]:
             return samples
 
-    for workers in (0, 2):
-        dataset = energon.get_train_dataset(
-            out,
-            worker_config=energon.WorkerConfig(rank=0, world_size=1, num_workers=workers),
-            batch_size=4,
-            shuffle_buffer_size=8,
-            max_samples_per_sequence=None,
-            task_encoder=Encoder(),
-            repeat=False,
-        )
-        seen = {}
-        for batch in energon.get_loader(dataset):
-            for sample in batch:
-                content = json.loads(sample.text)
-                seen[content["json"]["id"]] = np.array(content["level"], np.float16)
-        assert seen.keys() == frames.keys()
-        for name, values in seen.items():
-            np.testing.assert_array_equal(values, frames[name])
+    config = energon.WorkerConfig(rank=0, world_size=1, num_workers=2)
+    once = energon.get_val_dataset(out, split_part="train", worker_config=config, batch_size=4, task_encoder=Encoder())
+    seen = {}
+    for sample in chain.from_iterable(energon.get_loader(once)):
+        content = json.loads(sample.text)
+        assert content["json"]["id"] not in seen
+        seen[content["json"]["id"]] = np.array(content["level"], np.float16)
+    assert seen.keys() == frames.keys()
+    for name, values in seen.items():
+        np.testing.assert_array_equal(values, frames[name])
+
+    shuffled = energon.get_train_dataset(
+        out,
+        worker_config=config,
+        batch_size=3,
+        shuffle_buffer_size=8,
+        max_samples_per_sequence=None,
+        task_encoder=Encoder(),
+    )
+    drawn = chain.from_iterable(islice(energon.get_loader(shuffled), 40))  # without end
+    assert {json.loads(sample.text)["json"]["id"] for sample in drawn} == frames.keys()
 
 
 def test_what_is_written_for_energon_has_its_documented_fields(built: tuple[Path, Frames]) -> None:
