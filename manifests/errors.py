@@ -13,6 +13,10 @@ class InputError(ValueError):
     """
 
 
+class BrokenShard(InputError):
+    """A tar that is cut short or damaged: what it has given so far is whole, the rest is lost."""
+
+
 class RunError(RuntimeError):
     """The work could not be done, through no mistake of the command. The command line exits with 1."""
 

@@ -1,6 +1,6 @@
 """Targets made small: what was done to them, as it stands in a shard's index, and both ways of doing it.
 
-    members = encode(frames_ND, reduction)      # by suffix: "" the values, "scale", "index"
+    members = encode(frames_ND, reduction)      # by suffix: "" the values, "scale", "index", "covered"
     frames_MD = decode(members, reduction)      # float32, at the reduced rate
 
 In this order: a lower frame rate, then principal components (for hidden states) or the k largest probabilities (for
@@ -10,21 +10,23 @@ N frames as extracted, M at the reduced rate, D dim, C components, K kept probab
 """
 
 import base64
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from coat.manifests.errors import InputError
-from coat.manifests.rates import Rate
+from coat.manifests.rates import EPSILON, Rate
 from coat.manifests.spec import Kind, TargetSpec
 
 Dtype = Literal["float32", "float16", "int8"]
 Scaling = Literal["frame", "dimension"]
-VALUES, SCALE, INDEX = "", "scale", "index"  # suffixes of a target's members
+VALUES, SCALE, INDEX, COVERED = "", "scale", "index", "covered"  # suffixes of a target's members
 LARGEST = 127  # of int8, used to both sides
 TOPK_KINDS = ("probabilities", "distribution")
 
@@ -141,6 +143,25 @@ class Reduction:
     def bytes_per_second(self) -> float:
         return self.bytes_per_frame * self.rate.rate_hz
 
+    @property
+    def digest(self) -> str:
+        """16 hex digits, equal exactly where the same is done."""
+        return xxhash.xxh3_64_hexdigest(json.dumps(self.to_dict(), sort_keys=True).encode())
+
+    def of_spec(self, spec: TargetSpec) -> TargetSpec:
+        """The spec of what decoding gives, of targets that were extracted with `spec`."""
+        settings = {**spec.settings, "reduction": self.digest}
+        return replace(spec, rate_hz=self.rate.rate_hz, start_s=self.rate.start_s, dtype="float32", settings=settings)
+
+    def summary(self) -> str:
+        """In a few words, for people."""
+        words = [f"{self.rate.rate_hz:g} Hz"] if self.rate_hz is not None else []
+        if self.basis:
+            whitened = ", whitened" if any(self.basis.size_C.array != 1) else ""
+            words.append(f"{self.basis.components} of {self.dim} components{whitened}")
+        words += [f"largest {self.topk}"] if self.topk else []
+        return ", ".join([*words, f"int8 by {self.scaling}" if self.dtype == "int8" else self.dtype])
+
     def to_dict(self) -> dict[str, Any]:
         """Of JSON values."""
         numbers = {"offset": self.offset_C, "scale": self.scale_C}
@@ -173,10 +194,13 @@ def index_dtype(dim: int) -> str:
 def encode(frames_ND: NDArray[np.floating], how: Reduction) -> dict[str, NDArray[Any]]:
     """Members by suffix. Frames must be finite, as the pipeline's are."""
     frames_MD = frames_ND.astype(np.float64)
+    members: dict[str, NDArray[Any]] = {}
     if how.rate_hz is not None:
         lower = how.rate.lower_pitch if how.kind == "pitch" else how.rate.lower
+        covered_M = how.rate.covered(len(frames_MD))
         frames_MD = lower(frames_MD)
-    members: dict[str, NDArray[Any]] = {}
+        if covered_M.min(initial=1.0) < 1 - EPSILON:
+            members[COVERED] = covered_M.astype("<f4")
     values_MC = frames_MD
     if how.basis:
         values_MC = how.basis.apply(frames_MD)
@@ -219,6 +243,11 @@ def check(members: Mapping[str, NDArray[Any]], how: Reduction) -> None:
         expected[SCALE] = ("float32", (frames,))
     if how.topk:
         expected[INDEX] = (index_dtype(how.dim), (frames, how.topk))
+    if COVERED in members:
+        expected[COVERED] = ("float32", (frames,))
+    strange = sorted(set(members) - set(expected))
+    if strange:
+        raise ValueError(f"a member {strange[0]}, which such a reduction does not have")
     for suffix, (dtype, shape) in expected.items():
         found = members.get(suffix)
         if found is None or found.dtype != np.dtype(dtype) or found.shape != shape:

@@ -42,10 +42,7 @@ class Utterance:
     @property
     def key(self) -> str:
         """The id where it is safe as a file name without dots, else a readable part of it and a hash."""
-        if SAFE_KEY.fullmatch(self.id):
-            return self.id
-        readable = re.sub(r"[^A-Za-z0-9_\-]+", "_", self.id).strip("_")[:40]
-        return f"{readable}-{xxhash.xxh3_64_hexdigest(self.id.encode())}"
+        return key_of(self.id)
 
     def to_row(self) -> dict[str, Any]:
         """The row in coat's native form; keys without a value are left out."""
@@ -58,3 +55,11 @@ class Utterance:
         if self.choices:
             row["choices"] = list(self.choices)
         return row | dict(self.extra)
+
+
+def key_of(name: str) -> str:
+    """As Utterance.key."""
+    if SAFE_KEY.fullmatch(name):
+        return name
+    readable = re.sub(r"[^A-Za-z0-9_\-]+", "_", name).strip("_")[:40]
+    return f"{readable}-{xxhash.xxh3_64_hexdigest(name.encode())}"

@@ -18,9 +18,11 @@ import soundfile
 import xxhash
 from numpy.typing import NDArray
 
-from coat.manifests import InputError, RunError, ShardIndex, ShardInfo, TargetSpec, files
+from coat.manifests import AudioError, BrokenShard, ExpertInfo, InputError, RunError, ShardIndex, ShardInfo, decode
+from coat.manifests.shard_reading import read_samples
+from coat.manifests.target_members import experts_of
 
-AUDIO_SUFFIXES = ("flac", "wav")
+AUDIO_SUFFIXES = ("flac", "wav", "mp3", "ogg", "aiff")
 DURATION_SLACK_S = 0.02  # between a sample's json and its sound: half an audio position of Qwen2-Audio
 
 
@@ -77,49 +79,39 @@ def iterate_shards(path: str) -> Iterator[Sample]:
 
 
 def read_shard(index: ShardIndex, shard: ShardInfo) -> Iterator[RawSample]:
-    """The samples of one tar, without decoding. InputError where it is missing, broken or of another size."""
-    import tarfile
-
-    from webdataset.tariterators import group_by_keys, tar_file_expander
-
-    url = files.join(index.path, shard.name)
-    fs, path = files.filesystem(url)
-    found = 0
-    try:
-        with fs.open(path, "rb") as stream:
-            members = tar_file_expander([{"url": shard.name, "stream": stream}])
-            for group in group_by_keys(members, lcase=False):
-                found += 1
-                yield RawSample(
-                    shard.name, group["__key__"], {k: v for k, v in group.items() if not k.startswith("__")}
-                )
-    except FileNotFoundError as e:
-        raise InputError(f"{url}: no such shard, but the index names it; copy the whole folder") from e
-    except (tarfile.TarError, EOFError) as e:
-        raise InputError(f"{url}: not a whole tar ({e.args[0]}); build or copy it again") from e
-    if found != shard.samples:
-        raise InputError(f"{url}: {found} samples, but the index says {shard.samples}; build or copy it again")
+    """The samples of one tar with their sidecars, without decoding. InputError where it is missing, broken
+    (BrokenShard) or not what the index says.
+    """
+    for sample in read_samples(index, shard):
+        yield RawSample(shard.name, sample.key, sample.members)
 
 
 def decode_sample(raw: RawSample, index: ShardIndex) -> Sample:
     """Audio, text and targets of one sample. BadSample where a member is missing or broken."""
     meta = decode_meta(raw)
     texts = decode_texts(raw, meta)
+    samples_S, rate = decode_audio(raw, meta, index)
+    targets = {name: decode_target(raw, name, index.experts[name]) for name in experts_of(raw.members, index.experts)}
+    check_whole(raw, meta, len(samples_S) / rate, targets, index)
+    return Sample(key=raw.key, samples_S=samples_S, sample_rate=rate, targets=targets, **texts)
+
+
+def decode_audio(raw: RawSample, meta: Mapping[str, Any], index: ShardIndex) -> tuple[NDArray[np.float32], int]:
+    """Mono samples and their rate: of the member or, in a set without audio, of the file that the json names."""
+    if index.audio == "none":
+        try:
+            clip = decode(meta["audio"]["path"], meta["audio"]["offset"], meta["audio"]["duration"])
+        except (AudioError, InputError, KeyError, TypeError) as e:
+            raise BadSample("no_audio", f"{raw}: the audio that it names cannot be decoded ({e})") from e
+        return clip.samples_T, clip.rate
     suffix = next((s for s in AUDIO_SUFFIXES if s in raw.members), None)
     if suffix is None:
         raise BadSample("no_audio", f"{raw}: no audio member; expected .flac")
     try:
-        samples_SC, rate = soundfile.read(io.BytesIO(raw.members[suffix]), dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(io.BytesIO(raw.members[suffix]), dtype="float32")
     except soundfile.LibsndfileError as e:
         raise BadSample("broken_audio", f"{raw}: audio cannot be decoded ({e})") from e
-    targets = {
-        name: decode_target(raw, data, index.experts[name].spec)
-        for name, data in ((s.removesuffix(".npy"), d) for s, d in raw.members.items() if s.endswith(".npy"))
-        if name in index.experts
-    }
-    samples_S = samples_SC.mean(axis=1, dtype=np.float32)
-    check_whole(raw, meta, len(samples_S) / rate, targets, index)
-    return Sample(key=raw.key, samples_S=samples_S, sample_rate=rate, targets=targets, **texts)
+    return np.asarray(samples if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float32), np.float32), rate
 
 
 def decode_meta(raw: RawSample) -> dict[str, Any]:
@@ -173,33 +165,26 @@ def check_whole(
             raise BadSample("wrong_target", f"{raw}: {found} frames of {name}, but its .json says {frames}")
 
 
-def decode_target(raw: RawSample, data: bytes, spec: TargetSpec) -> NDArray[np.floating[Any]]:
-    """`[N, D]` as stored; BadSample where it is not an array of the spec's dim and dtype."""
+def decode_target(raw: RawSample, name: str, expert: ExpertInfo) -> NDArray[np.floating[Any]]:
+    """`[N, D]`; frames of NaN are masked. BadSample where its members are not what the index says."""
     try:
-        frames_ND = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as e:
-        raise BadSample("broken_target", f"{raw}: target of {spec.expert} is not a whole .npy ({e})") from e
-    if frames_ND.ndim != 2 or frames_ND.shape[1] != spec.dim or frames_ND.dtype != np.dtype(spec.dtype):
-        raise BadSample(
-            "wrong_target",
-            f"{raw}: target of {spec.expert} is {frames_ND.dtype} {list(frames_ND.shape)}; "
-            f"the index says {spec.dtype} [frames, {spec.dim}]",
-        )
-    return frames_ND
+        return expert.decode(raw.members)
+    except ValueError as e:
+        raise BadSample("wrong_target", f"{raw}: target of {name}: {e}") from e
 
 
 def read_whole(index: ShardIndex, shard: ShardInfo) -> Iterator[RawSample]:
-    """As many samples as the index says, some of them lost where the tar is cut or broken. InputError: no such tar,
-    or one that has more.
+    """As many samples as the index says, the last of them lost where a tar is cut or broken.
+
+    InputError where it gives none at all, or where it is not what the index says.
     """
     found = 0
     try:
         for raw in read_shard(index, shard):
-            if found < shard.samples:
-                found += 1
-                yield raw
-    except InputError as e:
-        if found == shard.samples or isinstance(e.__cause__, FileNotFoundError):
+            found += 1
+            yield raw
+    except BrokenShard as e:
+        if found == 0:
             raise
         for number in range(found, shard.samples):
             yield RawSample(shard.name, f"sample {number}", {}, lost=str(e))

@@ -155,9 +155,12 @@ def extract(
 
 
 def verify(
-    store: Annotated[str, typer.Argument(help="Target store: folder or URL.")],
+    store: Annotated[str, typer.Argument(help="Target store or shard set: folder or URL.")],
     repair: Annotated[
-        bool, typer.Option("--repair", help="Drop damaged units, so that the next extract makes them again.")
+        bool,
+        typer.Option(
+            "--repair", help="Drop damaged units, so that the next extract makes them again; build tars again."
+        ),
     ] = False,
     sources: Annotated[
         str | None,
@@ -167,14 +170,24 @@ def verify(
 ) -> None:
     """Read a store back: checksums, counts, finite values, agreement with its specs. Exit 1 where it is damaged.
 
+    Of a shard set: checksums, members, lengths by spec and audio, and that nothing else lies there.
+
     Examples:
 
       coat verify targets
 
       coat verify targets --sources corpus.jsonl
+
+      coat verify shards --repair
     """
     from dataclasses import asdict
 
+    from coat.manifests import files
+    from coat.manifests.shard_index import INDEX_NAME
+
+    if files.exists(files.join(store, INDEX_NAME)):
+        verify_shards(store, repair, json_output)
+        return
     from coat.manifests.manifest import Manifest
     from coat.pipeline.verification import verify as run
 
@@ -198,6 +211,26 @@ def verify(
             hint = "; `coat extract --refresh` redoes them" if found.changes else ""
             typer.echo(f"{len(found.changes) or 'no'} rows sound different or are gone{hint}")
     if found.damages or found.changes:
+        raise typer.Exit(1)
+
+
+def verify_shards(shards: str, repair: bool, json_output: bool) -> None:
+    from dataclasses import asdict
+
+    from coat.pipeline.shard_verification import verify_shards as run
+
+    with progress(None, "shards", "verify", quiet=json_output) as advance:
+        found = run(shards, repair, advance)
+    if json_output:
+        typer.echo(json.dumps(asdict(found), indent=2))
+    else:
+        for damage in found.damages:
+            typer.echo(str(damage))
+        what = f"{found.shards} shards, {found.samples} samples, {bytes_text(found.bytes)}"
+        typer.echo(f"{what}: {len(found.damages) or 'no'} damage found")
+        if found.damages:
+            typer.echo(f"{found.repaired} mended" if repair else "`coat verify --repair` builds damaged tars again")
+    if found.damages:
         raise typer.Exit(1)
 
 

@@ -29,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(manifest.app, name="manifest")
+app.add_typer(shards.app, name="shards")
 app.command("experts")(experts.experts)
 app.command("plan")(plan.plan)
 app.command("extract")(extract.extract)

@@ -70,7 +70,10 @@ def test_equal_inputs_give_equal_bytes_on_ray_too(store: tuple[str, str], tmp_pa
     for name, workers in (("a", 0), ("b", 0), ("c", 2)):
         out = str(tmp_path / name)
         build_shards(manifest, targets, ["level", "scarce"], out, shard_size=200_000, workers=workers)
-    trees = [{p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in "abc"]
+    trees = [
+        {str(p.relative_to(tmp_path / n)): p.read_bytes() for p in (tmp_path / n).rglob("*") if p.is_file()}
+        for n in "abc"
+    ]
     assert trees[0] == trees[1] == trees[2]
 
 
