@@ -89,10 +89,10 @@ def read_members(stream: BinaryIO, size: int, source: str, ended: bool) -> Itera
                 f"{source}: member {name[:100]!r} says {length} bytes, more than the file has; it is cut short or "
                 "not what it says; build or copy it again"
             )
-        data = stream.read(padded(length))
-        if len(data) < padded(length):
+        data = stream.read(length)  # and its padding apart: a slice of both would be a copy
+        if len(data) + len(stream.read(-length % BLOCK)) < padded(length):
             raise BrokenShard(f"{source}: not a whole tar (it ends in {name[:100]!r}); build or copy it again")
-        yield name, data[:length], at
+        yield name, data, at
         at += BLOCK + padded(length)
     if ended:
         raise BrokenShard(f"{source}: not a whole tar (no end blocks); build or copy it again")

@@ -92,7 +92,7 @@ def make(sample: Sample, sets: Mapping[str, TargetSet], how: How) -> Made:
             starts = {n: start_of(sets[n].spec, how.reductions.get(n), first) for n, (first, _) in spans.items()}
             record["starts"] = {n: round(t - sample.start, 9) for n, t in starts.items()}  # of frame 0, in the piece
     members["json"] = files.to_json(record, indent=None)
-    characters = sum(len(record[k] or "") for k in ("text", "prompt", "response"))
+    characters = sum(len(str(record[k] or "")) for k in ("text", "prompt", "response"))
     return Made(members, seconds, source, frames, characters)
 
 

@@ -1,9 +1,8 @@
 """Building single tars again, from the recipe that lies beside them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xxhash
 
@@ -19,9 +18,6 @@ from coat.pipeline.shard_recipe import Recipe
 from coat.pipeline.shards import open_sets
 from coat.pipeline.sidecars import side_jobs, side_tar, targets_of
 
-if TYPE_CHECKING:
-    from coat.pipeline.shard_verification import ShardDamage
-
 CHUNK = 4096  # samples whose keys are looked at at once
 
 
@@ -31,20 +27,18 @@ class Repair:
     def __init__(self, index: ShardIndex) -> None:
         self.index = index
 
-    def tar(
-        self, expert: str | None, shard: ShardInfo, rows: Sequence[Mapping[str, Any]], damage: "ShardDamage"
-    ) -> tuple["ShardDamage", bool]:
-        """What to say of the damage, and whether it is mended."""
+    def tar(self, expert: str | None, shard: ShardInfo, rows: Sequence[Mapping[str, Any]]) -> tuple[str, bool]:
+        """What to say of a damaged tar, and whether it is mended."""
         try:
             data = self.side_bytes(expert, shard) if expert else self.own_bytes(rows)
         except (InputError, RunError) as e:
-            return replace(damage, message=f"{damage.message}; it cannot be built again: {e}"), False
+            return f"it cannot be built again: {e}", False
         if xxhash.xxh3_128_hexdigest(data) != shard.xxh3:
             changed = "the manifest, the store or the audio changed since; build the set anew with --overwrite"
-            return replace(damage, message=f"{damage.message}; it cannot be built again: {changed}"), False
+            return f"it cannot be built again: {changed}", False
         folder = self.index.sidecars[expert].path if expert else self.index.path
         files.write_bytes(files.join(folder, shard.name), data)
-        return replace(damage, message=f"{damage.message}; built again"), True
+        return "built again", True
 
     def own_bytes(self, rows: Sequence[Mapping[str, Any]]) -> bytes:
         recipe, plan = self.recipe, self.plan

@@ -34,6 +34,7 @@ from coat.pipeline.energon import INDEX_SUFFIX, META, meta_files, offsets
 from coat.pipeline.shard_build_folder import BUILDING
 from coat.pipeline.shard_members import SUFFIXES
 from coat.pipeline.shard_recipe import RECIPE_NAME
+from coat.pipeline.shard_repair import Repair
 
 FLAC_SLACK_S = 0.001  # durations are rounded, and resampled audio to a sample
 FILE_SLACK_S = 0.1  # of MP3 and the like, whose headers count padding
@@ -69,8 +70,6 @@ def verify_shards(path: str, repair: bool = False, on_shard: Callable[[int], Non
     `repair` builds damaged tars again from the recipe, where that gives the bytes that the index names. InputError
     where there is no set, or its index is broken.
     """
-    from coat.pipeline.shard_repair import Repair  # builds: verifying alone does not need it
-
     index = ShardIndex.read(files.absolute(path))
     damages: list[ShardDamage] = []
     checked = repaired = 0
@@ -87,11 +86,11 @@ def verify_shards(path: str, repair: bool = False, on_shard: Callable[[int], Non
             try:
                 part.check(shard, rows)
             except InputError as e:
-                damage = ShardDamage(f"{part.folder}{shard.name}", str(e))
+                message = str(e)
                 if repairer and rows is not None:
-                    damage, is_whole = repairer.tar(part.expert, shard, rows, damage)
-                    repaired += is_whole
-                damages.append(damage)
+                    said, is_whole = repairer.tar(part.expert, shard, rows)
+                    message, repaired = f"{message}; {said}", repaired + is_whole
+                damages.append(ShardDamage(f"{part.folder}{shard.name}", message))
             on_shard(1)
     for name, data in expected_files(index):
         if not same(files.join(index.path, name), data):

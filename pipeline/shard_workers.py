@@ -61,12 +61,14 @@ def leave_with_parent() -> None:
 
 def on_ray(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int, address: str) -> Iterator[Result]:
     import ray
+    from ray.exceptions import RayError
 
     started_here = connect(Cluster(workers=workers, address=address))
     try:
-        task = ray.remote(function)
-        yield from in_order(jobs, task.remote, ray.get, workers)
-    except ray.exceptions.RayError as e:
+        task: Any = ray.remote(function)
+        get: Any = ray.get
+        yield from in_order(jobs, task.remote, get, workers)
+    except RayError as e:
         raise cause_of(e) from e
     finally:
         if started_here:

@@ -180,9 +180,10 @@ def places_of(table: pa.Table, targets: TargetSet) -> NDArray[np.int64]:
     rows = targets.rows
     places = rows.find(from_hex(table["digest"].combine_chunks()))
     is_ok = np.append(rows.status == OK, False)[places]
-    heard = np.append(rows.place["source"].to_numpy(zero_copy_only=False), None)[places]
-    held = table["source"].to_numpy()
-    same = (heard == held) | np.equal(held, None)
+    heard = np.array([*rows.place["source"].to_pylist(), None], dtype=object)[places]
+    held = np.array(table["source"].to_pylist(), dtype=object)
+    unknown = np.array([source is None for source in held], dtype=bool)
+    same = (heard == held) | unknown
     return np.where(is_ok & same, places, -1)
 
 

@@ -130,10 +130,11 @@ def test_long_audio_is_cut_into_pieces_that_tile_it(limit: float, mixed: tuple[s
 
 
 def test_cuts_fall_where_every_experts_frames_begin_anew() -> None:
-    specs = [SPECS["pitch"], SPECS["mel"]]  # 62.5 and 20 frames a second
-    assert cut_grid(specs, 30.0) == pytest.approx(0.4)
-    assert cut_grid([*specs, SPECS["events"]], 30.0) == pytest.approx(2.0)
-    assert cut_grid([*specs, SPECS["events"]], 1.5) == 0.001  # then to half a frame
+    rates = [SPECS["pitch"].rate_hz, SPECS["mel"].rate_hz]  # 62.5 and 20 frames a second
+    events = SPECS["events"].rate_hz
+    assert cut_grid(rates, 30.0) == pytest.approx(0.4)
+    assert cut_grid([*rates, events], 30.0) == pytest.approx(2.0)
+    assert cut_grid([*rates, events], 1.5) == 0.001  # then to half a frame
 
 
 @given(

@@ -81,6 +81,7 @@ def test_a_build_that_is_stopped_anywhere_goes_on_behind_its_last_tar(corpus: tu
     class StopError(Exception):
         pass
 
+    kept: dict[str, int] = {}
     for last in range(len(whole.shards)):
 
         def stop(built: object, last: int = last) -> None:
