@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coat.manifests.npy import from_npy, to_npy
+from coat.manifests.npy import BrokenArray, from_npy, to_npy
 from coat.manifests.reduction import COVERED, INDEX, SCALE, VALUES, Reduction, decode, encode
 from coat.manifests.spec import TargetSpec
 
@@ -38,7 +38,7 @@ def from_members(
 ) -> NDArray[np.floating[Any]]:
     """`[M, D]`: as extracted, or decoded to float32, frames of less than half a span being NaN, which masks them.
 
-    ValueError where a member is missing, not a whole array, or not what the spec and the reduction say.
+    ValueError where a member is missing or not what the spec and the reduction say; BrokenArray where it is no array.
     """
     parts = {part: array_of(suffix_of(expert, part), members) for part in PARTS if suffix_of(expert, part) in members}
     if reduction is None:
@@ -58,5 +58,5 @@ def from_members(
 def array_of(suffix: str, members: Mapping[str, bytes]) -> NDArray[Any]:
     try:
         return from_npy(members[suffix])
-    except ValueError as e:
-        raise ValueError(f".{suffix}: {e}") from e
+    except BrokenArray as e:
+        raise BrokenArray(f".{suffix}: {e}") from e

@@ -19,6 +19,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from coat.manifests import AudioError, BrokenShard, ExpertInfo, InputError, RunError, ShardIndex, ShardInfo, decode
+from coat.manifests.npy import BrokenArray
 from coat.manifests.shard_reading import read_samples
 from coat.manifests.target_members import experts_of
 
@@ -170,7 +171,8 @@ def decode_target(raw: RawSample, name: str, expert: ExpertInfo) -> NDArray[np.f
     try:
         return expert.decode(raw.members)
     except ValueError as e:
-        raise BadSample("wrong_target", f"{raw}: target of {name}: {e}") from e
+        reason = "broken_target" if isinstance(e, BrokenArray) else "wrong_target"
+        raise BadSample(reason, f"{raw}: target of {name}: {e}") from e
 
 
 def read_whole(index: ShardIndex, shard: ShardInfo) -> Iterator[RawSample]:
