@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 # As numpy writes it, versions 1.0 (length in 2 bytes) and 2.0 (in 4), of a dtype that holds numbers alone.
 MAGIC = b"\x93NUMPY"
 LENGTH_BYTES = {(1, 0): 2, (2, 0): 4}
+SHAPE = rb"\((|\d{1,20},|\d{1,20}(?:, \d{1,20}){1,31})\)"
 HEADER = re.compile(
-    rb"\{'descr': '([<>|=][biuf]\d{1,2})', 'fortran_order': (True|False), 'shape': \((|\d{1,20},|\d{1,20}(?:, \d{1,20}){1,31})\), \} *\n"
+    rb"\{'descr': '([<>|=][biuf]\d{1,2})', 'fortran_order': (True|False), 'shape': " + SHAPE + rb", \} *\n"
 )
 
 
