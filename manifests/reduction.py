@@ -24,10 +24,10 @@ from coat.manifests.errors import InputError
 from coat.manifests.rates import EPSILON, Rate
 from coat.manifests.spec import Kind, TargetSpec
 
-Dtype = Literal["float32", "float16", "int8"]
+Dtype = Literal["float32", "float16", "int8", "int4"]
 Scaling = Literal["frame", "dimension"]
 VALUES, SCALE, INDEX, COVERED = "", "scale", "index", "covered"  # suffixes of a target's members
-LARGEST = 127  # of int8, used to both sides
+LARGEST = {"int8": 127, "int4": 7}  # steps to both sides
 TOPK_KINDS = ("probabilities", "distribution")
 
 
@@ -90,8 +90,8 @@ class Reduction:
     basis: Basis | None = None
     topk: int | None = None  # probabilities that are kept of a frame
     dtype: Dtype = "float32"
-    scaling: Scaling = "frame"  # of int8
-    offset_C: Numbers | None = None  # of int8 by dimension: values are `offset + scale * int8`
+    scaling: Scaling = "frame"  # of int8; int4 is by dimension
+    offset_C: Numbers | None = None  # of integers by dimension: values are `offset + scale * integer`
     scale_C: Numbers | None = None
 
     def __post_init__(self) -> None:
@@ -107,9 +107,11 @@ class Reduction:
             )
         if self.basis is not None and self.basis.axes_CD.shape != (self.basis.components, self.dim):
             raise InputError(f"axes {list(self.basis.axes_CD.shape)} for {self.dim} dimensions")
-        by_dimension = self.dtype == "int8" and self.scaling == "dimension"
+        if self.dtype == "int4" and self.scaling != "dimension":
+            raise InputError("int4 has too few steps for a scale by frame; use --scale dimension")
+        by_dimension = self.dtype in LARGEST and self.scaling == "dimension"
         if by_dimension != (self.scale_C is not None) or by_dimension != (self.offset_C is not None):
-            raise InputError("int8 by dimension, and nothing else, has a scale and an offset per dimension")
+            raise InputError("integers by dimension, and nothing else, have a scale and an offset per dimension")
         if by_dimension and self.topk is not None:
             raise InputError("the largest probabilities are of other dimensions in each frame: scale them by frame")
 
@@ -136,7 +138,7 @@ class Reduction:
     @property
     def bytes_per_frame(self) -> int:
         by_frame = self.dtype == "int8" and self.scaling == "frame"
-        kept = self.width * np.dtype(self.dtype).itemsize + 4 * by_frame
+        kept = stored_width(self) * np.dtype(stored_dtype(self)).itemsize + 4 * by_frame
         return kept + (self.topk or 0) * np.dtype(index_dtype(self.dim)).itemsize
 
     @property
@@ -160,7 +162,7 @@ class Reduction:
             whitened = ", whitened" if any(self.basis.size_C.array != 1) else ""
             words.append(f"{self.basis.components} of {self.dim} components{whitened}")
         words += [f"largest {self.topk}"] if self.topk else []
-        return ", ".join([*words, f"int8 by {self.scaling}" if self.dtype == "int8" else self.dtype])
+        return ", ".join([*words, f"{self.dtype} by {self.scaling}" if self.dtype in LARGEST else self.dtype])
 
     def to_dict(self) -> dict[str, Any]:
         """Of JSON values."""
@@ -187,6 +189,15 @@ class Reduction:
 PLAIN = ("kind", "dim", "source_hz", "source_start_s", "rate_hz", "topk", "dtype", "scaling")
 
 
+def stored_dtype(how: Reduction) -> str:
+    return "uint8" if how.dtype == "int4" else how.dtype
+
+
+def stored_width(how: Reduction) -> int:
+    """Two int4 are a byte."""
+    return (how.width + 1) // 2 if how.dtype == "int4" else how.width
+
+
 def index_dtype(dim: int) -> str:
     return "uint8" if dim <= 2**8 else "uint16" if dim <= 2**16 else "uint32"
 
@@ -208,23 +219,26 @@ def encode(frames_ND: NDArray[np.floating], how: Reduction) -> dict[str, NDArray
         index_MK = np.argsort(-frames_MD, axis=1, kind="stable")[:, : how.topk]
         values_MC = np.take_along_axis(frames_MD, index_MK, axis=1)
         members[INDEX] = index_MK.astype(index_dtype(how.dim))
-    if how.dtype != "int8":
+    if how.dtype not in LARGEST:
         largest = float(np.finfo(how.dtype).max)
         return {VALUES: np.clip(values_MC, -largest, largest).astype(how.dtype), **members}
     if how.fixed_steps:
         offset, scale = how.fixed_steps
     else:
-        members[SCALE] = (np.abs(values_MC).max(axis=1, initial=0.0) / LARGEST).astype("<f4")
+        members[SCALE] = (np.abs(values_MC).max(axis=1, initial=0.0) / LARGEST["int8"]).astype("<f4")
         offset, scale = np.float32(0.0), members[SCALE][:, None]
     steps_MC = np.divide(values_MC - offset, scale, out=np.zeros_like(values_MC), where=scale > 0)
-    members[VALUES] = np.clip(np.rint(steps_MC), -LARGEST, LARGEST).astype(np.int8)
+    largest = LARGEST[how.dtype]
+    steps_MC = np.clip(np.rint(steps_MC), -largest, largest).astype(np.int8)
+    members[VALUES] = packed(steps_MC) if how.dtype == "int4" else steps_MC
     return members
 
 
 def decode(members: Mapping[str, NDArray[Any]], how: Reduction) -> NDArray[np.float32]:
     """`[M, D]` at the reduced rate. ValueError where the members are not of such a reduction."""
     check(members, how)
-    values_MC = members[VALUES].astype(np.float32)
+    stored = members[VALUES]
+    values_MC = (unpacked(stored, how.width) if how.dtype == "int4" else stored).astype(np.float32)
     if how.fixed_steps:
         offset_C, scale_C = how.fixed_steps
         values_MC = values_MC * scale_C + offset_C
@@ -235,10 +249,21 @@ def decode(members: Mapping[str, NDArray[Any]], how: Reduction) -> NDArray[np.fl
     return how.basis.invert(values_MC).astype(np.float32) if how.basis else values_MC
 
 
+def packed(steps_MC: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Two steps, of -7 to 7, a byte: the first in the low half. An odd last one is beside a zero."""
+    halves_MC = np.pad(steps_MC + 8, ((0, 0), (0, steps_MC.shape[1] % 2)), constant_values=8).astype(np.uint8)
+    return halves_MC[:, ::2] | halves_MC[:, 1::2] << 4
+
+
+def unpacked(bytes_MB: NDArray[np.uint8], width: int) -> NDArray[np.int8]:
+    halves = np.stack([bytes_MB & 15, bytes_MB >> 4], axis=2).reshape(len(bytes_MB), 2 * bytes_MB.shape[1])
+    return halves[:, :width].astype(np.int8) - 8
+
+
 def check(members: Mapping[str, NDArray[Any]], how: Reduction) -> None:
     values = members.get(VALUES)
     frames = 0 if values is None or values.ndim != 2 else len(values)
-    expected: dict[str, tuple[str, tuple[int, ...]]] = {VALUES: (how.dtype, (frames, how.width))}
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {VALUES: (stored_dtype(how), (frames, stored_width(how)))}
     if how.dtype == "int8" and how.scaling == "frame":
         expected[SCALE] = ("float32", (frames,))
     if how.topk:

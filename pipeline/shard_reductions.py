@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 
 from coat.manifests.errors import InputError
-from coat.manifests.reduction import TOPK_KINDS, Dtype, Reduction, Scaling, decode, encode
+from coat.manifests.reduction import LARGEST, TOPK_KINDS, Dtype, Reduction, Scaling, decode, encode
 from coat.manifests.shard_index import ExpertInfo
 from coat.manifests.spec import TargetSpec
 from coat.pipeline.fidelity import Fidelity, Sample, fit, held_out, measure
@@ -71,7 +71,7 @@ class Wishes:
             "rate": lambda hz: hz < spec.rate_hz,
             "pca": lambda n: spec.kind == "representation" and n < spec.dim,
             "topk": lambda n: spec.kind in TOPK_KINDS and n < spec.dim,
-            "dtype": lambda dtype: dtype != "int8" or spec.kind not in MIXED,
+            "dtype": lambda dtype: dtype not in LARGEST or spec.kind not in MIXED,
             "scale": lambda scale: True,
         }
         asked = {}
@@ -81,13 +81,14 @@ class Wishes:
                 asked[option] = wanted[name]
             elif ALL in wanted and suit(wanted[ALL]):
                 asked[option] = wanted[ALL]
-        scale = asked.pop("scale", "dimension" if spec.kind in MIXED else "frame")
         asked.setdefault("dtype", spec.dtype)
+        by_dimension = spec.kind in MIXED or asked["dtype"] == "int4"
+        scale = asked.pop("scale", "dimension" if by_dimension else "frame")
         if asked == {"dtype": spec.dtype}:
             return {}
         if "rate" in asked:
             asked["rate_hz"] = asked.pop("rate")
-        return {**asked, "whiten": name in self.whiten, "scaling": scale if asked["dtype"] == "int8" else "frame"}
+        return {**asked, "whiten": name in self.whiten, "scaling": scale if asked["dtype"] in LARGEST else "frame"}
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,13 @@ RayAddress = Annotated[
 Rate = Annotated[str | None, typer.Option(help="Lower frame rate in Hz: 12.5, or whisper=12.5,pitch=50.")]
 Pca = Annotated[str | None, typer.Option(help="Principal components of hidden states: whisper=192.")]
 Whiten = Annotated[str | None, typer.Option(help="Experts whose components are scaled to variance 1.")]
-Dtype = Annotated[str | None, typer.Option(help="float32, float16 or int8, or whisper=int8: as stored in the shards.")]
-Scale = Annotated[str | None, typer.Option(help="Of int8: a scale by frame or by dimension, or whisper=dimension.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32, float16, int8 or int4, or whisper=int8: as stored in the shards.")
+]
+Scale = Annotated[
+    str | None,
+    typer.Option(help="Of int8: a scale by frame or by dimension, or whisper=dimension. int4 is by dimension."),
+]
 TopK = Annotated[str | None, typer.Option(help="Largest probabilities of a frame that are kept: yamnet=10.")]
 
 

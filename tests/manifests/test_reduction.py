@@ -78,6 +78,21 @@ def test_principal_components_come_back_as_their_projection() -> None:
         np.testing.assert_allclose(decode(members, how), (x - mean) @ axes @ axes.T + mean, atol=1e-3)
 
 
+@given(
+    frames_ND=arrays(
+        np.float32, st.tuples(st.integers(0, 9), st.integers(1, 7)), elements=st.floats(-3.5, 3.5, width=32)
+    )
+)
+def test_int4_is_two_a_byte_and_off_by_half_a_step(frames_ND: NDArray[np.float32]) -> None:
+    dim = frames_ND.shape[1]
+    numbers = {"offset_C": Numbers.of(np.full(dim, 0.25)), "scale_C": Numbers.of(np.full(dim, 0.5))}
+    how = plain(dim, dtype="int4", scaling="dimension", **numbers)
+    members = encode(frames_ND, how)
+    assert (members[VALUES].dtype, members[VALUES].shape) == (np.uint8, (len(frames_ND), -(-dim // 2)))
+    inside = np.clip(frames_ND, 0.25 - 3.5, 0.25 + 3.5)
+    assert np.abs(decode(members, how) - inside).max(initial=0.0) <= 0.25 + 1e-6
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_the_largest_probabilities_are_kept(dtype: str) -> None:
     p = np.random.default_rng(0).random((50, 300)) ** 20
@@ -175,11 +190,13 @@ def test_a_reduction_is_json_and_back() -> None:
 
 def test_bytes_are_those_of_the_members() -> None:
     x = np.random.default_rng(0).random((50, 300))
+    many = {"offset_C": Numbers.of(np.zeros(300)), "scale_C": Numbers.of(np.ones(300))}
     for how in (
         plain(300, dtype="float16"),
         plain(300, dtype="int8"),
         plain(300, basis=basis_of(x, 20), dtype="int8", rate_hz=25.0),
         plain(300, "probabilities", topk=7, dtype="int8"),
+        plain(300, dtype="int4", scaling="dimension", **many),
     ):
         members = encode(x, how)
         assert how.bytes_per_frame * len(members[VALUES]) == sum(m.nbytes for m in members.values())
@@ -192,7 +209,8 @@ def test_bytes_are_those_of_the_members() -> None:
         ("representation", {"rate_hz": 60.0}, "up to 50 Hz"),
         ("representation", {"topk": 2}, "events"),
         ("probabilities", {"topk": 9}, "6 probabilities"),
-        ("representation", {"dtype": "int4"}, "expected"),
+        ("representation", {"dtype": "int2"}, "expected"),
+        ("representation", {"dtype": "int4"}, "too few steps for a scale by frame"),
         ("representation", {"dtype": "int8", "scaling": "dimension"}, "per dimension"),
         ("pitch", {"basis": Basis(Numbers.of(np.zeros(6)), Numbers.of(np.eye(6)), Numbers.of(np.ones(6)))}, "meaning"),
         ("representation", {"basis": Basis(Numbers.of([0]), Numbers.of(np.eye(5)), Numbers.of([1]))}, "6 dimensions"),

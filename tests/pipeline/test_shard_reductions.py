@@ -135,7 +135,7 @@ def test_the_command_tells_what_is_left(store: tuple[str, str], tmp_path: Path) 
         ({"rate": "fast"}, "--rate fast: expected frames a second"),
         ({"pca": "states=0"}, "--pca states=0: expected components"),
         ({"pca": "states=8,states=9"}, "--pca states=8,states=9"),
-        ({"dtype": "int4"}, "--dtype int4: expected one of float32, float16, int8"),
+        ({"dtype": "int2"}, "--dtype int2: expected one of float32, float16, int8, int4"),
         ({"rate": "whisper=5"}, "--rate whisper: not among the experts of these shards"),
         ({"rate": "states=500"}, "states: rate 500.0 Hz: expected one up to 100 Hz"),
         ({"pca": "states=300"}, "--pca states=300: expected 1 to 32 components"),
