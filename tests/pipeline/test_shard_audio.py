@@ -108,6 +108,16 @@ def test_audio_left_out_is_read_where_it_lies(mixed: tuple[str, str], tmp_path: 
         list(iterate_shards(str(out)))
 
 
+def test_a_sample_cannot_name_a_file_where_the_set_has_audio_of_its_own(mixed: tuple[str, str], tmp_path: Path) -> None:
+    """Else the json of a shard from strangers could have any file of this machine read."""
+    out = tmp_path / "out"
+    build_shards(*mixed, ["level"], str(out), audio="none")
+    index = json.loads((out / "index.json").read_text())
+    (out / "index.json").write_text(json.dumps(index | {"audio": "flac"}))
+    with pytest.raises(InputError, match="no audio member"):
+        list(iterate_shards(str(out)))
+
+
 @pytest.mark.parametrize("limit", [1.0, 1.37, 2.5])
 def test_long_audio_is_cut_into_pieces_that_tile_it(limit: float, mixed: tuple[str, str], tmp_path: Path) -> None:
     out = tmp_path / "out"

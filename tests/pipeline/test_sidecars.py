@@ -1,6 +1,7 @@
 """Sidecars: an expert more is a set of tars more, nothing else changes, and what does not belong is never joined."""
 
 import shutil
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from coat.pipeline.shards import build_shards
 from coat.pipeline.sidecars import add_expert
 from coat.pipeline.store import TargetStore
 from coat.trainer import iterate_shards
+from coat.trainer.data import ShardStream
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.test_shard_builds import tree_of
 
@@ -116,6 +118,18 @@ def test_what_does_not_belong_together_is_never_joined(store: tuple[str, str], t
     with pytest.raises(InputError, match="no such shard, but the index names it"):
         list(read_samples(index, index.shards[0]))
     assert len(list(read_samples(index, index.shards[0], experts=["level"]))) == index.shards[0].samples
+
+
+def test_training_stops_at_a_sidecar_of_other_samples(store: tuple[str, str], tmp_path: Path) -> None:
+    """Samples that a broken tar has lost may be left out; targets of other samples may not be taken for theirs."""
+    build(store, tmp_path / "out", ["level", "scarce"])
+    sides = sorted((tmp_path / "out/sidecars/scarce").glob("*.tar"))
+    one, other = sides[0].read_bytes(), sides[1].read_bytes()
+    sides[0].write_bytes(other)
+    sides[1].write_bytes(one)
+    stream = ShardStream(ShardIndex.read(str(tmp_path / "out")), seed=0, shuffle=4)
+    with pytest.raises(InputError, match=r"(not in this order|samples, but the index says)"):
+        list(islice(stream, 12))
 
 
 def test_audio_that_changed_since_the_shards_is_noticed_without_decoding(
