@@ -252,7 +252,7 @@ def decode(members: Mapping[str, NDArray[Any]], how: Reduction) -> NDArray[np.fl
 def packed(steps_MC: NDArray[np.int8]) -> NDArray[np.uint8]:
     """Two steps, of -7 to 7, a byte: the first in the low half. An odd last one is beside a zero."""
     halves_MC = np.pad(steps_MC + 8, ((0, 0), (0, steps_MC.shape[1] % 2)), constant_values=8).astype(np.uint8)
-    return halves_MC[:, ::2] | halves_MC[:, 1::2] << 4
+    return halves_MC[:, ::2] | np.left_shift(halves_MC[:, 1::2], 4, dtype=np.uint8)
 
 
 def unpacked(bytes_MB: NDArray[np.uint8], width: int) -> NDArray[np.int8]:

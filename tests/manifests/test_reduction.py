@@ -85,8 +85,8 @@ def test_principal_components_come_back_as_their_projection() -> None:
 )
 def test_int4_is_two_a_byte_and_off_by_half_a_step(frames_ND: NDArray[np.float32]) -> None:
     dim = frames_ND.shape[1]
-    numbers = {"offset_C": Numbers.of(np.full(dim, 0.25)), "scale_C": Numbers.of(np.full(dim, 0.5))}
-    how = plain(dim, dtype="int4", scaling="dimension", **numbers)
+    offset_C, scale_C = Numbers.of(np.full(dim, 0.25)), Numbers.of(np.full(dim, 0.5))
+    how = plain(dim, dtype="int4", scaling="dimension", offset_C=offset_C, scale_C=scale_C)
     members = encode(frames_ND, how)
     assert (members[VALUES].dtype, members[VALUES].shape) == (np.uint8, (len(frames_ND), -(-dim // 2)))
     inside = np.clip(frames_ND, 0.25 - 3.5, 0.25 + 3.5)
@@ -190,13 +190,13 @@ def test_a_reduction_is_json_and_back() -> None:
 
 def test_bytes_are_those_of_the_members() -> None:
     x = np.random.default_rng(0).random((50, 300))
-    many = {"offset_C": Numbers.of(np.zeros(300)), "scale_C": Numbers.of(np.ones(300))}
+    zeros_C, ones_C = Numbers.of(np.zeros(300)), Numbers.of(np.ones(300))
     for how in (
         plain(300, dtype="float16"),
         plain(300, dtype="int8"),
         plain(300, basis=basis_of(x, 20), dtype="int8", rate_hz=25.0),
         plain(300, "probabilities", topk=7, dtype="int8"),
-        plain(300, dtype="int4", scaling="dimension", **many),
+        plain(300, dtype="int4", scaling="dimension", offset_C=zeros_C, scale_C=ones_C),
     ):
         members = encode(x, how)
         assert how.bytes_per_frame * len(members[VALUES]) == sum(m.nbytes for m in members.values())
