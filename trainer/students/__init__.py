@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 STUDENTS = {
     "qwen2_audio": "coat.trainer.students.qwen2_audio:Qwen2Audio",
+    "audioflamingo3": "coat.trainer.students.audio_flamingo3:AudioFlamingo3",
+    "qwen2_5_omni": "coat.trainer.students.qwen2_5_omni:Qwen25Omni",
+    "qwen2_5_omni_thinker": "coat.trainer.students.qwen2_5_omni:Qwen25Omni",  # saved by itself
 }
 DTYPES = ("float32", "bfloat16", "float16")
 

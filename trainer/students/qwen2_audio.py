@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from coat.trainer.students.base import Student
+from coat.trainer.students.whisper_tower import TOWER_STRIDE, mel_frames, positions
 
-TOWER_STRIDE = 2  # mel frames per source position: the stride of conv2
-POOLED = 2  # source positions per position in the text: the tower's average pooling
 MIN_MEL_FRAMES = 7  # two audio positions; with one, transformers takes its legacy merge of unexpanded text
 
 
@@ -34,17 +33,15 @@ class Qwen2Audio(Student):
     @property
     def max_samples(self) -> int:
         extractor = self.processor.feature_extractor
-        mel_frames = TOWER_STRIDE * self.model.config.audio_config.max_source_positions
-        return min(mel_frames * extractor.hop_length, extractor.n_samples)
+        frames = TOWER_STRIDE * self.model.config.audio_config.max_source_positions
+        return min(frames * extractor.hop_length, extractor.n_samples)
 
     @property
     def min_samples(self) -> int:
         return (MIN_MEL_FRAMES - 1) * self.processor.feature_extractor.hop_length + 1
 
     def audio_positions(self, samples: int) -> int:
-        mel_frames = -(-samples // self.processor.feature_extractor.hop_length)
-        source_positions = (mel_frames - 1) // TOWER_STRIDE + 1
-        return (source_positions - POOLED) // POOLED + 1
+        return positions(mel_frames(samples, self.processor.feature_extractor.hop_length))
 
     @property
     def language_model(self) -> nn.Module:

@@ -1,98 +1,214 @@
 """Tiny random checkpoints in the students' true formats: for tests and the quickstart, fully offline."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from coat.manifests import InputError
 
-SAMPLE_RATE = 16000  # Hz, as the public checkpoint
+SAMPLE_RATE = 16000  # Hz, as the public checkpoints
 MEL_BINS = 128
 MEL_FRAMES_PER_SECOND = 100
-# `<|endoftext|>` pads, `<|im_end|>` ends a turn, as in the public checkpoint.
-SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>")
-NAMES = ("qwen2-audio",)
+PAD, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"  # as in the public checkpoints
+QWEN_AUDIO = {"audio_bos_token": "<|audio_bos|>", "audio_token": "<|AUDIO|>", "audio_eos_token": "<|audio_eos|>"}
+QWEN_VISION = {
+    "image_token": "<|IMAGE|>", "video_token": "<|VIDEO|>",
+    "vision_bos_token": "<|vision_bos|>", "vision_eos_token": "<|vision_eos|>",
+}  # fmt: skip
+SOUND = {"audio_token": "<sound>"}
+FLAMINGO_WINDOWS = 4  # longest audio, in windows of `seconds`
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% for part in message.content %}"
+    "{% if part.type == 'audio' %}AUDIO{% else %}{{ part.text }}{% endif %}{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
-def make_tiny_student(
-    out: str | Path,
-    *,
-    name: str = "qwen2-audio",
-    hidden: int = 32,
-    text_layers: int = 2,
-    audio_layers: int = 1,
-    heads: int = 2,
-    seconds: int = 3,
-    seed: int = 0,
-) -> Path:
-    """Write a random student that hears `seconds` of audio; equal arguments give equal weights.
+@dataclass(frozen=True)
+class Sizes:
+    """`hidden` is the dim of both the audio tower and the language model."""
 
-    `hidden` is the dim of both the audio tower and the language model. InputError: unknown name, bad sizes,
-    or `out` holds something already.
+    hidden: int = 32
+    text_layers: int = 2
+    audio_layers: int = 1
+    heads: int = 2
+    seconds: int = 3  # of audio that is heard, by Audio Flamingo 3 in one window
+
+    def __post_init__(self) -> None:
+        smallest = min(self.hidden, self.text_layers, self.audio_layers, self.heads, self.seconds)
+        if self.hidden % (2 * self.heads) or smallest < 1:
+            raise InputError(
+                f"hidden {self.hidden} must be a multiple of twice the heads ({self.heads}), and no size below 1"
+            )
+
+    @property
+    def positions(self) -> int:
+        """Of the audio tower."""
+        return self.seconds * MEL_FRAMES_PER_SECOND // 2
+
+    @property
+    def text(self) -> dict[str, Any]:
+        """What the configurations of all three language models call alike."""
+        return {
+            "hidden_size": self.hidden,
+            "intermediate_size": 4 * self.hidden,
+            "num_hidden_layers": self.text_layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.heads,
+            "max_position_embeddings": 4096,
+            "tie_word_embeddings": False,
+        }
+
+    @property
+    def audio(self) -> dict[str, Any]:
+        """What the configurations of the audio towers call alike."""
+        return {
+            "num_mel_bins": MEL_BINS,
+            "d_model": self.hidden,
+            "encoder_layers": self.audio_layers,
+            "encoder_attention_heads": self.heads,
+            "encoder_ffn_dim": 4 * self.hidden,
+            "max_source_positions": self.positions,
+        }
+
+
+def make_tiny_student(out: str | Path, *, name: str = "qwen2-audio", seed: int = 0, **sizes: int) -> Path:
+    """Write a random student of these Sizes; equal arguments give equal weights.
+
+    InputError: unknown name, bad sizes, or `out` holds something already.
     """
     folder = Path(out)
-    if name not in NAMES:
-        raise InputError(f"tiny student {name!r} is not one of {', '.join(NAMES)}")
-    if hidden % (2 * heads) or min(hidden, text_layers, audio_layers, heads, seconds) < 1:
-        raise InputError(f"hidden {hidden} must be a multiple of twice the heads ({heads}), and no size below 1")
+    if name not in BUILDERS:
+        raise InputError(f"tiny student {name!r} is not one of {', '.join(BUILDERS)}")
+    wanted = Sizes(**sizes)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: not an empty folder; choose another")
     import torch
 
     with torch.random.fork_rng(devices=[]):  # the caller's random state is its own
         torch.manual_seed(seed)
-        model, processor = build_qwen2_audio(hidden, text_layers, audio_layers, heads, seconds)
-    model.save_pretrained(folder)
+        model, processor = BUILDERS[name](wanted)
+    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    model.eval().save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
 
 
-def build_qwen2_audio(hidden: int, text_layers: int, audio_layers: int, heads: int, seconds: int) -> tuple[Any, Any]:
+def qwen2_audio(sizes: Sizes) -> tuple[Any, Any]:
     from transformers import (
         Qwen2AudioConfig,
         Qwen2AudioEncoderConfig,
         Qwen2AudioForConditionalGeneration,
         Qwen2AudioProcessor,
         Qwen2Config,
-        WhisperFeatureExtractor,
     )
 
-    tokenizer = byte_tokenizer()
-    positions = seconds * MEL_FRAMES_PER_SECOND // 2
-    audio = Qwen2AudioEncoderConfig(
-        num_mel_bins=MEL_BINS,
-        d_model=hidden,
-        encoder_layers=audio_layers,
-        encoder_attention_heads=heads,
-        encoder_ffn_dim=4 * hidden,
-        max_source_positions=positions,
+    tokenizer = byte_tokenizer(list(QWEN_AUDIO.values()))
+    text = Qwen2Config(**sizes.text, **ids_of(tokenizer), bos_token_id=None)
+    audio_id = tokenizer.convert_tokens_to_ids(QWEN_AUDIO["audio_token"])
+    audio = Qwen2AudioEncoderConfig(**sizes.audio)
+    model = Qwen2AudioForConditionalGeneration(
+        Qwen2AudioConfig(audio_config=audio, text_config=text, audio_token_index=audio_id)
     )
-    text = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=4 * hidden,
-        num_hidden_layers=text_layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        max_position_embeddings=4096,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+    model.model.audio_tower.embed_positions.weight.data.copy_(sinusoids(sizes.positions, sizes.hidden))
+    return model, Qwen2AudioProcessor(feature_extractor=extractor(sizes.seconds), tokenizer=tokenizer)
+
+
+def audio_flamingo3(sizes: Sizes) -> tuple[Any, Any]:
+    from transformers import (
+        AudioFlamingo3Config,
+        AudioFlamingo3EncoderConfig,
+        AudioFlamingo3ForConditionalGeneration,
+        AudioFlamingo3Processor,
+        Qwen2Config,
     )
-    audio_token = tokenizer.convert_tokens_to_ids("<|AUDIO|>")
-    config = Qwen2AudioConfig(audio_config=audio, text_config=text, audio_token_index=audio_token)
-    model = Qwen2AudioForConditionalGeneration(config)
-    model.model.audio_tower.embed_positions.weight.data.copy_(sinusoids(positions, hidden))
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    extractor = WhisperFeatureExtractor(
+
+    tokenizer = byte_tokenizer(list(SOUND.values()))
+    text = Qwen2Config(**sizes.text, **ids_of(tokenizer), bos_token_id=None)
+    audio = AudioFlamingo3EncoderConfig(**sizes.audio)
+    audio_id = tokenizer.convert_tokens_to_ids(SOUND["audio_token"])
+    model = AudioFlamingo3ForConditionalGeneration(
+        AudioFlamingo3Config(audio_config=audio, text_config=text, audio_token_id=audio_id)
+    )
+    model.model.audio_tower.embed_positions.weight.data.copy_(sinusoids(sizes.positions, sizes.hidden))
+    processor = AudioFlamingo3Processor(
+        feature_extractor=extractor(sizes.seconds),
+        tokenizer=tokenizer,
+        chat_template=CHAT.replace("AUDIO", SOUND["audio_token"]),
+        max_audio_len=FLAMINGO_WINDOWS * sizes.seconds,
+    )
+    return model, processor
+
+
+def qwen2_5_omni(sizes: Sizes) -> tuple[Any, Any]:
+    """Its Thinker, with the least of a vision tower: the class has one, and the processor wants both of vision's."""
+    from transformers import (
+        Qwen2_5OmniProcessor,
+        Qwen2_5OmniThinkerConfig,
+        Qwen2_5OmniThinkerForConditionalGeneration,
+        Qwen2VLImageProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    tokenizer = byte_tokenizer({**QWEN_AUDIO, **QWEN_VISION})
+    id_of = tokenizer.convert_tokens_to_ids
+    half = sizes.hidden // sizes.heads // 2  # rotary pairs of a head, dealt to time, height and width
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [half - 2 * (half // 3), half // 3, half // 3]}
+    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": sizes.hidden}
+    settings: dict[str, Any] = {
+        "audio_config": {**sizes.audio, "output_dim": sizes.hidden},
+        "vision_config": {**vision, "fullatt_block_indexes": [0]},
+        "text_config": {**sizes.text, **ids_of(tokenizer), "rope_parameters": rope},
+        "audio_token_index": id_of(QWEN_AUDIO["audio_token"]),
+        "audio_start_token_id": id_of(QWEN_AUDIO["audio_bos_token"]),
+        "audio_end_token_id": id_of(QWEN_AUDIO["audio_eos_token"]),
+        "image_token_index": id_of(QWEN_VISION["image_token"]),
+        "video_token_index": id_of(QWEN_VISION["video_token"]),
+        "vision_start_token_id": id_of(QWEN_VISION["vision_bos_token"]),
+        "vision_end_token_id": id_of(QWEN_VISION["vision_eos_token"]),
+    }
+    model = Qwen2_5OmniThinkerForConditionalGeneration(Qwen2_5OmniThinkerConfig(**settings))
+    processor = Qwen2_5OmniProcessor(
+        image_processor=Qwen2VLImageProcessor(),
+        video_processor=Qwen2VLVideoProcessor(),
+        feature_extractor=extractor(sizes.seconds),
+        tokenizer=tokenizer,
+        chat_template=CHAT.replace("AUDIO", "".join(QWEN_AUDIO.values())),
+    )
+    return model, processor
+
+
+BUILDERS: Mapping[str, Callable[[Sizes], tuple[Any, Any]]] = {
+    "qwen2-audio": qwen2_audio,
+    "audio-flamingo-3": audio_flamingo3,
+    "qwen2.5-omni": qwen2_5_omni,
+}
+
+
+def extractor(seconds: int) -> Any:
+    from transformers import WhisperFeatureExtractor
+
+    return WhisperFeatureExtractor(
         feature_size=MEL_BINS, sampling_rate=SAMPLE_RATE, chunk_length=seconds, return_attention_mask=True
     )
-    return model.eval(), Qwen2AudioProcessor(feature_extractor=extractor, tokenizer=tokenizer)
 
 
-def byte_tokenizer() -> Any:
-    """Byte-level BPE without merges: 256 symbols and the special tokens, so that any text has ids."""
+def ids_of(tokenizer: Any) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def byte_tokenizer(special: list[str] | Mapping[str, str]) -> Any:
+    """Byte-level BPE without merges: 256 symbols and the special tokens, so that any text has ids.
+
+    Tokens with a name are attributes of the tokenizer, as some processors ask for.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -100,13 +216,16 @@ def byte_tokenizer() -> Any:
     bpe = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)  # type: ignore[assignment]
     bpe.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    return PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,
-        pad_token=SPECIAL_TOKENS[0],
-        eos_token=SPECIAL_TOKENS[2],
-        additional_special_tokens=[SPECIAL_TOKENS[1], *SPECIAL_TOKENS[3:]],
+        pad_token=PAD,
+        eos_token=TURN_END,
+        extra_special_tokens=[TURN_START, *special] if isinstance(special, list) else dict(special),
         clean_up_tokenization_spaces=False,
     )
+    if not isinstance(special, list):
+        tokenizer.add_tokens([TURN_START], special_tokens=True)
+    return tokenizer
 
 
 def sinusoids(positions: int, dim: int) -> Any:

@@ -1,0 +1,210 @@
+"""What every student must keep, for each that there is: the conformance suite of `trainer/students`."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from coat.manifests import ShardIndex
+from coat.trainer import load_run, train
+from coat.trainer.batches import IGNORED, Batch, Collator
+from coat.trainer.config import DataConfig, ThinkingConfig
+from coat.trainer.data import iterate_shards
+from coat.trainer.students import STUDENTS, load_student
+from coat.trainer.students.base import Student, Unusable
+from coat.trainer.students.tiny import BUILDERS, make_tiny_student
+from coat.trainer.thinking import ThinkingBlock
+from tests.trainer.helpers import toy_config, toy_sample
+
+ALIKE = 2e-5  # of the largest value: what other shapes of matrix products change
+LONGEST_S = {"qwen2-audio": 3, "qwen2.5-omni": 3, "audio-flamingo-3": 12}
+
+
+@pytest.fixture(scope="module", params=list(BUILDERS))
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if request.param == "qwen2.5-omni":
+        pytest.importorskip("torchvision", reason="pip install .[omni]")
+    return make_tiny_student(tmp_path_factory.mktemp("students") / request.param, name=request.param)
+
+
+@pytest.fixture
+def student(folder: Path) -> Student:
+    return load_student(str(folder))
+
+
+def tone(seconds: float) -> np.ndarray:
+    return (0.3 * np.sin(np.arange(round(seconds * 16000)) / 20)).astype(np.float32)
+
+
+def inputs_of(student: Student, prompt: str = "What is it?", seconds: float = 1.0) -> dict[str, Tensor]:
+    prefix = student.prefix(tone(seconds), prompt)
+    ids = torch.tensor([prefix.ids])
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **prefix.features}
+
+
+def close(a: Tensor, b: Tensor) -> None:
+    assert (a - b).abs().max() <= ALIKE * b.abs().max()
+
+
+@pytest.fixture
+def batch(student: Student, shards_dir: Path) -> tuple[Collator, Batch, list[Batch]]:
+    """Three samples of unlike length together, and each alone."""
+    block = ThinkingBlock.add_to(student, ThinkingConfig(count=4))
+    collator = Collator(student, block, ShardIndex.read(str(shards_dir)), ["mel"])
+    samples = [s for s in iterate_shards(str(shards_dir)) if s.key in ("s001", "s004", "s009")]
+    items = [collator.item(s, DataConfig(shards=str(shards_dir))) for s in samples]
+    return collator, collator.batch(items), [collator.batch([item]) for item in items]
+
+
+def test_all_are_tried() -> None:
+    assert {load.split(":")[0] for load in STUDENTS.values()} == {
+        f"coat.trainer.students.{name}" for name in ("qwen2_audio", "qwen2_5_omni", "audio_flamingo3")
+    }
+
+
+def test_a_batch_is_its_samples(student: Student, batch: tuple[Collator, Batch, list[Batch]]) -> None:
+    _, together, alone = batch
+    with torch.inference_mode():
+        states_BTD = student.hidden_states(together.inputs)
+        for b, single in enumerate(alone):
+            close(states_BTD[b, : single.inputs["input_ids"].shape[1]], student.hidden_states(single.inputs)[0])
+
+
+def test_padding_on_the_left_is_padding_on_the_right(
+    student: Student, batch: tuple[Collator, Batch, list[Batch]]
+) -> None:
+    inputs = batch[1].inputs
+    lengths = inputs["attention_mask"].sum(1).tolist()
+    assert len(set(lengths)) > 1
+    left = {
+        name: torch.stack([row.roll(-n) for row, n in zip(inputs[name], lengths, strict=True)])
+        for name in ("input_ids", "attention_mask")
+    }
+    with torch.inference_mode():
+        right_BTD, left_BTD = student.hidden_states(inputs), student.hidden_states({**inputs, **left})
+    for b, n in enumerate(lengths):
+        close(left_BTD[b, -n:], right_BTD[b, :n])
+
+
+def test_block_and_labels_are_where_they_should_be(
+    student: Student, batch: tuple[Collator, Batch, list[Batch]]
+) -> None:
+    _, together, _ = batch
+    for b, name in enumerate(together.ids):
+        length = int(together.inputs["attention_mask"][b].sum())
+        ids, labels = together.inputs["input_ids"][b, :length], together.labels_BT[b, :length]
+        text = student.tokenizer.decode(ids)
+        think = "".join(f"<|audio_think_{k}|>" for k in range(4))
+        before, _, after = text.partition(f"<|audio_think_begin|>{think}<|audio_think_end|>")
+        assert student.audio_token in before
+        assert student.audio_token not in after
+        assert "High or low?" in after
+        assert (
+            student.tokenizer.decode(labels[labels != IGNORED]) == f"{'low' if int(name[1:]) % 2 else 'high'}<|im_end|>"
+        )
+
+
+@pytest.mark.parametrize("seconds", [0.035, 0.1, 0.333, 1.0, 2.0001, 2.99, 3.0])
+def test_audio_has_as_many_positions_as_are_foretold(student: Student, seconds: float) -> None:
+    if len(tone(seconds)) < student.min_samples:
+        pytest.skip("too short for this one")
+    prefix = student.prefix(tone(seconds), "What?")
+    audio_id = student.tokenizer.convert_tokens_to_ids(student.audio_token)
+    assert prefix.ids.count(audio_id) == student.audio_positions(len(tone(seconds)))
+    assert len(prefix.ids) == student.prompt_positions("What?") + student.audio_positions(len(tone(seconds)))
+    assert audio_id not in prefix.ids[prefix.audio_end :]
+    assert prefix.ids[prefix.audio_end - 1] == audio_id or prefix.ids[prefix.audio_end - 2] == audio_id
+    with torch.inference_mode():
+        ids = torch.tensor([prefix.ids])
+        states = student.hidden_states({"input_ids": ids, "attention_mask": torch.ones_like(ids), **prefix.features})
+    assert states.isfinite().all()
+
+
+def test_audio_beyond_a_window_is_heard_whole(folder: Path, student: Student) -> None:
+    """Audio Flamingo 3 hears windows: what follows the first changes what follows in the text."""
+    assert student.max_seconds == LONGEST_S[folder.name]
+    with pytest.raises(Unusable, match="hears at most"):
+        student.prefix(tone(student.max_seconds + 0.1), "?")
+    with pytest.raises(Unusable, match="gives no audio positions"):
+        student.prefix(tone(0.012), "?")
+    whole = student.prefix(tone(student.max_seconds), "?")
+    audio_id = student.tokenizer.convert_tokens_to_ids(student.audio_token)
+    assert whole.ids.count(audio_id) == 25 * LONGEST_S[folder.name]
+    other = tone(student.max_seconds)
+    other[-8000:] = 0.0
+    ids = torch.tensor([whole.ids])
+    with torch.inference_mode():
+        heard = [
+            student.hidden_states({"input_ids": ids, "attention_mask": torch.ones_like(ids), **features})
+            for features in (whole.features, student.prefix(other, "?").features)
+        ]
+    assert (heard[0][0, -1] - heard[1][0, -1]).abs().max() > 0
+
+
+def test_long_and_short_audio_in_one_batch(student: Student, shards_dir: Path) -> None:
+    block = ThinkingBlock.add_to(student, ThinkingConfig(count=4))
+    collator = Collator(student, block, ShardIndex.read(str(shards_dir)), [])
+    (sample,) = [s for s in iterate_shards(str(shards_dir)) if s.key == "s001"]
+    config = DataConfig(shards=str(shards_dir))
+    lengths = [0.4, student.max_seconds, student.max_seconds / 2]
+    items = [collator.item(replace(sample, samples_S=tone(seconds)), config) for seconds in lengths]
+    with torch.inference_mode():
+        states_BTD = student.hidden_states(collator.batch(items).inputs)
+        for b, item in enumerate(items):
+            close(states_BTD[b, : len(item.ids)], student.hidden_states(collator.batch([item]).inputs)[0])
+
+
+def test_the_student_is_as_it_was_without_a_block(folder: Path, student: Student) -> None:
+    original, inputs = load_student(str(folder)), inputs_of(student)
+    ThinkingBlock.add_to(student, ThinkingConfig(count=5))
+    with torch.inference_mode():
+        before, after = original.model(**inputs).logits, student.model(**inputs).logits
+        assert torch.equal(after, student.logits(student.hidden_states(inputs)))
+    assert after.shape[-1] > before.shape[-1]
+    assert torch.equal(before, after[..., : before.shape[-1]])
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
+def test_a_run_is_trained_saved_and_asked(folder: Path, shards_dir: Path, tmp_path: Path, full: bool) -> None:
+    train(toy_config(folder, shards_dir, tmp_path / "run", steps=4, lora={"full": full}))
+    trained = load_run(tmp_path / "run")
+    lengths: list[int] = []
+    trained.student.language_model.register_forward_hook(
+        lambda _module, _args, kwargs, _out: lengths.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
+    )
+    audio = (toy_sample(1)["audio"], 16000)
+    answer: Any = trained.ask(audio, "High or low?", max_new_tokens=5)
+    assert isinstance(answer, str)
+    prefix = trained.student.prefix(audio[0], "High or low?")
+    assert lengths[0] == len(prefix.ids) + len(trained.block.ids_K) + 2
+    assert set(lengths[1:]) <= {1}
+    asked = [((toy_sample(i, seconds=s)["audio"], 16000), "High or low?", ()) for i, s in enumerate((0.5, 1.0, 2.5))]
+    alone = [trained.ask(a, p, max_new_tokens=5) for a, p, _ in asked]
+    assert trained.ask_many(asked, max_new_tokens=5) == alone
+
+
+def test_the_thinker_is_read_out_of_a_whole_omni_checkpoint(tmp_path: Path) -> None:
+    """As the hub has it: weights under `thinker.`, and its configuration within that of the whole."""
+    pytest.importorskip("torchvision", reason="pip install .[omni]")
+    alone = make_tiny_student(tmp_path / "thinker", name="qwen2.5-omni")
+    whole = tmp_path / "whole"
+    shutil.copytree(alone, whole)
+    weights = load_file(alone / "model.safetensors")
+    talker = {"talker.model.norm.weight": torch.ones(4)}  # is there, and is left alone
+    save_file(
+        {**{f"thinker.{k}": v for k, v in weights.items()}, **talker}, whole / "model.safetensors", {"format": "pt"}
+    )
+    thinker = json.loads((alone / "config.json").read_text())
+    config = {"model_type": "qwen2_5_omni", "architectures": ["Qwen2_5OmniModel"], "thinker_config": thinker}
+    (whole / "config.json").write_text(json.dumps(config))
+    inputs = inputs_of(load_student(str(alone)))
+    with torch.inference_mode():
+        expected, found = (load_student(str(path)).model(**inputs).logits for path in (alone, whole))
+    assert torch.equal(expected, found)
