@@ -95,7 +95,10 @@ def measure(folder: Path, rows: int, keep: bool) -> dict[str, Any]:
 
 
 def run(arguments: list[str]) -> tuple[dict[str, float], Any]:
-    """Seconds, CPU seconds and peak memory of a fresh Python, start included, and the JSON that it prints."""
+    """Seconds, CPU seconds and peak memory of a fresh Python, start included, and the JSON that it prints.
+
+    The peak is at least this process's own, which the kernel counts for its children too.
+    """
     started = time.perf_counter()
     with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE) as process:
         assert process.stdout

@@ -9,6 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
+# For a process of its own: its largest memory so far, in bytes. That of getrusage begins at its parent's.
+PEAK = """
+def peak():
+    with open("/proc/self/status") as f:
+        return next(int(line.split()[1]) * 1024 for line in f if line.startswith("VmHWM"))
+"""
+
 
 def coat(*arguments: object, status: int = 0, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run `python -m coat ...`; its exit status must be `status`."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from coat.pipeline import frames
 from coat.pipeline.frames import CHUNK_FRAMES, FramesWriter
+from tests.integration.helpers import PEAK
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,13 +59,14 @@ def test_bytes_are_zarrs_own_and_follow_from_the_frames_alone(
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_unit(tmp_path: Path) -> None:
     """400 MB of frames in pieces of 1.3 MB, in a process of its own: the peak is of the whole process."""
-    script = """
-import resource, sys
+    script = (
+        PEAK
+        + """
+import sys
 from pathlib import Path
 import numpy as np
 from coat.pipeline.frames import FramesWriter
 piece = np.ones((512, 1280), np.float16)
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 with FramesWriter(Path(sys.argv[1]), 1280, "float16") as writer:
     for i in range(305):
         writer.append(piece[: 500 + i % 12])
@@ -72,6 +74,7 @@ with FramesWriter(Path(sys.argv[1]), 1280, "float16") as writer:
     writer.close()
 print(peak() - before)
 """
+    )
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "frames.zarr")],
         cwd=ROOT,

@@ -15,6 +15,7 @@ from coat.manifests import audio, decode
 from coat.manifests.audio import AudioFile
 from coat.pipeline import heard, spool
 from coat.pipeline.store import Target, TargetStore
+from tests.integration.helpers import PEAK
 from tests.pipeline.experts import level
 from tests.pipeline.test_extract import run
 
@@ -138,13 +139,16 @@ def test_a_bad_span_does_not_harm_the_others_of_its_file(tmp_path: Path) -> None
     assert failures(tmp_path / "store", "Level") == {"r1": "span", "r3": "missing"}
 
 
-MEASURE = """
-import resource, sys
+MEASURE = (
+    PEAK
+    + """
+import sys
 from coat.pipeline import Where, extract
 (s,) = extract(sys.argv[1], sys.argv[2], ["tests.pipeline.experts:Level"], where=Where(workers=0))
 assert s.ok == 1, s
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(peak() / 2**20)
 """
+)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from coat.pipeline.partial_sums import scheduler_at
 from coat.pipeline.statistics import Statistics, statistics
 from coat.pipeline.statistics_page import page
 from coat.pipeline.store import TargetStore
-from tests.integration.helpers import ROOT, coat
+from tests.integration.helpers import PEAK, ROOT, coat
 from tests.pipeline.test_inspect import CHROMIUM, browse
 from tests.pipeline.test_statistics import check, correlated, put_all, spec_of
 
@@ -102,13 +102,16 @@ def test_the_same_on_ray(tmp_path: Path, ray_here: None) -> None:
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_set(tmp_path: Path) -> None:
     """64 MB and 320 MB of float16 frames, each in a process of its own: the peak is of the whole process."""
-    script = """
-import resource, sys
+    script = (
+        PEAK
+        + """
+import sys
 from coat.pipeline.store import TargetStore
 from coat.pipeline.statistics import statistics
 statistics(TargetStore(sys.argv[1]).target_set("e"), exact_values=0)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(peak())
 """
+    )
     frames_ND = correlated(64 * 2**20 // 512, 256).astype(np.float16)
     peaks = []
     for copies in (1, 5):
