@@ -23,7 +23,7 @@ DIM = 1280
 UNIT_BYTES = 64 * 2**20
 SIZES = (2, 8, 32)  # units
 PIECE = 2048  # frames
-GROWTH = 1.25  # of the peak, from the smallest set to the largest, sixteen times its size
+GROWTH = 1.5  # of the peak, from the smallest set to the largest, sixteen times its size
 MEASURE = """
 import json, sys, time
 from coat.pipeline.store import TargetStore
