@@ -32,7 +32,7 @@ def load_student(source: str, dtype: str = "float32") -> "Student":
     student: type[Student] = getattr(importlib.import_module(module), name)
     try:
         return student.load(source, getattr(torch, dtype))
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, ImportError) as e:  # ImportError: a processor that asks for torchvision, extra [omni]
         raise InputError(f"{source}: cannot be read as a {model_type} checkpoint ({one_line(e)})") from e
 
 

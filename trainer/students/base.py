@@ -7,7 +7,7 @@ as transformers has it; an adapter only says where audio stands in the text, and
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from coat.manifests import InputError
+from coat.trainer.students.whisper_tower import mel_frames, positions
 
 # Only the language model: a bare `q_proj` would also hit the audio tower.
 LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
@@ -47,6 +48,9 @@ class Student(ABC):
     """
 
     model_type: ClassVar[str]  # of config.json
+    model_class: ClassVar[str]  # of transformers
+    processor_class: ClassVar[str]
+    min_mel_frames: ClassVar[int]  # of the shortest audio
     audio_token: ClassVar[str]
     turn_end: ClassVar[str]  # token that ends a turn in the chat template
     lora_targets: ClassVar[str] = LORA_TARGETS
@@ -58,9 +62,13 @@ class Student(ABC):
         self.adapted: Any = None  # the PeftModel around `model`, where LoRA was added
 
     @classmethod
-    @abstractmethod
-    def load(cls, source: str, dtype: torch.dtype) -> "Student":
-        """Read weights and processor of a hub id or folder. InputError where it is not such a checkpoint."""
+    def load(cls, source: str, dtype: torch.dtype) -> Self:
+        """Read weights and processor of a hub id or folder. OSError or ValueError where it is not such a checkpoint."""
+        import transformers
+
+        model_class, processor_class = (getattr(transformers, n) for n in (cls.model_class, cls.processor_class))
+        model = model_class.from_pretrained(source, dtype=dtype, use_safetensors=True)
+        return cls(source, model, processor_class.from_pretrained(source))
 
     @property
     def tokenizer(self) -> Any:
@@ -76,35 +84,40 @@ class Student(ABC):
         """The longest audio that is heard whole, in samples."""
 
     @property
-    @abstractmethod
+    def hop(self) -> int:
+        """Samples of a mel frame."""
+        return self.processor.feature_extractor.hop_length
+
+    @property
     def min_samples(self) -> int:
         """The shortest audio that becomes audio positions, in samples."""
+        return (self.min_mel_frames - 1) * self.hop + 1
 
-    @abstractmethod
     def audio_positions(self, samples: int) -> int:
         """Positions that the placeholder of audio of so many samples is expanded to, in a prefix."""
+        return positions(mel_frames(samples, self.hop))
 
     @property
     def max_seconds(self) -> float:
         return self.max_samples / self.sample_rate
 
     @property
-    @abstractmethod
     def language_model(self) -> nn.Module:
         """The decoder stack; its `layers` are what LoRA adapts and what a state hook is put on."""
+        return self.model.model.language_model
 
     @property
-    @abstractmethod
     def hidden_size(self) -> int:
         """D of the language model."""
+        return self.model.config.text_config.hidden_size
 
     @abstractmethod
     def audio_end(self, ids: Sequence[int]) -> int:
         """Index just behind the audio, its closing token included."""
 
-    @abstractmethod
     def hidden_states(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Last hidden states (behind the final norm), `[B, T, D]`, without any logits."""
+        return self.model.model(**inputs, use_cache=False).last_hidden_state
 
     def logits(self, states: Tensor) -> Tensor:
         """`[..., D]` to `[..., V]`."""
