@@ -4,8 +4,7 @@ Stores are float32, as float16 hides small differences. A difference is the larg
 largest value; the worst of all clips is given.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from coat.extractors.expert import Options
 from coat.extractors.wav2vec2 import Wav2Vec2
 from coat.extractors.whisper import Whisper
 from coat.manifests.manifest import Manifest
-from coat.pipeline.cluster import Cluster, Where, connect, disconnect
+from coat.pipeline.cluster import Cluster, Where, joined
 from coat.pipeline.store import TargetStore
 
 CLIPS = {"wav2vec2": 80, "whisper": 16}
@@ -45,21 +44,12 @@ def difference(a: Path, b: Path, expert: str, utterances: Iterable, convert: Cal
     return worst
 
 
-@contextmanager
-def one_ray() -> Iterator[None]:
-    """For all runs: none of them is timed."""
-    started = connect(Cluster(workers=2, cpus=float(CPUS)))
-    yield
-    if started:
-        disconnect()
-
-
 def shown(value: float) -> str:
     return f"{value:.1e}" if value else "equal bits"
 
 
 def main() -> None:
-    with results("invariance") as found, one_ray():
+    with results("invariance") as found, joined(Cluster(workers=2, cpus=float(CPUS))):  # one Ray: no run is timed
         for expert, clips in CLIPS.items():
             path = corpus(clips, seed=4)
             manifest = Manifest.read(str(path))

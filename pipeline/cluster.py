@@ -73,6 +73,21 @@ def disconnect() -> None:
 
 
 @contextmanager
+def joined(cluster: Cluster) -> Iterator[None]:
+    """Ray for a while, left if it was joined here. What a task raised comes out as itself."""
+    from ray.exceptions import RayError
+
+    started_here = connect(cluster)
+    try:
+        yield
+    except RayError as e:
+        raise cause_of(e) from e
+    finally:
+        if started_here:
+            disconnect()
+
+
+@contextmanager
 def own_signals() -> Iterator[None]:
     """Ray puts a handler of its own over SIGTERM that aborts the process; afterwards ours stands again."""
     handler = signal.getsignal(signal.SIGTERM)

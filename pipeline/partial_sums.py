@@ -115,19 +115,12 @@ def scheduler_at(ray_address: str | None) -> Iterator[Any]:
     if ray_address is None:
         yield "threads"
         return
-    from ray.exceptions import RayError
     from ray.util.dask import ray_dask_get
 
-    from coat.pipeline.cluster import Cluster, cause_of, connect, disconnect
+    from coat.pipeline.cluster import Cluster, joined
 
-    started_here = connect(Cluster(workers=1, address=ray_address))
-    try:
+    with joined(Cluster(workers=1, address=ray_address)):
         yield ray_dask_get
-    except RayError as e:
-        raise cause_of(e) from e
-    finally:
-        if started_here:
-            disconnect()
 
 
 class Unusable(Exception):

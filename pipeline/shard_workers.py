@@ -12,7 +12,7 @@ from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from coat.manifests.errors import RunError
-from coat.pipeline.cluster import Cluster, cause_of, connect, disconnect
+from coat.pipeline.cluster import Cluster, joined
 
 AHEAD = 2  # jobs per worker whose results may wait: a slow disk holds the workers back, and memory stays bounded
 
@@ -61,18 +61,11 @@ def leave_with_parent() -> None:
 
 def on_ray(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int, address: str) -> Iterator[Result]:
     import ray
-    from ray.exceptions import RayError
 
-    started_here = connect(Cluster(workers=workers, address=address))
-    try:
+    with joined(Cluster(workers=workers, address=address)):
         task: Any = ray.remote(function)
         get: Any = ray.get
         yield from in_order(jobs, task.remote, get, workers)
-    except RayError as e:
-        raise cause_of(e) from e
-    finally:
-        if started_here:
-            disconnect()
 
 
 def in_order(
