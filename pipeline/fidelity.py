@@ -61,9 +61,10 @@ class Fidelity:
     at_rate: Agreement
     bytes_per_hour_before: float  # as extracted
     bytes_per_hour: float
+    std_ratio_D: tuple[float, ...]  # of a dimension's standard deviation, after / before; 1 where it does not vary
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "std_ratio_D"}
 
 
 def held_out(targets: TargetSet, most_values: int = SAMPLE_VALUES) -> Sample:
@@ -158,7 +159,17 @@ def measure(sample: Sample, how: Reduction, spec: TargetSpec) -> Fidelity:
         at_rate=agreement(at_rate_truths, at_rate),
         bytes_per_hour_before=spec.bytes_per_second() * HOUR_S,
         bytes_per_hour=how.bytes_per_second * HOUR_S,
+        std_ratio_D=std_ratio(truths, at_rate),
     )
+
+
+def std_ratio(before: Sequence[NDArray[Any]], after: Sequence[NDArray[Any]]) -> tuple[float, ...]:
+    """Means over time and components left out make targets vary less; it is by their own deviation that a trainer
+    standardises them.
+    """
+    before_D, after_D = (np.concatenate(x).astype(np.float64).std(axis=0) for x in (before, after))
+    varies_D = (before_D > 0) & (after_D > 0)
+    return tuple(np.divide(after_D, before_D, out=np.ones_like(before_D), where=varies_D).tolist())
 
 
 def agreement(truths: Sequence[NDArray[Any]], given: Sequence[NDArray[Any]]) -> Agreement:

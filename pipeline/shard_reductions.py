@@ -12,10 +12,10 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 
 from coat.manifests.errors import InputError
-from coat.manifests.reduction import LARGEST, TOPK_KINDS, Dtype, Reduction, Scaling, decode, encode
+from coat.manifests.reduction import LARGEST, TOPK_KINDS, Dtype, Reduction, Scaling
 from coat.manifests.shard_index import ExpertInfo
 from coat.manifests.spec import TargetSpec
-from coat.pipeline.fidelity import Fidelity, Sample, fit, held_out, measure
+from coat.pipeline.fidelity import Fidelity, fit, held_out, measure
 from coat.pipeline.statistics import moments, statistics
 from coat.pipeline.store import TargetSet
 
@@ -97,7 +97,6 @@ class Reduced:
 
     how: Reduction
     fidelity: Fidelity
-    std_ratio_D: tuple[float, ...]  # of a dimension's standard deviation, after / before, on the sample
 
 
 def reduce_sets(sets: Mapping[str, TargetSet], wishes: Wishes) -> dict[str, Reduced]:
@@ -113,23 +112,13 @@ def reduce_sets(sets: Mapping[str, TargetSet], wishes: Wishes) -> dict[str, Redu
             reduction = fit(statistics(targets, covariance="pca" in how), sample, **how)
         except InputError as e:
             raise InputError(f"{name}: {e}") from e
-        found[name] = Reduced(reduction, measure(sample, reduction, targets.spec), std_ratio(sample, reduction))
+        found[name] = Reduced(reduction, measure(sample, reduction, targets.spec))
     return found
-
-
-def std_ratio(sample: Sample, how: Reduction) -> tuple[float, ...]:
-    """1 where a dimension does not vary. Means over time and components left out make targets vary less, and it is by
-    their own deviation that a trainer standardises them."""
-    before_D = np.concatenate(sample.utterances).astype(np.float64).std(axis=0)
-    after_D = np.concatenate([decode(encode(x, how), how) for x in sample.utterances]).astype(np.float64).std(axis=0)
-    return tuple(
-        np.divide(after_D, before_D, out=np.ones_like(before_D), where=(before_D > 0) & (after_D > 0)).tolist()
-    )
 
 
 def expert_info(targets: TargetSet, reduced: Reduced | None, samples: int, frames: int) -> ExpertInfo:
     found, spec = moments(targets), targets.spec
-    std_D = found.std_D * (np.array(reduced.std_ratio_D) if reduced else 1.0)
+    std_D = found.std_D * (np.array(reduced.fidelity.std_ratio_D) if reduced else 1.0)
     return ExpertInfo(
         spec=reduced.how.of_spec(spec) if reduced else spec,
         samples=samples,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 import xxhash
 
 from coat.manifests import files
@@ -36,6 +37,8 @@ from coat.pipeline.shard_workers import run_ordered
 from coat.pipeline.shard_writer import Built, ShardWriter, finished, writing
 from coat.pipeline.sidecars import build_sidecar
 from coat.pipeline.store import TargetSet, TargetStore
+
+pc: Any = pyarrow.compute
 
 Manifests = Manifest | str | Sequence[Manifest | str]
 
@@ -230,4 +233,4 @@ def open_sets(store: str, experts: Sequence[str]) -> dict[str, TargetSet]:
 
 def joint_info(name: str, targets: TargetSet, reduced: Reduced | None, table: pa.Table) -> ExpertInfo:
     frames = table[f"frames.{name}"]
-    return expert_info(targets, reduced, len(frames) - frames.null_count, sum(n or 0 for n in frames.to_pylist()))
+    return expert_info(targets, reduced, len(frames) - frames.null_count, pc.sum(frames).as_py() or 0)
