@@ -131,6 +131,11 @@ class Reduction:
         return (self.offset_C.array, self.scale_C.array) if self.offset_C and self.scale_C else None
 
     @property
+    def is_fitted(self) -> bool:
+        """Whether numbers of the target set went into it."""
+        return self.basis is not None or self.scale_C is not None
+
+    @property
     def width(self) -> int:
         """Values of a frame, as stored."""
         return self.topk or (self.basis.components if self.basis else self.dim)

@@ -248,8 +248,9 @@ def show_reductions(index: "ShardIndex") -> None:
     if rows:
         heads = ["expert", "stored", "an hour: before", "after", "of float32", "cosine", "p5", "rel. error", "variance"]
         table("Reductions, decoded against what was extracted", heads, rows)
-        if not all(e.fidelity["apart"] for e in index.experts.values() if e.fidelity):
-            typer.echo("few targets: measured on utterances that the components were fitted to")
+        fitted = [e for e in index.experts.values() if e.fidelity and e.reduction and e.reduction.is_fitted]
+        if not all(e.fidelity["apart"] for e in fitted if e.fidelity):
+            typer.echo("few targets: measured on utterances that the reduction was fitted to")
 
 
 def numbers(text: str) -> list[float]:
