@@ -6,6 +6,7 @@ import json
 import os
 import posixpath
 import random
+import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -140,11 +141,16 @@ def write_bytes(url: str, data: bytes, sync: bool = True) -> None:
         raise RunError(f"{url}: cannot be written ({e.strerror or one_line(e)}); see to that, and run again") from e
 
 
+def owner() -> str:
+    """This process among all that may write to a shared disk; what a kill leaves behind tells by it whose it was."""
+    return f"{socket.gethostname()}+{os.getpid()}"
+
+
 def write_local(target: Path, data: bytes, sync: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "Is a directory", str(target))
-    fd, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.")
+    fd, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}~{owner()}~")
     try:
         with os.fdopen(fd, "wb") as f:
             f.write(data)

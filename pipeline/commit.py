@@ -148,7 +148,7 @@ def builds_folder(set_url: str) -> Path:
 
 def new_build(set_url: str, unit: str) -> Path:
     folder = builds_folder(set_url)
-    prefix = f"{socket.gethostname()}+{os.getpid()}+{unit}+"
+    prefix = f"{files.owner()}+{unit}+"
     while True:
         # Of the store's own folders none is made here: a store that was removed under the run stays removed.
         folder.mkdir(exist_ok=True)

@@ -7,7 +7,6 @@ It disappears with the index. No lock: two builds of one recipe write the same b
 """
 
 import contextlib
-import os
 import shutil
 import socket
 import tempfile
@@ -38,7 +37,7 @@ class BuildFolder:
         self.out, self.recipe = out, recipe
         self.url = files.join(out, BUILDING)
         self.records = files.join(self.url, recipe.digest)
-        self.me = f"{socket.gethostname()}+{os.getpid()}"
+        self.me = files.owner()
         self.check_others()
         self.local: Path | None = None
         self.claim()
@@ -117,6 +116,14 @@ def alive(url: str, name: str) -> bool:
         return False
 
 
+def sweep(folder: str) -> None:
+    """Files of a folder that a writer had not yet renamed when it was killed."""
+    for name in files.list_names(folder):
+        owner = name.rsplit("~", 2)[1:2]
+        if name.startswith(".") and owner and not alive(files.join(folder, name), owner[0]):
+            files.remove(files.join(folder, name))
+
+
 def remove_tree(url: str) -> None:
     """Of what two builds remove in the same instant, each finds a part gone."""
     if files.is_local(url):
@@ -135,7 +142,11 @@ def remove_set(out: str) -> None:
 
 
 def remove_strays(out: str, kept: set[str], identity: str) -> None:
-    """What an earlier set left: tars, where it had more of them, and sidecars of other tars than these."""
+    """What an earlier set left: tars, where it had more of them, and sidecars of other tars than these; and what was
+    being written when a build was killed.
+    """
+    for folder in (out, files.join(out, META)):
+        sweep(folder)
     for expert in files.list_names(files.join(out, SIDECARS)):
         url = files.join(out, SIDECARS, expert)
         side = Sidecar.read(url, expert)

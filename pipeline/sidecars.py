@@ -33,6 +33,7 @@ from coat.manifests.shard_index import (
 from coat.manifests.tar import END, sample_bytes
 from coat.manifests.target_members import to_members
 from coat.pipeline.rows import OK, Row
+from coat.pipeline.shard_build_folder import sweep
 from coat.pipeline.shard_members import span
 from coat.pipeline.shard_parts import open_set
 from coat.pipeline.shard_plan import listed
@@ -125,6 +126,7 @@ def build_sidecar(
         shards=tuple(t.info for t in tars),
         samples_xxh3=write_samples_table(folder, side_table(name, tars)),
     )
+    sweep(folder)
     origin = {"store": targets.url, "missing": missing}  # so that a tar can be built again
     files.write_bytes(files.join(folder, RECIPE_NAME), files.to_json(origin))
     files.write_bytes(files.join(folder, INDEX_NAME), files.to_json(side.to_dict()))

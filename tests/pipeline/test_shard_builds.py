@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -119,6 +120,22 @@ def test_a_build_that_is_killed_is_finished_by_the_same_command(
     assert done.returncode == 0, done.stderr
     assert tree_of(out) == tree_of(tmp_path / "whole")
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
+
+
+def test_what_was_being_written_at_a_kill_is_swept_and_what_others_write_is_not(
+    corpus: tuple[str, str], tmp_path: Path
+) -> None:
+    """A kill between a file's bytes and its rename; the other writer may be about to rename."""
+    build_shards(*corpus, LEVELS, str(tmp_path / "whole"), SHARD)
+    out = tmp_path / "out"
+    out.mkdir()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    gone, here = (f".shard-000000.tar.idx~{socket.gethostname()}+{pid}~x1" for pid in (ended.pid, os.getpid()))
+    for name in (gone, here):
+        (out / name).write_bytes(b"half")
+    build_shards(*corpus, LEVELS, str(out), SHARD)
+    assert tree_of(out) == tree_of(tmp_path / "whole") | {here: b"half"}
 
 
 def test_builds_at_once_do_no_harm(corpus: tuple[str, str], tmp_path: Path) -> None:
