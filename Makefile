@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 PYTEST_ARGS ?=
+PARALLEL ?= -n 2 --dist loadfile  # empty: one after another, with what tests print (-s)
 
 .PHONY: install quickstart test chaos test-real bench check clean
 
@@ -11,7 +12,7 @@ quickstart: install
 	$(BIN)/coat quickstart --out runs/quickstart
 
 test: .venv/.installed-all
-	$(BIN)/python -m pytest -m "not real" --ignore tests/chaos $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not real" --ignore tests/chaos $(PARALLEL) $(PYTEST_ARGS)
 
 # Extraction under faults: workers and nodes that die, disks that are full, an S3 that stalls. docs/reliability.md
 chaos: .venv/.installed-all

@@ -17,7 +17,7 @@ from coat.manifests.manifest import Manifest
 from coat.pipeline.cluster import Cluster, Where, joined
 from coat.pipeline.store import TargetStore
 
-CLIPS = {"wav2vec2": 80, "whisper": 16}
+CLIPS = {"wav2vec2": 48, "whisper": 10}
 TOLERANCE = 1e-4  # what the conformance suite asks of every expert
 
 
