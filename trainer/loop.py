@@ -5,16 +5,13 @@ that how a batch is cut into passes and ranks never changes the gradient.
 """
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from types import FrameType
-from typing import Any, cast
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -23,12 +20,14 @@ from torch import Tensor
 from coat.manifests import RunError, ShardIndex
 from coat.trainer.batches import Batch, Collator
 from coat.trainer.checkpoint import Checkpoints, load_optimizer, load_weights, restore_random_state
-from coat.trainer.config import OptimConfig, StageConfig, TrainConfig
+from coat.trainer.config import StageConfig, TrainConfig
 from coat.trainer.data import ShardStream
 from coat.trainer.folder import RunFolder
 from coat.trainer.loader import Loader
 from coat.trainer.metrics import Meter, MetricsLog, Report
 from coat.trainer.model import CoatModel, build_model, experts_of, parameter_groups
+from coat.trainer.schedule import distill_weight, rate, stage_at
+from coat.trainer.stopping import stop_signals
 
 
 @dataclass(frozen=True)
@@ -238,47 +237,3 @@ def precision(config: TrainConfig) -> str:
     if config.run.precision != "auto":
         return config.run.precision
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-
-
-def stage_at(stages: Sequence[StageConfig], step: int) -> tuple[StageConfig, int]:
-    """The stage of a step (from 0), and the step within it."""
-    for stage in stages:
-        if step < stage.steps:
-            return stage, step
-        step -= stage.steps
-    return stages[-1], stages[-1].steps
-
-
-def rate(optim: OptimConfig, stage: StageConfig, within: int) -> float:
-    """Times the base rate: linear warm-up, then a cosine down to `lr_end` at the end of the stage."""
-    warmup = min(optim.warmup, stage.steps // 2)
-    if within < warmup:
-        return stage.lr * (within + 1) / warmup
-    done = (within - warmup) / max(1, stage.steps - warmup)
-    return stage.lr * (optim.lr_end + (1 - optim.lr_end) * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-def distill_weight(stage: StageConfig, within: int) -> float:
-    end = stage.distill if stage.distill_end is None else stage.distill_end
-    return stage.distill + (end - stage.distill) * within / max(1, stage.steps - 1)
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """SIGTERM and SIGINT fill the list instead of killing; the step that runs is finished and saved."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received  # handlers can be set in the main thread alone
-        return
-
-    def note(number: int, _frame: FrameType | None) -> Any:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt  # asked twice
-        received.append(number)
-
-    before = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)

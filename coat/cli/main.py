@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from coat.cli import experts, extract, inspect, manifest, plan, quickstart, shards, stats, status, train
+from coat.cli import experts, extract, generate, inspect, manifest, plan, quickstart, shards, stats, status, train
 
 EPILOG = (
     "Start here:  [bold]coat quickstart --out runs/quickstart[/bold]\n\n"
@@ -39,7 +39,7 @@ app.command("inspect")(inspect.inspect)
 app.command("stats")(stats.stats)
 app.command("build-shards")(shards.build_shards)
 app.command("train")(train.train)
-app.command("generate")(train.generate)
+app.command("generate")(generate.generate)
 app.command("tiny-student")(train.tiny_student)
 app.command("quickstart")(quickstart.quickstart)
 

@@ -11,8 +11,7 @@ from coat.manifests import InputError, RunError, ShardIndex, Utterance
 from coat.trainer import load_run, train
 from coat.trainer.evaluate import evaluate, most_common_answer, parse
 from coat.trainer.generate import Trained
-from coat.trainer.loop import build_model
-from coat.trainer.model import experts_of
+from coat.trainer.model import build_model, experts_of
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 
 

@@ -21,8 +21,9 @@ from coat.trainer.batches import Batch, Item
 from coat.trainer.config import StageConfig, to_toml
 from coat.trainer.data import decode_sample
 from coat.trainer.folder import RunFolder
-from coat.trainer.loop import Trainer, distill_weight, rate, stage_at
+from coat.trainer.loop import Trainer
 from coat.trainer.metrics import read_metrics
+from coat.trainer.schedule import distill_weight, rate, stage_at
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,29 @@
+"""Signals that stop a run at the end of its step."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """SIGTERM and SIGINT fill the list instead of killing; the step that runs is finished and saved."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # handlers can be set in the main thread alone
+        return
+
+    def note(number: int, _frame: FrameType | None) -> Any:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt  # asked twice
+        received.append(number)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
