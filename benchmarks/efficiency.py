@@ -46,7 +46,7 @@ from coat.extractors.wav2vec2 import Wav2Vec2
 from coat.extractors.whisper import Whisper
 from coat.manifests.manifest import Manifest
 
-CLIPS = {"whisper": 36, "wav2vec2": 180}
+CLIPS = {"whisper": 48, "wav2vec2": 240}
 TARGET, TWO_TARGET = 0.95, 1.8
 SETTLED_S = 10.0
 ALONE_S = 5.0  # of a process that only shows what the machine can give

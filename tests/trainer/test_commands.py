@@ -11,6 +11,7 @@ import soundfile
 import typer
 from typer.testing import CliRunner
 
+from coat.cli import generate
 from coat.cli import train as commands
 from coat.trainer.metrics import Report
 
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 def app() -> typer.Typer:
     made = typer.Typer()
     made.command("train")(commands.train)
-    made.command("generate")(commands.generate)
+    made.command("generate")(generate.generate)
     made.command("tiny-student")(commands.tiny_student)
     return made
 
