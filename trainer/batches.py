@@ -50,6 +50,12 @@ class Batch:
         frames = {name: int(t.mask_BN.sum()) for name, t in self.targets.items()}
         return {"ce": int((self.labels_BT != IGNORED).sum()), **frames}
 
+    @property
+    def positions(self) -> tuple[int, int]:
+        """Of all sequences: without padding, and with it."""
+        mask_BT = self.inputs["attention_mask"]
+        return int(mask_BT.sum()), mask_BT.numel()
+
     def to(self, device: torch.device | str) -> "Batch":
         """A copy there; from pinned memory it goes on while the device computes."""
         return self.each(lambda t: t.to(device, non_blocking=True))

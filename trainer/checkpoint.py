@@ -1,11 +1,11 @@
 """Checkpoints: written beside, renamed when whole, and believed only with a `done.json` that matches.
 
 RUN/checkpoints/step-00000500/
-    model.safetensors    trained weights by name (under LoRA: adapters, new embedding rows, heads)
+    model.safetensors    trained weights by name (under LoRA: adapters, new embedding rows, heads); ema.<name>: averages
     optimizer.pt         tensors and numbers only, read with weights_only=True
     rank-0.pt, ...       random state of each rank
     rank-0.json, ...     its place in the data
-    state.json           step and meters
+    state.json           step, meters, what the monitor remembers, ids of the think tokens
     done.json            written LAST: bytes and xxh3 of every file
 """
 
@@ -81,6 +81,11 @@ class Checkpoints:
     def found(self) -> list[Path]:
         """Oldest first, whole or not."""
         return sorted(p for p in self.folder.glob("step-*") if p.is_dir())
+
+    def kept(self) -> str:
+        """What a run that stops leaves, in words."""
+        found = self.found()
+        return f"{found[-1].name} is kept" if found else "there is no checkpoint yet"
 
     def newest(self) -> Path | None:
         """The newest whole checkpoint. Each newer one that is not whole is named in the log."""

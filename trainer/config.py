@@ -83,8 +83,12 @@ class OptimConfig(Part):
     weight_decay: float = Field(default=0.01, ge=0)  # of matrices only
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = Field(default=1.0, gt=0)  # of the global gradient norm
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"  # of the rate, in each stage anew: see schedule.py
     warmup: int = Field(default=100, ge=0)  # steps, at the start of each stage
+    decay: float = Field(default=0.2, gt=0, le=1)  # share of a stage in which wsd lets the rate down
     lr_end: float = Field(default=0.1, ge=0, le=1)  # share of the rate that is left at the end of a stage
+    # Decay of a moving average of what is trained, which is then evaluated and exported instead of the last weights.
+    ema: float | None = Field(default=None, gt=0, lt=1)
 
 
 class StageConfig(Part):
@@ -96,15 +100,30 @@ class StageConfig(Part):
     lr: float = Field(default=1.0, gt=0)  # times optim.lr and optim.heads_lr
 
 
+class EvaluationConfig(Part):
+    """Beside the training, on held-out shards: losses, accuracy and sample answers. It never changes the training."""
+
+    shards: str | None = None  # folder or URL with index.json; None: no evaluation
+    every: int = Field(default=500, ge=1)  # steps, and at the end
+    samples: int = Field(default=256, ge=1)  # the first so many: their losses
+    answers: int = Field(default=64, ge=0)  # the first so many of those are asked, too
+    max_new_tokens: int = Field(default=64, ge=1)  # of an answer
+
+
 class RunConfig(Part):
     out: str = Field(min_length=1)
     seed: int = 0
     accumulate: int = Field(default=1, ge=1)  # forward passes of one step
     precision: Literal["auto", "no", "bf16"] = "auto"  # autocast; auto: bf16 where the device has it
     gradient_checkpointing: bool = False
+    compile: bool = False  # torch.compile of the language model's layers and of the heads
     save_every: int = Field(default=500, ge=1)  # steps
     keep: int = Field(default=2, ge=1)  # newest checkpoints
     log_every: int = Field(default=10, ge=1)  # steps
+    # Stop where the gradient's norm is over so many times its median for 10 steps running. None: never.
+    max_growth: float | None = Field(default=None, gt=1)
+    trackers: tuple[str, ...] = ()  # beside metrics.jsonl and TensorBoard: wandb, trackio, mlflow, ...
+    project: str = Field(default="coat", min_length=1)  # where a tracker files the run
 
     @field_validator("out")
     @classmethod
@@ -131,6 +150,7 @@ class TrainConfig(Part):
         ),
         min_length=1,
     )
+    evaluation: EvaluationConfig = EvaluationConfig()
     run: RunConfig
 
     @property

@@ -6,11 +6,25 @@ counts as wrong; it is never replaced by a guess, and its rate is reported.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from coat.manifests import AudioError, Clip, InputError, Utterance, decode
 from coat.trainer.generate import Trained
+
+
+class Row(Protocol):
+    """What was asked: a manifest's utterance, or a sample of shards."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def response(self) -> str | None: ...
+    @property
+    def choices(self) -> tuple[str, ...]: ...
+    @property
+    def extra(self) -> Mapping[str, Any]: ...
 
 
 @dataclass
@@ -95,20 +109,20 @@ def ask_rows(trained: Trained, rows: Sequence[Utterance], max_new_tokens: int) -
     return answers
 
 
-def record(result: Evaluation, utterance: Utterance, text: str | None) -> None:
-    answer = utterance.response or ""
-    choice = None if text is None else parse(text, utterance.choices)
+def record(result: Evaluation, row: Row, text: str | None) -> None:
+    answer = row.response or ""
+    choice = None if text is None else parse(text, row.choices)
     right = choice is not None and normalise(choice) == normalise(answer)
     scores = [result.total]
-    if "task" in utterance.extra:
-        scores.append(result.by_task.setdefault(str(utterance.extra["task"]), Score()))
+    if "task" in row.extra:
+        scores.append(result.by_task.setdefault(str(row.extra["task"]), Score()))
     for score in scores:
         score.rows += 1
         score.right += right
         score.missing += text is None
         score.unparsed += text is not None and choice is None
-        score.chance_sum += 1 / len(utterance.choices) if utterance.choices else 0.0
-    result.predictions.append(Prediction(utterance.id, text, choice, answer, right))
+        score.chance_sum += 1 / len(row.choices) if row.choices else 0.0
+    result.predictions.append(Prediction(row.id, text, choice, answer, right))
 
 
 def parse(text: str, choices: Sequence[str]) -> str | None:

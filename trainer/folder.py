@@ -2,7 +2,8 @@
 
 RUN/config.toml         the whole config
 RUN/index.json          of the shards it was trained on
-RUN/metrics.jsonl, tensorboard/
+RUN/metrics.jsonl, evaluation.jsonl, samples.jsonl, tensorboard/   see metrics.py
+RUN/tracked.json        the run's id with trackers, where there are any
 RUN/checkpoints/        see checkpoint.py
 RUN/student/            at the end: the student (or its LoRA adapter), with processor and think tokens
 RUN/heads.safetensors   at the end: the projection heads, which generation does not need
@@ -10,20 +11,28 @@ RUN/done.json           written LAST
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
 from coat.manifests import InputError, ShardIndex, files
-from coat.trainer.config import TrainConfig, differences, to_toml
+from coat.trainer.config import EvaluationConfig, TrainConfig, differences, to_toml
 
 if TYPE_CHECKING:
     from coat.trainer.model import CoatModel
 
 # May differ when a run goes on: they change neither weights nor order.
-FREE = {"run": ("out", "log_every", "save_every", "keep"), "data": ("workers", "shards")}
-OWN = ("config.toml", "index.json", "metrics.jsonl", "tensorboard", "checkpoints", "student", "heads.safetensors")
+FREE = {
+    "run": ("out", "log_every", "save_every", "keep", "max_growth", "trackers", "project"),
+    "data": ("workers", "shards"),
+    "evaluation": tuple(EvaluationConfig.model_fields),
+}
+OWN = (
+    "config.toml", "index.json", "metrics.jsonl", "evaluation.jsonl", "samples.jsonl", "tensorboard", "wandb",
+    "tracked.json", "checkpoints", "student", "heads.safetensors",
+)  # fmt: skip
 
 
 class RunFolder:
@@ -42,6 +51,11 @@ class RunFolder:
     def started(self) -> bool:
         return self.finished or any(self.checkpoints.glob("step-*"))
 
+    @property
+    def index(self) -> ShardIndex:
+        """Of the shards, as it was when the run began; with the experts of sidecars."""
+        return ShardIndex.read(str(self.path))
+
     def open(self, config: TrainConfig, index: ShardIndex, restart: bool = False) -> None:
         """Make the folder, or check that it holds this same run. InputError where it holds something else."""
         if self.config_file.exists() and (restart or not self.started):
@@ -49,7 +63,7 @@ class RunFolder:
         if not self.config_file.exists():
             if self.path.is_dir() and any(self.path.iterdir()):
                 raise InputError(f"{self.path}: not empty, and not a run of coat; choose another --out")
-            index.write(str(self.path))
+            replace(index, sidecars={}).write(str(self.path))  # with all experts
             files.write_bytes(str(self.config_file), to_toml(config).encode())
             return
         changed = differences(comparable(TrainConfig.read(str(self.config_file))), comparable(config))

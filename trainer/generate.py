@@ -101,8 +101,7 @@ def load_run(run: str | Path, device: str | None = None) -> Trained:
         add_lora(student, block, config)
         load_adapter(student, folder.student)
     trained_ids = files.read_json(str(folder.done_file))["think_ids"]
-    if block.new_ids != trained_ids:
-        raise RunError(f"{run}: think tokens have other ids than in training; {config.student.path} was changed")
+    block.check_ids(trained_ids, str(run))
     student.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Trained(student, block, config)
 

@@ -5,7 +5,7 @@ the expert's own frame times, so that the number of positions and the expert's r
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -83,10 +83,18 @@ class DistillHeads(nn.Module):
         self.losses = nn.ModuleDict({name: DistillLoss(e) for name, e in experts.items()})
 
     def forward(
-        self, states_BKD: Tensor, mask_BK: Tensor, seconds_B: Tensor, targets: Mapping[str, Targets]
+        self,
+        states_BKD: Tensor,
+        mask_BK: Tensor,
+        seconds_B: Tensor,
+        targets: Mapping[str, Targets],
+        watch: Callable[[str, Tensor], Tensor] = lambda _, states: states,
     ) -> dict[str, Tensor]:
-        """The sum of each expert's loss over its frames. Samples without targets are not computed."""
-        return {name: self.loss(name, states_BKD, mask_BK, seconds_B, targets[name]) for name in self.heads}
+        """The sum of each expert's loss over its frames. Samples without targets are not computed.
+
+        `watch` passes the states on to the head of a name: see monitor.Pulls.
+        """
+        return {n: self.loss(n, watch(n, states_BKD), mask_BK, seconds_B, targets[n]) for n in self.heads}
 
     def loss(self, name: str, states_BKD: Tensor, mask_BK: Tensor, seconds_B: Tensor, target: Targets) -> Tensor:
         with_target_B = target.mask_BN.any(1)

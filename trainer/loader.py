@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from coat.manifests import ShardIndex
 from coat.trainer.batches import Batch, Collator
 from coat.trainer.config import DataConfig
 from coat.trainer.data import BadSample, RawSample, ShardStream, decode_sample
@@ -48,7 +49,7 @@ class Loader:
         self.skipped: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Batch]:
-        """Without end, unless nothing of a whole epoch can be used: BadSample."""
+        """Without end, unless nothing of a whole epoch can be used: BadSample with the reasons' counts."""
         stream = copy(self.stream)  # of this iteration alone
         stream.load_state_dict(self.state)
         cuts = self.cuts(stream, self.state["batch"])
@@ -68,7 +69,7 @@ class Loader:
                     self.state = {**state, "skipped": dict(self.skipped)}
                     since = 0 if batch else since + len(errors)
                     if since > stream.index.samples:
-                        raise errors[-1]
+                        raise nothing_usable(stream.index, self.skipped, errors[-1])
                     if batch:
                         yield batch
             finally:
@@ -119,6 +120,14 @@ class Loader:
         self.stream.load_state_dict(state)
         self.skipped = Counter(state.get("skipped", {}))
         self.state = {"batch": 0, **state}
+
+
+def nothing_usable(index: ShardIndex, skipped: Mapping[str, int], last: BadSample | Unusable) -> BadSample:
+    reasons = ", ".join(f"{reason} {count}" for reason, count in skipped.items())
+    return BadSample(
+        last.reason,
+        f"{index.path}: no sample of a whole epoch can be used ({reasons}); build other shards. Last: {last}",
+    )
 
 
 def by_length(lengths: Sequence[int], size: int, budget: int) -> list[list[int]]:

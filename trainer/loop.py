@@ -7,27 +7,34 @@ that how a batch is cut into passes and ranks never changes the gradient.
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType, gather_object
 from torch import Tensor
 
-from coat.manifests import RunError, ShardIndex
+from coat.manifests import ShardIndex
 from coat.trainer.batches import Batch, Collator
 from coat.trainer.checkpoint import Checkpoints, load_optimizer, load_weights, restore_random_state
 from coat.trainer.config import StageConfig, TrainConfig
 from coat.trainer.data import ShardStream
+from coat.trainer.ema import Ema
 from coat.trainer.folder import RunFolder
+from coat.trainer.held_out import HeldOut
 from coat.trainer.loader import Loader
 from coat.trainer.metrics import Meter, MetricsLog, Report
-from coat.trainer.model import CoatModel, build_model, experts_of, parameter_groups
+from coat.trainer.model import CoatModel, build_model, experts_of, parameter_groups, same_experts
+from coat.trainer.monitor import Monitor, gradient_norms, peak_memory
 from coat.trainer.schedule import distill_weight, rate, stage_at
 from coat.trainer.stopping import stop_signals
+from coat.trainer.trackers import Trackers, check_trackers
+
+RATES = ("steps_per_s", "samples_per_s", "tokens_per_s")  # tokens: positions without padding
 
 
 @dataclass(frozen=True)
@@ -49,9 +56,10 @@ def train(
     """Train, or go on with, the run of `config.run.out`.
 
     `on_report` is called at every logged step, `log` with single lines for the user; both on the main rank.
-    InputError: the folder holds a run with another config, or data and student do not fit. RunError: the loss
-    is not finite.
+    InputError: the folder holds a run with another config, or data and student do not fit. RunError: the run cannot
+    get anywhere (see monitor.Monitor); its last checkpoint stays.
     """
+    check_trackers(config.run.trackers)
     index = ShardIndex.read(config.data.shards)
     folder = RunFolder(Path(config.run.out))
     accelerator = Accelerator(mixed_precision=precision(config))
@@ -62,7 +70,7 @@ def train(
     if folder.finished:
         say(f"{folder.path}: this run is finished; --restart trains it anew")
         return TrainResult(folder.path, config.steps, True, 0.0, {})
-    return Trainer(config, index, folder, accelerator, on_report, say).run()
+    return Trainer(config, same_experts(config, folder.index, index), folder, accelerator, on_report, say).run()
 
 
 class Trainer:
@@ -95,15 +103,25 @@ class Trainer:
         self.loader = Loader(stream, collator, config.data, log, pin=accelerator.device.type == "cuda")
         self.checkpoints = Checkpoints(folder.checkpoints, config.run.keep, log)
         self.meter = Meter()
+        self.ema = Ema(self.model.trainable(), config.optim.ema) if config.optim.ema else None
+        self.monitor = Monitor(config.run, 2 * index.samples * accelerator.num_processes, log, self.checkpoints.kept)
+        sharded = accelerator.distributed_type == DistributedType.FSDP
+        self.held_out: HeldOut | None = None
+        if config.evaluation.shards is not None:
+            self.held_out = HeldOut(config, self.model, self.experts, accelerator, sharded)
         self.step, self.first, self.samples, self.audio_s = 0, 0, 0, 0.0
 
     def run(self) -> TrainResult:
         self.resume()
         self.model.train()
-        start, self.first = time.monotonic(), self.step
-        metrics = MetricsLog(self.folder.path, self.step) if self.accelerator.is_main_process else None
+        start, self.first, metrics = time.monotonic(), self.step, None
+        if self.accelerator.is_main_process:
+            trackers = Trackers(self.config, self.folder.path, self.log)
+            metrics = MetricsLog(self.folder.path, self.step, trackers)
         batches = iter(self.loader)
         try:
+            if self.step and not self.reduce([metrics is not None and metrics.evaluated(self.step)])[0]:
+                self.evaluate(metrics)  # stopped between a checkpoint and its evaluation
             with stop_signals() as stopped:
                 stop = False
                 while self.step < self.config.steps and not stop:
@@ -111,19 +129,22 @@ class Trainer:
                     given = list(islice(batches, self.config.run.accumulate))
                     waited = time.monotonic() - began
                     stop = self.one_step(given, bool(stopped))
-                    self.meter.add("wait_share", waited, time.monotonic() - began)
+                    self.measure_time(time.monotonic() - began, waited)
                     last = stop or self.step == self.config.steps
                     if self.step % self.config.run.log_every == 0 or self.step == self.config.steps:
-                        self.report(metrics, (self.step - self.first) / (time.monotonic() - start))
+                        self.report(metrics)
                     if self.step % self.config.run.save_every == 0 or last:
                         self.save()
+                    if not stop:
+                        self.evaluate(metrics)
         finally:
             batches.close()  # type: ignore[attr-defined]
             if metrics is not None:
                 metrics.close()
         finished = self.step == self.config.steps
-        if finished and self.accelerator.is_main_process:
-            self.folder.export(self.model, self.step)
+        with self.averaged():
+            if finished and self.accelerator.is_main_process:
+                self.folder.export(self.model, self.step)
         self.accelerator.wait_for_everyone()
         seconds = time.monotonic() - start
         return TrainResult(self.folder.path, self.step, finished, seconds, dict(self.loader.skipped))
@@ -133,36 +154,58 @@ class Trainer:
         stage, within = stage_at(self.config.stages, self.step)
         weights = self.loss_weights(stage, within)
         counts = {name: sum(b.counts()[name] for b in batches) for name in weights}
+        used, padded = (sum(b.positions[i] for b in batches) for i in range(2))
         samples, audio_s = sum(len(b) for b in batches), sum(float(b.seconds_B.sum()) for b in batches)
-        shared = self.reduce([*counts.values(), samples, audio_s, float(stop)])
-        totals = dict(zip(weights, shared, strict=False))
-        sums = dict.fromkeys(weights, 0.0)
-        for i, batch in enumerate(batches):
-            last = i == len(batches) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                losses = self.forward(batch)
-                self.accelerator.backward(self.total(losses, totals, weights))
-            for name, loss in losses.items():
-                sums[name] += float(loss.detach())
+        shared = self.reduce([*counts.values(), used, padded, samples, audio_s, float(stop)])
+        totals, work = dict(zip(weights, shared, strict=False)), shared[-5:-1]
+        self.monitor.counts(self.step + 1, stage, totals, weights, round(shared[-3]))
+        sums, pulls = self.passes(batches, totals, weights)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate(self.config.optim, stage, within)
-        parameters = list(self.model.trainable().values())
-        norm = float(cast(Tensor, self.accelerator.clip_grad_norm_(parameters, self.config.optim.clip)))
-        if not math.isfinite(norm):
-            raise RunError(
-                f"step {self.step + 1}: the gradient is not finite; lower optim.lr (the last checkpoint is kept)"
-            )
+        trained = self.model.trainable()
+        norms = gradient_norms(trained)  # before they are clipped
+        norm = float(cast(Tensor, self.accelerator.clip_grad_norm_(list(trained.values()), self.config.optim.clip)))
+        self.monitor.norm(self.step + 1, within, norm, norms, [i for b in batches for i in b.ids])
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
+        if self.ema is not None:
+            self.ema.update(self.step)
         self.samples += round(shared[-3])
         self.audio_s += shared[-2]
-        self.measure(dict(zip(weights, self.reduce(list(sums.values())), strict=True)), totals, weights, norm)
+        self.measure(sums, totals, weights, work)
+        for name, value in {"grad_norm": norm, **norms, **pulls}.items():
+            self.meter.add(name, value, 1)
         return shared[-1] > 0
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def passes(
+        self, batches: Sequence[Batch], totals: dict[str, float], weights: dict[str, float]
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Forward and backward of all passes: sums of the losses over all ranks, and how hard each pulls."""
+        sums = dict.fromkeys(weights, 0.0)
+        culprits: list[tuple[str, tuple[str, ...]]] = []  # losses that are not finite, and the samples of their pass
+        for i, batch in enumerate(batches):
+            last = i == len(batches) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                losses = self.forward(batch, self.wrapped)
+                self.accelerator.backward(self.total(losses, totals, weights))
+            for name, loss in losses.items():
+                value = float(loss.detach())
+                sums[name] += value
+                culprits += [] if math.isfinite(value) else [(name, batch.ids)]
+        found = self.reduce([*sums.values(), *self.model.pulls.take(list(weights))])
+        sums, squares = (
+            dict(zip(weights, part, strict=True)) for part in (found[: len(weights)], found[len(weights) :])
+        )
+        if not all(map(math.isfinite, sums.values())):
+            raise self.monitor.not_finite(self.step + 1, self.gather(culprits))
+        # Each rank's losses are multiplied by the number of ranks: see `total`.
+        ranks = self.accelerator.num_processes
+        return sums, {f"state_grad_norm/{name}": math.sqrt(square) / ranks for name, square in squares.items()}
+
+    def forward(self, batch: Batch, model: Callable[[Batch], dict[str, Tensor]]) -> dict[str, Tensor]:
         with self.accelerator.autocast():
-            return self.wrapped(batch.to(self.accelerator.device))
+            return model(batch.to(self.accelerator.device))
 
     def total(self, losses: dict[str, Tensor], totals: dict[str, float], weights: dict[str, float]) -> Tensor:
         """sum_k w_k L_k / count_k; times ranks, since gradients are averaged over them."""
@@ -181,27 +224,62 @@ class Trainer:
         tensor = torch.tensor(values, dtype=torch.float64, device=self.accelerator.device)
         return self.accelerator.reduce(tensor, "sum").tolist()  # type: ignore[union-attr]
 
-    def measure(self, sums: dict[str, float], totals: dict[str, float], weights: dict[str, float], norm: float) -> None:
+    def gather(self, rows: list[Any]) -> list[Any]:
+        """The lists of all ranks, one behind another."""
+        return gather_object(rows) if self.accelerator.num_processes > 1 else rows
+
+    def measure(
+        self, sums: dict[str, float], totals: dict[str, float], weights: dict[str, float], work: Sequence[float]
+    ) -> None:
+        """`work` of all ranks: positions without padding and with it, samples, seconds of audio."""
         for name, value in sums.items():
             self.meter.add(name if name == "ce" else f"distill/{name}", value, totals[name])
         self.meter.add("loss", sum(weights[n] * v / max(totals[n], 1.0) for n, v in sums.items()), 1)
-        self.meter.add("grad_norm", norm, 1)
+        self.meter.add("padding", work[1] - work[0], work[1])
+        for name, amount in zip(RATES, (1, work[2], work[0]), strict=True):
+            self.meter.add(name, amount, 0)
 
-    def report(self, metrics: MetricsLog | None, steps_per_s: float) -> None:
+    def measure_time(self, seconds: float, waited: float) -> None:
+        """Of a step, without what is logged, saved and evaluated behind it."""
+        self.meter.add("wait_share", waited, seconds)
+        for name in RATES:
+            self.meter.add(name, 0, seconds)
+
+    def report(self, metrics: MetricsLog | None) -> None:
         stage, within = stage_at(self.config.stages, self.step - 1)
+        now = rate(self.config.optim, stage, within)
         values = {
             **self.meter.means(),
-            "lr": self.config.optim.lr * rate(self.config.optim, stage, within),
+            "lr": self.config.optim.lr * now,
+            "lr/heads": self.config.optim.heads_lr * now,
             "samples": self.samples,
             "audio_hours": self.audio_s / 3600,
-            "steps_per_s": steps_per_s,
-            "samples_per_s": steps_per_s * self.samples / self.step,
+            "peak_memory_gib": max(self.gather([peak_memory(self.accelerator.device)])),
         }
         self.meter.clear()
         if metrics is not None:
             report = Report(self.step, self.config.steps, self.first, stage.name, values)
             metrics.write(report)
             self.on_report(report)
+
+    def evaluate(self, metrics: MetricsLog | None) -> None:
+        """On held-out data, where it is due at this step; with the averaged weights, where there are some."""
+        due = self.step % self.config.evaluation.every == 0 or self.step == self.config.steps
+        if self.held_out is None or not due:
+            return
+        with self.averaged():
+            results = self.held_out.evaluate(lambda batch: self.forward(batch, self.model))
+        if metrics is not None:
+            metrics.write_evaluation(self.step, results.values, results.answers)
+            self.log(f"step {self.step}: {results}")
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The model as it is evaluated and exported: with the moving average of its weights, where there is one."""
+        return nullcontext() if self.ema is None else self.ema.in_place()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of the model."""
+        return {**self.model.trainable(), **(self.ema.tensors() if self.ema else {})}
 
     def save(self) -> None:
         accelerator, step = self.accelerator, self.step
@@ -212,7 +290,8 @@ class Trainer:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             state = {"meter": self.meter.state_dict(), "samples": self.samples, "audio_s": self.audio_s}
-            self.checkpoints.finish(step, self.model.trainable(), self.optimizer.state_dict(), state)
+            state |= {"monitor": self.monitor.state_dict(), "think_ids": self.model.block.new_ids}
+            self.checkpoints.finish(step, self.tensors(), self.optimizer.state_dict(), state)
         accelerator.wait_for_everyone()
 
     def resume(self) -> None:
@@ -222,11 +301,13 @@ class Trainer:
             torch.manual_seed(self.config.run.seed + self.accelerator.process_index)
             return
         rank = self.accelerator.process_index
-        load_weights(checkpoint / "model.safetensors", self.model.trainable())
-        self.optimizer.load_state_dict(load_optimizer(checkpoint))
         state = self.checkpoints.state(checkpoint)
+        self.model.block.check_ids(state["think_ids"], f"{checkpoint}")
+        load_weights(checkpoint / "model.safetensors", self.tensors())
+        self.optimizer.load_state_dict(load_optimizer(checkpoint))
         self.loader.load_state_dict(self.checkpoints.rank_state(checkpoint, rank))
         self.meter.load_state_dict(state["meter"])
+        self.monitor.load_state_dict(state["monitor"])
         self.step, self.samples, self.audio_s = state["step"], state["samples"], state["audio_s"]
         restore_random_state(checkpoint, rank)
         self.log(f"resumed at step {self.step} of {self.config.steps}")

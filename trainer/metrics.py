@@ -1,13 +1,21 @@
-"""What a run reports: `metrics.jsonl` (one object per logged step) and the same in TensorBoard's format."""
+"""What a run reports, as lines of JSON that are read back, and the same in TensorBoard's format and to trackers.
+
+RUN/metrics.jsonl     one object per logged step
+RUN/evaluation.jsonl  one per evaluation: held-out losses and accuracy
+RUN/samples.jsonl     one per held-out prompt that was asked there: prompt, answer and truth
+"""
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-METRICS = "metrics.jsonl"
+from coat.trainer.trackers import Trackers
+
+METRICS, EVALUATION, SAMPLES = "metrics.jsonl", "evaluation.jsonl", "samples.jsonl"
+BOARD_ROWS = 8  # answers of an evaluation that TensorBoard shows
 
 
 @dataclass(frozen=True)
@@ -50,32 +58,76 @@ class Meter:
 
 
 class MetricsLog:
-    """Appends rows. A resumed run first drops the rows behind its checkpoint: they are made again."""
+    """Appends rows, on the main rank. A resumed run first drops the rows behind its checkpoint: they are made again."""
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, trackers: Trackers) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        path = folder / METRICS
-        rows = read_metrics(folder) if path.exists() else []
-        path.write_text("".join(json.dumps(r) + "\n" for r in rows if r["step"] <= step), encoding="utf-8")
-        self.file = path.open("a", encoding="utf-8")
+        self.files = {name: Lines(folder, name, step) for name in (METRICS, EVALUATION, SAMPLES)}
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self.trackers = trackers
 
     def write(self, report: Report) -> None:
-        self.file.write(json.dumps({"step": report.step, "stage": report.stage, **report.values}) + "\n")
-        self.file.flush()
-        for name, value in report.values.items():
-            self.board.add_scalar(name, value, report.step)
+        self.files[METRICS].write({"step": report.step, "stage": report.stage, **report.values})
+        self.show(report.values, report.step)
+
+    def evaluated(self, step: int) -> bool:
+        return self.files[EVALUATION].last == step
+
+    def write_evaluation(self, step: int, values: Mapping[str, float], answers: Sequence[Mapping[str, Any]]) -> None:
+        for row in answers:
+            self.files[SAMPLES].write({"step": step, **row})
+        self.files[EVALUATION].write({"step": step, **values})
+        self.show({f"eval/{name}": value for name, value in values.items()}, step)
+        if answers:
+            table = [[row["prompt"], row["answer"], row["truth"]] for row in answers[:BOARD_ROWS]]
+            lines = [" | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) for row in table]
+            self.board.add_text("samples", "\n".join(["prompt | answer | truth", "--- | --- | ---", *lines]), step)
+
+    def show(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+        self.trackers.write(values, step)
 
     def close(self) -> None:
-        self.file.close()
+        for file in self.files.values():
+            file.close()
         self.board.close()
+        self.trackers.close()
+
+
+class Lines:
+    """A file of JSON rows with steps. It is made with its first row."""
+
+    def __init__(self, folder: Path, name: str, step: int) -> None:
+        self.path = folder / name
+        rows = [r for r in read_lines(self.path) if r["step"] <= step] if self.path.exists() else []
+        self.last: int | None = rows[-1]["step"] if rows else None
+        if self.path.exists():
+            self.path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+        self.file: Any = None
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        if self.file is None:
+            self.file = self.path.open("a", encoding="utf-8")
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+        self.last = row["step"]
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """Rows of a run's metrics.jsonl; a last line that a crash cut short is left out."""
+    """Rows of a run's metrics.jsonl."""
+    return read_lines(Path(folder) / METRICS)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of such a file; a last line that a crash cut short is left out."""
     rows = []
-    for line in (Path(folder) / METRICS).read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             rows.append(json.loads(line))
         except ValueError:

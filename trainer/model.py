@@ -3,7 +3,9 @@
 B batch, T positions of a sequence, R response tokens of a batch, K think positions, D dim.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -13,7 +15,8 @@ from torch import Tensor, nn
 from coat.manifests import ExpertInfo, InputError, ShardIndex
 from coat.trainer.batches import IGNORED, Batch
 from coat.trainer.config import TrainConfig
-from coat.trainer.heads import DistillHeads, chosen_experts
+from coat.trainer.heads import CrossBlock, DistillHeads, chosen_experts
+from coat.trainer.monitor import Pulls
 from coat.trainer.students import load_student
 from coat.trainer.students.base import Student
 from coat.trainer.thinking import ThinkingBlock
@@ -28,6 +31,7 @@ class CoatModel(nn.Module):
         self.network = student.model
         self.heads = heads
         self.layer = block.config.layer
+        self.pulls = Pulls()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`ce` and each expert's loss, summed over its tokens or frames."""
@@ -35,8 +39,9 @@ class CoatModel(nn.Module):
         sums = {"ce": self.cross_entropy(states_BTD, batch.labels_BT)}
         if len(self.heads.heads):
             index_BKD = batch.think_BK[..., None].expand(-1, -1, distilled_BTD.shape[-1])
-            states_BKD = distilled_BTD.gather(1, index_BKD).float()  # heads are float32 where the student is not
-            sums |= self.heads(states_BKD, batch.think_mask_BK, batch.seconds_B, batch.targets)
+            states_BKD = distilled_BTD.gather(1, index_BKD).float()
+            with torch.autocast(states_BKD.device.type, enabled=False):  # heads are float32 where the student is not
+                sums |= self.heads(states_BKD, batch.think_mask_BK, batch.seconds_B, batch.targets, self.pulls.watch)
         return sums
 
     def states(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -60,7 +65,7 @@ class CoatModel(nn.Module):
     def cross_entropy(self, states_BTD: Tensor, labels_BT: Tensor) -> Tensor:
         """Logits are made at the positions before response tokens alone: never over audio or block."""
         labelled_BT = labels_BT[:, 1:] != IGNORED
-        states_RD = states_BTD[:, :-1][labelled_BT]
+        states_RD = self.pulls.watch("ce", states_BTD[:, :-1][labelled_BT])
         if not len(states_RD):  # every rank must reach every weight
             return self.student.logits(states_BTD[:1, :1]).float().sum() * 0
         logits_RV = self.student.logits(states_RD).float()
@@ -91,7 +96,22 @@ def build_model(config: TrainConfig, experts: Mapping[str, ExpertInfo]) -> CoatM
         add_lora(student, block, config)
     if config.run.gradient_checkpointing:
         student.model.activation_checkpointing_enable({"use_reentrant": False})
-    return CoatModel(student, block, DistillHeads(config.heads, student.hidden_size, experts))
+    model = CoatModel(student, block, DistillHeads(config.heads, student.hidden_size, experts))
+    if config.run.compile:
+        compile_blocks(model)
+    return model
+
+
+def compile_blocks(model: CoatModel) -> None:
+    """Compile what is called often and costs most: the language model's layers and the blocks of the heads.
+
+    In place, so that names of weights stay. Lengths differ from batch to batch, so shapes are dynamic. Only `forward`
+    is compiled: hooks (of `thinking.layer`, of FSDP2) stay outside, where a later one is not missed.
+    """
+    blocks = [*cast(nn.ModuleList, model.student.language_model.layers)]
+    blocks += [module for module in model.heads.modules() if isinstance(module, CrossBlock)]
+    for block in blocks:
+        block.forward = torch.compile(block.forward, dynamic=True)
 
 
 def freeze_positions(model: nn.Module) -> None:
@@ -105,6 +125,7 @@ def add_lora(student: Student, block: ThinkingBlock, config: TrainConfig) -> Non
     """Put adapters into the language model, and train the new embedding rows alone."""
     from peft import LoraConfig, get_peft_model
 
+    check_lora(student)
     names = [name for name, module in student.model.named_modules() if module is student.model.get_input_embeddings()]
     lora = LoraConfig(
         r=config.lora.rank,
@@ -118,12 +139,45 @@ def add_lora(student: Student, block: ThinkingBlock, config: TrainConfig) -> Non
         assert not parameter.requires_grad or "language_model" in name, name
 
 
+def check_lora(student: Student) -> None:
+    """InputError where LoRA would miss the student, or one of its layers: it would be left as it is, silently."""
+    own = set(cast(nn.ModuleList, student.language_model.layers))
+    hit = [name for name, _ in student.model.named_modules() if re.fullmatch(student.lora_targets, name)]
+    layers = [name for name, module in student.model.named_modules() if module in own]
+    missed = [layer for layer in layers if not any(name.startswith(f"{layer}.") for name in hit)]
+    if missed or not layers:
+        raise InputError(
+            f"{student.source}: LoRA has nothing to adapt in {len(missed)} of {len(layers)} layers "
+            f"({', '.join(missed[:2])}): no module's name fits {student.lora_targets!r}, the lora_targets of "
+            f"{type(student).__name__}"
+        )
+
+
 def experts_of(config: TrainConfig, index: ShardIndex) -> dict[str, ExpertInfo]:
     """What is distilled: nothing without a block, or where every stage's weight is 0."""
     names = chosen_experts(index, config.heads.experts, config.losses.weights)
     if config.thinking.count == 0 or not any(s.distill or s.distill_end for s in config.stages):
         return {}
     return {name: index.experts[name] for name in names}
+
+
+def same_experts(config: TrainConfig, begun: ShardIndex, now: ShardIndex) -> ShardIndex:
+    """The index of the shards now, with the experts that a run was begun with: a sidecar added since is not for it.
+
+    InputError where one that it trains is gone, or has other targets.
+    """
+    for name, expert in experts_of(config, begun).items():
+        found = now.experts.get(name)
+        if found is None or (found.spec.fingerprint, found.mean, found.std) != (
+            expert.spec.fingerprint, expert.mean, expert.std,
+        ):  # fmt: skip
+            what = f"are other ones now ({found.spec.fingerprint})" if found else "are gone"
+            raise InputError(
+                f"{now.path}: the targets of {name} that this run was begun with ({expert.spec.fingerprint}) {what}; "
+                "put them back, or use another --out"
+            )
+    kept = {name: expert for name, expert in now.experts.items() if name in begun.experts}
+    return replace(now, experts=kept, sidecars={n: s for n, s in now.sidecars.items() if n in kept})
 
 
 def parameter_groups(model: CoatModel, config: TrainConfig) -> Sequence[dict[str, Any]]:

@@ -16,12 +16,23 @@ def stage_at(stages: Sequence[StageConfig], step: int) -> tuple[StageConfig, int
 
 
 def rate(optim: OptimConfig, stage: StageConfig, within: int) -> float:
-    """Times the base rate: linear warm-up, then a cosine down to `lr_end` at the end of the stage."""
+    """Times the base rate: a linear warm-up, then what `optim.schedule` says, in each stage anew.
+
+    cosine: down to `lr_end` at the end of the stage. wsd (warm-up, stable, decay): the whole rate until the last
+    `decay` share of the stage, then down to `lr_end` by 1 - sqrt of the way (Hägele et al., arXiv 2405.18392).
+    constant: the whole rate.
+    """
     warmup = min(optim.warmup, stage.steps // 2)
     if within < warmup:
         return stage.lr * (within + 1) / warmup
-    done = (within - warmup) / max(1, stage.steps - warmup)
-    return stage.lr * (optim.lr_end + (1 - optim.lr_end) * 0.5 * (1 + math.cos(math.pi * done)))
+    if optim.schedule == "constant":
+        return stage.lr
+    first = warmup
+    if optim.schedule == "wsd":
+        first = max(warmup, stage.steps - round(optim.decay * stage.steps))
+    done = max(0, within - first) / max(1, stage.steps - first)
+    left = 0.5 * (1 + math.cos(math.pi * done)) if optim.schedule == "cosine" else 1 - math.sqrt(done)
+    return stage.lr * (optim.lr_end + (1 - optim.lr_end) * left)
 
 
 def distill_weight(stage: StageConfig, within: int) -> float:

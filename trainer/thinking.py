@@ -6,12 +6,13 @@ audio placeholder. Each position has a token of its own, so that their states do
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from coat.manifests import InputError, RunError
 from coat.trainer.config import ThinkingConfig
 from coat.trainer.students.base import Prefix, Student
 
@@ -41,6 +42,7 @@ class ThinkingBlock:
         tokens = [think_token(k) for k in range(most_positions(config, student.max_seconds))]
         added = [BEGIN, *tokens, END] if tokens else []
         known = student.tokenizer.get_vocab()
+        check_vocabulary(student, known)
         missing = [t for t in added if t not in known]
         if missing:
             student.tokenizer.add_tokens(missing, special_tokens=True)
@@ -53,6 +55,14 @@ class ThinkingBlock:
     def new_ids(self) -> list[int]:
         """Every id of the block: the rows that are trained, and that generation suppresses."""
         return [self.begin_id, *self.ids_K, self.end_id] if self.ids_K else []
+
+    def check_ids(self, trained: Sequence[int], source: str) -> None:
+        """RunError where the block's tokens have other ids than when `source` was written."""
+        if self.new_ids != list(trained):
+            raise RunError(
+                f"{source}: its think tokens have ids {span(trained)}, now {span(self.new_ids)}: the student or its "
+                "tokenizer was changed since; put back the one it was trained with, or use another --out"
+            )
 
     def length(self, seconds: float) -> int:
         """K for audio of this length."""
@@ -72,6 +82,20 @@ class ThinkingBlock:
         block = [self.begin_id, *self.ids_K[: self.length(seconds)], self.end_id]
         positions = list(range(at + 1, at + len(block) - 1))
         return [*prefix.ids[:at], *block, *prefix.ids[at:]], positions
+
+
+def span(ids: Sequence[int]) -> str:
+    return f"{min(ids)} to {max(ids)}" if ids else "none"
+
+
+def check_vocabulary(student: Student, known: Mapping[str, int]) -> None:
+    """InputError where a token has no row of its own: the tokenizer is another model's."""
+    rows = student.model.get_input_embeddings().num_embeddings
+    if known and max(known.values()) >= rows:
+        raise InputError(
+            f"{student.source}: its tokenizer has ids up to {max(known.values())}, its embeddings {rows} rows; "
+            "take the tokenizer that the checkpoint was trained with"
+        )
 
 
 def most_positions(config: ThinkingConfig, max_seconds: float) -> int:

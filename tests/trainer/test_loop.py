@@ -28,7 +28,7 @@ from tests.trainer.helpers import toy_config, toy_sample, write_shards
 
 ROOT = Path(__file__).parents[2]
 RARELY = {"save_every": 1000}
-TIMES = ("steps_per_s", "samples_per_s", "wait_share")
+TIMES = ("steps_per_s", "samples_per_s", "tokens_per_s", "wait_share", "peak_memory_gib")
 
 
 def trainer(config: TrainConfig) -> Trainer:

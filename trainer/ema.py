@@ -1,0 +1,49 @@
+"""An exponential moving average of what is trained, in float32: smoother weights to evaluate and to export."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+PREFIX = "ema."  # of its tensors in a checkpoint
+
+
+class Ema:
+    """`average = d * average + (1 - d) * weights` after each step, d = min(decay, (1 + step) / (10 + step)).
+
+    The smaller d of the first steps lets go of the random start, which a constant one would remember for
+    1 / (1 - decay) steps. It is a function of the step alone, so a resumed run goes on bit for bit.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], decay: float) -> None:
+        self.parameters, self.decay = parameters, decay
+        self.averages = {name: p.detach().float().clone() for name, p in parameters.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Behind step `step`, counted from 1."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, parameter in self.parameters.items():
+            self.averages[name].lerp_(parameter.float(), 1 - decay)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of it."""
+        return {PREFIX + name: average for name, average in self.averages.items()}
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The model has the averages for weights; its own come back unchanged."""
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exact, since what is trained is float32."""
+        for name, parameter in self.parameters.items():
+            own = parameter.detach().clone()
+            parameter.copy_(self.averages[name])
+            self.averages[name].copy_(own)
