@@ -89,7 +89,7 @@ class Monitor:
 
     def __init__(self, config: RunConfig, epoch: int, log: Callable[[str], None], kept: Callable[[], str]) -> None:
         self.max_growth, self.log, self.kept = config.max_growth, log, kept
-        self.epoch = epoch  # samples of a step and those before it, among which each one surely is
+        self.epoch = epoch  # samples in a row among which each one surely is
         self.norms: deque[float] = deque(maxlen=WINDOW)
         self.growing = 0  # steps in a row
         self.unseen: dict[str, list[int]] = {}  # loss: steps and samples without anything for it
@@ -100,16 +100,19 @@ class Monitor:
     def counts(
         self, step: int, stage: StageConfig, counts: Mapping[str, float], weights: Mapping[str, float], samples: int
     ) -> None:
-        """A loss that counts, but finds nothing to learn from, in a whole epoch."""
+        """A loss that has a weight, and finds nothing to learn from. A target may be missing: that is said, once.
+
+        Responses that are all missing, in samples of two epochs, stop the run.
+        """
         for name, weight in weights.items():
             steps, seen = self.unseen.get(name, [0, 0])
-            self.unseen[name] = [0, 0] if counts[name] or not weight else [steps + 1, seen + samples]
-            missing = "a response" if name == "ce" else f"a finite target of {name}"
-            do = f"ce = 0 in stage {stage.name}" if name == "ce" else f"heads.experts without {name}"
-            if self.unseen[name][1] > self.epoch:
-                raise self.stop(step, f"no sample of a whole epoch has {missing}", f"build shards that do, or set {do}")
-            if self.unseen[name][0] == UNSEEN:
-                self.log(f"step {step}: none of {self.unseen[name][1]} samples in {UNSEEN} steps had {missing}")
+            steps, seen = self.unseen[name] = [0, 0] if counts[name] or not weight else [steps + 1, seen + samples]
+            what = "a response" if name == "ce" else f"a finite target of {name}"
+            if steps == UNSEEN:
+                self.log(f"step {step}: none of {seen} samples, in {UNSEEN} steps, had {what}")
+            if name == "ce" and seen > self.epoch:
+                do = f"give the manifest's rows a prompt and a response, or set ce = 0 in stage {stage.name}"
+                raise self.stop(step, f"none of {seen} samples had {what}", do)
 
     def not_finite(self, step: int, culprits: Sequence[tuple[str, Sequence[str]]]) -> RunError:
         """`culprits`: losses and the samples of the passes where they were not finite, of all ranks."""

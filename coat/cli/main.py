@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import typer
 
 from coat.cli import experts, extract, generate, inspect, manifest, plan, quickstart, shards, stats, status, train
+from coat.cli.telemetry import silence
 
 EPILOG = (
     "Start here:  [bold]coat quickstart --out runs/quickstart[/bold]\n\n"
@@ -55,10 +56,7 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; what goes wrong in a known way is one line on stderr and an exit code."""
-    # Nothing that coat loads may phone home unasked.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("WANDB_MODE", "disabled")
+    silence()
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, interrupt)
     try:

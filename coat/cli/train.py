@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coat.cli.progress import progress
+from coat.cli.telemetry import allow
 
 if TYPE_CHECKING:
     from coat.trainer.metrics import Report
@@ -20,6 +21,9 @@ def train(
     student: Annotated[str | None, typer.Option(help="Hub id or folder of the student (student.path).")] = None,
     shards: Annotated[str | None, typer.Option(help="Folder or URL that build-shards wrote (data.shards).")] = None,
     out: Annotated[str | None, typer.Option(help="Folder of the run (run.out).")] = None,
+    track: Annotated[
+        list[str] | None, typer.Option(help="Log to wandb, trackio or mlflow as well (run.trackers); repeat.")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value over the config; repeat.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume/--restart", help="Go on with the run in --out, or drop it and begin anew.")
@@ -37,9 +41,11 @@ def train(
     """
     from coat.trainer.config import TrainConfig
 
-    flags = {"student.path": student, "data.shards": shards, "run.out": out}
+    flags = {"student.path": student, "data.shards": shards, "run.out": out, "run.trackers": track}
     overrides = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
     settings = TrainConfig.read(config, [*overrides, *(set_ or [])])
+    if "wandb" in settings.run.trackers:
+        allow("WANDB_MODE")
     with quiet(), progress_lines() as show:
         from coat.trainer.loop import train as run_training
 
