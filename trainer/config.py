@@ -116,7 +116,8 @@ class RunConfig(Part):
     accumulate: int = Field(default=1, ge=1)  # forward passes of one step
     precision: Literal["auto", "no", "bf16"] = "auto"  # autocast; auto: bf16 where the device has it
     gradient_checkpointing: bool = False
-    compile: bool = False  # torch.compile of the language model's layers and of the heads
+    # torch.compile of the language model's layers and of the heads, with this backend (inductor); None: not compiled.
+    compile: str | None = None
     save_every: int = Field(default=500, ge=1)  # steps
     keep: int = Field(default=2, ge=1)  # newest checkpoints
     log_every: int = Field(default=10, ge=1)  # steps

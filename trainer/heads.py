@@ -116,5 +116,7 @@ def chosen_experts(index: ShardIndex, wanted: Sequence[str] | None, weights: Map
             f"{index.path}: no targets of {', '.join(unknown)}; the shards have {', '.join(index.experts) or 'none'}"
         )
     if empty := [name for name in wanted or () if not index.experts[name].frames]:
-        raise InputError(f"{index.path}: has no frame of {', '.join(empty)}; extract it for these rows, or leave it out")
+        raise InputError(
+            f"{index.path}: has no frame of {', '.join(empty)}; extract it for these rows, or leave it out"
+        )
     return [name for name in index.experts if wanted is None or name in wanted]

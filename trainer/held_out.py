@@ -67,7 +67,7 @@ class HeldOut:
 
     def evaluate(self, forward: Callable[[Batch], dict[str, Tensor]]) -> Results:
         """The same on all ranks; `forward` gives sums of losses."""
-        with undisturbed(self.model, self.accelerator.device, self.config.run.compile):
+        with undisturbed(self.model, self.accelerator.device, self.config.run.compile is not None):
             sums, counts, asked = self.look(forward)
         names = list(sums)
         totals = self.reduce([*sums.values(), *(counts[name] for name in names), counts["samples"]])

@@ -97,21 +97,24 @@ def build_model(config: TrainConfig, experts: Mapping[str, ExpertInfo]) -> CoatM
     if config.run.gradient_checkpointing:
         student.model.activation_checkpointing_enable({"use_reentrant": False})
     model = CoatModel(student, block, DistillHeads(config.heads, student.hidden_size, experts))
-    if config.run.compile:
-        compile_blocks(model)
+    if config.run.compile is not None:
+        compile_blocks(model, config.run.compile)
     return model
 
 
-def compile_blocks(model: CoatModel) -> None:
+def compile_blocks(model: CoatModel, backend: str) -> None:
     """Compile what is called often and costs most: the language model's layers and the blocks of the heads.
 
     In place, so that names of weights stay. Lengths differ from batch to batch, so shapes are dynamic. Only `forward`
     is compiled: hooks (of `thinking.layer`, of FSDP2) stay outside, where a later one is not missed.
     """
+    if backend not in torch.compiler.list_backends(exclude_tags=()):
+        known = ", ".join(torch.compiler.list_backends())
+        raise InputError(f"run.compile {backend!r}: torch has no such backend; it has {known}")
     blocks = [*cast(nn.ModuleList, model.student.language_model.layers)]
     blocks += [module for module in model.heads.modules() if isinstance(module, CrossBlock)]
     for block in blocks:
-        block.forward = torch.compile(block.forward, dynamic=True)
+        block.forward = torch.compile(block.forward, backend=backend, dynamic=True)
 
 
 def freeze_positions(model: nn.Module) -> None:

@@ -214,6 +214,8 @@ def test_samples_with_special_tokens_are_skipped(student: Student, tmp_path: Pat
 
 def test_shards_without_anything_usable_end_instead_of_looping(student: Student, tmp_path: Path) -> None:
     write_shards(tmp_path, [toy_sample(i, 3.5) for i in range(3)])
-    said = r"no sample of a whole epoch can be used \(too_long \d\); build other shards. Last: s00.: .*hears at most 3 s"
+    said = (
+        r"no sample of a whole epoch can be used \(too_long \d\); build other shards. Last: s00.: .*hears at most 3 s"
+    )
     with pytest.raises(BadSample, match=said):
         next(iter(loader(student, tmp_path)))

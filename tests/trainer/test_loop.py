@@ -1,11 +1,11 @@
 """The loop: gradients do not depend on how a batch is cut, runs resume bit for bit, and tiny students learn."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,11 @@ from safetensors.torch import load_file
 from coat.manifests import InputError, RunError, ShardIndex
 from coat.trainer import TrainConfig, train
 from coat.trainer.batches import Batch, Item
-from coat.trainer.config import StageConfig, to_toml
+from coat.trainer.config import to_toml
 from coat.trainer.data import decode_sample
 from coat.trainer.folder import RunFolder
 from coat.trainer.loop import Trainer
 from coat.trainer.metrics import read_metrics
-from coat.trainer.schedule import distill_weight, rate, stage_at
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 
 ROOT = Path(__file__).parents[2]
@@ -31,9 +30,11 @@ RARELY = {"save_every": 1000}
 TIMES = ("steps_per_s", "samples_per_s", "tokens_per_s", "wait_share", "peak_memory_gib")
 
 
-def trainer(config: TrainConfig) -> Trainer:
-    index = ShardIndex.read(config.data.shards)
-    return Trainer(config, index, RunFolder(Path(config.run.out)), Accelerator(), lambda _: None, lambda _: None)
+def trainer(
+    config: TrainConfig, accelerator: Accelerator | None = None, log: Callable[[str], None] = lambda _: None
+) -> Trainer:
+    index, folder = ShardIndex.read(config.data.shards), RunFolder(Path(config.run.out))
+    return Trainer(config, index, folder, accelerator or Accelerator(), lambda _: None, log)
 
 
 def first_items(made: Trainer, count: int) -> list[Item]:
@@ -220,7 +221,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(student_dir: Path, shards_dir: 
     made = trainer(toy_config(student_dir, shards_dir, tmp_path / "a"))
     with torch.no_grad():
         made.model.student.model.lm_head.weight.fill_(float("nan"))
-    with pytest.raises(RunError, match=r"step 1: the loss is not finite: ce, in the pass of samples s00\d, s00\d; look"):
+    with pytest.raises(
+        RunError, match=r"step 1: the loss is not finite: ce, in the pass of samples s00\d, s00\d; look"
+    ):
         made.run()
 
 
@@ -277,23 +280,6 @@ def test_a_bfloat16_student_keeps_what_is_trained_in_float32(
     assert train(config).finished
     with pytest.raises(InputError, match="small updates would be rounded away"):
         trainer(TrainConfig.from_dict({**config.to_dict(), "lora": {"full": True}}, "test"))
-
-
-def test_schedules() -> None:
-    config = TrainConfig.from_dict(
-        {
-            "student": {"path": "s"}, "data": {"shards": "d"}, "run": {"out": "o"},
-            "optim": {"warmup": 4, "lr_end": 0.1},
-            "stages": [{"name": "a", "steps": 10}, {"name": "b", "steps": 5, "distill": 1.0, "distill_end": 0.2}],
-        },
-        "test",
-    )  # fmt: skip
-    assert [stage_at(config.stages, s)[0].name for s in (0, 9, 10, 14)] == ["a", "a", "b", "b"]
-    stage: StageConfig = config.stages[0]
-    assert [rate(config.optim, stage, s) for s in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert rate(config.optim, stage, 10) == pytest.approx(0.1)
-    assert [distill_weight(config.stages[1], s) for s in range(5)] == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
-    assert json.dumps(config.to_dict())
 
 
 @pytest.mark.slow
