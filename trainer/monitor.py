@@ -111,7 +111,9 @@ class Monitor:
             if steps == UNSEEN:
                 self.log(f"step {step}: none of {seen} samples, in {UNSEEN} steps, had {what}")
             if name == "ce" and seen > self.epoch:
-                do = f"give the manifest's rows a prompt and a response, or set ce = 0 in stage {stage.name}"
+                do = (
+                    f"give the manifest's rows a prompt and a response, or begin anew with ce = 0 in stage {stage.name}"
+                )
                 raise self.stop(step, f"none of {seen} samples had {what}", do)
 
     def not_finite(self, step: int, culprits: Sequence[tuple[str, Sequence[str]]]) -> RunError:

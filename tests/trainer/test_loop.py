@@ -22,7 +22,7 @@ from coat.trainer.config import to_toml
 from coat.trainer.data import decode_sample
 from coat.trainer.folder import RunFolder
 from coat.trainer.loop import Trainer
-from coat.trainer.metrics import read_metrics
+from coat.trainer.metrics import read_lines, read_metrics
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 
 ROOT = Path(__file__).parents[2]
@@ -283,7 +283,7 @@ def test_a_bfloat16_student_keeps_what_is_trained_in_float32(
 
 
 @pytest.mark.slow
-def test_two_ranks_train_as_one_that_accumulates(student_dir: Path, tmp_path: Path) -> None:
+def test_two_ranks_train_as_one_that_accumulates(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
     """Each rank has one shard of two samples; alone, one rank passes over both shards in a step."""
     samples = [toy_sample(i, 0.4 + 0.2 * i) for i in range(4)]
     del samples[2]["targets"]["pitch"]
@@ -293,7 +293,11 @@ def test_two_ranks_train_as_one_that_accumulates(student_dir: Path, tmp_path: Pa
 
     def config(name: str, **run: int) -> TrainConfig:
         data = {"batch_size": 2, "shuffle": 1}
-        return toy_config(student_dir, shards, tmp_path / name, stages=stages, data=data, run={"save_every": 3, **run})
+        held_out = {"shards": str(shards_dir), "samples": 7, "answers": 5, "max_new_tokens": 2}
+        return toy_config(
+            student_dir, shards, tmp_path / name, stages=stages, data=data, run={"save_every": 3, **run},
+            evaluation=held_out,
+        )  # fmt: skip
 
     file = tmp_path / "two.toml"
     file.write_text(to_toml(config("two")))
@@ -309,3 +313,7 @@ def test_two_ranks_train_as_one_that_accumulates(student_dir: Path, tmp_path: Pa
     assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
     for a, b in zip(rows_of(tmp_path / "one"), rows_of(tmp_path / "two"), strict=True):
         assert (a.pop("stage"), a) == (b.pop("stage"), pytest.approx(b, rel=1e-3, abs=1e-5))
+    evaluated = [read_lines(tmp_path / name / "evaluation.jsonl") for name in ("one", "two")]
+    assert evaluated[1] == [pytest.approx(row, rel=1e-3) for row in evaluated[0]]
+    answers = [read_lines(tmp_path / name / "samples.jsonl") for name in ("one", "two")]
+    assert [row["id"] for row in answers[0]] == [row["id"] for row in answers[1]]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,10 +36,18 @@ def test_bf16_computes_the_student_in_bfloat16_and_heads_and_losses_in_float32(
     )
     made = trainer(config, Accelerator(mixed_precision="bf16"))
     seen: dict[str, torch.dtype] = {}
-    modules = {"student": made.model.student.language_model.layers[0].mlp, **dict(made.model.heads.heads.items())}
+    student = made.model.student.language_model.get_submodule("layers.0.mlp")
+    modules = {"student": student, **dict(made.model.heads.heads.items())}
+
+    def watch(name: str, module: torch.nn.Module) -> None:
+        def keep(_module: torch.nn.Module, _args: Any, output: torch.Tensor) -> None:
+            seen[name] = output.dtype
+
+        module.register_forward_hook(keep)
+
     for name, module in modules.items():
-        module.register_forward_hook(lambda _m, _a, out, name=name: seen.update({name: out.dtype}))
-    losses = made.forward(next(iter(made.loader)), made.wrapped)
+        watch(name, module)
+    losses = made.forward(next(iter(made.loader)), made.model)
     assert seen.pop("student") == torch.bfloat16
     assert set(seen.values()) == {loss.dtype for loss in losses.values()} == {torch.float32}
     assert {p.dtype for p in made.model.trainable().values()} == {torch.float32}
@@ -72,5 +81,5 @@ def test_compiled_is_the_same_training(student_dir: Path, shards_dir: Path, tmp_
 
 
 def test_an_unknown_backend_is_one_line(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="run.compile 'fast': torch has no such backend; it has .*inductor"):
+    with pytest.raises(InputError, match=r"run.compile 'fast': torch has no such backend; it has .*inductor"):
         trainer(toy_config(student_dir, shards_dir, tmp_path, run={"compile": "fast"}))
