@@ -29,6 +29,9 @@ FREE = {
     "data": ("workers", "shards"),
     "evaluation": tuple(EvaluationConfig.model_fields),
 }
+# May be changed on purpose (`change`): how it is trained from here on, but not what.
+CHANGEABLE = ("optim.", "losses.", "stages.", "run.precision")
+FIXED = ("optim.ema",)  # of those: it decides what a checkpoint holds
 OWN = (
     "config.toml", "index.json", "metrics.jsonl", "evaluation.jsonl", "samples.jsonl", "tensorboard", "wandb",
     "tracked.json", "checkpoints", "student", "heads.safetensors",
@@ -56,8 +59,11 @@ class RunFolder:
         """Of the shards, as it was when the run began; with the experts of sidecars."""
         return ShardIndex.read(str(self.path))
 
-    def open(self, config: TrainConfig, index: ShardIndex, restart: bool = False) -> None:
-        """Make the folder, or check that it holds this same run. InputError where it holds something else."""
+    def open(self, config: TrainConfig, index: ShardIndex, restart: bool = False, change: bool = False) -> list[str]:
+        """Make the folder, or check that it holds this same run: but for what was changed on purpose, which is given.
+
+        InputError where it holds something else.
+        """
         if self.config_file.exists() and (restart or not self.started):
             self.clear()  # what never reached a checkpoint is no run: a mistake in its config may be mended
         if not self.config_file.exists():
@@ -65,13 +71,18 @@ class RunFolder:
                 raise InputError(f"{self.path}: not empty, and not a run of coat; choose another --out")
             replace(index, sidecars={}).write(str(self.path))  # with all experts
             files.write_bytes(str(self.config_file), to_toml(config).encode())
-            return
+            return []
         changed = differences(comparable(TrainConfig.read(str(self.config_file))), comparable(config))
-        if changed:
+        fixed = [c for c in changed if not c.startswith(CHANGEABLE) or c.startswith(FIXED)]
+        if fixed or (changed and not change):
+            goes = "" if fixed else ", --change to go on with it"
             raise InputError(
-                f"{self.path}: holds a run with another config ({'; '.join(changed[:3])}); "
-                "use another --out, or --restart to drop it"
+                f"{self.path}: holds a run with another config ({'; '.join((fixed or changed)[:3])}); "
+                f"use another --out{goes}, or --restart to drop it"
             )
+        if changed:
+            files.write_bytes(str(self.config_file), to_toml(config).encode())
+        return changed
 
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""

@@ -34,8 +34,6 @@ from coat.trainer.schedule import distill_weight, rate, stage_at
 from coat.trainer.stopping import stop_signals
 from coat.trainer.trackers import Trackers, check_trackers
 
-RATES = ("steps_per_s", "samples_per_s", "tokens_per_s")  # tokens: positions without padding
-
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -50,11 +48,13 @@ def train(
     config: TrainConfig,
     *,
     restart: bool = False,
+    change: bool = False,
     on_report: Callable[[Report], None] = lambda _: None,
     log: Callable[[str], None] = lambda _: None,
 ) -> TrainResult:
     """Train, or go on with, the run of `config.run.out`.
 
+    `restart` drops the run that is there; `change` goes on with it though optimizer, losses or stages differ.
     `on_report` is called at every logged step, `log` with single lines for the user; both on the main rank.
     InputError: the folder holds a run with another config, or data and student do not fit. RunError: the run cannot
     get anywhere (see monitor.Monitor); its last checkpoint stays.
@@ -66,7 +66,8 @@ def train(
     say = log if accelerator.is_main_process else lambda _: None
     with accelerator.main_process_first():
         if accelerator.is_main_process or not folder.config_file.exists():
-            folder.open(config, index, restart)
+            for line in folder.open(config, index, restart, change):
+                say(f"changed from here on: {line}")
     if folder.finished:
         say(f"{folder.path}: this run is finished; --restart trains it anew")
         return TrainResult(folder.path, config.steps, True, 0.0, {})
@@ -90,7 +91,7 @@ class Trainer:
         )  # fmt: skip
         self.experts = experts_of(config, index)
         self.model: CoatModel = build_model(config, self.experts)
-        optimizer = torch.optim.AdamW(parameter_groups(self.model, config), betas=config.optim.betas)
+        optimizer = torch.optim.AdamW(parameter_groups(self.model, config))
         self.wrapped, self.optimizer = accelerator.prepare(self.model, optimizer)
         stream = ShardStream(
             index,
@@ -129,7 +130,7 @@ class Trainer:
                     given = list(islice(batches, self.config.run.accumulate))
                     waited = time.monotonic() - began
                     stop = self.one_step(given, bool(stopped))
-                    self.measure_time(time.monotonic() - began, waited)
+                    self.meter.add_time(time.monotonic() - began, waited)
                     last = stop or self.step == self.config.steps
                     if self.step % self.config.run.log_every == 0 or self.step == self.config.steps:
                         self.report(metrics)
@@ -157,7 +158,7 @@ class Trainer:
         used, padded = (sum(b.positions[i] for b in batches) for i in range(2))
         samples, audio_s = sum(len(b) for b in batches), sum(float(b.seconds_B.sum()) for b in batches)
         shared = self.reduce([*counts.values(), used, padded, samples, audio_s, float(stop)])
-        totals, work = dict(zip(weights, shared, strict=False)), shared[-5:-1]
+        totals, work = dict(zip(weights, shared, strict=False)), shared[-5:-2]
         self.monitor.counts(self.step + 1, stage, totals, weights, round(shared[-3]))
         sums, pulls = self.passes(batches, totals, weights)
         for group in self.optimizer.param_groups:
@@ -173,7 +174,7 @@ class Trainer:
             self.ema.update(self.step)
         self.samples += round(shared[-3])
         self.audio_s += shared[-2]
-        self.measure(sums, totals, weights, work)
+        self.meter.add_step(sums, totals, weights, work)
         for name, value in {"grad_norm": norm, **norms, **pulls}.items():
             self.meter.add(name, value, 1)
         return shared[-1] > 0
@@ -227,23 +228,6 @@ class Trainer:
     def gather(self, rows: list[Any]) -> list[Any]:
         """The lists of all ranks, one behind another."""
         return gather_object(rows) if self.accelerator.num_processes > 1 else rows
-
-    def measure(
-        self, sums: dict[str, float], totals: dict[str, float], weights: dict[str, float], work: Sequence[float]
-    ) -> None:
-        """`work` of all ranks: positions without padding and with it, samples, seconds of audio."""
-        for name, value in sums.items():
-            self.meter.add(name if name == "ce" else f"distill/{name}", value, totals[name])
-        self.meter.add("loss", sum(weights[n] * v / max(totals[n], 1.0) for n, v in sums.items()), 1)
-        self.meter.add("padding", work[1] - work[0], work[1])
-        for name, amount in zip(RATES, (1, work[2], work[0]), strict=True):
-            self.meter.add(name, amount, 0)
-
-    def measure_time(self, seconds: float, waited: float) -> None:
-        """Of a step, without what is logged, saved and evaluated behind it."""
-        self.meter.add("wait_share", waited, seconds)
-        for name in RATES:
-            self.meter.add(name, 0, seconds)
 
     def report(self, metrics: MetricsLog | None) -> None:
         stage, within = stage_at(self.config.stages, self.step - 1)
@@ -305,6 +289,8 @@ class Trainer:
         self.model.block.check_ids(state["think_ids"], f"{checkpoint}")
         load_weights(checkpoint / "model.safetensors", self.tensors())
         self.optimizer.load_state_dict(load_optimizer(checkpoint))
+        for group, now in zip(self.optimizer.param_groups, parameter_groups(self.model, self.config), strict=True):
+            group.update({name: value for name, value in now.items() if name != "params"})  # may have been changed
         self.loader.load_state_dict(self.checkpoints.rank_state(checkpoint, rank))
         self.meter.load_state_dict(state["meter"])
         self.monitor.load_state_dict(state["monitor"])

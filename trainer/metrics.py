@@ -14,6 +14,7 @@ from typing import Any
 
 from coat.trainer.trackers import Trackers
 
+RATES = ("steps_per_s", "samples_per_s", "tokens_per_s")  # tokens: positions without padding
 METRICS, EVALUATION, SAMPLES = "metrics.jsonl", "evaluation.jsonl", "samples.jsonl"
 BOARD_ROWS = 8  # answers of an evaluation that TensorBoard shows
 
@@ -40,6 +41,24 @@ class Meter:
         self.sums[name] += total
         self.counts[name] += count
 
+    def add_step(
+        self, sums: Mapping[str, float], totals: Mapping[str, float], weights: Mapping[str, float], work: Sequence[float]
+    ) -> None:
+        """One step's sums of losses, their counts and weights. `work`: positions without padding and with it, samples."""
+        for name, value in sums.items():
+            self.add(name if name == "ce" else f"distill/{name}", value, totals[name])
+        self.add("loss", sum(weights[n] * v / max(totals[n], 1.0) for n, v in sums.items()), 1)
+        used, padded, samples = work
+        self.add("padding", padded - used, padded)
+        for name, amount in zip(RATES, (1, samples, used), strict=True):
+            self.add(name, amount, 0)
+
+    def add_time(self, seconds: float, waited: float) -> None:
+        """Of a step, without what is logged, saved and evaluated behind it."""
+        self.add("wait_share", waited, seconds)
+        for name in RATES:
+            self.add(name, 0, seconds)
+
     def means(self) -> dict[str, float]:
         """Losses without any token or frame in the interval are left out."""
         return {name: self.sums[name] / n for name, n in self.counts.items() if n}
@@ -63,7 +82,8 @@ class MetricsLog:
     def __init__(self, folder: Path, step: int, trackers: Trackers) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.files = {name: Lines(folder, name, step) for name in (METRICS, EVALUATION, SAMPLES)}
+        self.files = {name: Lines(folder, name, step) for name in (RATES = ("steps_per_s", "samples_per_s", "tokens_per_s")  # tokens: positions without padding
+METRICS, EVALUATION, SAMPLES)}
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
         self.trackers = trackers
 

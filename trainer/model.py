@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from coat.manifests import ExpertInfo, InputError, ShardIndex
 from coat.trainer.batches import IGNORED, Batch
-from coat.trainer.config import TrainConfig
+from coat.trainer.config import OptimConfig, TrainConfig
 from coat.trainer.heads import CrossBlock, DistillHeads, chosen_experts
 from coat.trainer.monitor import Pulls
 from coat.trainer.students import load_student
@@ -184,11 +184,16 @@ def same_experts(config: TrainConfig, begun: ShardIndex, now: ShardIndex) -> Sha
 
 
 def parameter_groups(model: CoatModel, config: TrainConfig) -> Sequence[dict[str, Any]]:
-    """AdamW's groups: `heads_lr` for what is new, decay on matrices only."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    """AdamW's groups: `heads_lr` for what is new, decay on matrices only. Which there are is the same for all rates."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.trainable().items():
         new = name.startswith("heads.") or "trainable_tokens" in name
-        lr = config.optim.heads_lr if new else config.optim.lr
-        decay = config.optim.weight_decay if parameter.ndim > 1 and "embed" not in name else 0.0
-        groups.setdefault((lr, decay), []).append(parameter)
-    return [{"params": p, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
+        groups.setdefault((new, parameter.ndim > 1 and "embed" not in name), []).append(parameter)
+    return [
+        {"params": parameters, **settings(config.optim, new, decays)} for (new, decays), parameters in groups.items()
+    ]
+
+
+def settings(optim: OptimConfig, new: bool, decays: bool) -> dict[str, Any]:
+    lr = optim.heads_lr if new else optim.lr
+    return {"lr": lr, "base_lr": lr, "weight_decay": optim.weight_decay if decays else 0.0, "betas": optim.betas}

@@ -111,16 +111,14 @@ class Monitor:
             if steps == UNSEEN:
                 self.log(f"step {step}: none of {seen} samples, in {UNSEEN} steps, had {what}")
             if name == "ce" and seen > self.epoch:
-                do = (
-                    f"give the manifest's rows a prompt and a response, or begin anew with ce = 0 in stage {stage.name}"
-                )
+                do = f"give the rows a prompt and a response, or go on with ce = 0 in stage {stage.name} (--change)"
                 raise self.stop(step, f"none of {seen} samples had {what}", do)
 
     def not_finite(self, step: int, culprits: Sequence[tuple[str, Sequence[str]]]) -> RunError:
         """`culprits`: losses and the samples of the passes where they were not finite, of all ranks."""
         names = ", ".join(sorted({name for name, _ in culprits}))
         ids = list(dict.fromkeys(i for _, some in culprits for i in some))
-        do = "look at these samples and their targets, or begin anew with a lower optim.lr"
+        do = "look at these samples and their targets, or go on with a lower optim.lr (--change)"
         return self.stop(step, f"the loss is not finite: {names}, in the pass of {some_of(ids)}", do)
 
     def norm(self, step: int, within: int, norm: float, norms: Mapping[str, float], ids: Sequence[str]) -> None:
@@ -133,7 +131,7 @@ class Monitor:
             raise self.stop(
                 step,
                 f"the gradient is not finite ({groups}), though the losses are, over {some_of(ids)}",
-                "begin anew with a lower optim.lr, or with run.precision no",
+                "go on with a lower optim.lr, or with run.precision no (--change)",
             )
         if within == 0:
             self.norms.clear()
@@ -145,7 +143,7 @@ class Monitor:
                 step,
                 f"the gradient's norm, {norm:.3g}, has been over {self.max_growth:g} times its median "
                 f"({usual:.3g}) for {RUNNING} steps",
-                "begin anew with a lower optim.lr or a longer optim.warmup, or raise run.max_growth",
+                "go on with a lower optim.lr (--change), or raise run.max_growth",
             )
         self.norms.append(norm)
 

@@ -28,6 +28,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume/--restart", help="Go on with the run in --out, or drop it and begin anew.")
     ] = True,
+    change: Annotated[
+        bool, typer.Option("--change", help="Go on though optim, losses, stages or run.precision differ from before.")
+    ] = False,
 ) -> None:
     """Train a student with a thinking block and projection heads. The same command goes on where it stopped.
 
@@ -49,7 +52,7 @@ def train(
     with quiet(), progress_lines() as show:
         from coat.trainer.loop import train as run_training
 
-        result = run_training(settings, restart=not resume, on_report=show, log=say)
+        result = run_training(settings, restart=not resume, change=change, on_report=show, log=say)
     if is_main_process():
         for reason, count in result.skipped.items():
             say(f"skipped {count} samples: {reason}")

@@ -1,6 +1,7 @@
 """The loop: gradients do not depend on how a batch is cut, runs resume bit for bit, and tiny students learn."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from coat.manifests import InputError, RunError, ShardIndex
-from coat.trainer import TrainConfig, train
+from coat.trainer import TrainConfig, load_run, train
 from coat.trainer.batches import Batch, Item
+from coat.trainer.checkpoint import load_optimizer
 from coat.trainer.config import to_toml
 from coat.trainer.data import decode_sample
 from coat.trainer.folder import RunFolder
@@ -110,7 +112,7 @@ def assert_equal_runs(a: Path, b: Path) -> None:
 SCRIPT = """
 import sys, tomllib, torch
 torch.set_num_threads(2)
-from coat.trainer import TrainConfig, train
+from coat.trainer import TrainConfig, load_run, train
 train(TrainConfig.read(sys.argv[1]), log=lambda line: print(line, flush=True))
 """
 
@@ -193,7 +195,7 @@ def test_a_half_written_checkpoint_is_no_checkpoint(student_dir: Path, shards_di
 def test_another_config_is_refused_unless_restarted(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
     train(toy_config(student_dir, shards_dir, tmp_path / "a", steps=2))
     changed = toy_config(student_dir, shards_dir, tmp_path / "a", steps=2, optim={"lr": 0.5})
-    with pytest.raises(InputError, match=r"another config \(optim\.lr: 0\.001 -> 0\.5\); use another --out"):
+    with pytest.raises(InputError, match=r"config \(optim\.lr: 0\.001 -> 0\.5\); use another --out, --change to go on"):
         train(changed)
     lines: list[str] = []
     train(toy_config(student_dir, shards_dir, tmp_path / "a", steps=2), log=lines.append)
@@ -204,6 +206,35 @@ def test_another_config_is_refused_unless_restarted(student_dir: Path, shards_di
     with pytest.raises(InputError, match="not a run of coat"):
         train(toy_config(student_dir, shards_dir, tmp_path / "mine"), restart=True)
     assert (tmp_path / "mine" / "file").exists()
+
+
+def test_a_run_goes_on_with_another_rate_where_that_is_asked_for(
+    student_dir: Path, shards_dir: Path, tmp_path: Path
+) -> None:
+    first = toy_config(student_dir, shards_dir, tmp_path / "a")
+    train(first)
+    (tmp_path / "a" / "done.json").unlink()
+    shutil.rmtree(tmp_path / "a" / "checkpoints" / "step-00000006")  # as if it had stopped at step 5
+    data = first.to_dict()
+    lower = TrainConfig.from_dict({**data, "optim": {**data["optim"], "lr": 1e-4, "weight_decay": 0.0}}, "test")
+    lines: list[str] = []
+    train(lower, change=True, log=lines.append)
+    assert lines == [
+        "changed from here on: optim.lr: 0.001 -> 0.0001",
+        "changed from here on: optim.weight_decay: 0.01 -> 0.0",
+        "resumed at step 4 of 6",
+    ]
+    rows = rows_of(tmp_path / "a")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[4]["lr"] == pytest.approx(rows[4]["lr/heads"] / 10)
+    optimizer = load_optimizer(tmp_path / "a" / "checkpoints" / "step-00000006")
+    assert {g["base_lr"] for g in optimizer["param_groups"]} == {1e-4, 1e-3}
+    assert {g["weight_decay"] for g in optimizer["param_groups"]} == {0.0}
+    assert load_run(tmp_path / "a").config == lower
+    (tmp_path / "a" / "done.json").unlink()
+    other = TrainConfig.from_dict({**lower.to_dict(), "heads": {"dim": 32}, "optim": {"ema": 0.9}}, "test")
+    with pytest.raises(InputError, match=r"\(heads\.dim: 16 -> 32; .*use another --out, or --restart"):
+        train(other, change=True)
 
 
 def test_old_checkpoints_are_dropped(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:

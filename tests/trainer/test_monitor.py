@@ -2,8 +2,9 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from coat.manifests import InputError, RunError, ShardIndex
 from coat.trainer import TrainConfig, train
 from coat.trainer.batches import Batch
+from coat.trainer.folder import RunFolder
 from coat.trainer.loop import Trainer
 from coat.trainer.metrics import read_metrics
 from coat.trainer.model import build_model, same_experts
@@ -102,7 +104,7 @@ def test_a_loss_that_is_not_finite_names_itself_its_samples_and_what_is_kept(
         made.run()
     said = str(caught.value)
     assert said.startswith("step 6: the loss is not finite: mel, in the pass of samples s00")
-    assert said.endswith("begin anew with a lower optim.lr (step-00000004 is kept)")
+    assert said.endswith("or go on with a lower optim.lr (--change) (step-00000004 is kept)")
     lines: list[str] = []
     assert train(config, log=lines.append).finished  # what was kept is good
     assert lines == ["resumed at step 4 of 6"]
@@ -138,7 +140,7 @@ def test_a_gradient_that_grows_stops_the_run_only_where_asked(
     assert run().run().finished
     growing = run(max_growth=50.0)
     with pytest.raises(
-        RunError, match=r"step 32: the gradient's norm, .*, has been over 50 times .* for 10 steps; begin"
+        RunError, match=r"step 32: the gradient's norm, .*, has been over 50 times .* for 10 steps; go on"
     ):
         growing.run()
     assert "step-00000030 is kept" in growing.checkpoints.kept()
@@ -151,7 +153,7 @@ def test_a_gradient_that_grows_stops_the_run_only_where_asked(
 def test_responses_that_are_all_missing_stop_the_run(student_dir: Path, tmp_path: Path) -> None:
     shards = write_shards(tmp_path / "shards", [toy_sample(i, 0.3, meta={}) for i in range(4)])
     with pytest.raises(
-        RunError, match=r"step 5: none of 10 samples had a response; .* or begin anew with ce = 0 in stage a"
+        RunError, match=r"step 5: none of 10 samples had a response; .* or go on with ce = 0 in stage a"
     ):
         train(toy_config(student_dir, shards, tmp_path / "a", stages=[{"name": "a", "steps": 9}]))
     assert train(toy_config(student_dir, shards, tmp_path / "b", stages=[{"name": "a", "steps": 9, "ce": 0}])).finished
@@ -185,6 +187,9 @@ def test_experts_are_those_that_the_run_began_with(student_dir: Path, shards_dir
     other = {**data["experts"]["mel"], "spec": {**spec, "expert": "mel", "dim": 7}, "mean": [0.0] * 7, "std": [1.0] * 7}
     with pytest.raises(InputError, match=r"targets of mel .* are other ones now"):
         same_experts(config, begun, now(mel=other))
+    folder = RunFolder(tmp_path / "run")
+    folder.open(config, replace(begun, sidecars=cast(Any, {"mel": "a sidecar"})))
+    assert folder.index.experts == begun.experts  # those of sidecars too
     none = {**data["experts"]["mel"], "frames": 0, "samples": 0}
     now(mel=none)
     with pytest.raises(InputError, match="has no frame of mel; extract it for these rows, or leave it out"):
