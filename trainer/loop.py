@@ -136,7 +136,7 @@ class Trainer:
                         self.report(metrics)
                     if self.step % self.config.run.save_every == 0 or last:
                         self.save()
-                    if not stop:
+                    if not stop or self.step == self.config.steps:
                         self.evaluate(metrics)
         finally:
             batches.close()  # type: ignore[attr-defined]

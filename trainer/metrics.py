@@ -42,9 +42,13 @@ class Meter:
         self.counts[name] += count
 
     def add_step(
-        self, sums: Mapping[str, float], totals: Mapping[str, float], weights: Mapping[str, float], work: Sequence[float]
+        self,
+        sums: Mapping[str, float],
+        totals: Mapping[str, float],
+        weights: Mapping[str, float],
+        work: Sequence[float],
     ) -> None:
-        """One step's sums of losses, their counts and weights. `work`: positions without padding and with it, samples."""
+        """A step's sums of losses, their counts and weights; `work`: positions without padding and with it, samples."""
         for name, value in sums.items():
             self.add(name if name == "ce" else f"distill/{name}", value, totals[name])
         self.add("loss", sum(weights[n] * v / max(totals[n], 1.0) for n, v in sums.items()), 1)
@@ -82,8 +86,7 @@ class MetricsLog:
     def __init__(self, folder: Path, step: int, trackers: Trackers) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.files = {name: Lines(folder, name, step) for name in (RATES = ("steps_per_s", "samples_per_s", "tokens_per_s")  # tokens: positions without padding
-METRICS, EVALUATION, SAMPLES)}
+        self.files = {name: Lines(folder, name, step) for name in (METRICS, EVALUATION, SAMPLES)}
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
         self.trackers = trackers
 
