@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,12 @@ def first_items(made: Trainer, count: int) -> list[Item]:
     raws = islice(made.loader.stream, count)
     collator = made.loader.collator
     return [collator.item(decode_sample(raw, collator.index), made.config.data) for raw in raws]
+
+
+def first_batch(made: Trainer) -> Batch:
+    """Of its loader, whose threads are ended here: the garbage collector may come in one of them."""
+    with closing(iter(made.loader)) as batches:  # type: ignore[type-var]
+        return next(batches)
 
 
 def gradients(config: TrainConfig, size: int) -> dict[str, torch.Tensor]:

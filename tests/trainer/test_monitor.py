@@ -19,7 +19,7 @@ from coat.trainer.model import build_model, same_experts
 from coat.trainer.students import load_student
 from coat.trainer.thinking import ThinkingBlock
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
-from tests.trainer.test_loop import first_items, trainer
+from tests.trainer.test_loop import first_batch, first_items, trainer
 
 
 def stepped(config: TrainConfig, size: int) -> tuple[Trainer, list[Batch], dict[str, torch.Tensor]]:
@@ -72,7 +72,7 @@ def test_rates_padding_and_memory_are_logged(student_dir: Path, shards_dir: Path
     config = toy_config(student_dir, shards_dir, tmp_path / "a", steps=2, optim={"heads_lr": 3e-3})
     train(config)
     row = read_metrics(tmp_path / "a")[0]
-    batch = next(iter(trainer(config).loader))  # of the first step
+    batch = first_batch(trainer(config))  # of the first step
     lengths = batch.inputs["attention_mask"].sum(1)
     assert row["padding"] == pytest.approx(1 - lengths.float().mean().item() / lengths.max().item())
     assert row["tokens_per_s"] / row["samples_per_s"] == pytest.approx(lengths.float().mean().item())

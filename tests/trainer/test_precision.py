@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 from coat.manifests import InputError
 from coat.trainer import train
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
-from tests.trainer.test_loop import RARELY, rows_of, trainer, weights_of
+from tests.trainer.test_loop import RARELY, first_batch, rows_of, trainer, weights_of
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_bf16_computes_the_student_in_bfloat16_and_heads_and_losses_in_float32(
 
     for name, module in modules.items():
         watch(name, module)
-    losses = made.forward(next(iter(made.loader)), made.model)
+    losses = made.forward(first_batch(made), made.model)
     assert seen.pop("student") == torch.bfloat16
     assert set(seen.values()) == {loss.dtype for loss in losses.values()} == {torch.float32}
     assert {p.dtype for p in made.model.trainable().values()} == {torch.float32}
