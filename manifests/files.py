@@ -212,8 +212,8 @@ def no_access(url: str, error: Exception) -> str:
     return f"{url}: no access ({one_line(error)}); check the address and the credentials"
 
 
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+def one_line(error: Exception, longest: int = 300) -> str:
+    return " ".join(str(error).split())[:longest] or type(error).__name__
 
 
 def to_json(value: Any, indent: int | None = 2) -> bytes:

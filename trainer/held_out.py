@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
 
 from coat.manifests import ExpertInfo, InputError, ShardIndex
@@ -23,6 +22,7 @@ from coat.trainer.data import BadSample, RawSample, Sample, decode_sample, read_
 from coat.trainer.evaluate import Evaluation, record
 from coat.trainer.generate import Trained
 from coat.trainer.model import CoatModel
+from coat.trainer.ranks import gathered, summed
 from coat.trainer.students.base import Unusable
 
 
@@ -70,12 +70,12 @@ class HeldOut:
         with undisturbed(self.model, self.accelerator.device, self.config.run.compile is not None):
             sums, counts, asked = self.look(forward)
         names = list(sums)
-        totals = self.reduce([*sums.values(), *(counts[name] for name in names), counts["samples"]])
+        totals = [*sums.values(), *(counts[name] for name in names), counts["samples"]]
+        if self.ranks > 1:
+            totals, asked = summed(self.accelerator, totals), gathered(self.accelerator, asked)
         pairs = zip(names, totals[: len(names)], totals[len(names) : -1], strict=True)
         values = {n if n == "ce" else f"distill/{n}": total / count for n, total, count in pairs if count}
         values["samples"] = totals[-1]
-        if self.ranks > 1:
-            asked = gather_object(asked)
         return scored(values, sorted(asked, key=lambda one: one[0]))
 
     def look(
@@ -116,12 +116,6 @@ class HeldOut:
     def raws(self) -> Iterator[RawSample]:
         for shard in self.index.shards:
             yield from read_whole(self.index, shard)
-
-    def reduce(self, values: list[float]) -> list[float]:
-        if self.ranks == 1:
-            return values
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.accelerator.device)
-        return self.accelerator.reduce(tensor, "sum").tolist()  # type: ignore[union-attr]
 
 
 def scored(values: dict[str, float], asked: list[tuple[int, Sample, str]]) -> Results:

@@ -6,16 +6,17 @@ that how a batch is cut into passes and ranks never changes the gradient.
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import DistributedType
 from torch import Tensor
 
 from coat.manifests import ShardIndex
@@ -30,6 +31,7 @@ from coat.trainer.loader import Loader
 from coat.trainer.metrics import Meter, MetricsLog, Report
 from coat.trainer.model import CoatModel, build_model, experts_of, parameter_groups, same_experts
 from coat.trainer.monitor import Monitor, gradient_norms, peak_memory
+from coat.trainer.ranks import gathered, summed
 from coat.trainer.schedule import distill_weight, rate, stage_at
 from coat.trainer.stopping import stop_signals
 from coat.trainer.trackers import Trackers, check_trackers
@@ -121,7 +123,7 @@ class Trainer:
             metrics = MetricsLog(self.folder.path, self.step, trackers)
         batches = iter(self.loader)
         try:
-            if self.step and not self.reduce([metrics is not None and metrics.evaluated(self.step)])[0]:
+            if self.step and not summed(self.accelerator, [metrics is not None and metrics.evaluated(self.step)])[0]:
                 self.evaluate(metrics)  # stopped between a checkpoint and its evaluation
             with stop_signals() as stopped:
                 stop = False
@@ -154,10 +156,14 @@ class Trainer:
         """Forward, backward and update; whether any rank was told to stop."""
         stage, within = stage_at(self.config.stages, self.step)
         weights = self.loss_weights(stage, within)
-        counts = {name: sum(b.counts()[name] for b in batches) for name in weights}
-        used, padded = (sum(b.positions[i] for b in batches) for i in range(2))
+        counts: Counter[str] = Counter()
+        for batch in batches:
+            counts.update(batch.counts())
+        used, padded = map(sum, zip(*(b.positions for b in batches), strict=True))
         samples, audio_s = sum(len(b) for b in batches), sum(float(b.seconds_B.sum()) for b in batches)
-        shared = self.reduce([*counts.values(), used, padded, samples, audio_s, float(stop)])
+        shared = summed(
+            self.accelerator, [*(counts[name] for name in weights), used, padded, samples, audio_s, float(stop)]
+        )
         totals, work = dict(zip(weights, shared, strict=False)), shared[-5:-2]
         self.monitor.counts(self.step + 1, stage, totals, weights, round(shared[-3]))
         sums, pulls = self.passes(batches, totals, weights)
@@ -194,12 +200,12 @@ class Trainer:
                 value = float(loss.detach())
                 sums[name] += value
                 culprits += [] if math.isfinite(value) else [(name, batch.ids)]
-        found = self.reduce([*sums.values(), *self.model.pulls.take(list(weights))])
+        found = summed(self.accelerator, [*sums.values(), *self.model.pulls.take(list(weights))])
         sums, squares = (
             dict(zip(weights, part, strict=True)) for part in (found[: len(weights)], found[len(weights) :])
         )
         if not all(map(math.isfinite, sums.values())):
-            raise self.monitor.not_finite(self.step + 1, self.gather(culprits))
+            raise self.monitor.not_finite(self.step + 1, gathered(self.accelerator, culprits))
         # Each rank's losses are multiplied by the number of ranks: see `total`.
         ranks = self.accelerator.num_processes
         return sums, {f"state_grad_norm/{name}": math.sqrt(square) / ranks for name, square in squares.items()}
@@ -218,17 +224,6 @@ class Trainer:
         table = self.config.losses
         return {"ce": stage.ce} | {n: distill * table.weights.get(n, table.default) for n in self.experts}
 
-    def reduce(self, values: Sequence[float]) -> list[float]:
-        """Sums over ranks."""
-        if self.accelerator.num_processes == 1:
-            return [float(v) for v in values]
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.accelerator.device)
-        return self.accelerator.reduce(tensor, "sum").tolist()  # type: ignore[union-attr]
-
-    def gather(self, rows: list[Any]) -> list[Any]:
-        """The lists of all ranks, one behind another."""
-        return gather_object(rows) if self.accelerator.num_processes > 1 else rows
-
     def report(self, metrics: MetricsLog | None) -> None:
         stage, within = stage_at(self.config.stages, self.step - 1)
         now = rate(self.config.optim, stage, within)
@@ -238,7 +233,7 @@ class Trainer:
             "lr/heads": self.config.optim.heads_lr * now,
             "samples": self.samples,
             "audio_hours": self.audio_s / 3600,
-            "peak_memory_gib": max(self.gather([peak_memory(self.accelerator.device)])),
+            "peak_memory_gib": max(gathered(self.accelerator, [peak_memory(self.accelerator.device)])),
         }
         self.meter.clear()
         if metrics is not None:

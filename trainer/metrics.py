@@ -124,9 +124,10 @@ class Lines:
 
     def __init__(self, folder: Path, name: str, step: int) -> None:
         self.path = folder / name
-        rows = [r for r in read_lines(self.path) if r["step"] <= step] if self.path.exists() else []
-        self.last: int | None = rows[-1]["step"] if rows else None
+        self.last: int | None = None
         if self.path.exists():
+            rows = [r for r in read_lines(self.path) if r["step"] <= step]
+            self.last = rows[-1]["step"] if rows else None
             self.path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
         self.file: Any = None
 

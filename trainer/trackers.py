@@ -15,6 +15,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_availa
 from coat.manifests import InputError, RunError, files
 from coat.trainer.config import TrainConfig
 
+LONGEST = 200  # characters of an error of theirs
 TRACKED = "tracked.json"  # the run's id with trackers, so that a resumed run is one run there
 USER_INFO = re.compile(r"(?<=//)[^/@\s]*@")  # a name and password inside a URL
 
@@ -47,7 +48,9 @@ class Trackers:
                 tracker.store_init_configuration(flat(config.to_dict()))
             except Exception as e:
                 self.close()
-                raise RunError(f"{name} did not start ({one_line(e)}); log in there, or leave it out") from e
+                raise RunError(
+                    f"{name} did not start ({files.one_line(e, LONGEST)}); log in there, or leave it out"
+                ) from e
             self.running[name] = tracker
 
     def write(self, values: Mapping[str, float], step: int) -> None:
@@ -62,7 +65,9 @@ class Trackers:
             try:
                 call(tracker)
             except Exception as e:  # noqa: BLE001 - days of training must not end with somebody's server
-                self.log(f"{name} failed ({one_line(e)}) and is left out from here on; metrics.jsonl goes on")
+                self.log(
+                    f"{name} failed ({files.one_line(e, LONGEST)}) and is left out from here on; metrics.jsonl goes on"
+                )
                 del self.running[name]
 
 
@@ -89,7 +94,3 @@ def flat(data: Any, prefix: str = "") -> dict[str, Any]:
         items = data.items() if isinstance(data, dict) else enumerate(data)
         return {k: v for name, value in items for k, v in flat(value, f"{prefix}{name}.").items()}
     return {prefix.rstrip("."): USER_INFO.sub("", data) if isinstance(data, str) else data}
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -119,7 +119,7 @@ def assert_equal_runs(a: Path, b: Path) -> None:
 SCRIPT = """
 import sys, tomllib, torch
 torch.set_num_threads(2)
-from coat.trainer import TrainConfig, load_run, train
+from coat.trainer import TrainConfig, train
 train(TrainConfig.read(sys.argv[1]), log=lambda line: print(line, flush=True))
 """
 
