@@ -8,6 +8,7 @@ import resource
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -22,6 +23,7 @@ SETTLED = 20  # steps before it is compared at all
 RUNNING = 10  # steps in a row that are too much
 UNSEEN = 100  # steps without anything for a loss, after which that is said
 NAMED = 8  # samples that are named
+STATUS = Path("/proc/self/status")  # of Linux
 
 
 class Pulls:
@@ -77,8 +79,12 @@ def peak_memory(device: torch.device) -> float:
     """GiB of this process since it began: of the GPU's allocator, or resident where there is no GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kib / (2**30 if sys.platform == "darwin" else 2**20)
+    if STATUS.exists():  # getrusage's begins at the parent's peak: Linux keeps it over fork and exec
+        return (
+            next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith("VmHWM")) / 2**20
+        )
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 class Monitor:

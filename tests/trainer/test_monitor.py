@@ -2,10 +2,13 @@
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,10 +19,11 @@ from coat.trainer.folder import RunFolder
 from coat.trainer.loop import Trainer
 from coat.trainer.metrics import read_metrics
 from coat.trainer.model import build_model, same_experts
+from coat.trainer.monitor import peak_memory
 from coat.trainer.students import load_student
 from coat.trainer.thinking import ThinkingBlock
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
-from tests.trainer.test_loop import first_batch, first_items, trainer
+from tests.trainer.test_loop import ROOT, first_batch, first_items, trainer
 
 
 def stepped(config: TrainConfig, size: int) -> tuple[Trainer, list[Batch], dict[str, torch.Tensor]]:
@@ -66,6 +70,14 @@ def test_gradient_norms_by_group_and_by_loss(student_dir: Path, shards_dir: Path
     cut = stepped(config, 2)[0].meter.means()
     for name in ("grad_norm", "grad_norm/lora", "grad_norm/heads/mel", *(f"state_grad_norm/{n}" for n in scales)):
         assert cut[name] == pytest.approx(logged[name], rel=1e-3), name
+
+
+def test_peak_memory_is_the_process_own() -> None:
+    """Not its parent's, from which a launcher's ranks would all begin."""
+    np.ones(2**27)  # a gigabyte, touched and given back
+    code = "import torch; from coat.trainer.monitor import peak_memory; print(peak_memory(torch.device('cpu')))"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert 0.05 < float(child.stdout) < 1 < peak_memory(torch.device("cpu"))
 
 
 def test_rates_padding_and_memory_are_logged(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
