@@ -56,26 +56,29 @@ class Loader:
         reading: deque[Future[Cut]] = deque()
         making: deque[Future[Made]] = deque()
         since = 0  # samples in a row that could not be used
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(max(1, self.config.workers)) as decoders:
-            try:
-                while True:
-                    while len(reading) < math.ceil(self.config.shuffle / self.config.batch_size):
-                        reading.append(reader.submit(next, cuts))
-                    while len(making) < 2 * self.config.workers + 1:
-                        making.append(decoders.submit(self.make, reading.popleft()))
-                        reading.append(reader.submit(next, cuts))
-                    batch, errors, state = making.popleft().result()
-                    self.count(errors)
-                    self.state = {**state, "skipped": dict(self.skipped)}
-                    since = 0 if batch else since + len(errors)
-                    if since > stream.index.samples:
-                        raise nothing_usable(stream.index, self.skipped, errors[-1])
-                    if batch:
-                        yield batch
-            finally:
-                stream.stopped = True
-                for future in (*reading, *making):
-                    future.cancel()
+        reader, decoders = ThreadPoolExecutor(1), ThreadPoolExecutor(max(1, self.config.workers))
+        try:
+            while True:
+                while len(reading) < math.ceil(self.config.shuffle / self.config.batch_size):
+                    reading.append(reader.submit(next, cuts))
+                while len(making) < 2 * self.config.workers + 1:
+                    making.append(decoders.submit(self.make, reading.popleft()))
+                    reading.append(reader.submit(next, cuts))
+                batch, errors, state = making.popleft().result()
+                self.count(errors)
+                self.state = {**state, "skipped": dict(self.skipped)}
+                since = 0 if batch else since + len(errors)
+                if since > stream.index.samples:
+                    raise nothing_usable(stream.index, self.skipped, errors[-1])
+                if batch:
+                    yield batch
+        finally:
+            stream.stopped = True
+            for pool in (
+                reader,
+                decoders,
+            ):  # not waited for: the collector may end an iteration in one of these threads
+                pool.shutdown(wait=False, cancel_futures=True)
 
     def cuts(self, stream: ShardStream, given: int) -> Iterator[Cut]:
         """What each batch is made of. `given` batches of the first run are left out."""

@@ -2,7 +2,8 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -251,6 +252,16 @@ def test_iterating_anew_goes_on_behind_the_last_batch_given(student: Student, sh
     whole = [b.ids for b in islice(loader(student, shards_dir), 6)]
     made = loader(student, shards_dir)
     assert [b.ids for b in islice(made, 2)] + [b.ids for b in islice(made, 4)] == whole
+
+
+def test_an_iteration_that_is_dropped_may_be_collected_in_one_of_its_own_threads(
+    student: Student, shards_dir: Path
+) -> None:
+    """Where it is part of a cycle, the collector ends it in whichever thread it happens to run."""
+    batches = cast(Generator[Batch], iter(loader(student, shards_dir)))
+    next(batches)
+    own: ThreadPoolExecutor = batches.gi_frame.f_locals["decoders"]  # type: ignore[union-attr]
+    assert own.submit(batches.close).result(timeout=30) is None
 
 
 @pytest.mark.gpu
