@@ -18,7 +18,8 @@ test: .venv/.installed-all
 chaos: .venv/.installed-all
 	$(BIN)/python -m pytest tests/chaos $(PYTEST_ARGS)
 
-# The tests on real recordings: COAT_REAL_DIR (manifest.jsonl and its audio), COAT_WHISPER_DIR (a Whisper folder).
+# The tests on real recordings: COAT_REAL_DIR (manifest.jsonl and its audio), COAT_WHISPER_DIR (a Whisper folder),
+# COAT_SOUNDFONT (TimGM6mb.sf2 of Debian's timgm6mb-soundfont).
 test-real: .venv/.installed-all
 	$(BIN)/python -m pytest -m real $(PYTEST_ARGS)
 
