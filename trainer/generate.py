@@ -51,8 +51,8 @@ class Trained:
     def ask_each(self, audio: Audio, prompts: Sequence[str], *, max_new_tokens: int = 64) -> list[str]:
         """Answers to several prompts about one audio, each as `ask` gives it.
 
-        The positions that all prompts begin with (the audio, and the block where it stands behind it) are computed once,
-        and their keys and values kept from one prompt to the next.
+        The positions that all prompts begin with (the audio, and the block where it stands behind it) are computed
+        once, and their keys and values kept from one prompt to the next.
         """
         rows = [self.inputs([(audio, prompt, ())]) for prompt in prompts]
         shared = common_prefix([row["input_ids"][0].tolist() for row in rows])
@@ -99,10 +99,12 @@ class Trained:
 
 
 def generation_config(student: Student, block: ThinkingBlock) -> Any:
-    """transformers' GenerationConfig of an answer: the checkpoint's own, but greedy, ended by a turn's end, without think
-    tokens. An export has the same.
+    """transformers' GenerationConfig of an answer; an export has the same.
+
+    The checkpoint's own, but greedy, ended by a turn's end, and without think tokens.
     """
     config = copy.deepcopy(student.model.generation_config)
+    config._from_model_config = False  # or a checkpoint that is saved with it might have it made anew
     sampling = dict.fromkeys(("temperature", "top_k", "top_p", "min_p", "typical_p", "max_length", "max_new_tokens"))
     config.update(
         **sampling,
