@@ -22,6 +22,7 @@ from coat.trainer.config import EvaluationConfig, TrainConfig, differences, to_t
 
 if TYPE_CHECKING:
     from coat.trainer.model import CoatModel
+    from coat.trainer.students.base import Student
 
 # May differ when a run goes on: they change neither weights nor order.
 FREE = {
@@ -101,12 +102,16 @@ class RunFolder:
         if student.adapted is None:
             student.model.save_pretrained(self.student)
         else:
-            # The new rows are in the adapter (trainable tokens); whole embeddings would make it large.
-            student.adapted.save_pretrained(self.student, save_embedding_layers=False)
+            save_adapter(student, self.student)
         student.processor.save_pretrained(self.student)
         heads = {k: v.detach().cpu().contiguous() for k, v in model.heads.state_dict().items()}
         save_file(heads, self.path / "heads.safetensors")
         files.write_bytes(str(self.done_file), files.to_json({"step": step, "think_ids": model.block.new_ids}))
+
+
+def save_adapter(student: "Student", folder: Path) -> None:
+    """LoRA and the rows of the think tokens, which are in it (trainable tokens); whole embeddings would make it large."""
+    student.adapted.save_pretrained(folder, save_embedding_layers=False)
 
 
 def comparable(config: TrainConfig) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """Ask a trained student: the block is part of the one prefill, and every further call is of one token.
 
-B batch, T positions of a sequence, S samples of audio.
+B batch, T positions of a sequence, N new tokens, S samples of audio.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +27,9 @@ from coat.trainer.thinking import ThinkingBlock
 Audio = str | Path | tuple[NDArray[np.float32], int]  # a file, or mono samples and their rate in Hz
 
 
+TEXT_INPUTS = ("input_ids", "attention_mask")
+
+
 class Trained:
     """A student with its thinking block, in eval mode."""
 
@@ -39,17 +45,39 @@ class Trained:
     @torch.inference_mode()
     def ask_many(self, asked: Sequence[tuple[Audio, str, Sequence[str]]], *, max_new_tokens: int = 64) -> list[str]:
         """Answers to (audio, prompt, choices), as one batch."""
-        inputs = self.inputs(asked)
-        ids_BT = self.student.model.generate(
-            **inputs,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            suppress_tokens=self.block.new_ids or None,
-            eos_token_id=self.student.stop_ids,
-            pad_token_id=self.student.tokenizer.pad_token_id,
-        )
-        new_BT = ids_BT[:, inputs["input_ids"].shape[1] :]
-        return [text.strip() for text in self.student.tokenizer.batch_decode(new_BT, skip_special_tokens=True)]
+        return self.texts(self.generate(self.inputs(asked), max_new_tokens))
+
+    @torch.inference_mode()
+    def ask_each(self, audio: Audio, prompts: Sequence[str], *, max_new_tokens: int = 64) -> list[str]:
+        """Answers to several prompts about one audio, each as `ask` gives it.
+
+        The positions that all prompts begin with (the audio, and the block where it stands behind it) are computed
+        once, and their keys and values kept from one prompt to the next.
+        """
+        rows = [self.inputs([(audio, prompt, ())]) for prompt in prompts]
+        shared = common_prefix([row["input_ids"][0].tolist() for row in rows])
+        audio_id = self.student.tokenizer.convert_tokens_to_ids(self.student.audio_token)
+        if len(rows) < 2 or any(audio_id in row["input_ids"][0, shared:] for row in rows):
+            return [text for row in rows for text in self.texts(self.generate(row, max_new_tokens))]
+        cache = self.student.prefill({**rows[0], **{name: rows[0][name][:, :shared] for name in TEXT_INPUTS}})
+        answers = []
+        for row in rows:
+            ids_1N = self.generate({name: row[name] for name in TEXT_INPUTS}, max_new_tokens, past_key_values=cache)
+            answers += self.texts(ids_1N)
+            cache.crop(shared - cache.get_seq_length())  # a negative number: so many are taken off
+        return answers
+
+    @torch.inference_mode()
+    def generate(self, inputs: Mapping[str, torch.Tensor], max_new_tokens: int, **more: Any) -> torch.Tensor:
+        """New token ids, `[B, N]`, greedily; rows that end sooner are padded."""
+        config = generation_config(self.student, self.block)
+        config.max_new_tokens = max_new_tokens
+        return self.student.model.generate(**inputs, **more, generation_config=config)[
+            :, inputs["input_ids"].shape[1] :
+        ]
+
+    def texts(self, ids_BN: torch.Tensor) -> list[str]:
+        return [text.strip() for text in self.student.tokenizer.batch_decode(ids_BN, skip_special_tokens=True)]
 
     def inputs(self, asked: Sequence[tuple[Audio, str, Sequence[str]]]) -> dict[str, torch.Tensor]:
         """Prompts with audio and block, padded on the left."""
@@ -68,6 +96,30 @@ class Trained:
             **self.student.stack_features(features),
         }
         return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
+def generation_config(student: Student, block: ThinkingBlock) -> Any:
+    """transformers' GenerationConfig of an answer; an export has the same.
+
+    The checkpoint's own, but greedy, ended by a turn's end, and without think tokens.
+    """
+    config = copy.deepcopy(student.model.generation_config)
+    config._from_model_config = False  # or a checkpoint that is saved with it might have it made anew
+    sampling = dict.fromkeys(("temperature", "top_k", "top_p", "min_p", "typical_p", "max_length", "max_new_tokens"))
+    config.update(
+        **sampling,
+        do_sample=False,
+        suppress_tokens=block.new_ids or None,
+        eos_token_id=student.stop_ids,
+        pad_token_id=student.tokenizer.pad_token_id,
+    )
+    return config
+
+
+def common_prefix(rows: Sequence[Sequence[int]]) -> int:
+    """How many ids all rows begin with; each has at least one more."""
+    same = takewhile(lambda ids: len(set(ids)) == 1, zip(*rows, strict=False))
+    return min(sum(1 for _ in same), min(map(len, rows), default=1) - 1)
 
 
 def read_audio(audio: Audio) -> tuple[Clip, str]:

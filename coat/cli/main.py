@@ -8,7 +8,20 @@ from typing import Any, NoReturn
 
 import typer
 
-from coat.cli import experts, extract, generate, inspect, manifest, plan, quickstart, shards, stats, status, train
+from coat.cli import (
+    experts,
+    export,
+    extract,
+    generate,
+    inspect,
+    manifest,
+    plan,
+    quickstart,
+    shards,
+    stats,
+    status,
+    train,
+)
 from coat.cli.telemetry import silence
 
 EPILOG = (
@@ -41,6 +54,7 @@ app.command("stats")(stats.stats)
 app.command("build-shards")(shards.build_shards)
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
+app.command("export")(export.export)
 app.command("tiny-student")(train.tiny_student)
 app.command("quickstart")(quickstart.quickstart)
 

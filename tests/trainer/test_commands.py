@@ -45,6 +45,12 @@ def test_from_a_tiny_student_to_an_answer(app: typer.Typer, shards_dir: Path, tm
     answer = runner.invoke(app, [*asked, "--json"])
     assert answer.exit_code == 0, answer.output
     assert json.loads(answer.stdout).keys() == {"audio", "prompt", "answer", "seconds"}
+    both = runner.invoke(app, [*asked, "--prompt", "High or low?", "--json"])
+    rows = [json.loads(line) for line in both.stdout.splitlines()]
+    assert [row["prompt"] for row in rows] == ["?", "High or low?"]
+    assert rows[0]["answer"] == json.loads(answer.stdout)["answer"]
+    refused = runner.invoke(app, [*asked, "--prompt", "High or low?", "--choice", "high"])
+    assert "--choice belongs to one --prompt" in str(refused.exception)
 
 
 def test_importing_the_trainer_loads_nothing_heavy() -> None:

@@ -17,6 +17,7 @@ from coat.trainer import load_run, train
 from coat.trainer.batches import IGNORED, Batch, Collator
 from coat.trainer.config import DataConfig, ThinkingConfig
 from coat.trainer.data import iterate_shards
+from coat.trainer.generate import Trained
 from coat.trainer.students import STUDENTS, load_student
 from coat.trainer.students.base import Student, Unusable
 from coat.trainer.students.tiny import BUILDERS, make_tiny_student
@@ -187,6 +188,37 @@ def test_a_run_is_trained_saved_and_asked(folder: Path, shards_dir: Path, tmp_pa
     asked = [((toy_sample(i, seconds=s)["audio"], 16000), "High or low?", ()) for i, s in enumerate((0.5, 1.0, 2.5))]
     alone = [trained.ask(a, p, max_new_tokens=5) for a, p, _ in asked]
     assert trained.ask_many(asked, max_new_tokens=5) == alone
+
+
+@pytest.mark.parametrize("placement", ["after_audio", "before_response"])
+def test_prompts_about_one_audio_share_it_and_are_answered_as_each_alone(student: Student, placement: Any) -> None:
+    config = ThinkingConfig(count=4, placement=placement, noise=1.0)
+    trained = Trained(student, ThinkingBlock.add_to(student, config), toy_config(Path("-"), Path("-"), Path("-")))
+    with torch.no_grad():  # weights as small as the random ones hardly look back
+        for weight in student.language_model.layers.parameters():  # type: ignore[union-attr]
+            weight.mul_(10 if weight.ndim > 1 else 1)
+    audio, prompts = (tone(1.0), 16000), ["High or low?", "What is it that is heard?", "High"]
+    inputs = [trained.inputs([(audio, p, ())]) for p in prompts]
+    alone = [trained.generate(i, 8) for i in inputs]
+    assert len({tuple(ids.flatten().tolist()) for ids in alone}) > 1  # the prompts matter
+    trained.ask_many([((tone(s), 16000), "What?", ()) for s in (0.5, 1.5)])  # other positions come between
+    lengths: list[int] = []
+    student.language_model.register_forward_hook(
+        lambda _module, _args, kwargs, _out: lengths.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
+    )
+    given: list[Tensor] = []
+    generate = trained.generate
+    trained.generate = lambda *args, **kwargs: given.append(generate(*args, **kwargs)) or given[-1]  # type: ignore[method-assign]
+    answers = trained.ask_each(audio, prompts, max_new_tokens=8)
+    assert [ids.tolist() for ids in given] == [ids.tolist() for ids in alone]
+    assert answers == [trained.texts(ids)[0] for ids in alone]
+    end = student.prefix(*audio[:1], "?").audio_end
+    shared = lengths[0]
+    assert shared >= end + (4 + 2 if placement == "after_audio" else 0)
+    expected = [shared]
+    for row, ids in zip(inputs, alone, strict=True):
+        expected += [row["input_ids"].shape[1] - shared, *[1] * (ids.shape[1] - 1)]
+    assert lengths == expected
 
 
 def test_the_thinker_is_read_out_of_a_whole_omni_checkpoint(tmp_path: Path) -> None:

@@ -119,6 +119,10 @@ class Student(ABC):
         """Last hidden states (behind the final norm), `[B, T, D]`, without any logits."""
         return self.model.model(**inputs, use_cache=False).last_hidden_state
 
+    def prefill(self, inputs: Mapping[str, Tensor]) -> Any:
+        """transformers' Cache of the keys and values of all positions, without any logits."""
+        return self.model.model(**inputs, use_cache=True).past_key_values
+
     def logits(self, states: Tensor) -> Tensor:
         """`[..., D]` to `[..., V]`."""
         return self.model.get_output_embeddings()(states)

@@ -1,0 +1,39 @@
+"""Command `export`: parses, and calls one function."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from coat.cli.output import bytes_text
+from coat.cli.train import quiet
+
+
+def export(
+    run: Annotated[str, typer.Option(help="Folder of a finished run.")],
+    out: Annotated[str, typer.Option(help="Folder to write; it must be empty.")],
+    merged: Annotated[bool, typer.Option("--merged", help="The whole model, the adapter merged into it.")] = False,
+    positions: Annotated[
+        int | None, typer.Option(min=1, help="Think positions, where the run's follow the audio (thinking.rate_hz).")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Hub id of the base model, where the run read it from a folder.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the folder's name.")] = False,
+) -> None:
+    """Write a trained student for serving: the block is in its chat template, so that no line of coat is needed.
+
+    Examples:
+
+      coat export --run runs/a --out exported
+
+      coat export --run runs/a --out exported --merged --base Qwen/Qwen2-Audio-7B-Instruct
+    """
+    with quiet():
+        from coat.trainer.export import export as export_run
+
+        made = export_run(run, out, merged=merged, positions=positions, base=base)
+    row = {"out": out, "kind": made.kind, "base": made.base, "bytes": made.bytes, "positions": made.positions}
+    typer.echo(json.dumps(row, ensure_ascii=False) if as_json else out)
+    if not as_json:
+        typer.echo(f"{made.kind}, {bytes_text(made.bytes)}, {made.positions} think positions in its template", err=True)
