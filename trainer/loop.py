@@ -16,7 +16,6 @@ from typing import cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from torch import Tensor
 
 from coat.manifests import ShardIndex
@@ -31,6 +30,7 @@ from coat.trainer.loader import Loader
 from coat.trainer.metrics import Meter, MetricsLog, Report
 from coat.trainer.model import CoatModel, build_model, experts_of, parameter_groups, same_experts
 from coat.trainer.monitor import Monitor, gradient_norms, peak_memory
+from coat.trainer.parallel import average_gradients, is_sharded, make_accelerator, spread
 from coat.trainer.ranks import agree, gathered, summed, together
 from coat.trainer.schedule import distill_weight, rate, stage_at
 from coat.trainer.stopping import stop_signals
@@ -63,7 +63,7 @@ def train(
     """
     check_trackers(config.run.trackers)
     folder = RunFolder(Path(config.run.out))
-    accelerator = Accelerator(mixed_precision=precision(config))
+    accelerator = make_accelerator(config)
     say = log if accelerator.is_main_process else lambda _: None
     with together(accelerator):
         index = ShardIndex.read(config.data.shards)
@@ -99,18 +99,17 @@ class Trainer:
         with together(accelerator):
             stream = ShardStream(index, seed=config.data.seed, shuffle=config.data.shuffle, rank=rank, ranks=ranks)
             self.model: CoatModel = build_model(config, self.experts)
-        optimizer = torch.optim.AdamW(parameter_groups(self.model, config))
-        self.wrapped, self.optimizer = accelerator.prepare(self.model, optimizer)
+        self.wrapped, self.sharded = spread(self.model, accelerator), is_sharded(accelerator)
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, config))
         collator = Collator(self.model.student, self.model.block, index, list(self.experts))
         self.loader = Loader(stream, collator, config.data, log, pin=accelerator.device.type == "cuda")
         self.checkpoints = Checkpoints(folder.checkpoints, config.run.keep, accelerator, log)
         self.meter = Meter()
         self.ema = Ema(self.model.trainable(), config.optim.ema) if config.optim.ema else None
         self.monitor = Monitor(config.run, 2 * index.samples * ranks, log, self.checkpoints.kept)
-        sharded = accelerator.distributed_type == DistributedType.FSDP
         self.held_out: HeldOut | None = None
         if config.evaluation.shards is not None:
-            self.held_out = HeldOut(config, self.model, self.experts, accelerator, sharded)
+            self.held_out = HeldOut(config, self.model, self.experts, accelerator, self.sharded)
         self.step, self.first, self.samples, self.audio_s = 0, 0, 0, 0.0
 
     def run(self) -> TrainResult:
@@ -202,13 +201,15 @@ class Trainer:
         culprits: list[tuple[str, tuple[str, ...]]] = []  # losses that are not finite, and the samples of their pass
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+            with nullcontext() if last or self.sharded else self.accelerator.no_sync(self.wrapped):
                 losses = self.forward(batch, self.wrapped)
                 self.accelerator.backward(self.total(losses, totals, weights))
             for name, loss in losses.items():
                 value = float(loss.detach())
                 sums[name] += value
                 culprits += [] if math.isfinite(value) else [(name, batch.ids)]
+        if self.sharded:
+            average_gradients(self.accelerator, self.model.trainable().values())
         found = summed(self.accelerator, [*sums.values(), *self.model.pulls.take(list(weights))])
         sums, squares = (
             dict(zip(weights, part, strict=True)) for part in (found[: len(weights)], found[len(weights) :])
@@ -305,10 +306,3 @@ class Trainer:
         self.monitor.load_state_dict(state["monitor"])
         self.step, self.samples, self.audio_s = state["step"], state["samples"], state["audio_s"]
         restore_random_state(checkpoint, self.accelerator.process_index)
-
-
-def precision(config: TrainConfig) -> str:
-    """bf16 only where a GPU has it: on CPUs it is slower than float32."""
-    if config.run.precision != "auto":
-        return config.run.precision
-    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"

@@ -95,3 +95,9 @@ def arm(checkpoint: Any, loop: Any, step: int, where: str) -> None:
         "weights": (checkpoint, "save_file"), "done": (checkpoint, "describe"), "rename": (checkpoint, "flush"),
     }[where]  # fmt: skip
     deadly(owner, call, lambda *args: any(name in str(a) for a in args if isinstance(a, Path)))
+
+
+def train_sharded(*args: Any) -> None:
+    """The same as `accelerate launch --use_fsdp --fsdp_version 2` has it."""
+    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    train_and_die(*args)
