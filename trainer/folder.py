@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
-from coat.manifests import InputError, ShardIndex, files
+from coat.manifests import InputError, RunError, ShardIndex, files
 from coat.trainer.config import EvaluationConfig, TrainConfig, differences, to_toml
 
 if TYPE_CHECKING:
@@ -84,6 +84,11 @@ class RunFolder:
         if changed:
             files.write_bytes(str(self.config_file), to_toml(config).encode())
         return changed
+
+    def check_shared(self, rank: int) -> None:
+        """RunError where a rank does not see what the main one has opened."""
+        if not self.config_file.exists():
+            raise RunError(f"{self.path}: not seen by rank {rank}; run.out must be a folder that all ranks share")
 
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""

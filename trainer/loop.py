@@ -7,8 +7,8 @@ that how a batch is cut into passes and ranks never changes the gradient.
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,12 +16,11 @@ from typing import cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from torch import Tensor
 
 from coat.manifests import ShardIndex
 from coat.trainer.batches import Batch, Collator
-from coat.trainer.checkpoint import Checkpoints, load_optimizer, load_weights, restore_random_state
+from coat.trainer.checkpoint import Checkpoints, disk_errors, load_optimizer, load_weights, restore_random_state
 from coat.trainer.config import StageConfig, TrainConfig
 from coat.trainer.data import ShardStream
 from coat.trainer.ema import Ema
@@ -31,7 +30,8 @@ from coat.trainer.loader import Loader
 from coat.trainer.metrics import Meter, MetricsLog, Report
 from coat.trainer.model import CoatModel, build_model, experts_of, parameter_groups, same_experts
 from coat.trainer.monitor import Monitor, gradient_norms, peak_memory
-from coat.trainer.ranks import gathered, summed
+from coat.trainer.parallel import average_gradients, is_sharded, make_accelerator, spread
+from coat.trainer.ranks import agree, gathered, summed, together
 from coat.trainer.schedule import distill_weight, rate, stage_at
 from coat.trainer.stopping import stop_signals
 from coat.trainer.trackers import Trackers, check_trackers
@@ -62,18 +62,21 @@ def train(
     get anywhere (see monitor.Monitor); its last checkpoint stays.
     """
     check_trackers(config.run.trackers)
-    index = ShardIndex.read(config.data.shards)
     folder = RunFolder(Path(config.run.out))
-    accelerator = Accelerator(mixed_precision=precision(config))
+    accelerator = make_accelerator(config)
     say = log if accelerator.is_main_process else lambda _: None
-    with accelerator.main_process_first():
-        if accelerator.is_main_process or not folder.config_file.exists():
+    with together(accelerator):
+        index = ShardIndex.read(config.data.shards)
+        if accelerator.is_main_process:
             for line in folder.open(config, index, restart, change):
                 say(f"changed from here on: {line}")
+    with together(accelerator):
+        folder.check_shared(accelerator.process_index)
+        index = same_experts(config, folder.index, index)
     if folder.finished:
         say(f"{folder.path}: this run is finished; --restart trains it anew")
         return TrainResult(folder.path, config.steps, True, 0.0, {})
-    return Trainer(config, same_experts(config, folder.index, index), folder, accelerator, on_report, say).run()
+    return Trainer(config, index, folder, accelerator, on_report, say).run()
 
 
 class Trainer:
@@ -92,35 +95,31 @@ class Trainer:
             config, folder, accelerator, on_report, log,
         )  # fmt: skip
         self.experts = experts_of(config, index)
-        self.model: CoatModel = build_model(config, self.experts)
-        optimizer = torch.optim.AdamW(parameter_groups(self.model, config))
-        self.wrapped, self.optimizer = accelerator.prepare(self.model, optimizer)
-        stream = ShardStream(
-            index,
-            seed=config.data.seed,
-            shuffle=config.data.shuffle,
-            rank=accelerator.process_index,
-            ranks=accelerator.num_processes,
-        )
+        rank, ranks = accelerator.process_index, accelerator.num_processes
+        with together(accelerator):
+            stream = ShardStream(index, seed=config.data.seed, shuffle=config.data.shuffle, rank=rank, ranks=ranks)
+            self.model: CoatModel = build_model(config, self.experts)
+        self.wrapped, self.sharded = spread(self.model, accelerator), is_sharded(accelerator)
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, config))
         collator = Collator(self.model.student, self.model.block, index, list(self.experts))
         self.loader = Loader(stream, collator, config.data, log, pin=accelerator.device.type == "cuda")
-        self.checkpoints = Checkpoints(folder.checkpoints, config.run.keep, log)
+        self.checkpoints = Checkpoints(folder.checkpoints, config.run.keep, accelerator, log)
         self.meter = Meter()
         self.ema = Ema(self.model.trainable(), config.optim.ema) if config.optim.ema else None
-        self.monitor = Monitor(config.run, 2 * index.samples * accelerator.num_processes, log, self.checkpoints.kept)
-        sharded = accelerator.distributed_type == DistributedType.FSDP
+        self.monitor = Monitor(config.run, 2 * index.samples * ranks, log, self.checkpoints.kept)
         self.held_out: HeldOut | None = None
         if config.evaluation.shards is not None:
-            self.held_out = HeldOut(config, self.model, self.experts, accelerator, sharded)
+            self.held_out = HeldOut(config, self.model, self.experts, accelerator, self.sharded)
         self.step, self.first, self.samples, self.audio_s = 0, 0, 0, 0.0
 
     def run(self) -> TrainResult:
         self.resume()
         self.model.train()
         start, self.first, metrics = time.monotonic(), self.step, None
-        if self.accelerator.is_main_process:
-            trackers = Trackers(self.config, self.folder.path, self.log)
-            metrics = MetricsLog(self.folder.path, self.step, trackers)
+        with self.writing():
+            if self.accelerator.is_main_process:
+                trackers = Trackers(self.config, self.folder.path, self.log)
+                metrics = MetricsLog(self.folder.path, self.step, trackers)
         batches = iter(self.loader)
         try:
             if self.step and not summed(self.accelerator, [metrics is not None and metrics.evaluated(self.step)])[0]:
@@ -129,7 +128,7 @@ class Trainer:
                 stop = False
                 while self.step < self.config.steps and not stop:
                     began = time.monotonic()
-                    given = list(islice(batches, self.config.run.accumulate))
+                    given = self.next_of(batches)
                     waited = time.monotonic() - began
                     stop = self.one_step(given, bool(stopped))
                     self.meter.add_time(time.monotonic() - began, waited)
@@ -145,27 +144,36 @@ class Trainer:
             if metrics is not None:
                 metrics.close()
         finished = self.step == self.config.steps
-        with self.averaged():
+        with self.writing(), self.averaged():
             if finished and self.accelerator.is_main_process:
                 self.folder.export(self.model, self.step)
-        self.accelerator.wait_for_everyone()
         seconds = time.monotonic() - start
         return TrainResult(self.folder.path, self.step, finished, seconds, dict(self.loader.skipped))
 
-    def one_step(self, batches: Sequence[Batch], stop: bool) -> bool:
-        """Forward, backward and update; whether any rank was told to stop."""
+    def next_of(self, batches: Iterator[Batch]) -> list[Batch] | Exception:
+        """Of one step; or why there are none, which `one_step` tells the other ranks."""
+        try:
+            return list(islice(batches, self.config.run.accumulate))
+        except Exception as e:  # noqa: BLE001 - raised again by all ranks
+            return e
+
+    def one_step(self, given: Sequence[Batch] | Exception, stop: bool) -> bool:
+        """Forward, backward and update; whether any rank was told to stop. What was raised instead of batches, all do."""
+        error = given if isinstance(given, Exception) else None
+        batches: Sequence[Batch] = [] if isinstance(given, Exception) else given
         stage, within = stage_at(self.config.stages, self.step)
         weights = self.loss_weights(stage, within)
         counts: Counter[str] = Counter()
         for batch in batches:
             counts.update(batch.counts())
-        used, padded = map(sum, zip(*(b.positions for b in batches), strict=True))
+        used, padded = (sum(b.positions[i] for b in batches) for i in (0, 1))
         samples, audio_s = sum(len(b) for b in batches), sum(float(b.seconds_B.sum()) for b in batches)
-        shared = summed(
-            self.accelerator, [*(counts[name] for name in weights), used, padded, samples, audio_s, float(stop)]
-        )
-        totals, work = dict(zip(weights, shared, strict=False)), shared[-5:-2]
-        self.monitor.counts(self.step + 1, stage, totals, weights, round(shared[-3]))
+        own = [*(counts[n] for n in weights), used, padded, samples, audio_s, stop, error is not None]
+        *shared, told, errors = summed(self.accelerator, own)
+        if errors:
+            agree(self.accelerator, error)
+        totals, work, audio_s = dict(zip(weights, shared, strict=False)), shared[-4:-1], shared[-1]
+        self.monitor.counts(self.step + 1, stage, totals, weights, round(work[-1]))
         sums, pulls = self.passes(batches, totals, weights)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate(self.config.optim, stage, within)
@@ -178,12 +186,12 @@ class Trainer:
         self.step += 1
         if self.ema is not None:
             self.ema.update(self.step)
-        self.samples += round(shared[-3])
-        self.audio_s += shared[-2]
+        self.samples += round(work[-1])
+        self.audio_s += audio_s
         self.meter.add_step(sums, totals, weights, work)
         for name, value in {"grad_norm": norm, **norms, **pulls}.items():
             self.meter.add(name, value, 1)
-        return shared[-1] > 0
+        return told > 0
 
     def passes(
         self, batches: Sequence[Batch], totals: dict[str, float], weights: dict[str, float]
@@ -193,13 +201,15 @@ class Trainer:
         culprits: list[tuple[str, tuple[str, ...]]] = []  # losses that are not finite, and the samples of their pass
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+            with nullcontext() if last or self.sharded else self.accelerator.no_sync(self.wrapped):
                 losses = self.forward(batch, self.wrapped)
                 self.accelerator.backward(self.total(losses, totals, weights))
             for name, loss in losses.items():
                 value = float(loss.detach())
                 sums[name] += value
                 culprits += [] if math.isfinite(value) else [(name, batch.ids)]
+        if self.sharded:
+            average_gradients(self.accelerator, self.model.trainable().values())
         found = summed(self.accelerator, [*sums.values(), *self.model.pulls.take(list(weights))])
         sums, squares = (
             dict(zip(weights, part, strict=True)) for part in (found[: len(weights)], found[len(weights) :])
@@ -236,10 +246,11 @@ class Trainer:
             "peak_memory_gib": max(gathered(self.accelerator, [peak_memory(self.accelerator.device)])),
         }
         self.meter.clear()
-        if metrics is not None:
-            report = Report(self.step, self.config.steps, self.first, stage.name, values)
-            metrics.write(report)
-            self.on_report(report)
+        with self.writing():
+            if metrics is not None:
+                report = Report(self.step, self.config.steps, self.first, stage.name, values)
+                metrics.write(report)
+                self.on_report(report)
 
     def evaluate(self, metrics: MetricsLog | None) -> None:
         """On held-out data, where it is due at this step; with the averaged weights, where there are some."""
@@ -248,9 +259,10 @@ class Trainer:
             return
         with self.averaged():
             results = self.held_out.evaluate(lambda batch: self.forward(batch, self.model))
-        if metrics is not None:
-            metrics.write_evaluation(self.step, results.values, results.answers)
-            self.log(f"step {self.step}: {results}")
+        with self.writing():
+            if metrics is not None:
+                metrics.write_evaluation(self.step, results.values, results.answers)
+                self.log(f"step {self.step}: {results}")
 
     def averaged(self) -> AbstractContextManager[None]:
         """The model as it is evaluated and exported: with the moving average of its weights, where there is one."""
@@ -260,42 +272,37 @@ class Trainer:
         """What a checkpoint holds of the model."""
         return {**self.model.trainable(), **(self.ema.tensors() if self.ema else {})}
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Into the run's folder, by the main rank; what fails there ends all ranks alike."""
+        with together(self.accelerator), disk_errors(f"{self.folder.path}: not written", self.checkpoints.kept):
+            yield
+
     def save(self) -> None:
-        accelerator, step = self.accelerator, self.step
-        if accelerator.is_main_process:
-            self.checkpoints.begin(step)
-        accelerator.wait_for_everyone()
-        self.checkpoints.add_rank(step, accelerator.process_index, self.loader.state_dict())
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            state = {"meter": self.meter.state_dict(), "samples": self.samples, "audio_s": self.audio_s}
-            state |= {"monitor": self.monitor.state_dict(), "think_ids": self.model.block.new_ids}
-            self.checkpoints.finish(step, self.tensors(), self.optimizer.state_dict(), state)
-        accelerator.wait_for_everyone()
+        state = {"meter": self.meter.state_dict(), "samples": self.samples, "audio_s": self.audio_s}
+        state |= {"monitor": self.monitor.state_dict(), "think_ids": self.model.block.new_ids}
+        optimizer = self.optimizer.state_dict()
+        self.checkpoints.save(self.step, self.loader.state_dict(), self.tensors(), optimizer, state)
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint, where there is one."""
-        checkpoint = self.checkpoints.newest()
+        checkpoint = self.checkpoints.choose()
         if checkpoint is None:
             torch.manual_seed(self.config.run.seed + self.accelerator.process_index)
             return
-        rank = self.accelerator.process_index
+        with together(self.accelerator):
+            self.load(checkpoint)
+        self.log(f"resumed at step {self.step} of {self.config.steps}")
+
+    def load(self, checkpoint: Path) -> None:
         state = self.checkpoints.state(checkpoint)
         self.model.block.check_ids(state["think_ids"], f"{checkpoint}")
         load_weights(checkpoint / "model.safetensors", self.tensors())
         self.optimizer.load_state_dict(load_optimizer(checkpoint))
         for group, now in zip(self.optimizer.param_groups, parameter_groups(self.model, self.config), strict=True):
             group.update({name: value for name, value in now.items() if name != "params"})  # may have been changed
-        self.loader.load_state_dict(self.checkpoints.rank_state(checkpoint, rank))
+        self.loader.load_state_dict(self.checkpoints.rank_state(checkpoint))
         self.meter.load_state_dict(state["meter"])
         self.monitor.load_state_dict(state["monitor"])
         self.step, self.samples, self.audio_s = state["step"], state["samples"], state["audio_s"]
-        restore_random_state(checkpoint, rank)
-        self.log(f"resumed at step {self.step} of {self.config.steps}")
-
-
-def precision(config: TrainConfig) -> str:
-    """bf16 only where a GPU has it: on CPUs it is slower than float32."""
-    if config.run.precision != "auto":
-        return config.run.precision
-    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+        restore_random_state(checkpoint, self.accelerator.process_index)

@@ -1,11 +1,14 @@
 """What the ranks of a run tell each other. A rank is one process of it; all of them call these together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+
+from coat.manifests import InputError, RunError, files
 
 
 def summed(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
@@ -19,3 +22,32 @@ def summed(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
 def gathered(accelerator: Accelerator, rows: list[Any]) -> list[Any]:
     """The lists of all ranks, one behind another."""
     return gather_object(rows) if accelerator.num_processes > 1 else rows
+
+
+@contextmanager
+def together(accelerator: Accelerator) -> Iterator[None]:
+    """What one rank raises inside, all raise behind it: a rank that left alone would be waited for by the others.
+
+    It is a barrier, too. Nothing inside may be a call that ranks make together, which some of them would not reach.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as e:  # noqa: BLE001 - raised again by `agree`
+        error = e
+    agree(accelerator, error)
+
+
+def agree(accelerator: Accelerator, error: Exception | None) -> None:
+    """Raise, on all ranks, the error of the first that has one. InputError and RunError stay what they are."""
+    mine = accelerator.process_index
+    for rank, kind, text in gathered(accelerator, [] if error is None else [(mine, *told(error, mine))]):
+        raise error if error is not None and rank == mine else kind(text)
+
+
+def told(error: Exception, rank: int) -> tuple[type[Exception], str]:
+    """What the other ranks raise for it."""
+    for kind in (InputError, RunError):
+        if isinstance(error, kind):
+            return kind, str(error)
+    return RunError, f"rank {rank}: {type(error).__name__}: {files.one_line(error)}"

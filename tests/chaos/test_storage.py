@@ -6,8 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,31 +15,10 @@ from coat.manifests import InputError, RunError
 from coat.pipeline.commit import UnitWriter, commit_unit
 from coat.pipeline.store import TargetStore
 from coat.pipeline.verification import verify
+from tests.disks import mounted, remount
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.test_extract import run, tree
 from tests.pipeline.test_runs import ROOT, command
-
-
-@contextmanager
-def mounted(folder: Path, size: str) -> Iterator[Path]:
-    """A small tmpfs: a disk that really gets full and really refuses."""
-    folder.mkdir()
-    try:
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, text=True
-        )
-    except FileNotFoundError:
-        pytest.skip("no mount command here")
-    if done.returncode:
-        pytest.skip(f"may not mount a tmpfs: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def remount(folder: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
 
 
 def check_line(error: BaseException, *words: str) -> None:
