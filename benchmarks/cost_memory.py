@@ -2,8 +2,8 @@
 
 Two processes train the same student, heads and clips in the same batches; one takes the targets from the shards, the
 other hears each batch with the experts, in the trainer's process, as an online trainer would. Both report the largest
-resident memory of their own (VmHWM: getrusage's begins at the parent's), the experts' parameters in bytes, and seconds a
-step. Their losses must agree, or the script stops: stored targets are the same but for float16.
+resident memory of their own (VmHWM: getrusage's begins at the parent's), the experts' parameters in bytes, and seconds
+a step. Their losses must agree, or the script stops: stored targets are the same but for float16.
 
 The experts are real and small: Whisper tiny.en (COAT_WHISPER_DIR, else random weights of its shape), YAMNet in 8 bits,
 SwiftF0. What is saved grows with the experts; it does not with the student.
@@ -39,21 +39,13 @@ def online_experts() -> dict[str, Any]:
 
 
 def parameter_bytes(experts: dict[str, Any]) -> int:
-    """Of the weights that are held: torch's, and the initialisers of ONNX models."""
-    import math
-
-    import onnx
-    from onnx.helper import tensor_dtype_to_np_dtype
-
+    """Of the weights: torch's parameters, and the ONNX models as they lie on disk."""
     from coat.extractors.checkpoints import package_folder
     from coat.extractors.yamnet import read_model
 
-    held = sum(p.numel() * p.element_size() for p in experts["whisper"].model.parameters())
-    swift = onnx.load(package_folder("swift_f0") / "model.onnx")
-    for model in (swift, onnx.load_from_string(read_model(experts["yamnet"].path)[0])):
-        for tensor in model.graph.initializer:
-            held += math.prod(tensor.dims) * tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return held
+    model, external = read_model(experts["yamnet"].path)
+    held = len(model) + sum(map(len, external.values())) + (package_folder("swift_f0") / "model.onnx").stat().st_size
+    return held + sum(p.numel() * p.element_size() for p in experts["whisper"].model.parameters())
 
 
 def heard(samples: Sequence[Any], experts: dict[str, Any]) -> list[Any]:
@@ -111,7 +103,7 @@ def measure(steps: int, found: Results) -> None:
     prepare()
     cached, online = (in_a_process(kind, steps) for kind in ("cached", "online"))
     for stored, now in zip(cached["losses"], online["losses"], strict=True):
-        assert stored.keys() == now.keys() and len(stored) == len(EXPERTS), (stored, now)
+        assert len(stored) == len(now) == len(EXPERTS), (stored, now)
         assert all(abs(now[name] - value) <= SAME * abs(value) for name, value in stored.items()), (stored, now)
     saved = online["peak_mb"] - cached["peak_mb"]
     note = (

@@ -1,8 +1,9 @@
 """What CoAT costs in training: a step with thinking block and heads beside plain fine-tuning of the same student.
 
 Both are the trainer's own steps (forward, backward, clipping, AdamW) under LoRA, on the same clips in the same batches,
-in turns. Three of them: plain; with the block, not distilled; with block and five heads. The student is a Qwen2-Audio of
-its true class with random weights, large enough that its layers, not Python, take the time; the targets were extracted.
+in turns. Three of them: plain; with the block, not distilled; with block and five heads. The student is a Qwen2-Audio
+of its true class with random weights, large enough that its layers, not Python, take the time; the targets were
+extracted.
 
 What a block must cost is its positions: the ratio of positions is given beside that of times. Heads cost the same
 whatever the student, so their share here is far above that of a student of 7 billion: the floating-point operations
@@ -30,7 +31,6 @@ HOME = ROOT / "cost"
 EXPERTS = ("mel", "whisper", "yamnet", "prosody", "pitch")  # two that represent, three with a task
 CLIPS, BATCH, RATE = 8, 2, 16000
 STUDENT_S = 10  # the longest audio that the student hears
-STUDENT = {"hidden": 384, "text_layers": 6, "audio_layers": 2, "heads": 6, "seconds": STUDENT_S}
 K = 32  # think positions: the default
 TOLERANCE = 0.05
 # Qwen2-Audio-7B, weights in matrices: 32 layers of 4096 with 11008 between; 32 of 1280 with 5120 between.
@@ -66,7 +66,7 @@ def prepare() -> Path:
     for name in EXPERTS:
         options = Options(checkpoint=str(whisper()[0])) if name == "whisper" else None
         extract(str(manifest), store, [name], options, Where(workers=0))
-    make_tiny_student(HOME / "student", **STUDENT)
+    make_tiny_student(HOME / "student", hidden=384, text_layers=6, audio_layers=2, heads=6, seconds=STUDENT_S)
     build_shards(str(manifest), store, EXPERTS, str(HOME / "shards"))
     return HOME
 
