@@ -23,7 +23,7 @@ LENGTHS = (0, 8, 32, 64, 128)  # K
 K = 32
 ANSWER = 16  # tokens
 CHAINS = (50, 100, 200)  # tokens of a chain of thought
-DECODED = 64  # tokens, for the rate
+DECODED = 48  # tokens, for the rate
 TOLERANCE = 0.03
 PROMPT = "What do you hear, and how does it change?"
 
@@ -142,14 +142,14 @@ def measure(rounds: int, found: Results) -> None:
     asked = {count: Asked(student, count) for count in sorted(LENGTHS, reverse=True)}  # the longest adds all tokens
     for one in asked.values():
         one.times(4)  # warms up
-    decoding(asked, 2 * rounds, found)
+    decoding(asked, 3 * rounds, found)
     first_token(asked, rounds, found)
     chains(asked, max(1, rounds // 2), found)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=4)
     arguments = parser.parse_args()
     with results("cost_inference") as found:
         measure(arguments.rounds, found)
