@@ -23,7 +23,7 @@ chaos: .venv/.installed-all
 test-real: .venv/.installed-all
 	$(BIN)/python -m pytest -m real $(PYTEST_ARGS)
 
-# Every figure of docs/performance.md, in some 14 minutes on 2 cores. COAT_WHISPER_DIR: a tiny.en, else random weights.
+# Every figure of docs/performance.md, in some 15 minutes on 2 cores. COAT_WHISPER_DIR: a tiny.en, else random weights.
 BENCHMARKS := $(filter-out __init__ common report scale_store seams stats whisper_padding,$(basename $(notdir $(wildcard benchmarks/*.py))))
 bench: .venv/.installed-all
 	rm -f runs/bench/*.json

@@ -19,6 +19,10 @@ ORDER = (
     "overhead",
     "scale",
     "storage",
+    "loader",
+    "cost_training",
+    "cost_memory",
+    "cost_inference",
 )
 
 
