@@ -79,8 +79,8 @@ def fixed_block(block: ThinkingBlock, positions: int | None) -> ThinkingBlock:
         return block
     if positions is None or not 1 <= positions <= most:
         raise InputError(
-            f"thinking.rate_hz {block.config.rate_hz:g}: the block follows the length of the audio, which a chat template "
-            f"cannot; give --positions N (1 to {most}): right for audio of N / {block.config.rate_hz:g} s"
+            f"thinking.rate_hz {block.config.rate_hz:g}: the block follows the length of the audio, which a chat "
+            f"template cannot; give --positions N (1 to {most}): right for audio of N / {block.config.rate_hz:g} s"
         )
     config = block.config.model_copy(update={"rate_hz": None, "count": positions})
     return replace(block, config=config, ids_K=block.ids_K[:positions])
@@ -128,8 +128,8 @@ def closing_token(student: Student) -> str:
 def with_block(template: str, closing: str, block: str, placement: str) -> str:
     """The chat template with the block in what it renders: behind `closing`, or (`before_response`) at the very end.
 
-    The template itself stays as it is, whatever it is made of: its text is set aside, and the block put into that. `+`
-    keeps white space (servers render with trim_blocks and lstrip_blocks); the last newline of a template is never shown.
+    The template itself stays as it is, whatever it is made of: its text is set aside, and the block put into that.
+    `+` keeps white space (servers render with trim_blocks and lstrip_blocks); a template's last newline is never shown.
     """
     chat = "{% set chat +%}" + template.removesuffix("\n") + "{%+ endset %}"
     closing, block = json.dumps(closing), json.dumps(block)
