@@ -126,16 +126,18 @@ def closing_token(student: Student) -> str:
 
 
 def with_block(template: str, closing: str, block: str, placement: str) -> str:
-    """The chat template with the block in what it renders: behind `closing`, or (`before_response`) at the very end.
+    """The chat template with the block in what it renders: behind the last `closing`, or (`before_response`) at the end.
 
     The template itself stays as it is, whatever it is made of: its text is set aside, and the block put into that.
     `+` keeps white space (servers render with trim_blocks and lstrip_blocks); a template's last newline is never shown.
+    A chat without audio has no block.
     """
-    chat = "{% set chat +%}" + template.removesuffix("\n") + "{%+ endset %}"
     closing, block = json.dumps(closing), json.dumps(block)
+    chat = "{% set chat +%}" + template.removesuffix("\n") + "{%+ endset %}"
     if placement == "after_audio":
-        return f"{chat}{{{{ chat | replace({closing}, {closing} ~ {block}, 1) }}}}"
-    return f"{chat}{{{{ chat }}}}{{% if add_generation_prompt and {closing} in chat %}}{{{{ {block} }}}}{{% endif %}}"
+        parts = f"{{% set parts = chat.rpartition({closing}) %}}"
+        return f"{chat}{parts}{{{{ parts[0] ~ parts[1] ~ ({block} if parts[1] else '') ~ parts[2] }}}}"
+    return f"{chat}{{{{ chat ~ ({block} if add_generation_prompt and {closing} in chat else '') }}}}"
 
 
 def trial_ids(trained: Trained) -> list[int]:
