@@ -35,7 +35,7 @@ class Export:
     positions: int  # of the block, begin and end not counted
 
 
-def export(
+def export_run(
     run: str | Path, out: str | Path, *, merged: bool = False, positions: int | None = None, base: str | None = None
 ) -> Export:
     """Write the student of a finished run to `out`: its adapter, or (`merged`, `lora.full`) the whole model.
@@ -126,7 +126,7 @@ def closing_token(student: Student) -> str:
 
 
 def with_block(template: str, closing: str, block: str, placement: str) -> str:
-    """The chat template with the block in what it renders: behind the last `closing`, or (`before_response`) at the end.
+    """The chat template with the block in its text: behind the last `closing`, or (`before_response`) at the end.
 
     The template itself stays as it is, whatever it is made of: its text is set aside, and the block put into that.
     `+` keeps white space (servers render with trim_blocks and lstrip_blocks); a template's last newline is never shown.

@@ -18,7 +18,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from coat.manifests import InputError, RunError
 from coat.trainer import load_run, train
-from coat.trainer.export import export, with_block
+from coat.trainer.export import export_run, with_block
 from coat.trainer.model_card import hub_id, public_name
 from coat.trainer.students.tiny import BUILDERS, make_tiny_student
 from tests.trainer.helpers import SPECS, toy_config, toy_sample
@@ -96,7 +96,7 @@ def test_a_process_without_coat_gives_the_same_tokens(runs: dict[tuple[str, str]
             assert trained.generate(inputs, TOKENS)[0].tolist() != tokens  # else the adapter would show nothing
         for merged in (False, True):
             out = tmp_path / f"{name}-{placement}-{merged}"
-            made = export(run, out, merged=merged)
+            made = export_run(run, out, merged=merged)
             assert (made.kind, made.positions) == ("model" if merged else "adapter", 4)
             expected.append(tokens)
             asked.append(json.dumps([str(out), trained.config.student.path]))
@@ -123,7 +123,7 @@ def test_a_card_says_what_was_trained_and_nothing_of_the_machine(
     (run / "evaluation.jsonl").write_text('{"step": 4, "accuracy": 0.625, "ce": 1.5}\n')
     out = tmp_path / "out"
     out.mkdir()
-    assert export(run, out, base="owner/model").base == "owner/model"
+    assert export_run(run, out, base="owner/model").base == "owner/model"
     card = ModelCard.load(out / "README.md")
     front = card.data.to_dict()
     assert (front["base_model"], front["library_name"]) == ("owner/model", "peft")
@@ -155,7 +155,7 @@ def test_a_whole_model_says_no_think_token_where_it_would(student_dir: Path, sha
     with torch.no_grad():  # make a think token by far the likeliest
         weights[head][trained.block.ids_K[1]] = 100 * trained.student.hidden_states(inputs)[0, -1]
     save_file(weights, tmp_path / "run" / "student" / "model.safetensors", {"format": "pt"})
-    assert export(tmp_path / "run", tmp_path / "out").kind == "model"  # nothing to merge
+    assert export_run(tmp_path / "run", tmp_path / "out").kind == "model"  # nothing to merge
     model: Any = Qwen2AudioForConditionalGeneration.from_pretrained(tmp_path / "out")
     assert model.get_input_embeddings().num_embeddings == model.config.text_config.vocab_size
     with torch.inference_mode():
@@ -168,8 +168,8 @@ def test_a_whole_model_says_no_think_token_where_it_would(student_dir: Path, sha
 def test_a_block_that_follows_the_audio_needs_a_length(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
     train(toy_config(student_dir, shards_dir, tmp_path / "run", steps=2, thinking={"rate_hz": 2.0}))
     with pytest.raises(InputError, match=r"rate_hz 2: .* give --positions N \(1 to 6\)"):
-        export(tmp_path / "run", tmp_path / "out")
-    assert export(tmp_path / "run", tmp_path / "out", positions=2).positions == 2
+        export_run(tmp_path / "run", tmp_path / "out")
+    assert export_run(tmp_path / "run", tmp_path / "out", positions=2).positions == 2
     content = [{"type": "audio", "audio": AUDIO[0]}, {"type": "text", "text": "What?"}]
     ids = AutoProcessor.from_pretrained(tmp_path / "out").apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True
@@ -186,18 +186,18 @@ def test_what_cannot_be_exported_leaves_nothing(
     full.mkdir()
     (full / "file").touch()
     with pytest.raises(InputError, match="not an empty folder"):
-        export(run, full)
+        export_run(run, full)
     with pytest.raises(InputError, match="expected owner/name"):
-        export(run, tmp_path / "out", base="/data/model")
+        export_run(run, tmp_path / "out", base="/data/model")
     with pytest.raises(InputError, match="this run has 4 think positions"):
-        export(run, tmp_path / "out", positions=5)
+        export_run(run, tmp_path / "out", positions=5)
 
     def no_space(*_: object) -> str:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("coat.trainer.export.model_card", no_space)
     with pytest.raises(RunError, match="No space left on device"):
-        export(run, tmp_path / "out")
+        export_run(run, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["full"]
 
 
