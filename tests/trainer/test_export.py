@@ -25,6 +25,10 @@ from tests.trainer.helpers import SPECS, toy_config, toy_sample
 
 AUDIO = (toy_sample(1)["audio"], 16000)
 TOKENS = 12  # of an answer
+# As Qwen/Qwen2-Audio-7B-Instruct has it: answers are greedy all the same, and the penalty stays.
+SAMPLING = {
+    "chat_format": "chatml", "do_sample": True, "repetition_penalty": 1.1, "temperature": 0.7, "top_k": 20, "top_p": 0.5,
+}  # fmt: skip
 
 # Runs the code of each card as it stands, but for names of folders and TOKENS, in a process that has no coat.
 SERVER = """
@@ -67,6 +71,8 @@ def runs(shards_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tup
     folder, found = tmp_path_factory.mktemp("runs"), {}
     for name in BUILDERS:
         student = make_tiny_student(folder / "students" / name, name=name)
+        generation = student / "generation_config.json"
+        generation.write_text(json.dumps({**json.loads(generation.read_bytes()), **SAMPLING}))
         config = toy_config(
             student, shards_dir, folder / name, steps=4, lora={"full": False, "rank": 2},
             optim={"lr": 0.05, "heads_lr": 0.05}, run={"save_every": 100},
