@@ -55,8 +55,9 @@ def export_run(
     kind = "model" if merged or trained.student.adapted is None else "adapter"
     base = base or hub_id(trained.config.student.path)
     expected = trial_ids(fixed)  # before its template is changed
-    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
+    partial = target.parent / f".{target.name}.partial"
     try:
+        shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
         partial.mkdir(parents=True)
         write(fixed, partial, kind, base)
         check_template(fixed.student, expected, partial)

@@ -201,6 +201,7 @@ def test_what_cannot_be_exported_leaves_nothing(
     def no_space(*_: object) -> str:
         raise OSError(28, "No space left on device")
 
+    (tmp_path / ".out.partial").mkdir()  # left by a kill
     monkeypatch.setattr("coat.trainer.export.model_card", no_space)
     with pytest.raises(RunError, match="No space left on device"):
         export_run(run, tmp_path / "out")
