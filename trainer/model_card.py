@@ -30,7 +30,7 @@ def model_card(trained: Trained, run: Path, kind: str, base: str | None) -> str:
     folder_of_run, config = RunFolder(run), trained.config
     parts = [
         front_matter(kind, base, trained.student.model_type),
-        heading(trained, kind, base),
+        heading(trained, kind, base, bool(experts_of(config, folder_of_run.index))),
         f"## Use\n\n{usage(trained, kind, base)}",
         f"## Data\n\n{data(folder_of_run.index)}",
         f"## Targets\n\n{targets(config, folder_of_run.index)}",
@@ -59,7 +59,7 @@ def front_matter(kind: str, base: str | None, model_type: str) -> str:
     return f"---\n{card.to_yaml()}\n---"
 
 
-def heading(trained: Trained, kind: str, base: str | None) -> str:
+def heading(trained: Trained, kind: str, base: str | None, distilled: bool) -> str:
     block, student = trained.block, trained.student
     what = "An adapter (LoRA and rows of think tokens) for" if kind == "adapter" else "A fine-tuned form of"
     where = {"after_audio": "behind the audio", "before_response": "behind the whole prompt"}[block.config.placement]
@@ -72,8 +72,8 @@ def heading(trained: Trained, kind: str, base: str | None) -> str:
     shortest = student.min_samples / student.sample_rate
     return (
         f"# {base or student.model_type} with Continuous Audio Thinking\n\n"
-        f"{what} {base or f'a {student.model_type} model'}, trained by coat as in {PAPER}: frames of frozen audio "
-        f"experts were distilled into think positions. {positions}\n\n"
+        f"{what} {base or f'a {student.model_type} model'}, trained by coat as in {PAPER}"
+        f"{': frames of frozen audio experts were distilled into think positions' if distilled else ''}. {positions}\n\n"
         f"It hears {shortest:.3f} to {student.max_seconds:g} s of audio at {student.sample_rate} Hz: processors may "
         "cut or drop other audio without a word."
     )

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,13 @@ AUDIO = (toy_sample(1)["audio"], 16000)
 TOKENS = 12  # of an answer
 # As Qwen/Qwen2-Audio-7B-Instruct has it: answers are greedy all the same, and the penalty stays.
 SAMPLING = {
-    "chat_format": "chatml", "do_sample": True, "repetition_penalty": 1.1, "temperature": 0.7, "top_k": 20, "top_p": 0.5,
-}  # fmt: skip
+    "do_sample": True,
+    "repetition_penalty": 1.1,
+    "temperature": 0.7,
+    "top_k": 20,
+    "top_p": 0.5,
+    "chat_format": "x",
+}
 
 # Runs the code of each card as it stands, but for names of folders and TOKENS, in a process that has no coat.
 SERVER = """
@@ -70,6 +76,8 @@ def runs(shards_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tup
     """LoRA runs by student and placement (of the same weights), at a rate that makes the adapter matter."""
     folder, found = tmp_path_factory.mktemp("runs"), {}
     for name in BUILDERS:
+        if "omni" in name and find_spec("torchvision") is None:
+            continue  # pip install .[omni]
         student = make_tiny_student(folder / "students" / name, name=name)
         generation = student / "generation_config.json"
         generation.write_text(json.dumps({**json.loads(generation.read_bytes()), **SAMPLING}))
