@@ -70,10 +70,10 @@ def heading(trained: Trained, kind: str, base: str | None, distilled: bool) -> s
         else "It has no thinking block: a baseline."
     )
     shortest = student.min_samples / student.sample_rate
+    method = ": frames of frozen audio experts were distilled into think positions" if distilled else ""
     return (
         f"# {base or student.model_type} with Continuous Audio Thinking\n\n"
-        f"{what} {base or f'a {student.model_type} model'}, trained by coat as in {PAPER}"
-        f"{': frames of frozen audio experts were distilled into think positions' if distilled else ''}. {positions}\n\n"
+        f"{what} {base or f'a {student.model_type} model'}, trained by coat as in {PAPER}{method}. {positions}\n\n"
         f"It hears {shortest:.3f} to {student.max_seconds:g} s of audio at {student.sample_rate} Hz: processors may "
         "cut or drop other audio without a word."
     )
