@@ -35,7 +35,7 @@ class Export:
     positions: int  # of the block, begin and end not counted
 
 
-def export(
+def export_run(
     run: str | Path, out: str | Path, *, merged: bool = False, positions: int | None = None, base: str | None = None
 ) -> Export:
     """Write the student of a finished run to `out`: its adapter, or (`merged`, `lora.full`) the whole model.
@@ -55,8 +55,9 @@ def export(
     kind = "model" if merged or trained.student.adapted is None else "adapter"
     base = base or hub_id(trained.config.student.path)
     expected = trial_ids(fixed)  # before its template is changed
-    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
+    partial = target.parent / f".{target.name}.partial"
     try:
+        shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
         partial.mkdir(parents=True)
         write(fixed, partial, kind, base)
         check_template(fixed.student, expected, partial)
@@ -79,8 +80,8 @@ def fixed_block(block: ThinkingBlock, positions: int | None) -> ThinkingBlock:
         return block
     if positions is None or not 1 <= positions <= most:
         raise InputError(
-            f"thinking.rate_hz {block.config.rate_hz:g}: the block follows the length of the audio, which a chat template "
-            f"cannot; give --positions N (1 to {most}): right for audio of N / {block.config.rate_hz:g} s"
+            f"thinking.rate_hz {block.config.rate_hz:g}: the block follows the length of the audio, which a chat "
+            f"template cannot; give --positions N (1 to {most}): right for audio of N / {block.config.rate_hz:g} s"
         )
     config = block.config.model_copy(update={"rate_hz": None, "count": positions})
     return replace(block, config=config, ids_K=block.ids_K[:positions])
@@ -126,16 +127,18 @@ def closing_token(student: Student) -> str:
 
 
 def with_block(template: str, closing: str, block: str, placement: str) -> str:
-    """The chat template with the block in what it renders: behind `closing`, or (`before_response`) at the very end.
+    """The chat template with the block in its text: behind the last `closing`, or (`before_response`) at the end.
 
-    The template itself stays as it is, whatever it is made of: its text is set aside, and the block put into that. `+`
-    keeps white space (servers render with trim_blocks and lstrip_blocks); the last newline of a template is never shown.
+    The template itself stays as it is, whatever it is made of: its text is set aside, and the block put into that.
+    `+` keeps white space (servers render with trim_blocks and lstrip_blocks); a template's last newline is never shown.
+    A chat without audio has no block.
     """
-    chat = "{% set chat +%}" + template.removesuffix("\n") + "{%+ endset %}"
     closing, block = json.dumps(closing), json.dumps(block)
+    chat = "{% set chat +%}" + template.removesuffix("\n") + "{%+ endset %}"
     if placement == "after_audio":
-        return f"{chat}{{{{ chat | replace({closing}, {closing} ~ {block}, 1) }}}}"
-    return f"{chat}{{{{ chat }}}}{{% if add_generation_prompt and {closing} in chat %}}{{{{ {block} }}}}{{% endif %}}"
+        parts = f"{{% set parts = chat.rpartition({closing}) %}}"
+        return f"{chat}{parts}{{{{ parts[0] ~ parts[1] ~ ({block} if parts[1] else '') ~ parts[2] }}}}"
+    return f"{chat}{{{{ chat ~ ({block} if add_generation_prompt and {closing} in chat else '') }}}}"
 
 
 def trial_ids(trained: Trained) -> list[int]:

@@ -115,7 +115,7 @@ class RunFolder:
 
 
 def save_adapter(student: "Student", folder: Path) -> None:
-    """LoRA and the rows of the think tokens, which are in it (trainable tokens); whole embeddings would make it large."""
+    """LoRA, and the rows of the think tokens (trainable tokens): whole embeddings would make it large."""
     student.adapted.save_pretrained(folder, save_embedding_layers=False)
 
 

@@ -57,7 +57,7 @@ class Trained:
         rows = [self.inputs([(audio, prompt, ())]) for prompt in prompts]
         shared = common_prefix([row["input_ids"][0].tolist() for row in rows])
         audio_id = self.student.tokenizer.convert_tokens_to_ids(self.student.audio_token)
-        if len(rows) < 2 or any(audio_id in row["input_ids"][0, shared:] for row in rows):
+        if len(rows) < 2 or not shared or any(audio_id in row["input_ids"][0, shared:] for row in rows):
             return [text for row in rows for text in self.texts(self.generate(row, max_new_tokens))]
         cache = self.student.prefill({**rows[0], **{name: rows[0][name][:, :shared] for name in TEXT_INPUTS}})
         answers = []

@@ -30,7 +30,7 @@ def model_card(trained: Trained, run: Path, kind: str, base: str | None) -> str:
     folder_of_run, config = RunFolder(run), trained.config
     parts = [
         front_matter(kind, base, trained.student.model_type),
-        heading(trained, kind, base),
+        heading(trained, kind, base, bool(experts_of(config, folder_of_run.index))),
         f"## Use\n\n{usage(trained, kind, base)}",
         f"## Data\n\n{data(folder_of_run.index)}",
         f"## Targets\n\n{targets(config, folder_of_run.index)}",
@@ -44,6 +44,9 @@ def model_card(trained: Trained, run: Path, kind: str, base: str | None) -> str:
 def front_matter(kind: str, base: str | None, model_type: str) -> str:
     from huggingface_hub import ModelCardData
 
+    relation: dict[str, Any] = {}
+    if base:
+        relation["base_model_relation"] = "adapter" if kind == "adapter" else "finetune"
     card = ModelCardData(
         base_model=base,
         library_name="peft" if kind == "adapter" else "transformers",
@@ -51,27 +54,28 @@ def front_matter(kind: str, base: str | None, model_type: str) -> str:
         license_name="that-of-the-base-model",
         pipeline_tag="audio-text-to-text",
         tags=["continuous-audio-thinking", "coat", "audio", model_type],
-        **({"base_model_relation": "adapter" if kind == "adapter" else "finetune"} if base else {}),
+        **relation,
     )
     return f"---\n{card.to_yaml()}\n---"
 
 
-def heading(trained: Trained, kind: str, base: str | None) -> str:
+def heading(trained: Trained, kind: str, base: str | None, distilled: bool) -> str:
     block, student = trained.block, trained.student
     what = "An adapter (LoRA and rows of think tokens) for" if kind == "adapter" else "A fine-tuned form of"
     where = {"after_audio": "behind the audio", "before_response": "behind the whole prompt"}[block.config.placement]
     positions = (
         f"A block of {len(block.ids_K)} think positions stands {where}; the chat template puts it there. It is read in "
-        "the one prefill, and adds nothing to decoding. Its tokens have no meaning as text, and are suppressed in answers."
+        "the one prefill, and adds nothing to decoding. Its tokens mean nothing as text, and are suppressed in answers."
         if block.ids_K
         else "It has no thinking block: a baseline."
     )
+    shortest = student.min_samples / student.sample_rate
+    method = ": frames of frozen audio experts were distilled into think positions" if distilled else ""
     return (
         f"# {base or student.model_type} with Continuous Audio Thinking\n\n"
-        f"{what} {base or f'a {student.model_type} model'}, trained by coat as in {PAPER}: frames of frozen "
-        f"audio experts were distilled into think positions. {positions} It hears at most {student.max_seconds:g} s of audio at "
-        f"{student.sample_rate} Hz, and at least {student.min_samples / student.sample_rate:.3f} s: processors may cut or "
-        "drop other audio without a word."
+        f"{what} {base or f'a {student.model_type} model'}, trained by coat as in {PAPER}{method}. {positions}\n\n"
+        f"It hears {shortest:.3f} to {student.max_seconds:g} s of audio at {student.sample_rate} Hz: processors may "
+        "cut or drop other audio without a word."
     )
 
 

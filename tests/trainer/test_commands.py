@@ -11,7 +11,7 @@ import soundfile
 import typer
 from typer.testing import CliRunner
 
-from coat.cli import generate
+from coat.cli import export, generate
 from coat.cli import train as commands
 from coat.trainer.metrics import Report
 
@@ -23,6 +23,7 @@ def app() -> typer.Typer:
     made = typer.Typer()
     made.command("train")(commands.train)
     made.command("generate")(generate.generate)
+    made.command("export")(export.export)
     made.command("tiny-student")(commands.tiny_student)
     return made
 
@@ -49,6 +50,10 @@ def test_from_a_tiny_student_to_an_answer(app: typer.Typer, shards_dir: Path, tm
     rows = [json.loads(line) for line in both.stdout.splitlines()]
     assert [row["prompt"] for row in rows] == ["?", "High or low?"]
     assert rows[0]["answer"] == json.loads(answer.stdout)["answer"]
+    exported = runner.invoke(app, ["export", "--run", out, "--out", str(tmp_path / "exported"), "--json"])
+    made = json.loads(exported.stdout)
+    assert (made["kind"], made["positions"], made["base"]) == ("adapter", 2, None)
+    assert made["bytes"] == sum(p.stat().st_size for p in (tmp_path / "exported").iterdir())
     refused = runner.invoke(app, [*asked, "--prompt", "High or low?", "--choice", "high"])
     assert "--choice belongs to one --prompt" in str(refused.exception)
 
