@@ -4,7 +4,7 @@ Made of the sounds of `coat.manifests.sounds`, as the quickstart's corpus is, bu
 every clip can be asked, and probed for, everything. All answers are independent of each other, and balanced.
 
     vowel    which vowel is sung
-    note     on which of twelve notes, C3 to B3: it is held for 1.1 s
+    note     on which of twelve notes, C3 to B3 (s for sharp): it is held for 1.1 s
     contour  what the pitch does then: rises or falls by 2 to 5 semitones, or stays
     mood     calm (dark), tense (bright, rough) or trembling (vibrato): stands for affect
     event    which sound is heard beside the voice
@@ -29,7 +29,7 @@ from coat.manifests.synthesis import MARGIN_S, SOUNDS, THREADS, Rng, Scene
 CLIP_S = 2.0
 HELD_S, TURN_S = 1.1, 1.3  # of the voice: the note is held until the first; the contour is done by the second
 LOWEST_HZ = 130.81  # C3
-NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+NOTES = ("C", "Cs", "D", "Ds", "E", "F", "Fs", "G", "Gs", "A", "As", "B")
 
 
 @dataclass(frozen=True)
