@@ -28,7 +28,7 @@ STEPS: dict[str, int] = {"scratch": 1000, "pretrain": 1000, "tuned": 600}
 # With C's CPU time; from the time of a step as measured once (PROTOCOL.md).
 CLOCK_STEPS: dict[tuple[str, str], int] = {}
 PRETRAIN_RATE = 1e-3
-BATCH = 32
+CLIPS: dict[str, int] = {"scratch": 8, "pretrain": 12, "tuned": 12}  # of a step; each is asked all questions
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def config_of(run: Run, student: Path, shards: Path, out: Path) -> TrainConfig:
     data: dict[str, Any] = {
         "student": {"path": str(student)},
         "thinking": {"count": THINK if run.has_block else 0, "states": "audio" if run.arm == "D" else "think"},
-        "data": {"shards": str(shards), "batch_size": BATCH, "seed": run.seed, "choices": "ignore"},
+        "data": {"shards": str(shards), "batch_size": CLIPS[run.regime], "seed": run.seed, "choices": "ignore"},
         "heads": {"dim": 64, "layers": 1, "heads": 2, "experts": experts},
         "lora": {"full": run.regime != "tuned"},
         "optim": {"lr": run.lr, "heads_lr": run.lr, "warmup": 50},

@@ -3,13 +3,13 @@
     CACHE/corpus/ targets/ shards/       as the quickstart makes them; experts hear the training clips alone
     CACHE/clips-<split>.safetensors      features [clips, 80, 100] (float32) and, of `train`, each expert's frames
 
-N frames of an expert, D its dim.
+B clips of a batch, T positions of a row, Q questions, K states that heads read, N frames of an expert, D its dim.
 """
 
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from benchmarks.scale_model.corpus import CLIP_S, QUESTIONS, Truth, make_corpus
 from coat.cli.quickstart import EXPERTS
 from coat.manifests import ShardIndex, decode
 from coat.manifests.manifest import Manifest, write_rows
-from coat.trainer.batches import Batch, Collator, Item
+from coat.trainer.batches import IGNORED, Batch, Collator, Item, Targets, pad_targets
 from coat.trainer.config import DataConfig
 from coat.trainer.data import Sample, iterate_shards
 from coat.trainer.students.base import Student
@@ -31,7 +31,6 @@ CACHE = Path(os.environ.get("COAT_SCALE_CACHE", "runs/scale_model"))
 CLIPS: Mapping[str, int] = {"train": 3000, "validation": 400, "test": 1000}
 TARGET_HZ = 25.0  # of targets whose expert has a higher rate: enough for vibrato, and two frames a position
 PLAIN = DataConfig(shards="-", choices="ignore")
-Pair = tuple[int, str]  # clip and question
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ def prepare(cache: Path = CACHE, clips: Mapping[str, int] = CLIPS, student: Path
     from benchmarks.scale_model.student import make_student
     from coat.pipeline.cluster import Where
     from coat.pipeline.extraction import extract
-    from coat.pipeline.shards import build_shards
     from coat.pipeline.shard_reductions import Wishes
+    from coat.pipeline.shards import build_shards
     from coat.trainer.students import load_student
 
     done = cache / "clips.json"
@@ -107,55 +106,96 @@ def load_split(cache: Path, split: str) -> Clips:
 
 
 class Asker:
-    """Items of (clip, question), made as `Collator.item` makes them, without decoding anything again.
+    """Batches of clips that are asked several questions each: all of one clip share one prefix.
 
-    All clips are 2 s long, so that the ids of a prompt are the same for each; a test holds items equal.
+    A row is the prefix (chat, audio, block) and then, one after the other, each question with its response. A
+    4-D mask hides the questions from each other and positions begin anew behind the prefix, so that each is computed
+    as if it were asked alone (a test holds losses and gradients equal to those of `Collator`). The tower, the
+    block and the heads are computed once a clip instead of once a question. All clips are 2 s long and all answers one
+    token, so that rows are of one form, and nothing is padded.
     """
 
-    def __init__(self, collator: Collator, clips: Clips) -> None:
-        self.collator, self.clips = collator, clips
-        silence = np.zeros(round(CLIP_S * collator.student.sample_rate), np.float32)
-        self.asked: dict[tuple[str, str], Item] = {}
-        for name, question in QUESTIONS.items():
-            for answer in question.answers:
-                sample = Sample(
-                    id="-", key="-", samples_S=silence, sample_rate=collator.student.sample_rate, text=None,
-                    prompt=question.prompt, response=answer,
-                )  # fmt: skip
-                self.asked[name, answer] = collator.item(sample, PLAIN)
+    def __init__(self, collator: Collator, clips: Clips, questions: Sequence[str]) -> None:
+        self.clips, self.questions, self.block = clips, tuple(questions), collator.block
+        self.targets = {name: padded(clips.targets[name]) for name in collator.experts if name in clips.targets}
+        items = {(q, a): asked(collator, q, a) for q in questions for a in QUESTIONS[q].answers}
+        firsts = [items[q, QUESTIONS[q].answers[0]] for q in questions]
+        shared = common(firsts)
+        lengths = [len(i.ids) - shared for i in firsts]  # of a question with its response
+        starts = [shared + sum(lengths[:n]) for n in range(len(lengths))]
+        self.ids_T = torch.tensor([*firsts[0].ids[:shared], *(t for i in firsts for t in i.ids[shared:])])
+        self.positions_T = torch.tensor([*range(shared), *(shared + n for length in lengths for n in range(length))])
+        self.response_Q = torch.tensor([start + i.response - shared for start, i in zip(starts, firsts, strict=True)])
+        self.end = firsts[0].ids[-1]  # the token behind every response
+        self.mask_TT = torch.ones(len(self.ids_T), len(self.ids_T), dtype=torch.bool).tril()
+        for start in starts[1:]:
+            self.mask_TT[start:, shared:start] = False
+        self.heard_K = torch.tensor(firsts[0].positions, dtype=torch.long)  # whose states heads read
+        token_of = {(q, a): item.ids[item.response] for (q, a), item in items.items()}
+        assert all(len(i.ids) - i.response == 2 for i in items.values()), "an answer is one token, and the end"
+        self.answers_NQ = torch.tensor([[token_of[q, truth[q]] for q in questions] for truth in clips.truths])
 
-    def item(self, pair: Pair) -> Item:
-        clip, question = pair
-        return replace(
-            self.asked[question, self.clips.truths[clip][question]],
-            id=f"{self.clips.ids[clip]}/{question}",
-            features={name: t[clip : clip + 1] for name, t in self.clips.features.items()},
-            targets={n: self.clips.targets[n][clip].numpy() for n in self.collator.experts if n in self.clips.targets},
+    def batch(self, clips: Sequence[int]) -> Batch:
+        rows, size = torch.tensor(clips), len(clips)
+        ids_BT = self.ids_T.repeat(size, 1)
+        ids_BT[:, self.response_Q] = self.answers_NQ[rows]
+        labels_BT = torch.full_like(ids_BT, IGNORED)
+        labels_BT[:, self.response_Q] = self.answers_NQ[rows]
+        labels_BT[:, self.response_Q + 1] = self.end
+        inputs = {
+            "input_ids": ids_BT,
+            "attention_mask": self.mask_TT.expand(size, 1, -1, -1),
+            "position_ids": self.positions_T.expand(size, -1),
+        }
+        return Batch(
+            inputs=inputs | {name: t[rows] for name, t in self.clips.features.items()},
+            labels_BT=labels_BT,
+            think_BK=self.heard_K.expand(size, -1),
+            think_mask_BK=torch.ones(size, len(self.heard_K), dtype=torch.bool),
+            seconds_B=torch.full((size,), CLIP_S),
+            targets={n: Targets(t.frames_BND[rows], t.mask_BN[rows]) for n, t in self.targets.items()},
+            ids=tuple(self.clips.ids[clip] for clip in clips),
         )
 
-    def batch(self, pairs: Sequence[Pair]) -> Batch:
-        return self.collator.batch([self.item(pair) for pair in pairs])
+
+def asked(collator: Collator, question: str, answer: str) -> Item:
+    """One question alone, as coat's collator makes it."""
+    rate = collator.student.sample_rate
+    silence = np.zeros(round(CLIP_S * rate), np.float32)
+    texts = {"text": None, "prompt": QUESTIONS[question].prompt, "response": answer}
+    return collator.item(Sample(id="-", key="-", samples_S=silence, sample_rate=rate, **texts), PLAIN)
+
+
+def common(items: Sequence[Item]) -> int:
+    """Length of the prefix that all have; of one item, all up to its response."""
+    shared = min(i.response for i in items)
+    return next((n for n in range(shared) if len({i.ids[n] for i in items}) > 1), shared)
+
+
+def padded(frames_BND: Tensor) -> Targets:
+    """Frames that hold something not finite are masked, as `Collator` masks them."""
+    return pad_targets([frames_ND.numpy() for frames_ND in frames_BND], frames_BND.shape[-1])
 
 
 class Drawn:
-    """In place of the trainer's `Loader`: batches of all (clip, question), each once an epoch, permuted by the seed.
+    """In place of the trainer's `Loader`: every clip once an epoch, permuted by the seed.
 
-    Which these are depends on seed, questions and batch size alone: the same for all arms.
+    Which clips a batch has depends on seed and batch size alone: the same for all arms.
     """
 
-    def __init__(self, asker: Asker, questions: Sequence[str], batch_size: int, seed: int) -> None:
+    def __init__(self, asker: Asker, batch_size: int, seed: int) -> None:
         self.asker, self.batch_size, self.seed = asker, batch_size, seed
-        self.pairs = [(clip, question) for clip in range(len(asker.clips)) for question in questions]
         self.given, self.skipped = 0, {}
 
     def __iter__(self) -> Iterator[Batch]:
-        per_epoch = len(self.pairs) // self.batch_size  # what remains is left out
+        clips, size = len(self.asker.clips), self.batch_size
+        per_epoch = clips // size  # what remains is left out
         while True:
             epoch, number = divmod(self.given, per_epoch)
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pairs))
+            order = np.random.default_rng([self.seed, epoch]).permutation(clips).tolist()
             for b in range(number, per_epoch):
                 self.given += 1
-                yield self.asker.batch([self.pairs[i] for i in order[b * self.batch_size : (b + 1) * self.batch_size]])
+                yield self.asker.batch(order[b * size : (b + 1) * size])
 
     def state_dict(self) -> dict[str, Any]:
         return {"given": self.given}

@@ -1,7 +1,6 @@
 """What is read off a trained model: answers, and what they depend on.
 
-B batch, T positions of a sequence, K positions of the block, D dim of the states, L layers. A batch has one question
-about B clips, so that all its sequences are of one form.
+B clips of a batch, T positions of a row, Q questions, K positions that are replaced, D dim of the states, L layers.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.scale_model.corpus import QUESTIONS
 from benchmarks.scale_model.data import Asker
-from coat.trainer.batches import IGNORED, Batch
+from coat.trainer.batches import Batch
 from coat.trainer.model import CoatModel
 
 BATCH = 100  # clips
@@ -23,37 +22,34 @@ LayerInputs = list[Tensor]  # L of [B, T, D]
 
 @dataclass(frozen=True)
 class Answers:
-    """Of one batch. `right`: every token of the response, and its end, are what greedy generation would give."""
+    """`right`: response and end are what greedy generation would give. `said`: the token at the response's place."""
 
-    right: list[bool]
-    said: list[int]  # the first token
+    right_BQ: Tensor  # bool
+    said_BQ: Tensor
 
 
 @torch.inference_mode()
-def answers(model: CoatModel, batch: Batch) -> Answers:
+def answers(model: CoatModel, asker: Asker, batch: Batch) -> Answers:
     """One pass over the true response: greedy generation gives it where every token of it is the most likely one."""
     states_BTD, _ = model.states(batch.inputs)
-    asked_BT = batch.labels_BT[:, 1:] != IGNORED
-    logits_RV = model.student.logits(states_BTD[:, :-1][asked_BT])
-    logits_RV[:, model.block.new_ids] = -torch.inf  # as generation suppresses them
-    said_BT = torch.full_like(batch.labels_BT[:, 1:], IGNORED)
-    said_BT[asked_BT] = logits_RV.argmax(-1)
-    right_B = (said_BT == batch.labels_BT[:, 1:]).all(1)
-    first_B = asked_BT.int().argmax(1)
-    return Answers(right_B.tolist(), said_BT[torch.arange(len(batch)), first_B].tolist())
+    at_Q = asker.response_Q
+    logits_BQ2V = model.student.logits(states_BTD[:, torch.stack([at_Q - 1, at_Q], 1)])
+    logits_BQ2V[..., model.block.new_ids] = -torch.inf  # as generation suppresses them
+    said_BQ2 = logits_BQ2V.argmax(-1)
+    right_BQ2 = said_BQ2 == batch.labels_BT[:, torch.stack([at_Q, at_Q + 1], 1)]
+    return Answers(right_BQ2.all(-1), said_BQ2[..., 0])
 
 
-def batches(asker: Asker, question: str, clips: int | None = None) -> Iterator[Batch]:
+def batches(asker: Asker, clips: int | None = None) -> Iterator[Batch]:
     count = min(len(asker.clips), clips or len(asker.clips))
     for start in range(0, count, BATCH):
-        yield asker.batch([(clip, question) for clip in range(start, min(start + BATCH, count))])
+        yield asker.batch(range(start, min(start + BATCH, count)))
 
 
-def accuracy(model: CoatModel, asker: Asker, questions: Sequence[str]) -> dict[str, str]:
+def accuracy(model: CoatModel, asker: Asker) -> dict[str, str]:
     """By question, a 1 or 0 for each clip: right or wrong."""
-    return {
-        q: "".join(str(int(r)) for batch in batches(asker, q) for r in answers(model, batch).right) for q in questions
-    }
+    right_NQ = torch.cat([answers(model, asker, batch).right_BQ for batch in batches(asker)])
+    return {q: "".join(str(int(r)) for r in right_NQ[:, n]) for n, q in enumerate(asker.questions)}
 
 
 def majority(truths: Sequence[Mapping[str, Any]], question: str) -> float:
@@ -125,36 +121,39 @@ INSTEAD: Mapping[str, Callable[[Tensor], Tensor]] = {  # of [B, K, D]
 }
 
 
-def causal(model: CoatModel, asker: Asker, questions: Sequence[str], clips: int) -> dict[str, Any]:
-    """By question and place (block, audio): answers with these states replaced.
+def causal(model: CoatModel, asker: Asker, clips: int) -> dict[str, dict[str, dict[str, float]]]:
+    """By what is replaced (block or audio, and by what): accuracy, and more, by question.
 
     `accuracy`; `changed`: the share of answers that are others now; `donor`: of the clips whose donor has another
     truth (other clip alone), the share that now give the donor's.
     """
-    found: dict[str, Any] = {}
-    for question in questions:
-        sums: dict[str, dict[str, list[float]]] = {}
-        for batch in batches(asker, question, clips):
-            before, kept = answers(model, batch), layer_inputs(model, batch)
-            truth_B = torch.tensor([int(row[row != IGNORED][0]) for row in batch.labels_BT])
-            add(sums, "untouched", "accuracy", before.right)
-            for place, instead, at_BK in interventions(model, batch):
-                index_BKD = at_BK[..., None].expand(-1, -1, kept[0].shape[-1])
-                states_LBKD = [INSTEAD[instead](states_BTD.gather(1, index_BKD)) for states_BTD in kept]
-                with replaced(model, at_BK, states_LBKD):
-                    after = answers(model, batch)
-                name = f"{place}: {instead}"
-                add(sums, name, "accuracy", after.right)
-                add(sums, name, "changed", [a != b for a, b in zip(after.said, before.said, strict=True)])
-                if instead == "other clip":
-                    donor_B = truth_B.roll(1, 0)
-                    follows = torch.tensor(after.said) == donor_B
-                    add(sums, name, "donor", follows[donor_B != truth_B].tolist())
-        found[question] = {
-            name: {what: round(sum(values) / len(values), 4) for what, values in part.items()}
-            for name, part in sums.items()
-        }
-    return found
+    parts: dict[str, dict[str, list[Tensor]]] = {}
+    for batch in batches(asker, clips):
+        before, kept = answers(model, asker, batch), layer_inputs(model, batch)
+        truth_BQ = batch.labels_BT[:, asker.response_Q]
+        add(parts, "untouched", accuracy=before.right_BQ)
+        for place, instead, at_BK in interventions(model, batch):
+            index_BKD = at_BK[..., None].expand(-1, -1, kept[0].shape[-1])
+            states_LBKD = [INSTEAD[instead](states_BTD.gather(1, index_BKD)) for states_BTD in kept]
+            with replaced(model, at_BK, states_LBKD):
+                after = answers(model, asker, batch)
+            name = f"{place}: {instead}"
+            add(parts, name, accuracy=after.right_BQ, changed=after.said_BQ != before.said_BQ)
+            if instead == "other clip":
+                donor_BQ = truth_BQ.roll(1, 0)
+                follows_BQ = (after.said_BQ == donor_BQ).float()
+                add(parts, name, donor=torch.where(donor_BQ != truth_BQ, follows_BQ, torch.nan))
+    return {name: {what: means(asker, part) for what, part in found.items()} for name, found in parts.items()}
+
+
+def add(parts: dict[str, dict[str, list[Tensor]]], name: str, **found_BQ: Tensor) -> None:
+    for what, values_BQ in found_BQ.items():
+        parts.setdefault(name, {}).setdefault(what, []).append(values_BQ.float())
+
+
+def means(asker: Asker, part: Sequence[Tensor]) -> dict[str, float]:
+    """Over clips, by question; NaN counts nothing."""
+    return {q: round(float(m), 4) for q, m in zip(asker.questions, torch.cat(list(part)).nanmean(0), strict=True)}
 
 
 def interventions(model: CoatModel, batch: Batch) -> Iterator[tuple[str, str, Tensor]]:
@@ -162,7 +161,3 @@ def interventions(model: CoatModel, batch: Batch) -> Iterator[tuple[str, str, Te
         for instead in INSTEAD:
             yield "block", instead, block_at(model, batch)
     yield "audio", "other clip", audio_at(model, batch)
-
-
-def add(sums: dict[str, dict[str, list[float]]], name: str, what: str, values: Sequence[float]) -> None:
-    sums.setdefault(name, {}).setdefault(what, []).extend(values)

@@ -15,10 +15,15 @@ from numpy.typing import NDArray
 from benchmarks.scale_model.corpus import QUESTIONS
 from benchmarks.scale_model.data import Asker
 from benchmarks.scale_model.measure import audio_at, batches, block_at
-from coat.trainer.batches import IGNORED
 from coat.trainer.model import CoatModel
 
-PROBED = {"f0": "event", "event": "vowel", "vowel": "event", "mood": "event"}  # and what is asked meanwhile
+# And what is asked meanwhile: the first of these that the model was trained on.
+PROBED = {
+    "f0": ("count", "contour"),
+    "event": ("vowel", "note"),
+    "vowel": ("count", "contour"),
+    "mood": ("count", "note"),
+}
 PENALTIES = tuple(10.0**p for p in range(-2, 5))
 Matrix = NDArray[np.float64]
 
@@ -26,31 +31,33 @@ Matrix = NDArray[np.float64]
 def probe(model: CoatModel, train: Asker, validation: Asker, test: Asker, clips: int) -> dict[str, dict[str, float]]:
     """By place and what is probed: R^2 of log2 f0, or accuracy, on test. `clips` of the training ones are fitted to."""
     splits = [(train, clips), (validation, None), (test, None)]
-    asked = {q: [states(model, asker, q, n) for asker, n in splits] for q in sorted(set(PROBED.values()))}
+    parts = [states(model, asker, n) for asker, n in splits]
     found: dict[str, dict[str, float]] = {}
-    for what, question in PROBED.items():
-        truths = [truth(asker, what)[:n] for asker, n in splits]
-        for place in asked[question][0]:
-            x = [part[place] for part in asked[question]]
-            found.setdefault(place, {})[what] = round(fitted(x, truths), 4)
+    for what, others in PROBED.items():
+        y = [truth(asker, what)[:n] for asker, n in splits]
+        unasked = next(q for q in others if q in train.questions)
+        for place in parts[0]:
+            if place in ("audio", "think", f"response to {unasked}"):
+                score = fitted([part[place] for part in parts], y)
+                found.setdefault(place.split()[0], {})[what] = round(score, 4)
     return found
 
 
 @torch.inference_mode()
-def states(model: CoatModel, asker: Asker, question: str, clips: int | None) -> Mapping[str, Matrix]:
+def states(model: CoatModel, asker: Asker, clips: int | None) -> Mapping[str, Matrix]:
     """`[n, D]` by place."""
     parts: dict[str, list[NDArray[Any]]] = {}
-    for batch in batches(asker, question, clips):
+    for batch in batches(asker, clips):
         states_BTD, _ = model.states(batch.inputs)
-        rows_B = torch.arange(len(batch))
-        before_B = (batch.labels_BT != IGNORED).int().argmax(1) - 1
-        places = {"audio": audio_at(model, batch)} | (
-            {"think": block_at(model, batch)[:, 1:-1]} if model.block.ids_K else {}
-        )
-        for place, at_BK in places.items():
-            parts.setdefault(place, []).append(states_BTD[rows_B[:, None], at_BK].mean(1).numpy())
-        parts.setdefault("response", []).append(states_BTD[rows_B, before_B].numpy())
-    return {place: np.concatenate(p).astype(np.float64) for place, p in parts.items()}
+        rows_B1 = torch.arange(len(batch))[:, None]
+        at = {"audio": audio_at(model, batch)}
+        if model.block.ids_K:
+            at["think"] = block_at(model, batch)[:, 1:-1]
+        for place, at_BK in at.items():
+            parts.setdefault(place, []).append(states_BTD[rows_B1, at_BK].mean(1).numpy())
+        for question, t in zip(asker.questions, asker.response_Q - 1, strict=True):
+            parts.setdefault(f"response to {question}", []).append(states_BTD[:, t].numpy())
+    return {place: np.concatenate(part).astype(np.float64) for place, part in parts.items()}
 
 
 def truth(asker: Asker, what: str) -> Matrix:

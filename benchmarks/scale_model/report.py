@@ -164,16 +164,16 @@ def causes(found: Found, regime: str) -> list[str]:
     rows = []
     for arm, results in found.arms(regime, "final").items():
         parts = [r["causal"] for r in results if "causal" in r]
-        for name in parts[0][ASKED[regime][0]] if parts else ():
-            means = {what: mean_of(parts, ASKED[regime], name, what) for what in ("accuracy", "changed", "donor")}
+        for name in parts[0] if parts else ():
+            means = {what: mean_of(parts, name, what) for what in ("accuracy", "changed", "donor")}
             rows.append([NAMES[arm], name, *(percent(v) if v is not None else "" for v in means.values())])
     head = ["arm", "states replaced", "accuracy", "answers that change", "the donor's answer"]
     text = "Hidden states replaced at the input of every layer, by those of an undisturbed pass:"
     return [text, "", *table(head, rows)] if rows else []
 
 
-def mean_of(parts: Sequence[Mapping[str, Any]], questions: Sequence[str], name: str, what: str) -> float | None:
-    values = [part[q][name][what] for part in parts for q in questions if what in part[q][name]]
+def mean_of(parts: Sequence[Mapping[str, Any]], name: str, what: str) -> float | None:
+    values = [value for part in parts for value in part[name].get(what, {}).values()]
     return float(np.mean(values)) if values else None
 
 

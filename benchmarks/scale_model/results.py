@@ -64,15 +64,18 @@ def perform(run: Run, cache: Path) -> Result:
     tested = run.what in ("final", "clock")
     splits = {s: load_split(cache, s) for s in ("train", "validation", *(["test"] if tested else []))}
     trained = train(run, cache, splits["train"])
-    model, askers = trained.model, {s: Asker(trained.collator, clips) for s, clips in splits.items()}
+    model, askers = trained.model, {s: Asker(trained.collator, c, run.questions) for s, c in splits.items()}
     result: Result = {"run": asdict(run) | {"name": run.name, "questions": list(run.questions)}}
-    result["validation"] = accuracy(model, askers["validation"], run.questions)
+    result["validation"] = accuracy(model, askers["validation"])
     result["majority"] = {"validation": floors(splits["validation"], run.questions)}
     if tested:
-        result["test"] = accuracy(model, askers["test"], QUESTIONS if run.regime == "tuned" else run.questions)
+        everything = Asker(
+            trained.collator, splits["test"], tuple(QUESTIONS)
+        )  # of `tuned` also what it was taught first
+        result["test"] = accuracy(model, everything)
         result["majority"]["test"] = floors(splits["test"], QUESTIONS)
     if run.what == "final" and run.arm in ARMS:
-        result["causal"] = causal(model, askers["test"], run.questions, CAUSAL_CLIPS)
+        result["causal"] = causal(model, askers["test"], CAUSAL_CLIPS)
         result["probes"] = probe(model, askers["train"], askers["validation"], askers["test"], PROBE_CLIPS)
     seconds = {"cpu": trained.facts["cpu_seconds"], "train": trained.facts["seconds"]}
     seconds |= {"all": round(time.monotonic() - began, 1)}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from benchmarks.scale_model.arms import BATCH, Run, config_of
+from benchmarks.scale_model.arms import Run, config_of
 from benchmarks.scale_model.data import Asker, Clips, Drawn, index_of
 from benchmarks.scale_model.student import make_student, with_block
 from coat.trainer.batches import Collator
@@ -47,7 +47,7 @@ def train_in(out: Path, run: Run, student: Path, cache: Path, clips: Clips) -> T
     folder.open(config, index)
     trainer = Trainer(config, index, folder, Accelerator(cpu=True), lambda _: None, lambda _: None)
     collator = trainer.loader.collator
-    trainer.loader = Drawn(Asker(collator, clips), run.questions, BATCH, run.seed)  # type: ignore[assignment]
+    trainer.loader = Drawn(Asker(collator, clips, run.questions), config.data.batch_size, run.seed)  # type: ignore[assignment]
     counts = parameters(trainer.model)
     cpu = time.process_time()
     result = trainer.run()
