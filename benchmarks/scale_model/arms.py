@@ -33,7 +33,7 @@ CLIPS: dict[str, int] = {"scratch": 8, "pretrain": 12, "tuned": 12}  # of a step
 
 @dataclass(frozen=True)
 class Run:
-    """One training. `what`: rate (seen by validation alone), final, clock (as final, with C's wall-clock) or pretrain."""
+    """One training. `what`: rate (validation alone), final, clock (as final, with C's CPU time) or pretrain."""
 
     regime: Regime
     arm: str
@@ -74,6 +74,6 @@ def config_of(run: Run, student: Path, shards: Path, out: Path) -> TrainConfig:
                 "distill": 0.3 if distilled else 0.0, "distill_end": 0.03 if distilled else None,
             },
         ],
-        "run": {"out": str(out), "seed": run.seed, "save_every": run.steps, "keep": 1, "log_every": 50},
+        "run": {"out": str(out), "seed": run.seed, "save_every": run.steps, "keep": 1, "log_every": min(50, max(1, first))},
     }  # fmt: skip
     return TrainConfig.from_dict(data, run.name)

@@ -1,4 +1,4 @@
-"""The listening corpus of this benchmark: in each clip of 2 s a voice and some sounds, and six questions with known truth.
+"""The listening corpus of this benchmark: clips of 2 s with a voice and some sounds, six questions with known truth.
 
 Made of the sounds of `coat.manifests.sounds`, as the quickstart's corpus is, but with everything at once, so that
 every clip can be asked, and probed for, everything. All answers are independent of each other, and balanced.

@@ -120,7 +120,7 @@ class Asker:
         self.targets = {name: padded(clips.targets[name]) for name in collator.experts if name in clips.targets}
         items = {(q, a): asked(collator, q, a) for q in questions for a in QUESTIONS[q].answers}
         firsts = [items[q, QUESTIONS[q].answers[0]] for q in questions]
-        shared = common(firsts)
+        self.shared = shared = common(firsts)  # length of the prefix
         lengths = [len(i.ids) - shared for i in firsts]  # of a question with its response
         starts = [shared + sum(lengths[:n]) for n in range(len(lengths))]
         self.ids_T = torch.tensor([*firsts[0].ids[:shared], *(t for i in firsts for t in i.ids[shared:])])

@@ -26,6 +26,7 @@ class Answers:
 
     right_BQ: Tensor  # bool
     said_BQ: Tensor
+    states_BQD: Tensor  # of which it is said
 
 
 @torch.inference_mode()
@@ -37,7 +38,7 @@ def answers(model: CoatModel, asker: Asker, batch: Batch) -> Answers:
     logits_BQ2V[..., model.block.new_ids] = -torch.inf  # as generation suppresses them
     said_BQ2 = logits_BQ2V.argmax(-1)
     right_BQ2 = said_BQ2 == batch.labels_BT[:, torch.stack([at_Q, at_Q + 1], 1)]
-    return Answers(right_BQ2.all(-1), said_BQ2[..., 0])
+    return Answers(right_BQ2.all(-1), said_BQ2[..., 0], states_BTD[:, at_Q - 1])
 
 
 def batches(asker: Asker, clips: int | None = None) -> Iterator[Batch]:
@@ -124,7 +125,8 @@ INSTEAD: Mapping[str, Callable[[Tensor], Tensor]] = {  # of [B, K, D]
 def causal(model: CoatModel, asker: Asker, clips: int) -> dict[str, dict[str, dict[str, float]]]:
     """By what is replaced (block or audio, and by what): accuracy, and more, by question.
 
-    `accuracy`; `changed`: the share of answers that are others now; `donor`: of the clips whose donor has another
+    `accuracy`; `changed`: the share of answers that are others now; `shift`: how far the states behind the answers move,
+    as a share of how far they are from clip to clip; `donor`: of the clips whose donor has another
     truth (other clip alone), the share that now give the donor's.
     """
     parts: dict[str, dict[str, list[Tensor]]] = {}
@@ -138,7 +140,10 @@ def causal(model: CoatModel, asker: Asker, clips: int) -> dict[str, dict[str, di
             with replaced(model, at_BK, states_LBKD):
                 after = answers(model, asker, batch)
             name = f"{place}: {instead}"
+            shift_BQ = (after.states_BQD - before.states_BQD).norm(dim=-1)
+            usual_BQ = (before.states_BQD.roll(1, 0) - before.states_BQD).norm(dim=-1)
             add(parts, name, accuracy=after.right_BQ, changed=after.said_BQ != before.said_BQ)
+            add(parts, name, shift=shift_BQ / usual_BQ.mean(0).clamp(min=1e-9))
             if instead == "other clip":
                 donor_BQ = truth_BQ.roll(1, 0)
                 follows_BQ = (after.said_BQ == donor_BQ).float()

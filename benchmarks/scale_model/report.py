@@ -165,9 +165,16 @@ def causes(found: Found, regime: str) -> list[str]:
     for arm, results in found.arms(regime, "final").items():
         parts = [r["causal"] for r in results if "causal" in r]
         for name in parts[0] if parts else ():
-            means = {what: mean_of(parts, name, what) for what in ("accuracy", "changed", "donor")}
+            means = {what: mean_of(parts, name, what) for what in ("accuracy", "changed", "donor", "shift")}
             rows.append([NAMES[arm], name, *(percent(v) if v is not None else "" for v in means.values())])
-    head = ["arm", "states replaced", "accuracy", "answers that change", "the donor's answer"]
+    head = [
+        "arm",
+        "states replaced",
+        "accuracy",
+        "answers that change",
+        "the donor's answer",
+        "shift of the states behind them",
+    ]
     text = "Hidden states replaced at the input of every layer, by those of an undisturbed pass:"
     return [text, "", *table(head, rows)] if rows else []
 

@@ -1,6 +1,6 @@
 """One run, one JSON: what is written, where, and which rate was chosen.
 
-RESULTS/<name>.json   run, validation and test (by question, a 1 or 0 a clip), majority, causal, probes, the training's log
+RESULTS/<name>.json   run, validation and test (by question, a 1 or 0 a clip), majority, causal, probes, log
 """
 
 import json

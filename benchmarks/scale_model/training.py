@@ -1,4 +1,4 @@
-"""One run, by coat's own trainer: only the loader is another, since decoding each step anew would cost more than the step."""
+"""One run, by coat's own trainer with another loader: decoding anew would cost more than a step."""
 
 import shutil
 import tempfile
@@ -31,7 +31,7 @@ class Trained:
 
 
 def train(run: Run, cache: Path, clips: Clips) -> Trained:
-    """Deterministic on one thread: equal runs give equal weights. A taught student (`pretrain`) is kept in the cache."""
+    """Deterministic on one thread: equal runs give equal weights. A taught student is kept in the cache."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
