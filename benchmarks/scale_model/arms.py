@@ -24,7 +24,7 @@ SEEDS = (0, 1, 2)  # of the figures
 CHOOSING = 100  # the seed of the runs that choose a rate
 TAUGHT, NEW = ("vowel", "event", "count"), ("note", "contour", "mood")  # of regime `tuned`: first, and then
 ASKED: dict[str, tuple[str, ...]] = {"scratch": tuple(QUESTIONS), "pretrain": TAUGHT, "tuned": NEW}
-STEPS: dict[str, int] = {"scratch": 1000, "pretrain": 1000, "tuned": 600}
+STEPS: dict[str, int] = {"scratch": 800, "pretrain": 800, "tuned": 500}
 # With C's CPU time; from the time of a step as measured once (PROTOCOL.md).
 CLOCK_STEPS: dict[tuple[str, str], int] = {}
 PRETRAIN_RATE = 1e-3
@@ -74,6 +74,6 @@ def config_of(run: Run, student: Path, shards: Path, out: Path) -> TrainConfig:
                 "distill": 0.3 if distilled else 0.0, "distill_end": 0.03 if distilled else None,
             },
         ],
-        "run": {"out": str(out), "seed": run.seed, "save_every": run.steps, "keep": 1, "log_every": min(50, max(1, first))},
+        "run": {"out": str(out), "seed": run.seed, "save_every": run.steps, "log_every": min(50, first)},
     }  # fmt: skip
     return TrainConfig.from_dict(data, run.name)

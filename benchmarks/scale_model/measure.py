@@ -125,7 +125,7 @@ INSTEAD: Mapping[str, Callable[[Tensor], Tensor]] = {  # of [B, K, D]
 def causal(model: CoatModel, asker: Asker, clips: int) -> dict[str, dict[str, dict[str, float]]]:
     """By what is replaced (block or audio, and by what): accuracy, and more, by question.
 
-    `accuracy`; `changed`: the share of answers that are others now; `shift`: how far the states behind the answers move,
+    `accuracy`; `changed`: the share of answers that are others now; `shift`: how far states behind the answers move,
     as a share of how far they are from clip to clip; `donor`: of the clips whose donor has another
     truth (other clip alone), the share that now give the donor's.
     """

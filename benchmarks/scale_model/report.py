@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.scale_model.arms import ARMS, ASKED, MINUS, NEW, RATES, TAUGHT
+from benchmarks.scale_model.arms import ARMS, ASKED, MINUS, RATES
 from benchmarks.scale_model.data import CACHE
 from benchmarks.scale_model.results import Place, Result, mean_accuracy
 

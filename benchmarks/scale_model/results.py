@@ -23,7 +23,7 @@ from benchmarks.scale_model.probes import probe
 from benchmarks.scale_model.training import train
 
 RESULTS = Path(__file__).parent / "results"
-CAUSAL_CLIPS, PROBE_CLIPS = 500, 1000  # of the test, and of the training clips
+CAUSAL_CLIPS, PROBE_CLIPS = 400, 1000  # of the test, and of the training clips
 Result = dict[str, Any]
 
 
