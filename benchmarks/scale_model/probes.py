@@ -25,7 +25,7 @@ PROBED = {
     "mood": ("count", "note"),
 }
 PENALTIES = tuple(10.0**p for p in range(-2, 5))
-Matrix = NDArray[np.float64]
+Matrix = NDArray[np.floating[Any]]
 
 
 def probe(model: CoatModel, train: Asker, validation: Asker, test: Asker, clips: int) -> dict[str, dict[str, float]]:

@@ -43,7 +43,7 @@ def interval(values: NDArray[np.float64]) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
-def percent(value: float) -> str:
+def percent(value: float | np.floating[Any]) -> str:
     return f"{100 * value:.1f}"
 
 
