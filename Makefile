@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTEST_ARGS ?=
 PARALLEL ?= -n 2 --dist loadfile  # empty: one after another, with what tests print (-s)
 
-.PHONY: install quickstart test chaos test-real bench check clean
+.PHONY: install quickstart test chaos test-real bench scale-model check clean
 
 install: .venv/.installed
 
@@ -29,6 +29,11 @@ bench: .venv/.installed-all
 	rm -f runs/bench/*.json
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 	$(BIN)/python -m benchmarks.report
+
+# Does the method help a student that this machine can train? Under 20 minutes on 2 cores; docs/scale-model.md has
+# the whole sweep. SCALE_ARGS=--smoke: the machinery alone.
+scale-model: .venv/.installed-all
+	$(BIN)/python -m benchmarks.scale_model $(SCALE_ARGS)
 
 check: .venv/.installed-all
 	$(BIN)/ruff format --check .

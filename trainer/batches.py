@@ -36,7 +36,7 @@ class Targets:
 class Batch:
     inputs: dict[str, Tensor]  # what the student's forward takes: input_ids, attention_mask, features
     labels_BT: Tensor  # the response's ids at the response's own positions, else IGNORED
-    think_BK: Tensor  # positions of the think states in T; 0 where masked
+    think_BK: Tensor  # positions in T of the states that heads read (`thinking.states`); 0 where masked
     think_mask_BK: Tensor  # bool
     seconds_B: Tensor  # of audio
     targets: dict[str, Targets]
@@ -82,7 +82,7 @@ class Item:
     id: str
     ids: list[int]  # prompt, block and response
     response: int  # index of the response's first id
-    positions: list[int]  # of the think states
+    positions: list[int]  # of the states that heads read
     features: dict[str, Tensor]
     seconds: float
     targets: Mapping[str, np.ndarray]  # [N, D]
@@ -136,6 +136,8 @@ class Collator:
         samples_S = Clip(sample.samples_S, sample.sample_rate).at(self.student.sample_rate)
         prefix = self.student.prefix(samples_S, prompt, sample.id)
         ids, positions = self.block.insert(prefix, sample.seconds)
+        if self.block.config.states == "audio":
+            positions = self.student.audio_indices(ids)
         answer = [] if response is None else self.student.response_ids(response)
         if config.batch_tokens is not None and len(ids) + len(answer) > config.batch_tokens:
             raise Unusable(

@@ -26,12 +26,17 @@ class StudentConfig(Part):
 
 
 class ThinkingConfig(Part):
-    """The block of continuous thinking positions. `count` 0 leaves it out (a baseline: no distillation)."""
+    """The block of continuous thinking positions.
+
+    `count` 0 leaves it out: a baseline, without distillation unless `states` is "audio".
+    """
 
     count: int = Field(default=32, ge=0)  # K, unless rate_hz is given
     rate_hz: float | None = Field(default=None, gt=0)  # positions per second of audio
     placement: Literal["after_audio", "before_response"] = "after_audio"
     layer: int | None = None  # decoder layer whose output is distilled; None: behind the final norm
+    # Whose states are distilled: the block's, or the audio's own (multi-task learning, for comparison).
+    states: Literal["think", "audio"] = "think"
     noise: float = Field(default=0.02, ge=0)  # of new embeddings, in standard deviations of the old ones
 
 

@@ -157,9 +157,10 @@ def check_lora(student: Student) -> None:
 
 
 def experts_of(config: TrainConfig, index: ShardIndex) -> dict[str, ExpertInfo]:
-    """What is distilled: nothing without a block, or where every stage's weight is 0."""
+    """What is distilled: nothing without states to read it from, or where every stage's weight is 0."""
     names = chosen_experts(index, config.heads.experts, config.losses.weights)
-    if config.thinking.count == 0 or not any(s.distill or s.distill_end for s in config.stages):
+    stateless = config.thinking.count == 0 and config.thinking.states == "think"
+    if stateless or not any(s.distill or s.distill_end for s in config.stages):
         return {}
     return {name: index.experts[name] for name in names}
 

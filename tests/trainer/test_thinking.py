@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from coat.manifests import InputError
+from coat.manifests import InputError, ShardIndex
+from coat.trainer.batches import Collator
 from coat.trainer.config import ThinkingConfig
+from coat.trainer.data import iterate_shards
+from coat.trainer.heads import think_times
+from coat.trainer.model import build_model, experts_of
 from coat.trainer.students import load_student
 from coat.trainer.students.base import Student, Unusable
 from coat.trainer.thinking import ThinkingBlock, think_token
+from tests.trainer.helpers import toy_config
 
 ONE_SECOND = np.sin(np.arange(16000) / 20).astype(np.float32)
 
@@ -48,6 +53,46 @@ def test_no_block(student: Student) -> None:
     assert block.insert(prefix, 1.0) == (prefix.ids, [])
     assert block.new_ids == []
     assert student.model.get_input_embeddings().num_embeddings == rows
+
+
+@pytest.mark.parametrize("count", [0, 3])
+@torch.no_grad()
+def test_states_of_the_audio_are_distilled_where_that_is_asked_for(
+    student_dir: Path, shards_dir: Path, tmp_path: Path, count: int
+) -> None:
+    """With and without a block: each sample alone, its states taken by hand, gives the batch's losses."""
+    config = toy_config(student_dir, shards_dir, tmp_path, thinking={"count": count, "states": "audio"})
+    index = ShardIndex.read(str(shards_dir))
+    model = build_model(config, experts_of(config, index)).eval()
+    collator = Collator(model.student, model.block, index, list(model.heads.heads))
+    items = [collator.item(s, config.data) for s, _ in zip(iterate_shards(str(shards_dir)), range(4), strict=False)]
+    batch = collator.batch(items)
+    sums = model(batch)
+    by_hand = dict.fromkeys(model.heads.heads, 0.0)
+    for item in items:
+        alone = collator.batch([item])
+        tokens = model.student.tokenizer.convert_ids_to_tokens(alone.inputs["input_ids"][0])
+        heard = torch.tensor([token == "<|AUDIO|>" for token in tokens])
+        assert int(heard.sum()) == int(item.seconds * 25)
+        states_1TD, _ = model.states(alone.inputs)
+        states_1KD = states_1TD[:, heard]
+        mask_1K = torch.ones(states_1KD.shape[:2], dtype=torch.bool)
+        for name, loss in model.heads(states_1KD, mask_1K, alone.seconds_B, alone.targets).items():
+            by_hand[name] += float(loss)
+    assert {name: float(sums[name]) for name in by_hand} == pytest.approx(by_hand, rel=1e-4)
+    assert all(by_hand.values())
+
+
+def test_times_of_the_audio_positions_are_the_towers_own() -> None:
+    """One position per 40 ms, from its middle."""
+    times_BK = think_times(torch.ones(1, 50, dtype=torch.bool), torch.tensor([2.0]))
+    assert torch.allclose(times_BK[0], torch.arange(50) * 0.04 + 0.02)
+
+
+def test_nothing_is_distilled_without_states_to_read(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
+    index = ShardIndex.read(str(shards_dir))
+    config = toy_config(student_dir, shards_dir, tmp_path, thinking={"count": 0})
+    assert experts_of(config, index) == {}
 
 
 def test_the_student_without_the_block_is_unchanged(student_dir: Path, student: Student) -> None:

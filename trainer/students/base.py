@@ -97,6 +97,11 @@ class Student(ABC):
         """Positions that the placeholder of audio of so many samples is expanded to, in a prefix."""
         return positions(mel_frames(samples, self.hop))
 
+    def audio_indices(self, ids: Sequence[int]) -> list[int]:
+        """Where in a prefix audio stands, one index a position."""
+        audio_id = self.tokenizer.convert_tokens_to_ids(self.audio_token)
+        return [i for i, token in enumerate(ids) if token == audio_id]
+
     @property
     def max_seconds(self) -> float:
         return self.max_samples / self.sample_rate

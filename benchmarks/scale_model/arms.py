@@ -1,0 +1,79 @@
+"""What is compared, and how each run is trained: everything that PROTOCOL.md fixes, in code.
+
+A  plain SFT                     no block
+B  block without distillation    25 think positions behind the audio
+C  CoAT                          the same, distilled from five experts
+D  distillation at the audio     no block; the same heads read the audio's own positions
+C-<expert>                       C without one expert
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks.scale_model.corpus import QUESTIONS
+from benchmarks.scale_model.student import THINK
+from coat.cli.quickstart import EXPERTS
+from coat.trainer.config import TrainConfig
+
+Regime = Literal["scratch", "tuned", "pretrain"]
+ARMS = ("A", "B", "C", "D")
+MINUS = tuple(f"C-{expert}" for expert in EXPERTS)
+RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
+SEEDS = (0, 1, 2)  # of the figures
+CHOOSING = 100  # the seed of the runs that choose a rate
+TAUGHT, NEW = ("vowel", "event", "count"), ("note", "contour", "mood")  # of regime `tuned`: first, and then
+ASKED: dict[str, tuple[str, ...]] = {"scratch": tuple(QUESTIONS), "pretrain": TAUGHT, "tuned": NEW}
+STEPS: dict[str, int] = {"scratch": 800, "pretrain": 800, "tuned": 500}
+# With C's CPU time; from the time of a step as measured once (PROTOCOL.md).
+CLOCK_STEPS: dict[tuple[str, str], int] = {}
+PRETRAIN_RATE = 1e-3
+CLIPS: dict[str, int] = {"scratch": 8, "pretrain": 12, "tuned": 12}  # of a step; each is asked all questions
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training. `what`: rate (validation alone), final, clock (as final, with C's CPU time) or pretrain."""
+
+    regime: Regime
+    arm: str
+    lr: float
+    seed: int
+    what: Literal["rate", "final", "clock", "pretrain"]
+    steps: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.regime}-{self.arm}-{self.what}-lr{self.lr:g}-seed{self.seed}-steps{self.steps}"
+
+    @property
+    def has_block(self) -> bool:
+        return self.arm[0] in "BC"
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        return ASKED[self.regime]
+
+
+def config_of(run: Run, student: Path, shards: Path, out: Path) -> TrainConfig:
+    """The run as coat's trainer takes it. The two stages have the shares and weights of coat's own defaults."""
+    distilled = run.arm[0] in "CD"
+    experts = [e for e in EXPERTS if f"C-{e}" != run.arm]
+    first = run.steps // 4
+    data: dict[str, Any] = {
+        "student": {"path": str(student)},
+        "thinking": {"count": THINK if run.has_block else 0, "states": "audio" if run.arm == "D" else "think"},
+        "data": {"shards": str(shards), "batch_size": CLIPS[run.regime], "seed": run.seed, "choices": "ignore"},
+        "heads": {"dim": 64, "layers": 1, "heads": 2, "experts": experts},
+        "lora": {"full": run.regime != "tuned"},
+        "optim": {"lr": run.lr, "heads_lr": run.lr, "warmup": 50},
+        "stages": [
+            {"name": "distill", "steps": first, "ce": 0.3, "distill": 1.0 if distilled else 0.0},
+            {
+                "name": "answer", "steps": run.steps - first, "ce": 1.0,
+                "distill": 0.3 if distilled else 0.0, "distill_end": 0.03 if distilled else None,
+            },
+        ],
+        "run": {"out": str(out), "seed": run.seed, "save_every": run.steps, "log_every": min(50, first)},
+    }  # fmt: skip
+    return TrainConfig.from_dict(data, run.name)

@@ -1,0 +1,207 @@
+"""The whole comparison, run by run: `python -m benchmarks.scale_model.sweep [--jobs 2] [--only PATTERN] [--list]`.
+
+One run leaves one JSON in benchmarks/scale_model/results/. What is there is not run again, so that a sweep that was
+stopped goes on where it was. Several sweeps may run beside each other: each run is claimed by a lock. Order: the taught
+students, the rates by validation, then the figures at the chosen rates; these wait for what they depend on.
+"""
+
+import argparse
+import fcntl
+import fnmatch
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from benchmarks.scale_model.arms import (
+    ARMS,
+    CHOOSING,
+    CLOCK_STEPS,
+    MINUS,
+    PRETRAIN_RATE,
+    RATES,
+    SEEDS,
+    STEPS,
+    Regime,
+    Run,
+)
+from benchmarks.scale_model.data import CACHE, prepare
+from benchmarks.scale_model.results import Place, mean_accuracy, perform
+from benchmarks.scale_model.training import taught
+
+REGIMES: tuple[Regime, ...] = ("scratch", "tuned")
+Phase = tuple[str, Callable[[Place], list[Run]]]
+
+
+def pretraining(seed: int) -> Run:
+    return Run("pretrain", "A", PRETRAIN_RATE, seed, "pretrain", STEPS["pretrain"])
+
+
+def pretrainings(_: Place) -> list[Run]:
+    return [pretraining(seed) for seed in (CHOOSING, *SEEDS)]
+
+
+def rate_runs(regime: Regime, arm: str) -> list[Run]:
+    return [Run(regime, arm, lr, CHOOSING, "rate", STEPS[regime]) for lr in RATES]
+
+
+def rates(_: Place) -> list[Run]:
+    return [run for regime in REGIMES for arm in ARMS for run in rate_runs(regime, arm)]
+
+
+def chosen(place: Place, regime: Regime, arm: str) -> float:
+    """The rate with the best mean accuracy on validation; C without an expert has C's."""
+    found = {}
+    for run in rate_runs(regime, arm[0]):
+        result = place.read(run)
+        if result is None:
+            raise FileNotFoundError(f"{place.file(run)}: not there; the rate of {regime} {arm} is chosen of it")
+        found[run.lr] = mean_accuracy(result["validation"], run.questions)
+    return max(found, key=lambda lr: (found[lr], -lr))
+
+
+def finals(place: Place, arms: Sequence[str] = ARMS, seeds: Sequence[int] = SEEDS) -> list[Run]:
+    return [
+        Run(regime, arm, chosen(place, regime, arm), seed, "final", STEPS[regime])
+        for seed in seeds
+        for regime in REGIMES
+        for arm in arms
+    ]
+
+
+def quick_pretraining(_: Place) -> list[Run]:
+    return [pretraining(SEEDS[0])]
+
+
+def quick(_: Place) -> list[Run]:
+    """One seed, at the rates that the committed sweep chose."""
+    return finals(Place(CACHE), seeds=SEEDS[:1])
+
+
+def clocks(place: Place) -> list[Run]:
+    """As long as C takes by the clock."""
+    return [
+        Run(regime, arm, chosen(place, regime, arm), seed, "clock", CLOCK_STEPS[regime, arm])
+        for seed in SEEDS
+        for regime in REGIMES
+        for arm in ARMS
+        if arm != "C"
+    ]
+
+
+def minuses(place: Place) -> list[Run]:
+    return finals(place, MINUS)
+
+
+PHASES: tuple[Phase, ...] = (
+    ("pretrain", pretrainings),
+    ("rate", rates),
+    ("final", finals),
+    ("minus", minuses),
+    ("clock", clocks),
+)
+
+
+def sweep(place: Place, phases: Sequence[Phase], pattern: str = "*", lock: Path | None = None) -> None:
+    for name, runs_of in phases:
+        runs = [run for run in runs_of(place) if fnmatch.fnmatch(run.name, pattern)]
+        for wait in (False, True):  # first what nobody has in hand; then, whatever others leave
+            for i, run in enumerate(runs):
+                with claimed(place, run, wait) as ours:
+                    if not ours or finished(place, run):
+                        continue
+                    with shared(lock):
+                        started = time.strftime("%H:%M:%S")
+                        result = perform(run, place.cache)
+                        place.write(run, result)
+                    score = mean_accuracy(result["validation"], run.questions)
+                    seconds = result["seconds"]["all"]
+                    say(f"{started} {name} {i + 1}/{len(runs)} {run.name}: {score:.3f} on validation, {seconds:.0f} s")
+
+
+def finished(place: Place, run: Run) -> bool:
+    """A taught student must be in the cache, too; results are committed, and weights are not."""
+    return place.file(run).exists() and (run.what != "pretrain" or taught(run.seed, place.cache).exists())
+
+
+@contextmanager
+def claimed(place: Place, run: Run, wait: bool) -> Iterator[bool]:
+    """Whether this run is ours; the system lets go of it when a process dies."""
+    claims = place.cache / "claims"
+    claims.mkdir(parents=True, exist_ok=True)
+    with (claims / run.name).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+@contextmanager
+def shared(lock: Path | None) -> Iterator[None]:
+    """Whoever measures on this machine takes the lock exclusively, and waits for one run at most."""
+    with lock.open("a") if lock else nullcontext() as file:
+        if file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def quietly(*arguments: Any) -> None:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    sweep(*arguments)
+
+
+def run_jobs(jobs: int, place: Place, phases: Sequence[Phase], pattern: str = "*", lock: Path | None = None) -> int:
+    """`sweep` in so many processes, of one thread each; 1 where one of them failed."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported there
+    arguments = (place, phases, pattern, lock)
+    processes = [multiprocessing.get_context("spawn").Process(target=quietly, args=arguments) for _ in range(jobs)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return int(any(process.exitcode for process in processes))
+
+
+def main() -> int:
+    names = [name for name, _ in PHASES]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
+    parser.add_argument("--phase", choices=names, action="append", help="repeat; default: all, in this order")
+    parser.add_argument("--only", default="*", help="runs whose name fits this pattern: 'scratch-C-*'")
+    parser.add_argument("--lock", type=Path, help="a file that each run locks (shared) for its duration")
+    parser.add_argument("--list", action="store_true", help="what is there, and what is left")
+    given = parser.parse_args()
+    place, phases = Place(CACHE), [phase for phase in PHASES if phase[0] in (given.phase or names)]
+    if given.list:
+        listing(place, phases)
+        return 0
+    with shared(given.lock):
+        prepare(CACHE)
+    return run_jobs(given.jobs, place, phases, given.only, given.lock)
+
+
+def listing(place: Place, phases: Sequence[Phase]) -> None:
+    for name, runs_of in phases:
+        try:
+            runs = runs_of(place)
+        except FileNotFoundError:
+            print(f"{name}: known when the rates are chosen")
+            continue
+        there = [run for run in runs if finished(place, run)]
+        print(f"{name}: {len(there)} of {len(runs)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

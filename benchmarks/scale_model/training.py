@@ -1,0 +1,102 @@
+"""One run, by coat's own trainer with another loader: decoding anew would cost more than a step."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from benchmarks.scale_model.arms import Run, config_of
+from benchmarks.scale_model.data import Asker, Clips, Drawn, index_of
+from benchmarks.scale_model.student import make_student, with_block
+from coat.trainer.batches import Collator
+from coat.trainer.folder import RunFolder
+from coat.trainer.loop import Trainer
+from coat.trainer.metrics import read_metrics
+from coat.trainer.model import CoatModel
+
+KEPT = ("ce", "lr", "grad_norm", "steps_per_s")  # of metrics.jsonl, and each expert's loss
+
+
+@dataclass(frozen=True)
+class Trained:
+    model: CoatModel  # in eval mode
+    collator: Collator
+    facts: dict[str, Any]  # what a result says of the training
+
+
+def train(run: Run, cache: Path, clips: Clips) -> Trained:
+    """Deterministic on one thread: equal runs give equal weights. A taught student is kept in the cache."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        trained = train_in(out, run, student_of(run, cache), cache, clips)
+        if run.regime == "pretrain":
+            once(taught(run.seed, cache), lambda at: shutil.copytree(out / "student", at))
+    return trained
+
+
+def train_in(out: Path, run: Run, student: Path, cache: Path, clips: Clips) -> Trained:
+    config, index = config_of(run, student, cache / "shards", out), index_of(cache)
+    folder = RunFolder(out)
+    folder.open(config, index)
+    trainer = Trainer(config, index, folder, Accelerator(cpu=True), lambda _: None, lambda _: None)
+    collator = trainer.loader.collator
+    trainer.loader = Drawn(Asker(collator, clips, run.questions), config.data.batch_size, run.seed)  # type: ignore[assignment]
+    counts = parameters(trainer.model)
+    cpu = time.process_time()
+    result = trainer.run()
+    cpu = time.process_time() - cpu
+    rows = read_metrics(out)
+    losses = [{"step": r["step"]} | {k: r[k] for k in r if k in KEPT or k.startswith("distill/")} for r in rows]
+    facts = {"seconds": round(result.seconds, 1), "cpu_seconds": round(cpu, 1), "parameters": counts, "log": losses}
+    return Trained(trainer.model.eval(), collator, facts)
+
+
+def parameters(model: CoatModel) -> dict[str, int]:
+    """Of the student without adapters, of what is trained of it, and of the heads, which are dropped behind it."""
+    network = dict(model.network.named_parameters())
+    adapters = sum(p.numel() for name, p in network.items() if "lora_" in name or "trainable_tokens" in name)
+    return {
+        "student": sum(p.numel() for p in network.values()) - adapters,
+        "trained": sum(p.numel() for name, p in model.trainable().items() if not name.startswith("heads.")),
+        "heads": sum(p.numel() for p in model.heads.parameters()),
+    }
+
+
+def student_of(run: Run, cache: Path) -> Path:
+    """What a run starts from: a random student, or a taught one; made where it is not there.
+
+    The block's rows are in all of them, used or not; they are added behind the teaching, as to a real student.
+    """
+    plain = once(cache / "students" / f"plain-{run.seed}", lambda at: make_student(at, run.seed))
+    if run.regime == "pretrain":
+        return plain
+    source = taught(run.seed, cache) if run.regime == "tuned" else plain
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: the student of regime `tuned` is not there; run its `pretrain` run first")
+    return once(cache / "students" / f"{run.regime}-{run.seed}", lambda at: with_block(source, at))
+
+
+def taught(seed: int, cache: Path) -> Path:
+    return cache / "students" / f"taught-{seed}"
+
+
+def once(target: Path, make: Callable[[Path], object]) -> Path:
+    """`make` it beside and rename it, so that it is whole when it is there; another process may have been first."""
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
+            made = Path(folder) / target.name
+            make(made)
+            try:
+                made.rename(target)
+            except OSError:
+                if not target.exists():
+                    raise
+    return target

@@ -1,0 +1,194 @@
+"""What benchmarks/scale_model measures with, against independent truth: shared prefixes, answers, states, probes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.scale_model import corpus, measure, probes
+from benchmarks.scale_model.arms import Run, config_of
+from benchmarks.scale_model.data import Asker, Clips, Drawn
+from benchmarks.scale_model.student import make_student, with_block
+from coat.manifests import ShardIndex
+from coat.manifests.sounds import SAMPLE_RATE
+from coat.trainer.batches import Collator
+from coat.trainer.data import Sample
+from coat.trainer.generate import Trained
+from coat.trainer.model import CoatModel, build_model, experts_of
+from tests.trainer.helpers import toy_sample, toy_targets, write_shards
+
+CLIPS = 5
+QUESTIONS = ("vowel", "note", "count")
+
+
+@pytest.fixture(scope="module")
+def student_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scale")
+    return with_block(make_student(folder / "plain", 0), folder / "ready")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shards(tmp_path_factory.mktemp("scale-shards"), [toy_sample(i, 2.0) for i in range(2)])
+
+
+class World:
+    """An untrained model of one arm, and some clips of the corpus with targets at random."""
+
+    def __init__(self, arm: str, student: Path, shards: Path, out: Path) -> None:
+        index = ShardIndex.read(str(shards))
+        config = config_of(Run("scratch", arm, 1e-3, 0, "final", 8), student, shards, out)
+        heads = config.heads.model_copy(update={"experts": None})
+        self.config = config.model_copy(update={"heads": heads})
+        self.model: CoatModel = build_model(self.config, experts_of(self.config, index)).eval()
+        with torch.no_grad():  # else all answers are one: states hardly differ at random weights
+            self.model.network.model.multi_modal_projector.linear.weight.mul_(30)
+        self.collator = Collator(self.model.student, self.model.block, index, list(self.model.heads.heads))
+        made = [corpus.make_clip(np.random.default_rng([5, i])) for i in range(CLIPS)]
+        self.sounds = [decoded(flac) for flac, _ in made]
+        self.truths = tuple(truth for _, truth in made)
+        targets = [toy_targets(np.random.default_rng(i), 2.0) for i in range(CLIPS)]
+        targets[1]["mel"][3, 2] = np.nan
+        features = [self.model.student.prefix(sound_S, "?").features for sound_S in self.sounds]
+        self.targets = targets
+        self.clips = Clips(
+            tuple(f"c{i}" for i in range(CLIPS)),
+            self.truths,
+            {name: torch.cat([f[name] for f in features]) for name in features[0]},
+            {name: torch.from_numpy(np.stack([t[name] for t in targets]).astype(np.float32)) for name in targets[0]},
+        )
+        self.asker = Asker(self.collator, self.clips, QUESTIONS)
+
+    def sample(self, clip: int, question: str) -> Sample:
+        return Sample(
+            id=f"c{clip}", key=f"c{clip}", samples_S=self.sounds[clip], sample_rate=SAMPLE_RATE, text=None,
+            prompt=corpus.QUESTIONS[question].prompt, response=self.truths[clip][question], targets=self.targets[clip],
+        )  # fmt: skip
+
+
+def decoded(flac: bytes) -> np.ndarray:
+    import io
+
+    import soundfile
+
+    return soundfile.read(io.BytesIO(flac), dtype="float32")[0]
+
+
+@pytest.fixture(params=["A", "C", "D"])
+def world(request: pytest.FixtureRequest, student_path: Path, shards: Path, tmp_path: Path) -> World:
+    return World(request.param, student_path, shards, tmp_path / "run")
+
+
+@pytest.fixture
+def coat_world(student_path: Path, shards: Path, tmp_path: Path) -> World:
+    return World("C", student_path, shards, tmp_path / "run")
+
+
+def gradients(model: CoatModel, losses: dict[str, torch.Tensor], weights: dict[str, float]) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    sum(weights[name] * loss for name, loss in losses.items()).backward()  # type: ignore[union-attr]
+    return {name: p.grad.clone() for name, p in model.trainable().items() if p.grad is not None}
+
+
+def test_questions_that_share_a_prefix_are_as_if_asked_alone(world: World) -> None:
+    """Losses and gradients are those of coat's collator with a sequence for each question."""
+    model = world.model
+    together = world.asker.batch(range(CLIPS))
+    items = [world.collator.item(world.sample(c, q), world.config.data) for c in range(CLIPS) for q in QUESTIONS]
+    alone = world.collator.batch(items)
+    ours, theirs = model(together), model(alone)
+    assert together.counts()["ce"] == alone.counts()["ce"] == 2 * CLIPS * len(QUESTIONS)
+    # Alone, each question has the targets of its clip anew.
+    share = {name: 1.0 if name == "ce" else 1 / len(QUESTIONS) for name in ours}
+    assert {n: float(v.detach()) for n, v in ours.items()} == pytest.approx(
+        {n: share[n] * float(v.detach()) for n, v in theirs.items()}, rel=1e-4
+    )
+    mine = gradients(model, model(together), dict.fromkeys(ours, 1.0))
+    other = gradients(model, model(alone), share)
+    assert mine.keys() == other.keys()
+    for name, gradient in mine.items():
+        assert (gradient - other[name]).norm() <= 1e-3 * other[name].norm() + 1e-6, name
+
+
+def test_answers_are_those_that_generation_gives(world: World) -> None:
+    trained = Trained(world.model.student, world.model.block, world.config)
+    said = measure.answers(world.model, world.asker, world.asker.batch(range(CLIPS))).said_BQ
+    tokenizer = world.model.student.tokenizer
+    for n, question in enumerate(QUESTIONS):
+        asked = [((s, SAMPLE_RATE), corpus.QUESTIONS[question].prompt, ()) for s in world.sounds]
+        first = [tokenizer.decode([int(token)], skip_special_tokens=True).strip() for token in said[:, n]]
+        assert trained.ask_many(asked, max_new_tokens=1) == first
+
+
+def test_states_of_another_clip_are_what_it_would_have_been(coat_world: World) -> None:
+    """All of the prefix from another clip: its answers. Their own states: no change at all. The block alone: some."""
+    model, asker = coat_world.model, coat_world.asker
+    batch = asker.batch(range(CLIPS))
+    kept = measure.layer_inputs(model, batch)
+    assert len(kept) == 3
+    clean_BTD = model.states(batch.inputs)[0].detach()
+    donor = asker.batch([CLIPS - 1, *range(CLIPS - 1)])
+    donor_BTD = model.states({**batch.inputs, "input_features": donor.inputs["input_features"]})[0].detach()
+    prefix_BK = torch.arange(asker.shared).expand(CLIPS, -1)
+    block_BK, audio_BK = measure.block_at(model, batch), measure.audio_at(model, batch)
+    assert (block_BK.shape[1], audio_BK.shape[1]) == (27, 25)
+    assert prefix_BK.shape[1] > int(block_BK.max())
+
+    def with_states(at_BK: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        states = [s[rows].gather(1, at_BK[..., None].expand(-1, -1, s.shape[-1])) for s in kept]
+        with measure.replaced(model, at_BK, states):
+            return model.states(batch.inputs)[0].detach()
+
+    rolled = [CLIPS - 1, *range(CLIPS - 1)]
+    behind = int(prefix_BK.max()) + 1
+    assert torch.equal(with_states(block_BK, list(range(CLIPS))), clean_BTD)
+    assert torch.allclose(with_states(prefix_BK, rolled)[:, behind:], donor_BTD[:, behind:], atol=1e-5)
+    moved = with_states(block_BK, rolled)
+    assert torch.equal(moved[:, : int(block_BK.min())], clean_BTD[:, : int(block_BK.min())])
+    assert (moved[:, behind:] - clean_BTD[:, behind:]).abs().max() > 1e-4
+    found = measure.causal(model, asker, CLIPS)
+    assert set(found) == {"untouched", "block: other clip", "block: batch mean", "block: zero", "audio: other clip"}
+    right = measure.accuracy(model, asker)
+    assert found["untouched"]["accuracy"] == {q: right[q].count("1") / CLIPS for q in QUESTIONS}
+
+
+def test_every_clip_comes_once_an_epoch_and_a_run_goes_on_where_it_was(coat_world: World) -> None:
+    drawn = Drawn(coat_world.asker, 2, seed=3)
+    batches = iter(drawn)
+    ids = [next(batches).ids for _ in range(6)]  # 5 clips: two batches an epoch, one clip left out
+    assert all(len({*ids[e], *ids[e + 1]}) == 4 for e in (0, 2, 4))
+    again = Drawn(coat_world.asker, 2, seed=3)
+    again.load_state_dict({"given": 3})
+    assert [b.ids for b, _ in zip(again, range(3), strict=False)] == ids[3:]
+
+
+def test_probes_find_what_is_linear_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    x = [rng.normal(size=(n, 8)) for n in (300, 100, 200)]
+    line, noise = rng.normal(size=(8, 1)), [rng.normal(size=(len(part), 1)) for part in x]
+    assert probes.fitted(x, [part @ line + 0.3 + 0.1 * n for part, n in zip(x, noise, strict=True)]) > 0.98
+    assert abs(probes.fitted(x, noise)) < 0.15
+    classes = [np.eye(3)[(part @ rng.normal(size=(8, 3))).argmax(1)] for part in x]
+    shuffled = [rng.permutation(part) for part in classes]
+    weights = rng.normal(size=(8, 3))
+    assert probes.fitted(x, [np.eye(3)[(part @ weights).argmax(1)] for part in x]) > 0.85
+    assert probes.fitted(x, shuffled) < 0.5
+
+
+def test_clips_are_what_their_truth_says() -> None:
+    """The held note, measured by the period of the sound itself; equal seeds give equal bytes."""
+    assert corpus.make_clip(np.random.default_rng(1)) == corpus.make_clip(np.random.default_rng(1))
+    found, told = [], []
+    for i in range(12):
+        flac, truth = corpus.make_clip(np.random.default_rng([9, i]))
+        if truth["event"] in ("noise", "clicks") and truth["mood"] != "trembling":
+            held_S = decoded(flac)[int(0.15 * SAMPLE_RATE) : int(1.0 * SAMPLE_RATE)]
+            power = np.abs(np.fft.rfft(held_S, 1 << 18)) ** 2
+            same = np.fft.irfft(power)[: 1 << 12]  # autocorrelation
+            lags = np.arange(SAMPLE_RATE // 260, SAMPLE_RATE // 125)
+            found.append(np.log2(SAMPLE_RATE / lags[same[lags].argmax()]))
+            told.append(truth["f0_log2"])
+            assert abs(told[-1] - np.log2(130.81) - corpus.NOTES.index(truth["note"]) / 12) < 0.5 / 12
+    assert len(found) >= 3
+    assert np.abs(np.array(found) - told).max() < 0.3 / 12
