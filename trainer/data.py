@@ -24,6 +24,9 @@ from coat.manifests.shard_reading import read_samples
 from coat.manifests.target_members import experts_of
 
 AUDIO_SUFFIXES = ("flac", "wav", "mp3", "ogg", "aiff")
+# First of every seed here. numpy takes 0 and [0, 0, 0] for one seed: without it, epoch 0 of seed 0 would undo the
+# permutation that `build-shards` made with its seed 0.
+ORDER = 0xC0A7
 DURATION_SLACK_S = 0.02  # between a sample's json and its sound: half an audio position of Qwen2-Audio
 
 
@@ -236,10 +239,10 @@ class ShardStream:
 
     def random(self, epoch: int, run: int, *use: int) -> np.random.Generator:
         """Of one run of this rank, for one use."""
-        return np.random.default_rng([self.seed, epoch, self.rank, run, *use])
+        return np.random.default_rng([ORDER, self.seed, epoch, self.rank, run, *use])
 
     def shards_of(self, epoch: int) -> list[ShardInfo]:
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.index.shards))
+        order = np.random.default_rng([ORDER, self.seed, epoch]).permutation(len(self.index.shards))
         return [self.index.shards[i] for i in order[self.rank :: self.ranks]]
 
     def read_epoch(self, epoch: int, position: int) -> Iterator[RawSample]:
@@ -269,7 +272,7 @@ class ShardStream:
     def identity(self) -> str:
         """Of everything that decides the order; a state is of use only where this is equal."""
         shards = [(s.name, s.samples, s.xxh3) for s in self.index.shards]
-        data = [shards, self.seed, self.shuffle, self.rank, self.ranks]
+        data = [ORDER, shards, self.seed, self.shuffle, self.rank, self.ranks]
         return xxhash.xxh3_64_hexdigest(json.dumps(data).encode())
 
     def state_dict(self) -> dict[str, Any]:

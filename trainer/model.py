@@ -95,11 +95,24 @@ def build_model(config: TrainConfig, experts: Mapping[str, ExpertInfo]) -> CoatM
     else:
         add_lora(student, block, config)
     if config.run.gradient_checkpointing:
-        student.model.activation_checkpointing_enable({"use_reentrant": False})
+        checkpoint_gradients(student.model)
     model = CoatModel(student, block, DistillHeads(config.heads, student.hidden_size, experts))
     if config.run.compile is not None:
         compile_blocks(model, config.run.compile)
     return model
+
+
+def checkpoint_gradients(model: Any) -> None:
+    """Keep a layer's inputs alone for the way back, of layers that lie on it.
+
+    transformers makes the inputs of every part require a gradient, as only reentrant checkpoints need, and keeps those
+    of frozen layers: a frozen audio tower would be kept, computed anew and led back through, for nothing.
+    """
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    model.disable_input_require_grads()
+    for module in model.modules():
+        if getattr(module, "gradient_checkpointing", False) and not any(p.requires_grad for p in module.parameters()):
+            module.gradient_checkpointing = False
 
 
 def compile_blocks(model: CoatModel, backend: str) -> None:

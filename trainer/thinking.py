@@ -120,6 +120,8 @@ def grow_embeddings(model: nn.Module, ids: Sequence[int], noise: float) -> None:
     if max(ids) >= rows:  # some checkpoints keep spare rows
         model.resize_token_embeddings(max(ids) + 1, mean_resizing=False)  # type: ignore[operator]
         embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()  # type: ignore[operator]
+    if embeddings.weight.is_meta:  # a student without weights: see students/meta.py
+        return
     generator = torch.Generator().manual_seed(INIT_SEED)
     noise_KD = noise * std_D.cpu() * torch.randn(len(ids), len(mean_D), generator=generator)
     new_KD = mean_D + noise_KD.to(mean_D.device)

@@ -14,8 +14,10 @@ from coat.cli import (
     extract,
     generate,
     inspect,
+    inspect_batch,
     manifest,
     plan,
+    plan_train,
     quickstart,
     shards,
     stats,
@@ -52,6 +54,8 @@ app.command("verify")(extract.verify)
 app.command("inspect")(inspect.inspect)
 app.command("stats")(stats.stats)
 app.command("build-shards")(shards.build_shards)
+app.command("inspect-batch")(inspect_batch.inspect_batch)
+app.command("plan-train")(plan_train.plan_train)
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("export")(export.export)

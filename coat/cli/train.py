@@ -31,6 +31,9 @@ def train(
     change: Annotated[
         bool, typer.Option("--change", help="Go on though optim, losses, stages or run.precision differ from before.")
     ] = False,
+    overfit_one_batch: Annotated[
+        bool, typer.Option("--overfit-one-batch", help="Only see whether the first batch can be learnt by heart.")
+    ] = False,
 ) -> None:
     """Train a student with a thinking block and projection heads. The same command goes on where it stopped.
 
@@ -40,13 +43,23 @@ def train(
 
       coat train --student ./student --shards ./shards --out runs/b --set optim.lr=2e-4 --set stages.0.steps=500
 
+      coat train --config train.toml --overfit-one-batch
+
       accelerate launch -m coat train --config train.toml
     """
     from coat.trainer.config import TrainConfig
 
+    if overfit_one_batch and out is None:
+        out = "unused"  # nothing is written
     flags = {"student.path": student, "data.shards": shards, "run.out": out, "run.trackers": track}
     overrides = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
     settings = TrainConfig.read(config, [*overrides, *(set_ or [])])
+    if overfit_one_batch:
+        with quiet():
+            from coat.trainer.overfit import check, overfit
+
+            typer.echo(check(overfit(settings, log=say)))
+        return
     if "wandb" in settings.run.trackers:
         allow("WANDB_MODE")
     with quiet(), progress_lines() as show:

@@ -219,3 +219,12 @@ def test_shards_without_anything_usable_end_instead_of_looping(student: Student,
     )
     with pytest.raises(BadSample, match=said):
         next(iter(loader(student, tmp_path)))
+
+
+def test_the_first_epoch_does_not_undo_the_order_that_shards_were_built_in(tmp_path: Path) -> None:
+    """numpy takes the seeds 0 and [0, 0, 0, 0] for one: both permutations were the same, one the other's inverse."""
+    built = np.argsort(np.random.default_rng(0).permutation(48))  # as pipeline/shard_plan.py deals rows
+    folder = write_shards(tmp_path / "shards", [toy_sample(int(i), seconds=0.2) for i in built], per_shard=48)
+    stream = ShardStream(ShardIndex.read(str(folder)), seed=0, shuffle=48)
+    keys = [next(stream).key for _ in range(48)]
+    assert sum(key == f"s{i:03d}" for i, key in enumerate(keys)) < 8

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,23 +24,28 @@ def load_student(source: str, dtype: str = "float32") -> "Student":
     """Read a student of a hub id or folder. InputError: no such checkpoint, or none that coat trains."""
     import torch
 
-    model_type = read_config(source).get("model_type")
-    if model_type not in STUDENTS:
-        raise InputError(f"{source}: model type {model_type!r} is not one of {', '.join(STUDENTS)}")
+    student = student_class(source, read_config(source))
     if dtype not in DTYPES:
         raise InputError(f"student.dtype {dtype!r} is not one of {', '.join(DTYPES)}")
-    module, name = STUDENTS[model_type].split(":")
-    student: type[Student] = getattr(importlib.import_module(module), name)
     try:
         return student.load(source, getattr(torch, dtype))
     except (OSError, ValueError, ImportError) as e:  # ImportError: a processor that asks for torchvision, extra [omni]
-        raise InputError(f"{source}: cannot be read as a {model_type} checkpoint ({one_line(e)})") from e
+        raise InputError(f"{source}: cannot be read as a {student.model_type} checkpoint ({one_line(e)})") from e
+
+
+def student_class(source: str, config: Mapping[str, Any]) -> "type[Student]":
+    """The adapter of a config.json's `model_type`. InputError where there is none."""
+    model_type = config.get("model_type")
+    if model_type not in STUDENTS:
+        raise InputError(f"{source}: model type {model_type!r} is not one of {', '.join(STUDENTS)}")
+    module, name = STUDENTS[model_type].split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def read_config(source: str) -> dict[str, Any]:
-    """The checkpoint's config.json. Code of a checkpoint is never run."""
-    file = Path(source) / "config.json"
-    if Path(source).is_dir():
+    """The config.json of a folder or hub id, or that file itself. Code of a checkpoint is never run."""
+    file = Path(source) if Path(source).is_file() else Path(source) / "config.json"
+    if Path(source).exists():
         if not file.is_file():
             raise InputError(f"{source}: no config.json; expected a checkpoint of {', '.join(STUDENTS)}")
         try:

@@ -1,0 +1,43 @@
+"""A student without weights: its true class on the meta device, where tensors have shapes and no numbers.
+
+For what asks only how large it is, or what its processor makes of a sample.
+"""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from coat.manifests import InputError
+from coat.trainer.students import DTYPES, one_line, read_config, student_class
+from coat.trainer.students.base import Student
+
+
+def meta_student(source: str, dtype: str = "float32") -> Student:
+    """A student of a hub id, a folder, or a config.json alone.
+
+    A config alone has no tokenizer, and its feature extractor is taken to be Whisper's, as in all public checkpoints.
+    InputError: no such config, or none that coat trains.
+    """
+    import torch
+    import transformers
+
+    alone = Path(source).is_file()
+    kind = student_class(source, read_config(source))
+    if dtype not in DTYPES:
+        raise InputError(f"student.dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    model_class, processor_class = (getattr(transformers, n) for n in (kind.model_class, kind.processor_class))
+    try:
+        config = model_class.config_class.from_pretrained(source)
+        processor = whisper_features() if alone else processor_class.from_pretrained(source)
+        with torch.device("meta"):
+            model = model_class._from_config(config, dtype=getattr(torch, dtype))
+    except (OSError, ValueError, TypeError, ImportError) as e:
+        raise InputError(f"{source}: cannot be read as a {kind.model_type} checkpoint ({one_line(e)})") from e
+    return kind(source, model, processor)
+
+
+def whisper_features() -> Any:
+    """What stands for a processor where there is none: lengths of audio are known, text is not."""
+    from transformers import WhisperFeatureExtractor
+
+    return SimpleNamespace(feature_extractor=WhisperFeatureExtractor(feature_size=128), tokenizer=None)
