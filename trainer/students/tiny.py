@@ -219,9 +219,8 @@ def qwen3_omni(sizes: Sizes) -> tuple[Any, Any]:
         "vision_start_token_id": id_of(QWEN3_VISION["vision_bos_token"]),
     }
     model = Qwen3OmniMoeThinkerForConditionalGeneration(Qwen3OmniMoeThinkerConfig(**settings))
-    tower = model.model.audio_tower
-    for conv in (tower.conv2d1, tower.conv2d2, tower.conv2d3):
-        conv.bias.data.normal_(0, 0.3)  # as trained ones are not 0: what they make of padding is heard
+    for i in (1, 2, 3):  # as trained ones are not 0: what the convolutions make of padding is heard
+        model.model.audio_tower.get_parameter(f"conv2d{i}.bias").data.normal_(0, 0.3)
     processor = Qwen3OmniMoeProcessor(
         image_processor=Qwen2VLImageProcessor(),
         video_processor=Qwen2VLVideoProcessor(),
