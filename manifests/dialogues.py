@@ -82,11 +82,12 @@ def seconds(item: Mapping[str, Any], name: str) -> float:
 
 
 def from_swift(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """An ms-swift row: the first user message is the prompt, the first assistant message the response.
+    """An ms-swift row: the user's message is the prompt, the assistant's the response.
 
     {"messages": [{"role": "user", "content": "<audio>What is said?"}, {"role": "assistant", "content": "..."}],
-    "audios": ["a.wav"]}; further messages keep the whole conversation under `messages`. The older
-    {"query": ..., "response": ..., "audios": [...]} is read too.
+    "audios": ["a.wav"]}. Of a conversation the last pair is prompt and response, and those before are `turns`; where it
+    is not of pairs, or the audio is not in the first, the first messages are taken. Either way the whole of it is kept
+    under `messages`. The older {"query": ..., "response": ..., "audios": [...]} is read too.
     """
     found: dict[str, str] = {}
     audios = record.get("audios") or []
@@ -104,8 +105,21 @@ def from_swift(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     others |= {name: found[role] for name, role in (("prompt", "user"), ("response", "assistant")) if role in found}
     if [m["role"] for m in messages] not in ([], ["user"], ["user", "assistant"]):
         others["messages"] = messages
+        if pairs := pairs_of(messages):
+            *others["turns"], (others["prompt"], others["response"]) = pairs
     others["audio_filepath"] = audios[0]
     return [Columns.detect(others, {}).to_native(others)]  # beside the conversation a row is as any table's
+
+
+def pairs_of(messages: list[Mapping[str, Any]]) -> list[list[str]]:
+    """A conversation as [prompt, answer] pairs; empty where it is none, or later prompts hold audio."""
+    said = messages[1:] if messages[0]["role"] == "system" else messages
+    if len(said) % 2 or any(m["role"] != ("user", "assistant")[i % 2] for i, m in enumerate(said)):
+        return []
+    if any(content(m.get("content"))[1] or "<audio>" in str(m.get("content")) for m in said[1:]):
+        return []
+    texts = [content(m.get("content"))[0] for m in said]
+    return [list(pair) for pair in zip(texts[::2], texts[1::2], strict=True)]
 
 
 def content(value: Any) -> tuple[str, list[str]]:

@@ -3,7 +3,8 @@
 One row: {"id": "a1", "audio_filepath": "wav/a1.flac", "duration": 3.2, "offset": 0.0, "text": "...",
 "prompt": "What is said?", "response": "...", "choices": ["...", "..."]}. Only `audio_filepath` is
 required. `question` and `answer` are read as `prompt` and `response`; keys that coat does not know
-are kept under their own names. Relative paths are relative to the manifest.
+are kept under their own names. Relative paths are relative to the manifest. `turns`, a list of [prompt, answer], are
+what was said before the prompt. Where `audio_filepath` is null, a row with id, prompt and response is text alone.
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 from numpy.typing import NDArray
 
 from coat.manifests import files
@@ -23,6 +25,7 @@ from coat.manifests.reading import read_table
 from coat.manifests.table import table_of
 from coat.manifests.utterance import Utterance
 
+pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
 ITERATED_ROWS = 4096  # made into utterances at a time
 
 
@@ -68,8 +71,13 @@ class Manifest(Sequence[Utterance]):
 
     @property
     def audio_filepaths(self) -> pa.Array:
-        """large_string, as they stand in the manifest"""
+        """large_string, as they stand in the manifest; empty for rows of text alone"""
         return self.column("audio_filepath")
+
+    @property
+    def with_audio(self) -> NDArray[np.bool_]:
+        """Rows that are not text alone."""
+        return pc.not_equal(self.audio_filepaths, "").to_numpy(zero_copy_only=False)
 
     @property
     def offsets(self) -> NDArray[np.float64]:
@@ -130,11 +138,11 @@ class Manifest(Sequence[Utterance]):
 
     def utterance(self, row: dict[str, Any]) -> Utterance:
         """Columns that the table lacks were not read."""
-        audio, extra = row.get("audio"), row.get("extra")
+        path, audio, extra = row["audio_filepath"], row.get("audio"), row.get("extra")
         return Utterance(
             id=row["id"],
-            audio=files.resolve(self.base, row["audio_filepath"]) if audio is None else audio,
-            audio_filepath=row["audio_filepath"],
+            audio=files.resolve(self.base, path) if audio is None and path else audio or "",
+            audio_filepath=path,
             offset=row["offset"],
             duration=row["duration"],
             text=row.get("text"),

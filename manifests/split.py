@@ -71,7 +71,7 @@ def groups(manifest: Manifest, by: str) -> list[Group]:
     if by == "id":
         return [("id", u.id) for u in manifest]
     joined = Joined()
-    keys = [[("audio", u.audio_filepath)] for u in manifest]
+    keys = [[("id", u.id) if u.text_only else ("audio", u.audio_filepath)] for u in manifest]
     if by != "audio":
         problems = [
             Problem(manifest.path, u.row, f"no {by!r} to split by") for u in manifest if value_of(u, by) is None
@@ -121,6 +121,11 @@ def part_of(group: Group, shares: Mapping[str, float], seed: int) -> str:
 
 def rebased(u: Utterance, base: str, folder: str) -> Utterance:
     """The row as a manifest in another folder has it."""
-    if files.absolute(base) == files.absolute(folder) or "://" in u.audio_filepath or u.audio_filepath.startswith("/"):
+    if (
+        u.text_only
+        or files.absolute(base) == files.absolute(folder)
+        or "://" in u.audio_filepath
+        or u.audio_filepath.startswith("/")
+    ):
         return u
     return replace(u, audio_filepath=files.absolute(u.audio))

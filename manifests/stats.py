@@ -25,7 +25,7 @@ class Stats:
     shortest_s: float | None
     median_s: float | None
     longest_s: float | None
-    without: dict[str, int]  # duration, text, prompt, response, choices: rows that lack it
+    without: dict[str, int]  # audio, duration, text, prompt, response, choices: rows that lack it
     histogram: list[tuple[float, float | None, int]]  # from (s), to (s; None: no end), rows
     rates: dict[int, int] = field(default_factory=dict)  # Hz: files
     channels: dict[int, int] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Stats:
 def stats(path: str, read_headers: bool = True, advance: Callable[[int, int], None] | None = None) -> Stats:
     """Describe a manifest. Headers give formats, and durations where rows have none; `advance(1, files)` per file."""
     manifest = Manifest.read(path)
-    audio = list(dict.fromkeys(u.audio for u in manifest))
+    audio = list(dict.fromkeys(u.audio for u in manifest if not u.text_only))
     headers: dict[str, AudioInfo] = {}
     unreadable: Counter[str] = Counter()
     if read_headers:
@@ -58,10 +58,10 @@ def stats(path: str, read_headers: bool = True, advance: Callable[[int, int], No
     known = [
         max(headers[u.audio].seconds - u.offset, 0.0) if u.duration is None else u.duration
         for u in manifest
-        if u.duration is not None or u.audio in headers
+        if u.audio in headers or (u.duration is not None and not u.text_only)
     ]
     lengths = sorted(known)
-    fields = ("duration", "text", "prompt", "response", "choices")
+    fields = ("audio", "duration", "text", "prompt", "response", "choices")
     return Stats(
         path=path,
         rows=len(manifest),

@@ -16,7 +16,8 @@ SAFE_KEY = re.compile(r"[A-Za-z0-9_\-]{1,64}")
 class Utterance:
     """A span of an audio file, its text, and a prompt with its response.
 
-    `offset` and `duration` are seconds; no duration means until the end of the file.
+    `offset` and `duration` are seconds; no duration means until the end of the file. A row of text alone has neither
+    path nor duration (0).
     """
 
     id: str
@@ -30,6 +31,15 @@ class Utterance:
     choices: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)  # every other key of the row, as it was
     row: int = 0  # line in the manifest, from 1
+
+    @property
+    def text_only(self) -> bool:
+        return not self.audio_filepath
+
+    @property
+    def turns(self) -> tuple[tuple[str, str], ...]:
+        """Prompts and answers that came before the prompt, oldest first. Audio stands in the first of all prompts."""
+        return parse_turns(self.extra.get("turns"))
 
     @property
     def digest(self) -> str:
@@ -46,11 +56,11 @@ class Utterance:
 
     def to_row(self) -> dict[str, Any]:
         """The row in coat's native form; keys without a value are left out."""
-        row: dict[str, Any] = {"id": self.id, "audio_filepath": self.audio_filepath}
+        row: dict[str, Any] = {"id": self.id, "audio_filepath": self.audio_filepath or None}
         if self.offset:
             row["offset"] = self.offset
         for name in ("duration", "text", "prompt", "response"):
-            if getattr(self, name) is not None:
+            if getattr(self, name) is not None and not (name == "duration" and self.text_only):
                 row[name] = getattr(self, name)
         if self.choices:
             row["choices"] = list(self.choices)
@@ -63,3 +73,13 @@ def key_of(name: str) -> str:
         return name
     readable = re.sub(r"[^A-Za-z0-9_\-]+", "_", name).strip("_")[:40]
     return f"{readable}-{xxhash.xxh3_64_hexdigest(name.encode())}"
+
+
+def parse_turns(value: Any) -> tuple[tuple[str, str], ...]:
+    """ValueError where it is not a list of [prompt, answer]."""
+    turns = value or ()
+    if not isinstance(turns, list | tuple) or not all(isinstance(t, list | tuple) and len(t) == 2 for t in turns):
+        raise ValueError("turns must be a list of [prompt, answer]")
+    if not all(isinstance(text, str) for turn in turns for text in turn):
+        raise ValueError("turns must hold strings")
+    return tuple((prompt, answer) for prompt, answer in turns)

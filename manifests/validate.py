@@ -24,7 +24,7 @@ def validate(path: str, deep: bool = False, advance: Callable[[int, int], None] 
 
     def check(u: Utterance) -> list[str]:
         messages = row_messages(u)
-        if messages:
+        if messages or u.text_only:
             return messages
         try:
             if deep:
@@ -67,7 +67,7 @@ def row_messages(u: Utterance) -> list[str]:
     messages = []
     if u.offset < 0:
         messages.append(f"offset {u.offset} s is negative")
-    if u.duration is not None and u.duration <= 0:
+    if u.duration is not None and u.duration <= 0 and not u.text_only:
         messages.append(f"duration {u.duration} s; expected more than zero")
     if u.choices and u.response is not None and u.response not in u.choices:
         messages.append(f"response {u.response!r} is not one of its choices ({', '.join(u.choices)})")

@@ -86,6 +86,8 @@ def inspect(
     """
     manifest = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
     utterance = find(manifest, identity)
+    if utterance.text_only:
+        raise InputError(f"{manifest.path}: {identity} is text alone; there is nothing to hear")
     held = [Held(name, targets, targets.rows.get(utterance.digest)) for name, targets in named_sets(store, experts)]
     span, silence = None, ""
     try:

@@ -157,7 +157,7 @@ def make_plan(
     seconds = row_seconds(manifest, who, on_probed)
     cap = min(UNIT_SECONDS, max(SMALL_UNIT_SECONDS, seconds.sum() / SMALL_UNITS))
     cap = min(cap, unit_bytes / spec.bytes_per_second())
-    chosen = choose_rows(manifest, only, limit)
+    chosen = choose_rows(manifest, only, limit) & manifest.with_audio
     done = among(who.digests, as_integers(covered)) & ~among(who.digests, as_integers(again))
     left = chosen & ~done
     order, starts = cut_windows(manifest, who.digests, seconds, left, cap)

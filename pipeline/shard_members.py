@@ -60,6 +60,9 @@ class Heard:
 def make(sample: Sample, sets: Mapping[str, TargetSet], how: How) -> Made:
     """AudioError where it cannot be written: no audio, or not the audio that the experts heard."""
     u = sample.utterance
+    if u.text_only:
+        record = text_of(sample) | {"duration": 0.0, "audio": None}
+        return Made({"json": files.to_json(record, indent=None)}, 0.0, None, {}, characters_of(record))
     audio: dict[str, bytes] = {}
     if how.recipe.audio == "none":
         seconds, source = unheard(sample)
@@ -92,8 +95,11 @@ def make(sample: Sample, sets: Mapping[str, TargetSet], how: How) -> Made:
             starts = {n: start_of(sets[n].spec, how.reductions.get(n), first) for n, (first, _) in spans.items()}
             record["starts"] = {n: round(t - sample.start, 9) for n, t in starts.items()}  # of frame 0, in the piece
     members["json"] = files.to_json(record, indent=None)
-    characters = sum(len(str(record[k] or "")) for k in ("text", "prompt", "response"))
-    return Made(members, seconds, source, frames, characters)
+    return Made(members, seconds, source, frames, characters_of(record))
+
+
+def characters_of(record: Mapping[str, Any]) -> int:
+    return sum(len(str(record[k] or "")) for k in ("text", "prompt", "response"))
 
 
 def start_of(spec: TargetSpec, reduction: Reduction | None, first: int) -> float:
@@ -102,7 +108,7 @@ def start_of(spec: TargetSpec, reduction: Reduction | None, first: int) -> float
 
 
 def text_of(sample: Sample) -> dict[str, Any]:
-    """Text and answer are of the whole utterance: a piece of it keeps the prompt, and is distilled only."""
+    """Text and answers are of the whole utterance: a piece of it keeps the prompt, and is distilled only."""
     u, whole = sample.utterance, sample.seconds is None
     return {
         "id": sample.id,
@@ -112,7 +118,7 @@ def text_of(sample: Sample) -> dict[str, Any]:
         "response": u.response if whole else None,
         "choices": list(u.choices) if whole else [],
         "targets": {},
-        "extra": dict(u.extra),
+        "extra": {k: v for k, v in u.extra.items() if whole or k != "turns"},
     }
 
 

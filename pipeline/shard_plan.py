@@ -168,9 +168,13 @@ class Found:
         self.first_M = first[group]  # the row that has this id first
 
     def lacks(self, masks: bool) -> NDArray[np.bool_]:
-        """Rows that cannot be a sample. Masked: those alone that no expert could decode, so that there is no audio."""
+        """Rows that cannot be a sample. Masked: those alone that no expert could decode, so that there is no audio.
+
+        Text alone lacks nothing.
+        """
         repeated = self.first_M != np.arange(len(self.manifest))
-        return repeated | (self.unheard_M if masks else (self.place_ME < 0).any(axis=1))
+        lacking = self.unheard_M if masks else (self.place_ME < 0).any(axis=1)
+        return repeated | (lacking & self.manifest.with_audio)
 
     def reasons(self, positions: NDArray[np.int64]) -> Iterator[tuple[str, str]]:
         for position, u in zip(positions.tolist(), self.manifest.take(positions), strict=True):

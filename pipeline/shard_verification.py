@@ -188,6 +188,8 @@ def check_record(key: str, members: dict[str, bytes], row: Mapping[str, Any] | N
 
 
 def check_audio(key: str, members: dict[str, bytes], record: Mapping[str, Any], form: str) -> None:
+    if record.get("audio", "") is None:  # text alone
+        return
     if form == "none":
         if not isinstance(record.get("audio"), dict):
             raise InputError(f"{key}: its .json does not name its audio")

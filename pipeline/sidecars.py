@@ -155,7 +155,7 @@ def side_jobs(
 ) -> Iterator[SideJob]:
     """InputError, before anything is written, where targets are missing that may not be."""
     places = places_of(table, targets)
-    lacking = np.flatnonzero(places < 0)
+    lacking = np.flatnonzero((places < 0) & (table["duration"].to_numpy() > 0))  # text alone lacks nothing
     if len(lacking) and missing == "fail":
         ids = table["id"].take(pa.array(lacking[:1000])).to_pylist()
         named = [(identity, f"{name} was not extracted, or heard other audio") for identity in ids]

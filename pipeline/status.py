@@ -55,7 +55,7 @@ class SetStatus:
 
 def status(store: str, manifest: Manifest | None = None) -> list[SetStatus]:
     """Every target set of a store; with a manifest, of its rows alone. An empty list: nothing there."""
-    wanted = None if manifest is None else identities(manifest).digests
+    wanted = None if manifest is None else identities(manifest).digests[manifest.with_audio]
     return [set_status(targets, wanted) for targets in TargetStore(store).target_sets()]
 
 

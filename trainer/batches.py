@@ -6,7 +6,7 @@ generation pads on the left.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from coat.manifests import Clip, ShardIndex
 from coat.trainer.config import DataConfig
 from coat.trainer.data import BadSample, RawSample, Sample, decode_meta, decode_texts, seconds_of
-from coat.trainer.students.base import Student, Unusable
+from coat.trainer.students.base import Prefix, Student, Unusable
 from coat.trainer.thinking import ThinkingBlock
 
 IGNORED = -100  # label of positions without a cross-entropy
@@ -35,12 +35,12 @@ class Targets:
 @dataclass(frozen=True)
 class Batch:
     inputs: dict[str, Tensor]  # what the student's forward takes: input_ids, attention_mask, features
-    labels_BT: Tensor  # the response's ids at the response's own positions, else IGNORED
+    labels_BT: Tensor  # the answers' ids at their own positions, else IGNORED
     think_BK: Tensor  # positions in T of the states that heads read (`thinking.states`); 0 where masked
     think_mask_BK: Tensor  # bool
     seconds_B: Tensor  # of audio
     targets: dict[str, Targets]
-    ids: tuple[str, ...]
+    ids: tuple[str, ...]  # of the samples; a row more than these is silence, see Collator.batch
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -86,6 +86,7 @@ class Item:
     features: dict[str, Tensor]
     seconds: float
     targets: Mapping[str, np.ndarray]  # [N, D]
+    answers: tuple[range, ...] = ()  # of earlier turns, that have labels, too
 
 
 def render_prompt(prompt: str, choices: Sequence[str], how: str) -> str:
@@ -98,7 +99,7 @@ def ask_of(sample: Sample, config: DataConfig) -> tuple[str, str | None]:
 
     A sample with text alone is transcribed (`data.transcribe_prompt`).
     """
-    if sample.prompt is None and sample.response is None and sample.text is not None:
+    if sample.prompt is None and sample.response is None and sample.text is not None and not sample.text_only:
         return config.transcribe_prompt, sample.text
     prompt = config.transcribe_prompt if sample.prompt is None else sample.prompt
     return render_prompt(prompt, sample.choices, config.choices), sample.response
@@ -120,8 +121,10 @@ class Collator:
             unheard = Sample(key=raw.key, samples_S=NO_AUDIO, sample_rate=1, **decode_texts(raw, meta))
             prompt, response = ask_of(unheard, config)
             answer = 0 if response is None else len(self.student.response_ids(response))
+            if unheard.text_only:
+                return self.prompt_positions(prompt, 0, unheard.turns) + answer
             audio = self.student.audio_positions(round(seconds * self.student.sample_rate))
-            return self.prompt_positions(prompt) + audio + self.block.size(seconds) + answer
+            return self.prompt_positions(prompt, 1, unheard.turns) + audio + self.block.size(seconds) + answer
         except (BadSample, Unusable):
             return 0
 
@@ -129,27 +132,50 @@ class Collator:
         """BadSample or Unusable where there is nothing to learn from it, or the student cannot take it whole."""
         prompt, response = ask_of(sample, config)
         targets = {name: sample.targets[name] for name in self.experts if name in sample.targets}
-        if response is None and not targets:
+        learned = [] if config.turns == "last" else sample.turns
+        if response is None and not targets and not learned:
             raise BadSample("nothing_to_learn", f"{sample.id}: neither a response nor a target of a trained expert")
         if config.max_seconds is not None and sample.seconds > config.max_seconds:
             raise Unusable("too_long", f"{sample.id}: {sample.seconds:.2f} s; data.max_seconds is smaller")
-        samples_S = Clip(sample.samples_S, sample.sample_rate).at(self.student.sample_rate)
-        prefix = self.student.prefix(samples_S, prompt, sample.id)
-        ids, positions = self.block.insert(prefix, sample.seconds)
-        if self.block.config.states == "audio":
-            positions = self.student.audio_indices(ids)
+        heard_S = None if sample.text_only else Clip(sample.samples_S, sample.sample_rate).at(self.student.sample_rate)
+        prefix = self.student.prefix(heard_S, prompt, sample.id, sample.turns)
+        ids, positions = self.with_block(prefix, sample.seconds)
         answer = [] if response is None else self.student.response_ids(response)
         if config.batch_tokens is not None and len(ids) + len(answer) > config.batch_tokens:
             raise Unusable(
                 "too_many_tokens", f"{sample.id}: {len(ids) + len(answer)} positions; data.batch_tokens is less"
             )
-        return Item(sample.id, [*ids, *answer], len(ids), positions, prefix.features, sample.seconds, targets)
+        at, inserted = self.block.place(prefix), len(ids) - len(prefix.ids)
+        answers = (range(a.start + inserted, a.stop + inserted) if a.start >= at else a for a in prefix.answers)
+        return Item(
+            sample.id, [*ids, *answer], len(ids), positions, prefix.features, sample.seconds, targets,
+            tuple(answers) if learned else (),
+        )  # fmt: skip
+
+    def with_block(self, prefix: Prefix, seconds: float) -> tuple[list[int], list[int]]:
+        """The prompt's ids with the block, and the positions of the states that heads read."""
+        ids, positions = self.block.insert(prefix, seconds)
+        return ids, self.student.audio_indices(ids) if self.block.config.states == "audio" else positions
+
+    @cached_property
+    def silence(self) -> Item:
+        """The shortest audio, with nothing to learn from it."""
+        prefix = self.student.prefix(np.zeros(self.student.min_samples, np.float32), "")
+        ids, positions = self.with_block(prefix, 0.0)
+        return Item("", ids, len(ids), positions, prefix.features, 0.0, {})
 
     def batch(self, items: Sequence[Item]) -> Batch:
-        """Pad on the right. At least one item."""
+        """Pad on the right. At least one item.
+
+        Where no item has audio, a row of silence follows: ranks must all reach every weight, also of audio tower and
+        heads, or they wait for each other.
+        """
+        samples = tuple(i.id for i in items)
+        if not any(i.features for i in items):
+            items = [*items, self.silence]
         ids_BT = pad([i.ids for i in items], self.student.tokenizer.pad_token_id)
         mask_BT = pad([[1] * len(i.ids) for i in items], 0)
-        labels_BT = pad([[IGNORED] * i.response + i.ids[i.response :] for i in items], IGNORED)
+        labels_BT = pad([labels_of(i) for i in items], IGNORED)
         features = self.student.stack_features([i.features for i in items])
         return Batch(
             inputs={"input_ids": ids_BT, "attention_mask": mask_BT, **features},
@@ -160,8 +186,16 @@ class Collator:
             targets={
                 name: pad_targets([i.targets.get(name) for i in items], s.dim) for name, s in self.experts.items()
             },
-            ids=tuple(i.id for i in items),
+            ids=samples,
         )
+
+
+def labels_of(item: Item) -> list[int]:
+    """The ids of answers, and IGNORED at all other positions."""
+    labels = [IGNORED] * len(item.ids)
+    for answer in (*item.answers, range(item.response, len(item.ids))):
+        labels[answer.start : answer.stop] = item.ids[answer.start : answer.stop]
+    return labels
 
 
 def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from coat.manifests import InputError, files
+from coat.manifests.spec import Family
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -52,6 +53,7 @@ class DataConfig(Part):
     max_seconds: float | None = Field(default=None, gt=0)  # leave longer audio out (default: the student's limit)
     unusable: Literal["skip", "raise"] = "skip"  # audio that the student cannot hear whole, or broken
     transcribe_prompt: str = "Transcribe the speech."  # of samples that have text, but no prompt and response
+    turns: Literal["all", "last"] = "all"  # whose answers have a cross-entropy, where a sample has several turns
     choices: Literal["append", "ignore"] = "append"  # write a sample's choices behind its prompt
 
 
@@ -60,6 +62,12 @@ class HeadsConfig(Part):
     dim: int = Field(default=256, ge=8)
     layers: int = Field(default=2, ge=1)
     heads: int = Field(default=4, ge=1)
+    # Experts that share norm, projection and layers, by a name for each group. Others have their own, and all have an
+    # output layer of their own.
+    groups: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    # Which positions of the block a head reads: all, or a share of its own (each group's, or single expert's, every so
+    # many-th), so that what experts teach is kept apart.
+    positions: Literal["all", "own"] = "all"
 
     @model_validator(mode="after")
     def divisible(self) -> Self:
@@ -67,12 +75,30 @@ class HeadsConfig(Part):
             raise ValueError(f"dim {self.dim} must be a multiple of twice the heads ({self.heads})")
         return self
 
+    @model_validator(mode="after")
+    def in_one_group(self) -> Self:
+        members = [name for group in self.groups.values() for name in group]
+        if twice := sorted({name for name in members if members.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)} in two groups; expected one at most")
+        return self
+
+    def group_of(self, expert: str) -> str:
+        """The name of its group; an expert alone is one."""
+        return next((group for group, members in self.groups.items() if expert in members), expert)
+
 
 class LossConfig(Part):
     """L = ce * CE + distill * sum_k weight_k * L_k; ce and distill are the stage's."""
 
     weights: Mapping[str, Weight] = Field(default_factory=dict)  # by expert
-    default: Weight = 1.0  # of experts that are not named
+    families: Mapping[Family, Weight] = Field(default_factory=dict)  # by family, of experts that are not named
+    default: Weight = 1.0  # of all others
+    # What is summed, of targets of these kinds.
+    representation: Literal["cosine+smooth_l1", "cosine", "smooth_l1", "mse"] = "cosine+smooth_l1"
+    scalars: Literal["smooth_l1", "mse"] = "smooth_l1"
+
+    def weight(self, expert: str, family: Family) -> float:
+        return self.weights.get(expert, self.families.get(family, self.default))
 
 
 class LoraConfig(Part):

@@ -22,6 +22,7 @@ from coat.manifests import AudioError, BrokenShard, ExpertInfo, InputError, RunE
 from coat.manifests.npy import BrokenArray
 from coat.manifests.shard_reading import read_samples
 from coat.manifests.target_members import experts_of
+from coat.manifests.utterance import parse_turns
 
 AUDIO_SUFFIXES = ("flac", "wav", "mp3", "ogg", "aiff")
 # First of every seed here. numpy takes 0 and [0, 0, 0] for one seed: without it, epoch 0 of seed 0 would undo the
@@ -63,6 +64,8 @@ class Sample:
     prompt: str | None
     response: str | None
     choices: tuple[str, ...] = ()
+    turns: tuple[tuple[str, str], ...] = ()  # prompts and answers before the prompt
+    text_only: bool = False  # no audio, by intent: `samples_S` is empty
     targets: Mapping[str, NDArray[np.floating[Any]]] = field(default_factory=dict)  # by expert, [N, D] as stored
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -94,6 +97,8 @@ def decode_sample(raw: RawSample, index: ShardIndex) -> Sample:
     """Audio, text and targets of one sample. BadSample where a member is missing or broken."""
     meta = decode_meta(raw)
     texts = decode_texts(raw, meta)
+    if texts["text_only"]:
+        return Sample(key=raw.key, samples_S=np.zeros(0, np.float32), sample_rate=index.sample_rate, **texts)
     samples_S, rate = decode_audio(raw, meta, index)
     targets = {name: decode_target(raw, name, index.experts[name]) for name in experts_of(raw.members, index.experts)}
     check_whole(raw, meta, len(samples_S) / rate, targets, index)
@@ -137,7 +142,12 @@ def decode_texts(raw: RawSample, meta: Mapping[str, Any]) -> dict[str, Any]:
     texts = {name: value_of(raw, meta, name, str) for name in ("text", "prompt", "response")}
     choices = tuple(value_of(raw, {"choices": c}, "choices", str) for c in value_of(raw, meta, "choices", list) or ())
     extra = value_of(raw, meta, "extra", dict) or {}
-    return {"id": str(meta.get("id", raw.key)), **texts, "choices": choices, "extra": extra}
+    try:
+        turns = parse_turns(extra.get("turns"))
+    except ValueError as e:
+        raise BadSample("broken_json", f"{raw}: {e}") from e
+    about = {"turns": turns, "text_only": meta.get("audio", "") is None, "extra": extra}
+    return {"id": str(meta.get("id", raw.key)), **texts, "choices": choices, **about}
 
 
 def value_of(raw: RawSample, meta: Mapping[str, Any], name: str, kind: type | UnionType) -> Any:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from coat.manifests import AudioError, Clip, InputError, Utterance, decode
-from coat.trainer.generate import Trained
+from coat.manifests import AudioError, InputError, Utterance, decode
+from coat.trainer.generate import Audio, Question, Trained
 
 
 class Row(Protocol):
@@ -93,20 +93,26 @@ def evaluate(
 
 def ask_rows(trained: Trained, rows: Sequence[Utterance], max_new_tokens: int) -> list[str | None]:
     """An answer a row; None where its audio cannot be decoded, or heard whole."""
-    clips: dict[int, Clip] = {}
-    for i, utterance in enumerate(rows):
+    asked: dict[int, Question] = {}
+    for i, u in enumerate(rows):
         try:
-            clip = decode(utterance.audio, utterance.offset, utterance.duration)
-            trained.student.check_audio(clip.at(trained.student.sample_rate))
-            clips[i] = clip
+            audio = None if u.text_only else heard(trained, u)
         except (AudioError, InputError):
             continue  # counted as missing
+        asked[i] = Question(audio, u.prompt or "", u.choices, u.turns)
     answers: list[str | None] = [None] * len(rows)
-    if clips:
-        asked = [((c.samples_T, c.rate), rows[i].prompt or "", rows[i].choices) for i, c in clips.items()]
-        for i, text in zip(clips, trained.ask_many(asked, max_new_tokens=max_new_tokens), strict=True):
+    if asked:
+        texts = trained.ask_many(list(asked.values()), max_new_tokens=max_new_tokens)
+        for i, text in zip(asked, texts, strict=True):
             answers[i] = text
     return answers
+
+
+def heard(trained: Trained, utterance: Utterance) -> Audio:
+    """AudioError or InputError where it cannot be decoded, or heard whole."""
+    clip = decode(utterance.audio, utterance.offset, utterance.duration)
+    trained.student.check_audio(clip.at(trained.student.sample_rate))
+    return clip.samples_T, clip.rate
 
 
 def record(result: Evaluation, row: Row, text: str | None) -> None:

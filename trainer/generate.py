@@ -7,7 +7,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,12 +21,23 @@ from coat.trainer.config import TrainConfig
 from coat.trainer.folder import RunFolder
 from coat.trainer.model import add_lora
 from coat.trainer.students import load_student
-from coat.trainer.students.base import Student
+from coat.trainer.students.base import Student, Turns
 from coat.trainer.thinking import ThinkingBlock
 
 Audio = str | Path | tuple[NDArray[np.float32], int]  # a file, or mono samples and their rate in Hz
+Heard = Audio | list[Audio] | None  # one, several (for students that take them), or none
 
 
+class Question(NamedTuple):
+    """What is asked; `turns` are prompts and answers before it."""
+
+    audio: Heard
+    prompt: str
+    choices: Sequence[str] = ()
+    turns: Turns = ()
+
+
+Asked = Question | tuple[Heard, str, Sequence[str]]
 TEXT_INPUTS = ("input_ids", "attention_mask")
 
 
@@ -38,17 +49,19 @@ class Trained:
         # Never in train mode or with checkpointing: the cache is off there, and the text wrong.
         self.student.model.eval()
 
-    def ask(self, audio: Audio, prompt: str, *, choices: Sequence[str] = (), max_new_tokens: int = 64) -> str:
-        """The answer to a prompt about one audio, greedily. InputError: audio that cannot be heard whole."""
-        return self.ask_many([(audio, prompt, choices)], max_new_tokens=max_new_tokens)[0]
+    def ask(
+        self, audio: Heard, prompt: str, *, choices: Sequence[str] = (), turns: Turns = (), max_new_tokens: int = 64
+    ) -> str:
+        """The answer to a prompt about an audio, greedily. InputError: audio that cannot be heard whole."""
+        return self.ask_many([Question(audio, prompt, choices, turns)], max_new_tokens=max_new_tokens)[0]
 
     @torch.inference_mode()
-    def ask_many(self, asked: Sequence[tuple[Audio, str, Sequence[str]]], *, max_new_tokens: int = 64) -> list[str]:
-        """Answers to (audio, prompt, choices), as one batch."""
+    def ask_many(self, asked: Sequence[Asked], *, max_new_tokens: int = 64) -> list[str]:
+        """Answers to Questions, or (audio, prompt, choices), as one batch."""
         return self.texts(self.generate(self.inputs(asked), max_new_tokens))
 
     @torch.inference_mode()
-    def ask_each(self, audio: Audio, prompts: Sequence[str], *, max_new_tokens: int = 64) -> list[str]:
+    def ask_each(self, audio: Heard, prompts: Sequence[str], *, max_new_tokens: int = 64) -> list[str]:
         """Answers to several prompts about one audio, each as `ask` gives it.
 
         The positions that all prompts begin with (the audio, and the block where it stands behind it) are computed
@@ -79,14 +92,15 @@ class Trained:
     def texts(self, ids_BN: torch.Tensor) -> list[str]:
         return [text.strip() for text in self.student.tokenizer.batch_decode(ids_BN, skip_special_tokens=True)]
 
-    def inputs(self, asked: Sequence[tuple[Audio, str, Sequence[str]]]) -> dict[str, torch.Tensor]:
+    def inputs(self, asked: Sequence[Asked]) -> dict[str, torch.Tensor]:
         """Prompts with audio and block, padded on the left."""
         rows, features = [], []
-        for audio, prompt, choices in asked:
-            clip, name = read_audio(audio)
+        for audio, prompt, choices, turns in map(question, asked):
+            heard = [read_audio(one) for one in each(audio)]
+            samples = [clip.at(self.student.sample_rate) for clip, _ in heard] or None
             text = render_prompt(prompt, choices, self.config.data.choices)
-            prefix = self.student.prefix(clip.at(self.student.sample_rate), text, name)
-            rows.append(self.block.insert(prefix, clip.seconds)[0])
+            prefix = self.student.prefix(samples, text, ", ".join(name for _, name in heard), turns)
+            rows.append(self.block.insert(prefix, sum(clip.seconds for clip, _ in heard))[0])
             features.append(prefix.features)
         longest, device = max(map(len, rows)), self.student.model.device
         pad_id = self.student.tokenizer.pad_token_id
@@ -120,6 +134,16 @@ def common_prefix(rows: Sequence[Sequence[int]]) -> int:
     """How many ids all rows begin with; each has at least one more."""
     same = takewhile(lambda ids: len(set(ids)) == 1, zip(*rows, strict=False))
     return min(sum(1 for _ in same), min(map(len, rows), default=1) - 1)
+
+
+def each(audio: Heard) -> Sequence[Audio]:
+    if isinstance(audio, list):
+        return audio
+    return [] if audio is None else [audio]
+
+
+def question(asked: Asked) -> Question:
+    return asked if isinstance(asked, Question) else Question(*asked)
 
 
 def read_audio(audio: Audio) -> tuple[Clip, str]:

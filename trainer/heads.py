@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from coat.manifests import ExpertInfo, InputError, ShardIndex
 from coat.trainer.batches import Targets
-from coat.trainer.config import HeadsConfig
+from coat.trainer.config import HeadsConfig, LossConfig
 from coat.trainer.losses import DistillLoss
 
 SHORTEST_PERIOD_S, LONGEST_PERIOD_S = 0.02, 60.0  # of the time encoding: finer than any frame, longer than a clip
@@ -37,27 +37,24 @@ class CrossBlock(nn.Module):
         return frames_BNH + self.mlp(self.norm_2(frames_BNH))
 
 
-class DistillHead(nn.Module):
-    """LayerNorm, linear, and a small Transformer decoder from frame times to the think states."""
+class Trunk(nn.Module):
+    """What experts of one group share: LayerNorm, linear, and a small Transformer decoder; times ask states."""
 
-    def __init__(self, config: HeadsConfig, states_dim: int, expert: ExpertInfo) -> None:
+    def __init__(self, config: HeadsConfig, states_dim: int) -> None:
         super().__init__()
-        self.spec = expert.spec
         self.dim = config.dim
         self.norm = nn.LayerNorm(states_dim)
         self.project = nn.Linear(states_dim, config.dim)
         self.blocks = nn.ModuleList([CrossBlock(config.dim, config.heads) for _ in range(config.layers)])
-        self.output = nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, DistillLoss.outputs(expert)))
 
-    def forward(self, states_BKD: Tensor, states_mask_BK: Tensor, seconds_B: Tensor, frames: int) -> Tensor:
-        """`[B, N, O]` at the expert's first N frame times. Every row needs a state: attention over none is NaN."""
+    def forward(self, states_BKD: Tensor, mask_BK: Tensor, times_BK: Tensor, times_N: Tensor) -> Tensor:
+        """`[B, N, H]`."""
         memory_BKH = self.project(self.norm(states_BKD))
-        memory_BKH = memory_BKH + self.encode(think_times(states_mask_BK, seconds_B)).to(memory_BKH.dtype)
-        times_N = torch.as_tensor(self.spec.times(frames), dtype=torch.float32, device=states_BKD.device)
-        frames_BNH = self.encode(times_N.expand(len(states_BKD), frames)).to(memory_BKH.dtype)
+        memory_BKH = memory_BKH + self.encode(times_BK).to(memory_BKH.dtype)
+        frames_BNH = self.encode(times_N.expand(len(states_BKD), len(times_N))).to(memory_BKH.dtype)
         for block in self.blocks:
-            frames_BNH = block(frames_BNH, memory_BKH, ~states_mask_BK)
-        return self.output(frames_BNH)
+            frames_BNH = block(frames_BNH, memory_BKH, ~mask_BK)
+        return frames_BNH
 
     def encode(self, times_BN: Tensor) -> Tensor:
         """Sinusoids of a time in seconds, `[B, N, H]`."""
@@ -67,6 +64,40 @@ class DistillHead(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
+class DistillHead(nn.Module):
+    """One expert's output layer on a trunk: its own, or that of the first expert of its group.
+
+    `share` (i, n): it reads every n-th position of the block, from the i-th on.
+    """
+
+    def __init__(
+        self,
+        config: HeadsConfig,
+        states_dim: int,
+        expert: ExpertInfo,
+        trunk: Trunk | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        super().__init__()
+        self.spec, self.share = expert.spec, share
+        if trunk is None:
+            self.trunk = Trunk(config, states_dim)
+        self.shared = [trunk or self.trunk]  # in a list: another head's weights are not this one's, too
+        self.output = nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, DistillLoss.outputs(expert)))
+
+    def forward(self, states_BKD: Tensor, states_mask_BK: Tensor, seconds_B: Tensor, frames: int) -> Tensor:
+        """`[B, N, O]` at the expert's first N frame times. Every row needs a state: attention over none is NaN."""
+        times_N = torch.as_tensor(self.spec.times(frames), dtype=torch.float32, device=states_BKD.device)
+        times_BK = think_times(states_mask_BK, seconds_B)
+        return self.output(self.shared[0](states_BKD, self.own(states_mask_BK), times_BK, times_N))
+
+    def own(self, mask_BK: Tensor) -> Tensor:
+        """The positions that are read; all of them where a block is too short to be shared out."""
+        first, step = self.share
+        own_BK = mask_BK & (torch.arange(mask_BK.shape[1], device=mask_BK.device) % step == first)
+        return torch.where(own_BK.any(1, keepdim=True), own_BK, mask_BK)
+
+
 def think_times(mask_BK: Tensor, seconds_B: Tensor) -> Tensor:
     """Nominal times of the think positions, spread evenly over the audio, `[B, K]`."""
     count_B1 = mask_BK.sum(1, keepdim=True).clamp(min=1)
@@ -74,13 +105,33 @@ def think_times(mask_BK: Tensor, seconds_B: Tensor) -> Tensor:
 
 
 class DistillHeads(nn.Module):
-    """A head and a loss per expert, built from what the shards say of it."""
+    """A head and a loss per expert, built from what the shards say of it.
 
-    def __init__(self, config: HeadsConfig, states_dim: int, experts: Mapping[str, ExpertInfo]) -> None:
+    InputError where `heads.groups` names an expert that is not trained.
+    """
+
+    def __init__(
+        self,
+        config: HeadsConfig,
+        states_dim: int,
+        experts: Mapping[str, ExpertInfo],
+        losses: LossConfig = LossConfig(),  # noqa: B008
+    ) -> None:
         super().__init__()
-        # ModuleDict refuses dots; experts' names hold none (they are member suffixes of a tar).
-        self.heads = nn.ModuleDict({name: DistillHead(config, states_dim, e) for name, e in experts.items()})
-        self.losses = nn.ModuleDict({name: DistillLoss(e) for name, e in experts.items()})
+        if experts and (unknown := {n for members in config.groups.values() for n in members} - set(experts)):
+            raise InputError(
+                f"heads.groups: {', '.join(sorted(unknown))} is not trained; there are {', '.join(experts)}"
+            )
+        groups = list(dict.fromkeys(config.group_of(name) for name in experts))
+        trunks: dict[str, Trunk] = {}
+        self.heads = nn.ModuleDict()  # it refuses dots; experts' names hold none (they are member suffixes of a tar)
+        for name, expert in experts.items():
+            group = config.group_of(name)
+            share = (groups.index(group), len(groups)) if config.positions == "own" else (0, 1)
+            head = DistillHead(config, states_dim, expert, trunks.get(group), share)
+            trunks.setdefault(group, head.shared[0])
+            self.heads[name] = head
+        self.losses = nn.ModuleDict({name: DistillLoss(e, losses) for name, e in experts.items()})
 
     def forward(
         self,
@@ -99,8 +150,9 @@ class DistillHeads(nn.Module):
     def loss(self, name: str, states_BKD: Tensor, mask_BK: Tensor, seconds_B: Tensor, target: Targets) -> Tensor:
         with_target_B = target.mask_BN.any(1)
         if not with_target_B.any():
-            # Ranks must all reach every weight: one frame, times nothing.
-            return self.heads[name](states_BKD[:1], mask_BK[:1], seconds_B[:1], 1).float().sum() * 0
+            # Ranks must all reach every weight: one frame of a row that has states, times nothing.
+            some_B = mask_BK.any(1) & (mask_BK.any(1).cumsum(0) == 1)
+            return self.heads[name](states_BKD[some_B], mask_BK[some_B], seconds_B[some_B], 1).float().sum() * 0
         mask_BN = target.mask_BN[with_target_B]
         predicted_BNO = self.heads[name](
             states_BKD[with_target_B], mask_BK[with_target_B], seconds_B[with_target_B], mask_BN.shape[1]

@@ -20,7 +20,7 @@ from coat.trainer.batches import Batch, Collator, Item, ask_of
 from coat.trainer.config import TrainConfig
 from coat.trainer.data import BadSample, RawSample, Sample, decode_sample, read_whole
 from coat.trainer.evaluate import Evaluation, record
-from coat.trainer.generate import Trained
+from coat.trainer.generate import Question, Trained
 from coat.trainer.model import CoatModel
 from coat.trainer.ranks import gathered, summed
 from coat.trainer.students.base import Unusable
@@ -97,7 +97,10 @@ class HeldOut:
                 (place, s) for place, s, _ in part if place < self.config.evaluation.answers and s.response is not None
             ]
             if ask:
-                prompts = [((s.samples_S, s.sample_rate), s.prompt or "", s.choices) for _, s in ask]
+                prompts = [
+                    Question(None if s.text_only else (s.samples_S, s.sample_rate), s.prompt or "", s.choices, s.turns)
+                    for _, s in ask
+                ]
                 texts = trained.ask_many(prompts, max_new_tokens=self.config.evaluation.max_new_tokens)
                 asked += [(place, light(s), text) for (place, s), text in zip(ask, texts, strict=True)]
         return sums, counts, asked

@@ -232,7 +232,7 @@ class Trainer:
     def loss_weights(self, stage: StageConfig, within: int) -> dict[str, float]:
         distill = distill_weight(stage, within)
         table = self.config.losses
-        return {"ce": stage.ce} | {n: distill * table.weights.get(n, table.default) for n in self.experts}
+        return {"ce": stage.ce} | {n: distill * table.weight(n, e.spec.family) for n, e in self.experts.items()}
 
     def report(self, metrics: MetricsLog | None) -> None:
         stage, within = stage_at(self.config.stages, self.step - 1)

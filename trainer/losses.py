@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coat.manifests import ExpertInfo
+from coat.trainer.config import LossConfig
 
 DEAD_STD = 1e-6  # a dimension below this never varies, rounding aside
 VOICED = 0.5  # voicing confidence from which a frame has a pitch
@@ -26,9 +27,9 @@ class DistillLoss(nn.Module):
     mean_D: Tensor
     scale_D: Tensor
 
-    def __init__(self, expert: ExpertInfo) -> None:
+    def __init__(self, expert: ExpertInfo, config: LossConfig = LossConfig()) -> None:  # noqa: B008
         super().__init__()
-        self.kind = expert.spec.kind
+        self.kind, self.config = expert.spec.kind, config
         std_D = torch.tensor(expert.std, dtype=torch.float32)
         alive_D = std_D > DEAD_STD
         self.register_buffer("mean_D", torch.tensor(expert.mean, dtype=torch.float32), persistent=False)
@@ -54,25 +55,33 @@ class DistillLoss(nn.Module):
             elif self.kind == "pitch":
                 loss_BN = self.pitch(predicted_BNO, target_BND)
             elif self.kind == "representation":
-                target_BND = self.standardise(target_BND)
-                cosine_BN = 1 - F.cosine_similarity(predicted_BNO * (self.scale_D > 0), target_BND, dim=-1)
-                loss_BN = cosine_BN + self.scalars(predicted_BNO, target_BND, self.scale_D)
+                loss_BN = self.representation(predicted_BNO, self.standardise(target_BND))
             else:
-                loss_BN = self.scalars(predicted_BNO, self.standardise(target_BND), self.scale_D)
+                loss_BN = self.scalars(predicted_BNO, self.standardise(target_BND), self.scale_D, self.config.scalars)
             return torch.where(mask_BN, loss_BN, 0.0).sum()
 
     def standardise(self, target_BND: Tensor) -> Tensor:
         return (target_BND - self.mean_D) * self.scale_D
 
+    def representation(self, predicted_BND: Tensor, standardised_BND: Tensor) -> Tensor:
+        """The sum of what `losses.representation` names, `[B, N]`."""
+        terms = self.config.representation.split("+")
+        losses = []
+        if "cosine" in terms:
+            losses.append(1 - F.cosine_similarity(predicted_BND * (self.scale_D > 0), standardised_BND, dim=-1))
+        losses += [self.scalars(predicted_BND, standardised_BND, self.scale_D, t) for t in terms if t != "cosine"]
+        return torch.stack(losses).sum(0)
+
     @staticmethod
-    def scalars(predicted_BND: Tensor, standardised_BND: Tensor, scale_D: Tensor) -> Tensor:
-        """Smooth-L1, the mean of the dimensions that vary, `[B, N]`."""
+    def scalars(predicted_BND: Tensor, standardised_BND: Tensor, scale_D: Tensor, form: str = "smooth_l1") -> Tensor:
+        """Smooth-L1 or squares, the mean of the dimensions that vary, `[B, N]`."""
         alive_D = (scale_D > 0).float()
-        loss_BND = F.smooth_l1_loss(predicted_BND, standardised_BND, reduction="none")
+        loss_of = F.mse_loss if form == "mse" else F.smooth_l1_loss
+        loss_BND = loss_of(predicted_BND, standardised_BND, reduction="none")
         return (loss_BND * alive_D).sum(-1) / alive_D.sum().clamp(min=1)
 
     def pitch(self, predicted_BNO: Tensor, target_BND: Tensor) -> Tensor:
-        """Cross-entropy over bins where voiced, BCE on voicing, smooth-L1 on the scalars that remain."""
+        """Cross-entropy over bins where voiced, BCE on voicing, and what `scalars` gives of those that remain."""
         scalars = target_BND.shape[-1] - SCALARS
         logits_BNP, voicing_BN1, rest_BND = predicted_BNO.split([PITCH_BINS, 1, scalars], dim=-1)
         voicing_BN = target_BND[..., VOICING].clamp(0, 1)
@@ -83,7 +92,7 @@ class DistillLoss(nn.Module):
         loss_BN = loss_BN + F.binary_cross_entropy_with_logits(voicing_BN1[..., 0], voicing_BN, reduction="none")
         if scalars:
             loss_BN = loss_BN + self.scalars(
-                rest_BND, self.standardise(target_BND)[..., SCALARS:], self.scale_D[SCALARS:]
+                rest_BND, self.standardise(target_BND)[..., SCALARS:], self.scale_D[SCALARS:], self.config.scalars
             )
         return loss_BN
 

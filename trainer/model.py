@@ -91,12 +91,12 @@ def build_model(config: TrainConfig, experts: Mapping[str, ExpertInfo]) -> CoatM
                 "use float32 (run.precision computes in bf16 where it can)"
             )
         student.model.requires_grad_(True)
-        freeze_positions(student.model)
+        freeze_constants(student.model)
     else:
         add_lora(student, block, config)
     if config.run.gradient_checkpointing:
         checkpoint_gradients(student.model)
-    model = CoatModel(student, block, DistillHeads(config.heads, student.hidden_size, experts))
+    model = CoatModel(student, block, DistillHeads(config.heads, student.hidden_size, experts, config.losses))
     if config.run.compile is not None:
         compile_blocks(model, config.run.compile)
     return model
@@ -130,10 +130,12 @@ def compile_blocks(model: CoatModel, backend: str) -> None:
         block.forward = torch.compile(block.forward, backend=backend, dynamic=True)
 
 
-def freeze_positions(model: nn.Module) -> None:
-    """Whisper's sinusoidal positions are constants, as transformers has them."""
+def freeze_constants(model: nn.Module) -> None:
+    """Whisper's sinusoidal positions, as transformers has them; and what nothing ever reaches, so that ranks would wait
+    for its gradients: a vision tower, and embeddings that Qwen2.5-Omni's audio tower has and does not use.
+    """
     for name, parameter in model.named_parameters():
-        if name.endswith("embed_positions.weight"):
+        if name.endswith(("embed_positions.weight", "audio_bos_eos_token.weight")) or ".visual." in name:
             parameter.requires_grad_(False)
 
 
@@ -141,22 +143,29 @@ def add_lora(student: Student, block: ThinkingBlock, config: TrainConfig) -> Non
     """Put adapters into the language model, and train the new embedding rows alone."""
     from peft import LoraConfig, get_peft_model
 
-    check_lora(student)
+    targets = check_lora(student)
     names = [name for name, module in student.model.named_modules() if module is student.model.get_input_embeddings()]
     lora = LoraConfig(
         r=config.lora.rank,
         lora_alpha=config.lora.alpha,  # type: ignore[arg-type]
         lora_dropout=config.lora.dropout,
         target_modules=student.lora_targets,
+        # Of a mixture of experts, peft keeps the targets' last names alone, which the audio tower has, too.
+        exclude_modules=r"(?!.*language_model\.).*",
         trainable_token_indices={names[0]: block.new_ids} if block.new_ids else None,
     )
     student.adapted = get_peft_model(student.model, lora)
+    adapted = [name for name, module in student.model.named_modules() if hasattr(module, "lora_A")]
+    assert adapted == targets, set(adapted) ^ set(targets)
     for name, parameter in student.model.named_parameters():
         assert not parameter.requires_grad or "language_model" in name, name
 
 
-def check_lora(student: Student) -> None:
-    """InputError where LoRA would miss the student, or one of its layers: it would be left as it is, silently."""
+def check_lora(student: Student) -> list[str]:
+    """The modules that LoRA adapts.
+
+    InputError where it would miss the student, or one of its layers: it would be left as it is, silently.
+    """
     own = set(cast(nn.ModuleList, student.language_model.layers))
     hit = [name for name, _ in student.model.named_modules() if re.fullmatch(student.lora_targets, name)]
     layers = [name for name, module in student.model.named_modules() if module in own]
@@ -167,6 +176,7 @@ def check_lora(student: Student) -> None:
             f"({', '.join(missed[:2])}): no module's name fits {student.lora_targets!r}, the lora_targets of "
             f"{type(student).__name__}"
         )
+    return hit
 
 
 def experts_of(config: TrainConfig, index: ShardIndex) -> dict[str, ExpertInfo]:

@@ -74,11 +74,15 @@ class ThinkingBlock:
         """Positions that `insert` adds."""
         return self.length(seconds) + 2 if self.ids_K else 0
 
+    def place(self, prefix: Prefix) -> int:
+        """Index in the prefix that the block is put before: behind the last audio, or at the end."""
+        return prefix.audio_end if self.config.placement == "after_audio" else len(prefix.ids)
+
     def insert(self, prefix: Prefix, seconds: float) -> tuple[list[int], list[int]]:
-        """The prompt's ids with the block in its place, and the positions of its K states."""
-        if not self.ids_K:
+        """The prompt's ids with the block in its place, and the positions of its K states. No audio, no block."""
+        if not self.ids_K or not prefix.features:
             return prefix.ids, []
-        at = prefix.audio_end if self.config.placement == "after_audio" else len(prefix.ids)
+        at = self.place(prefix)
         block = [self.begin_id, *self.ids_K[: self.length(seconds)], self.end_id]
         positions = list(range(at + 1, at + len(block) - 1))
         return [*prefix.ids[:at], *block, *prefix.ids[at:]], positions

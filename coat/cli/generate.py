@@ -2,7 +2,7 @@
 
 import json
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,15 +11,18 @@ from coat.cli.train import quiet
 
 def generate(
     run: Annotated[str, typer.Option(help="Folder of a finished run.")],
-    audio: Annotated[str, typer.Option(help="Audio file.")],
     prompt: Annotated[list[str], typer.Option(help="What to ask about it; repeat for several answers.")],
+    audio: Annotated[
+        list[str] | None, typer.Option(help="Audio file; repeat for several that are heard together, or leave out.")
+    ] = None,
     choice: Annotated[list[str] | None, typer.Option(help="An answer that the one prompt lists; repeat.")] = None,
+    turns: Annotated[str | None, typer.Option(help="What was said before, as JSON: [[prompt, answer], ...].")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
     as_json: Annotated[
         bool, typer.Option("--json", help="A JSON object a prompt instead of bare answers; seconds are of all prompts.")
     ] = False,
 ) -> None:
-    """Ask a trained student about an audio file. The answers go to stdout, in the order of the prompts.
+    """Ask a trained student about audio. The answers go to stdout, in the order of the prompts.
 
     Several prompts hear the audio once: what they share is kept from one to the next.
 
@@ -28,21 +31,37 @@ def generate(
       coat generate --run runs/a --audio clip.wav --prompt "Does the pitch rise or fall?"
 
       coat generate --run runs/a --audio clip.wav --prompt "What is said?" --prompt "Who speaks?" --json
+
+      coat generate --run runs/a --audio clip.wav --turns '[["What is it?", "A tone."]]' --prompt "How high?"
     """
     from coat.manifests.errors import InputError
+    from coat.manifests.utterance import parse_turns
 
     if choice and len(prompt) > 1:
         raise InputError("--choice belongs to one --prompt; ask prompts with choices one by one")
+    try:
+        before = parse_turns(json.loads(turns or "[]"))
+    except ValueError as e:
+        raise InputError(f"--turns {turns}: {e}") from e
     with quiet():
         from coat.trainer.generate import load_run
 
         trained = load_run(run)
         start = time.monotonic()
-        if choice:
-            answers = [trained.ask(audio, prompt[0], choices=choice, max_new_tokens=max_new_tokens)]
+        heard: Any = audio or None
+        if choice or before:
+            answers = [
+                trained.ask(heard, one, choices=choice or (), turns=before, max_new_tokens=max_new_tokens)
+                for one in prompt
+            ]
         else:
-            answers = trained.ask_each(audio, prompt, max_new_tokens=max_new_tokens)
+            answers = trained.ask_each(heard, prompt, max_new_tokens=max_new_tokens)
     seconds = round(time.monotonic() - start, 3)
-    for asked, answer in zip(prompt, answers, strict=True):
-        row = {"audio": audio, "prompt": asked, "answer": answer, "seconds": seconds}
+    for one, answer in zip(prompt, answers, strict=True):
+        row = {
+            "audio": audio[0] if audio and len(audio) == 1 else audio,
+            "prompt": one,
+            "answer": answer,
+            "seconds": seconds,
+        }
         typer.echo(json.dumps(row, ensure_ascii=False) if as_json else answer)

@@ -78,7 +78,7 @@ def train(
 
 
 def tiny_student(
-    name: Annotated[str, typer.Argument(help="qwen2-audio, qwen2.5-omni or audio-flamingo-3")],
+    name: Annotated[str, typer.Argument(help="qwen2-audio, qwen2.5-omni, qwen3-omni or audio-flamingo-3")],
     out: Annotated[str, typer.Argument(help="Folder to write; it must be empty.")],
     hidden: Annotated[int, typer.Option(min=8, help="Dim of audio tower and language model.")] = 32,
     text_layers: Annotated[int, typer.Option(min=1)] = 2,

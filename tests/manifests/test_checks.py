@@ -113,7 +113,7 @@ def test_stats(tmp_path: Path, write_audio: WriteAudio) -> None:
     assert (s.shortest_s, s.median_s, s.longest_s) == (1.0, 2.5, 10.0)
     assert (s.rates, s.channels, s.formats) == ({16000: 2, 8000: 1}, {1: 2, 2: 1}, {"WAV": 2, "FLAC": 1})
     assert s.unreadable == {"missing": 1}
-    assert s.without == {"duration": 3, "text": 3, "prompt": 4, "response": 5, "choices": 5}
+    assert s.without == {"audio": 0, "duration": 3, "text": 3, "prompt": 4, "response": 5, "choices": 5}
     assert [b for b in s.histogram if b[2]] == [(1.0, 2.0, 2), (2.0, 3.0, 1), (10.0, 15.0, 1)]
     assert json.loads(json.dumps(s.to_dict()))["hours"] == pytest.approx(14.5 / 3600)
     text = render(s)

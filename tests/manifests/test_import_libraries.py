@@ -179,7 +179,8 @@ def test_swift(tmp_path: Path, write_audio: WriteAudio) -> None:
     assert detect(str(path)) == detect(str(jsonl(tmp_path / "q.jsonl", rows[3]))) == "swift"
     a, b, c, d = imported(path, tmp_path / "m.jsonl")
     assert (a.prompt, a.response, a.extra) == ("Say it.", "It.", {"solution": "s"})
-    assert (b.id, b.prompt, b.response, b.extra) == ("long", "What is it?", "A tone.", {"messages": long})
+    assert (b.id, b.prompt, b.response, b.extra["messages"]) == ("long", "How high?", "440 Hz.", long)
+    assert b.turns == (("What is it?", "A tone."),)
     assert (c.prompt, c.response) == ("Hear this.", None)
     assert (d.prompt, d.response) == ("Q?", "R")
 

@@ -8,7 +8,7 @@ import torch
 
 from coat.trainer.students import load_student
 from coat.trainer.students.base import Student
-from coat.trainer.students.tiny import make_tiny_student
+from coat.trainer.students.tiny import BUILDERS, make_tiny_student
 from tests.trainer.helpers import toy_sample, write_shards
 
 
@@ -24,6 +24,14 @@ def shards_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     del samples[3]["targets"]["pitch"]
     samples[5]["targets"] = {}
     return write_shards(tmp_path_factory.mktemp("shards"), samples)
+
+
+@pytest.fixture(scope="session", params=list(BUILDERS))
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny student of each kind."""
+    if "omni" in request.param:
+        pytest.importorskip("torchvision", reason="pip install .[omni]")
+    return make_tiny_student(tmp_path_factory.mktemp("students") / request.param, name=request.param)
 
 
 @pytest.fixture

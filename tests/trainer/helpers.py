@@ -65,6 +65,19 @@ def toy_sample(i: int, seconds: float = 1.0, **changes: Any) -> dict[str, Any]:
     }
 
 
+def toy_conversation(i: int, **meta: Any) -> dict[str, Any]:
+    """A sample of three turns."""
+    sample = toy_sample(i)
+    turns = [["What is it?", "a tone"], ["Is it loud?", "no, soft"]]
+    return {**sample, "meta": {**sample["meta"], "extra": {"turns": turns}, **meta}}
+
+
+def toy_text(i: int) -> dict[str, Any]:
+    """A sample of text alone."""
+    meta = {"prompt": "What is twice two?", "response": "four", "audio": None}
+    return {"key": f"t{i:03d}", "audio": np.zeros(0, np.float32), "meta": meta, "targets": {}}
+
+
 def write_shards(folder: Path, samples: list[dict[str, Any]], per_shard: int = 4) -> Path:
     """`folder` with tars and index.json. A sample's `raw` members are written over those made here."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +114,8 @@ def write_shards(folder: Path, samples: list[dict[str, Any]], per_shard: int = 4
 
 def members(sample: dict[str, Any]) -> dict[str, Any]:
     flac = io.BytesIO()
-    soundfile.write(flac, sample["audio"], RATE, format="FLAC", subtype="PCM_16")
+    if len(sample["audio"]):
+        soundfile.write(flac, sample["audio"], RATE, format="FLAC", subtype="PCM_16")
     meta = {
         "id": sample["key"], "key": sample["key"], "duration": len(sample["audio"]) / RATE,
         "targets": {name: len(frames) for name, frames in sample["targets"].items()}, **sample["meta"],
@@ -111,8 +125,9 @@ def members(sample: dict[str, Any]) -> dict[str, Any]:
         buffer = io.BytesIO()
         np.lib.format.write_array(buffer, frames, allow_pickle=False)
         arrays[f"{name}.npy"] = buffer.getvalue()
+    audio = {"flac": flac.getvalue()} if len(sample["audio"]) else {}
     return {
-        "__key__": sample["key"], "flac": flac.getvalue(), "json": json.dumps(meta).encode(),
+        "__key__": sample["key"], **audio, "json": json.dumps(meta).encode(),
         **arrays, **sample.get("raw", {}),
     }  # fmt: skip
 

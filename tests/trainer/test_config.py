@@ -37,6 +37,8 @@ def test_there_are_configs() -> None:
         ("optim.lr=fast", "optim.lr = 'fast'"),
         ("optim.lr=-1", "optim.lr = -1"),
         ("thinking.placement=middle", "thinking.placement = 'middle'"),
+        ('heads.groups={a=["mel"], b=["mel"]}', "mel in two groups"),
+        ("losses.families.sound=1", "losses.families.sound"),
         ("heads.dim=30", "dim 30 must be a multiple of twice the heads"),
         ("losses.weights.mel=-1", "losses.weights.mel = -1"),
         ("stages=[]", "stages"),

@@ -85,3 +85,46 @@ def test_experts_are_chosen_by_name() -> None:
     assert chosen_experts(index, ("pitch",), {"pitch": 2.0}) == ["pitch"]
     with pytest.raises(InputError, match="no targets of vad; the shards have mel, pitch"):
         chosen_experts(index, None, {"vad": 1.0})
+
+
+def test_a_group_shares_all_but_the_output() -> None:
+    experts = {name: expert(name) for name in ("pitch", "mel", "events")}
+    alone, grouped = (
+        DistillHeads(CONFIG.model_copy(update={"groups": groups}), 8, experts)
+        for groups in ({}, {"sound": ("mel", "events")})
+    )
+    trunk = sum(p.numel() for p in alone.heads["mel"].trunk.parameters())  # type: ignore[union-attr]
+    assert sum(p.numel() for p in alone.parameters()) - sum(p.numel() for p in grouped.parameters()) == trunk
+    assert [n for n in grouped.state_dict() if n.startswith("heads.events.") and ".output." not in n] == []
+    target = {
+        name: Targets(torch.rand(1, n, SPECS[name].dim), torch.full((1, n), name == "events"))
+        for name, n in (("pitch", 3), ("mel", 4), ("events", 2))
+    }
+    losses = grouped(torch.randn(1, 5, 8), torch.ones(1, 5, dtype=torch.bool), torch.ones(1), target)
+    losses["events"].backward()
+    reached = {n.split(".")[1] for n, p in grouped.named_parameters() if p.grad is not None and p.grad.any()}
+    assert reached == {"mel", "events"}  # the trunk is the first's of its group
+
+
+def test_positions_of_their_own_are_all_that_a_group_reads() -> None:
+    """Three heads of which two are a group: every other position is a group's."""
+    torch.manual_seed(0)
+    experts = {name: expert(name) for name in ("pitch", "mel", "events")}
+    config = CONFIG.model_copy(update={"groups": {"sound": ("mel", "events")}, "positions": "own"})
+    heads = DistillHeads(config, 8, experts).heads
+    states_BKD, mask_BK, seconds_B = torch.randn(1, 6, 8), torch.ones(1, 6, dtype=torch.bool), torch.ones(1)
+    other_BKD = states_BKD.clone()
+    other_BKD[:, 1::2] = torch.randn(1, 3, 8)
+    changed = {
+        name: (head(states_BKD, mask_BK, seconds_B, 4) - head(other_BKD, mask_BK, seconds_B, 4)).abs().max() > 1e-4
+        for name, head in heads.items()
+    }
+    assert changed == {"pitch": False, "mel": True, "events": True}
+    one_B1 = mask_BK[:, :1]  # too short to be shared out: all read it
+    assert all(head(states_BKD[:, :1], one_B1, seconds_B, 4).isfinite().all() for head in heads.values())
+
+
+def test_groups_of_experts_that_are_not_trained_are_refused() -> None:
+    config = CONFIG.model_copy(update={"groups": {"sound": ("mel", "yamnet")}})
+    with pytest.raises(InputError, match=r"heads\.groups: yamnet is not trained; there are mel"):
+        DistillHeads(config, 8, {"mel": expert("mel")})

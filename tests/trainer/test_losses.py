@@ -9,6 +9,7 @@ import torch
 
 from coat.manifests import ExpertInfo, TargetSpec
 from coat.manifests.spec import Kind
+from coat.trainer.config import LossConfig
 from coat.trainer.losses import PITCH_BINS, PITCH_LOW, PITCH_STEP, DistillLoss, pitch_bins, pitch_of
 from tests.trainer.helpers import SPECS
 
@@ -63,6 +64,27 @@ def test_representation_adds_the_cosine() -> None:
     # standardised target (3, 4); prediction (4, 3): cosine 24/25, both errors 1 -> smooth L1 0.5
     value = loss(tensor([[[4.0, 3.0, 50.0]]]), tensor([[[4.0, 9.0, 7.0]]]), ONE)
     assert value.item() == pytest.approx(1 - 24 / 25 + 0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"), [("cosine", 1 - 24 / 25), ("smooth_l1", 0.5), ("mse", 1.0), ("cosine+smooth_l1", 0.54)]
+)
+def test_representation_has_the_terms_of_the_config(form: Any, expected: float) -> None:
+    loss = DistillLoss(expert("mel", [1.0, 1.0, 7.0], [1.0, 2.0, 0.0]), LossConfig(representation=form))
+    value = loss(tensor([[[4.0, 3.0, 50.0]]]), tensor([[[4.0, 9.0, 7.0]]]), ONE)
+    assert value.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_scalars_by_squares() -> None:
+    loss = DistillLoss(expert("prosody", [10.0, 5.0, 3.0], [2.0, 4.0, 0.0]), LossConfig(scalars="mse"))
+    value = loss(tensor([[[0.5, 0.5, 99.0]]]), tensor([[[14.0, 5.0, 3.001]]]), ONE)
+    assert value.item() == pytest.approx((1.5**2 + 0.5**2) / 2, abs=1e-6)
+
+
+def test_weights_are_by_expert_then_by_family() -> None:
+    table = LossConfig(weights={"mel": 3.0}, families={"pitch": 2.0, "reconstruction": 0.5}, default=0.25)
+    found = [table.weight("mel", "reconstruction"), table.weight("codec", "reconstruction")]
+    assert [*found, table.weight("crepe", "pitch"), table.weight("vad", "affect")] == [3.0, 0.5, 2.0, 0.25]
 
 
 def pitch_outputs(logits_P: torch.Tensor, voicing: float, rest: list[float]) -> torch.Tensor:

@@ -111,7 +111,7 @@ def test_a_loss_that_is_not_finite_names_itself_its_samples_and_what_is_kept(
     student_dir: Path, shards_dir: Path, tmp_path: Path
 ) -> None:
     config = toy_config(student_dir, shards_dir, tmp_path / "a", run={"save_every": 4})
-    made = poisoned(config, 5, "heads.heads.mel.norm.weight")
+    made = poisoned(config, 5, "heads.heads.mel.trunk.norm.weight")
     with pytest.raises(RunError) as caught:
         made.run()
     said = str(caught.value)

@@ -1,5 +1,6 @@
 """What every student must keep, for each that there is: the conformance suite of `trainer/students`."""
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -15,24 +16,19 @@ from torch import Tensor
 from coat.manifests import ShardIndex
 from coat.trainer import load_run, train
 from coat.trainer.batches import IGNORED, Batch, Collator
+from coat.trainer.checkpoint import load_weights
 from coat.trainer.config import DataConfig, ThinkingConfig
 from coat.trainer.data import iterate_shards
 from coat.trainer.generate import Trained
+from coat.trainer.model import build_model, experts_of
 from coat.trainer.students import STUDENTS, load_student
 from coat.trainer.students.base import Student, Unusable
-from coat.trainer.students.tiny import BUILDERS, make_tiny_student
+from coat.trainer.students.tiny import make_tiny_student
 from coat.trainer.thinking import ThinkingBlock
 from tests.trainer.helpers import toy_config, toy_sample
 
 ALIKE = 2e-5  # of the largest value: what other shapes of matrix products change
-LONGEST_S = {"qwen2-audio": 3, "qwen2.5-omni": 3, "audio-flamingo-3": 12}
-
-
-@pytest.fixture(scope="module", params=list(BUILDERS))
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if request.param == "qwen2.5-omni":
-        pytest.importorskip("torchvision", reason="pip install .[omni]")
-    return make_tiny_student(tmp_path_factory.mktemp("students") / request.param, name=request.param)
+LONGEST_S = {"qwen2-audio": 3, "qwen2.5-omni": 3, "audio-flamingo-3": 12, "qwen3-omni": 12}
 
 
 @pytest.fixture
@@ -66,7 +62,7 @@ def batch(student: Student, shards_dir: Path) -> tuple[Collator, Batch, list[Bat
 
 def test_all_are_tried() -> None:
     assert {load.split(":")[0] for load in STUDENTS.values()} == {
-        f"coat.trainer.students.{name}" for name in ("qwen2_audio", "qwen2_5_omni", "audio_flamingo3")
+        f"coat.trainer.students.{name}" for name in ("qwen2_audio", "qwen2_5_omni", "qwen3_omni", "audio_flamingo3")
     }
 
 
@@ -136,7 +132,8 @@ def test_audio_beyond_a_window_is_heard_whole(folder: Path, student: Student) ->
         student.prefix(tone(0.012), "?")
     whole = student.prefix(tone(student.max_seconds), "?")
     audio_id = student.tokenizer.convert_tokens_to_ids(student.audio_token)
-    assert whole.ids.count(audio_id) == 25 * LONGEST_S[folder.name]
+    rate = 13 if folder.name == "qwen3-omni" else 25
+    assert whole.ids.count(audio_id) == rate * LONGEST_S[folder.name]
     other = tone(student.max_seconds)
     other[-8000:] = 0.0
     ids = torch.tensor([whole.ids])
@@ -188,6 +185,11 @@ def test_a_run_is_trained_saved_and_asked(folder: Path, shards_dir: Path, tmp_pa
     asked = [((toy_sample(i, seconds=s)["audio"], 16000), "High or low?", ()) for i, s in enumerate((0.5, 1.0, 2.5))]
     alone = [trained.ask(a, p, max_new_tokens=5) for a, p, _ in asked]
     assert trained.ask_many(asked, max_new_tokens=5) == alone
+    live = build_model(trained.config, experts_of(trained.config, ShardIndex.read(str(shards_dir))))
+    load_weights(tmp_path / "run" / "checkpoints" / "step-00000004" / "model.safetensors", live.trainable())
+    inputs = trained.inputs(asked)
+    with torch.no_grad():
+        assert torch.equal(trained.student.model(**inputs).logits, live.eval().student.model(**inputs).logits)
 
 
 @pytest.mark.parametrize("placement", ["after_audio", "before_response"])
@@ -222,10 +224,28 @@ def test_prompts_about_one_audio_share_it_and_are_answered_as_each_alone(student
     assert lengths == expected
 
 
-def test_the_thinker_is_read_out_of_a_whole_omni_checkpoint(tmp_path: Path) -> None:
+def test_merged_is_unmerged(folder: Path, shards_dir: Path, tmp_path: Path) -> None:
+    """With adapters and new rows that matter."""
+    model = build_model(toy_config(folder, shards_dir, tmp_path, lora={"full": False}), {}).eval()
+    inputs = Trained(model.student, model.block, toy_config(folder, shards_dir, tmp_path)).inputs(
+        [((tone(s), 16000), "What?", ()) for s in (0.5, 1.2)]
+    )
+    with torch.no_grad():
+        begun = model.student.model(**inputs).logits
+        for parameter in model.trainable().values():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+        unmerged = model.student.model(**inputs).logits
+        merged = copy.deepcopy(model.student.adapted).merge_and_unload()
+        assert not any("lora" in name or "token_adapter" in name for name, _ in merged.named_modules())
+        assert (unmerged - begun).abs().max() > 0.1 * begun.abs().max()
+        close(merged(**inputs).logits, unmerged)
+
+
+@pytest.mark.parametrize(("name", "model_type"), [("qwen2.5-omni", "qwen2_5_omni"), ("qwen3-omni", "qwen3_omni_moe")])
+def test_the_thinker_is_read_out_of_a_whole_omni_checkpoint(tmp_path: Path, name: str, model_type: str) -> None:
     """As the hub has it: weights under `thinker.`, and its configuration within that of the whole."""
     pytest.importorskip("torchvision", reason="pip install .[omni]")
-    alone = make_tiny_student(tmp_path / "thinker", name="qwen2.5-omni")
+    alone = make_tiny_student(tmp_path / "thinker", name=name)
     whole = tmp_path / "whole"
     shutil.copytree(alone, whole)
     weights = load_file(alone / "model.safetensors")
@@ -234,7 +254,7 @@ def test_the_thinker_is_read_out_of_a_whole_omni_checkpoint(tmp_path: Path) -> N
         {**{f"thinker.{k}": v for k, v in weights.items()}, **talker}, whole / "model.safetensors", {"format": "pt"}
     )
     thinker = json.loads((alone / "config.json").read_text())
-    config = {"model_type": "qwen2_5_omni", "architectures": ["Qwen2_5OmniModel"], "thinker_config": thinker}
+    config = {"model_type": model_type, "thinker_config": thinker}
     (whole / "config.json").write_text(json.dumps(config))
     inputs = inputs_of(load_student(str(alone)))
     with torch.inference_mode():

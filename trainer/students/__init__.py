@@ -16,6 +16,8 @@ STUDENTS = {
     "audioflamingo3": "coat.trainer.students.audio_flamingo3:AudioFlamingo3",
     "qwen2_5_omni": "coat.trainer.students.qwen2_5_omni:Qwen25Omni",
     "qwen2_5_omni_thinker": "coat.trainer.students.qwen2_5_omni:Qwen25Omni",  # saved by itself
+    "qwen3_omni_moe": "coat.trainer.students.qwen3_omni:Qwen3Omni",
+    "qwen3_omni_moe_thinker": "coat.trainer.students.qwen3_omni:Qwen3Omni",
 }
 DTYPES = ("float32", "bfloat16", "float16")
 

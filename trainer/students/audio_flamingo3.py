@@ -7,7 +7,7 @@ audio a text.
 
 from collections.abc import Sequence
 
-from coat.trainer.students.base import Student
+from coat.trainer.students.base import Student, behind_last
 from coat.trainer.students.whisper_tower import MIN_MEL_FRAMES
 
 
@@ -18,6 +18,7 @@ class AudioFlamingo3(Student):
     min_mel_frames = MIN_MEL_FRAMES
     audio_token = "<sound>"  # noqa: S105
     turn_end = "<|im_end|>"
+    max_audios = 1
 
     @property
     def window_samples(self) -> int:
@@ -34,4 +35,4 @@ class AudioFlamingo3(Student):
         return windows * whole + (super().audio_positions(rest) if rest else 0)
 
     def audio_end(self, ids: Sequence[int]) -> int:
-        return len(ids) - list(reversed(ids)).index(self.model.config.audio_token_id)
+        return behind_last(ids, self.model.config.audio_token_id)

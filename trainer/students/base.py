@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from coat.manifests import InputError
 from coat.trainer.students.whisper_tower import mel_frames, positions
 
+Samples = NDArray[np.float32]  # [S], mono
+Turns = Sequence[tuple[str, str]]  # prompts and answers before the prompt that is answered
+
 # Only the language model: a bare `q_proj` would also hit the audio tower.
 LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
 
@@ -24,7 +27,7 @@ LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|u
 class Unusable(InputError):
     """What the student cannot take whole; it is never cut silently.
 
-    `reason`: too_short, too_long (audio) or special_token (a prompt or response that would be read as markup).
+    `reason`: too_short, too_long, too_many_audios, or special_token (a text that would be read as markup).
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -34,11 +37,12 @@ class Unusable(InputError):
 
 @dataclass(frozen=True)
 class Prefix:
-    """A prompt with its audio, up to where the response starts, without a thinking block."""
+    """A prompt with its audio and earlier turns, up to where the response starts, without a thinking block."""
 
     ids: list[int]  # [T], the placeholder expanded to one id per audio position
-    audio_end: int  # index in `ids` just behind the audio
-    features: dict[str, Tensor]  # what the audio tower is given, batch of one
+    audio_end: int  # index in `ids` just behind the last audio; 0: there is none
+    features: dict[str, Tensor]  # what the audio tower is given, one row an audio or window; empty: there is none
+    answers: tuple[range, ...] = ()  # indices of the answers of earlier turns, each with the token that ends a turn
 
 
 class Student(ABC):
@@ -53,6 +57,7 @@ class Student(ABC):
     min_mel_frames: ClassVar[int]  # of the shortest audio
     audio_token: ClassVar[str]
     turn_end: ClassVar[str]  # token that ends a turn in the chat template
+    max_audios: ClassVar[int | None] = None  # in one text; None: any number
     lora_targets: ClassVar[str] = LORA_TARGETS
 
     def __init__(self, source: str, model: Any, processor: Any) -> None:
@@ -118,7 +123,7 @@ class Student(ABC):
 
     @abstractmethod
     def audio_end(self, ids: Sequence[int]) -> int:
-        """Index just behind the audio, its closing token included."""
+        """Index just behind the last audio, its closing token included."""
 
     def hidden_states(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Last hidden states (behind the final norm), `[B, T, D]`, without any logits."""
@@ -153,29 +158,74 @@ class Student(ABC):
         if any(token in text for token in self.tokenizer.get_added_vocab()):
             raise Unusable("special_token", f"{text[:60]!r} holds a special token of {self.model_type}; leave it out")
 
-    def conversation(self, prompt: str) -> str:
-        """The chat of one user turn with audio, up to where the response starts."""
-        self.check_text(prompt)
-        content = [{"type": "audio", "audio_url": "audio"}, {"type": "text", "text": prompt}]
-        messages = [{"role": "user", "content": content}]
+    def conversation(self, prompt: str, audios: int = 1, turns: Turns = ()) -> str:
+        """The chat up to where the response to `prompt` starts. All audio stands in the first turn, before its text."""
+        texts = [*(text for turn in turns for text in turn), prompt]  # of user and assistant in turn
+        for text in texts:
+            self.check_text(text)
+        messages: list[dict[str, Any]] = [
+            {"role": "assistant" if i % 2 else "user", "content": [{"type": "text", "text": text}]}
+            for i, text in enumerate(texts)
+        ]
+        messages[0]["content"][:0] = [{"type": "audio", "audio_url": "audio"}] * audios
         return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
-    def prefix(self, samples_S: NDArray[np.float32], prompt: str, name: str = "audio") -> Prefix:
-        """Token ids and features of a prompt with its audio (mono, at `sample_rate`)."""
-        self.check_audio(samples_S, name)
-        encoded = self.processor(
-            text=[self.conversation(prompt)],
-            audio=[np.ascontiguousarray(samples_S, dtype=np.float32)],
-            sampling_rate=self.sample_rate,
-            return_tensors="pt",
-        )
-        ids = encoded["input_ids"][0].tolist()
-        features = {k: v for k, v in encoded.items() if k not in ("input_ids", "attention_mask")}
-        return Prefix(ids, self.audio_end(ids), features)
+    def parts(self, prompt: str, audios: int = 1, turns: Turns = ()) -> tuple[str, list[tuple[list[int], list[int]]]]:
+        """The chat up to its first answer; then ids of each earlier answer, and of what follows up to the next.
 
-    def prompt_positions(self, prompt: str) -> int:
+        InputError where the student's template writes a turn otherwise once others follow.
+        """
+        asked = [*(user for user, _ in turns), prompt]
+        texts = [self.conversation(asked[n], audios, turns[:n]) for n in range(len(asked))]
+        rest = []
+        for (_, answer), before, after in zip(turns, texts, texts[1:], strict=False):
+            said = f"{before}{answer}{self.turn_end}"
+            if not after.startswith(said):
+                raise InputError(f"{self.source}: its chat template rewrites earlier turns; train it on single turns")
+            between = self.tokenizer(after[len(said) :], add_special_tokens=False)["input_ids"]
+            rest.append((self.response_ids(answer), between))
+        return texts[0], rest
+
+    def prefix(
+        self,
+        samples_S: Samples | Sequence[Samples] | None,
+        prompt: str,
+        name: str = "audio",
+        turns: Turns = (),
+    ) -> Prefix:
+        """Token ids and features of a prompt with its audio (at `sample_rate`): one, several, or None.
+
+        Unusable where the student cannot take them whole; `name` says in it whose they are.
+        """
+        audios = [] if samples_S is None else [samples_S] if isinstance(samples_S, np.ndarray) else list(samples_S)
+        if self.max_audios is not None and len(audios) > self.max_audios:
+            raise Unusable(
+                "too_many_audios", f"{name}: {len(audios)} audios; {self.model_type} hears {self.max_audios} in a text"
+            )
+        for one_S in audios:
+            self.check_audio(one_S, name)
+        first, rest = self.parts(prompt, len(audios), turns)
+        if audios:
+            ids, features = self.encode(first, [np.ascontiguousarray(a, dtype=np.float32) for a in audios])
+        else:
+            ids, features = list(self.tokenizer(first)["input_ids"]), {}
+        audio_end = self.audio_end(ids) if audios else 0
+        answers = []
+        for answer, between in rest:
+            answers.append(range(len(ids), len(ids) + len(answer)))
+            ids += [*answer, *between]
+        return Prefix(ids, audio_end, features, tuple(answers))
+
+    def encode(self, text: str, audios: Sequence[Samples]) -> tuple[list[int], dict[str, Tensor]]:
+        """Ids of a text with its placeholders expanded, and features, by the student's own processor."""
+        encoded = self.processor(text=[text], audio=audios, sampling_rate=self.sample_rate, return_tensors="pt")
+        ids = encoded["input_ids"][0].tolist()
+        return ids, {k: v for k, v in encoded.items() if k not in ("input_ids", "attention_mask")}
+
+    def prompt_positions(self, prompt: str, audios: int = 1, turns: Turns = ()) -> int:
         """Positions of a prefix without its audio's."""
-        return len(self.tokenizer(self.conversation(prompt))["input_ids"]) - 1  # the placeholder
+        first, rest = self.parts(prompt, audios, turns)
+        return len(self.tokenizer(first)["input_ids"]) - audios + sum(len(a) + len(b) for a, b in rest)
 
     def response_ids(self, response: str) -> list[int]:
         """The response and the token that ends a turn."""
@@ -189,5 +239,11 @@ class Student(ABC):
         return sorted({self.tokenizer.convert_tokens_to_ids(self.turn_end), self.tokenizer.eos_token_id})
 
     def stack_features(self, features: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Features of several prompts as one batch; here for towers with one fixed length."""
-        return {name: torch.cat([f[name] for f in features]) for name in features[0]}
+        """Features of several prompts as one batch, of those that have audio; here for towers with one fixed length."""
+        heard = [f for f in features if f]
+        return {name: torch.cat([f[name] for f in heard]) for name in (heard[0] if heard else ())}
+
+
+def behind_last(ids: Sequence[int], token: int) -> int:
+    """Index just behind the last of these tokens."""
+    return len(ids) - list(reversed(ids)).index(token)

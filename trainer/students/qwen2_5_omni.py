@@ -9,12 +9,10 @@ Positions are of three axes, which the model makes itself of ids and mask; for t
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from coat.trainer.students.base import Prefix, Student
+from coat.trainer.students.base import Samples, Student, behind_last
 from coat.trainer.students.whisper_tower import MIN_MEL_FRAMES
 
 FEATURES, MASK = "input_features", "feature_attention_mask"
@@ -33,16 +31,14 @@ class Qwen25Omni(Student):
         return self.processor.feature_extractor.n_samples
 
     def audio_end(self, ids: Sequence[int]) -> int:
-        return ids.index(self.tokenizer.convert_tokens_to_ids(self.processor.audio_eos_token)) + 1
+        return behind_last(ids, self.tokenizer.convert_tokens_to_ids(self.processor.audio_eos_token))
 
-    def prefix(self, samples_S: NDArray[np.float32], prompt: str, name: str = "audio") -> Prefix:
-        """Its features end with the audio."""
-        found = super().prefix(samples_S, prompt, name)
-        frames = int(found.features[MASK].sum())
-        return Prefix(found.ids, found.audio_end, {k: v[..., :frames] for k, v in found.features.items()})
+    def encode(self, text: str, audios: Sequence[Samples]) -> tuple[list[int], dict[str, Tensor]]:
+        """Its features end with the longest audio."""
+        ids, features = super().encode(text, audios)
+        frames = int(features[MASK].sum(-1).max())
+        return ids, {k: v[..., :frames] for k, v in features.items() if k in (FEATURES, MASK)}
 
     def stack_features(self, features: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        frames = max(f[MASK].shape[-1] for f in features)
-        return super().stack_features(
-            [{k: pad(v, (0, frames - v.shape[-1])) for k, v in f.items() if k in (FEATURES, MASK)} for f in features]
-        )
+        frames = max((f[MASK].shape[-1] for f in features if f), default=0)
+        return super().stack_features([{k: pad(v, (0, frames - v.shape[-1])) for k, v in f.items()} for f in features])

@@ -16,8 +16,14 @@ QWEN_VISION = {
     "image_token": "<|IMAGE|>", "video_token": "<|VIDEO|>",
     "vision_bos_token": "<|vision_bos|>", "vision_eos_token": "<|vision_eos|>",
 }  # fmt: skip
+QWEN3_AUDIO = {"audio_bos_token": "<|audio_start|>", "audio_token": "<|audio_pad|>", "audio_eos_token": "<|audio_end|>"}
+QWEN3_VISION = {
+    "image_token": "<|image_pad|>", "video_token": "<|video_pad|>",
+    "vision_bos_token": "<|vision_start|>", "vision_eos_token": "<|vision_end|>",
+}  # fmt: skip
 SOUND = {"audio_token": "<sound>"}
 FLAMINGO_WINDOWS = 4  # longest audio, in windows of `seconds`
+QWEN3_RATE = 13  # audio positions a second
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% for part in message.content %}"
@@ -60,6 +66,13 @@ class Sizes:
             "max_position_embeddings": 4096,
             "tie_word_embeddings": False,
         }
+
+    @property
+    def rope(self) -> dict[str, Any]:
+        """Rotary pairs of a head, dealt to time, height and width."""
+        pairs = self.hidden // self.heads // 2
+        third = pairs // 3
+        return {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [pairs - 2 * third, third, third]}
 
     @property
     def audio(self) -> dict[str, Any]:
@@ -155,13 +168,11 @@ def qwen2_5_omni(sizes: Sizes) -> tuple[Any, Any]:
 
     tokenizer = byte_tokenizer({**QWEN_AUDIO, **QWEN_VISION})
     id_of = tokenizer.convert_tokens_to_ids
-    half = sizes.hidden // sizes.heads // 2  # rotary pairs of a head, dealt to time, height and width
-    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [half - 2 * (half // 3), half // 3, half // 3]}
     vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": sizes.hidden}
     settings: dict[str, Any] = {
         "audio_config": {**sizes.audio, "output_dim": sizes.hidden},
         "vision_config": {**vision, "fullatt_block_indexes": [0]},
-        "text_config": {**sizes.text, **ids_of(tokenizer), "rope_parameters": rope},
+        "text_config": {**sizes.text, **ids_of(tokenizer), "rope_parameters": sizes.rope},
         "audio_token_index": id_of(QWEN_AUDIO["audio_token"]),
         "audio_start_token_id": id_of(QWEN_AUDIO["audio_bos_token"]),
         "audio_end_token_id": id_of(QWEN_AUDIO["audio_eos_token"]),
@@ -181,10 +192,50 @@ def qwen2_5_omni(sizes: Sizes) -> tuple[Any, Any]:
     return model, processor
 
 
+def qwen3_omni(sizes: Sizes) -> tuple[Any, Any]:
+    """Its Thinker, with the least of a vision tower, and four experts a layer of which a token takes two."""
+    from transformers import (
+        Qwen2VLImageProcessor,
+        Qwen2VLVideoProcessor,
+        Qwen3OmniMoeProcessor,
+        Qwen3OmniMoeThinkerConfig,
+        Qwen3OmniMoeThinkerForConditionalGeneration,
+    )
+
+    tokenizer = byte_tokenizer({**QWEN3_AUDIO, **QWEN3_VISION})
+    id_of = tokenizer.convert_tokens_to_ids
+    # Half of the positions are for audio: 4 times `seconds`.
+    text = {**sizes.text, **ids_of(tokenizer), "max_position_embeddings": 2 * QWEN3_RATE * 4 * sizes.seconds}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": sizes.hidden}
+    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": sizes.hidden}
+    settings: dict[str, Any] = {
+        "audio_config": {**sizes.audio, "output_dim": sizes.hidden, "downsample_hidden_size": 8},
+        "vision_config": {**vision, "num_position_embeddings": 16, "deepstack_visual_indexes": []},
+        "text_config": {**text, **experts, "rope_parameters": sizes.rope},
+        "audio_token_id": id_of(QWEN3_AUDIO["audio_token"]),
+        "audio_start_token_id": id_of(QWEN3_AUDIO["audio_bos_token"]),
+        "image_token_id": id_of(QWEN3_VISION["image_token"]),
+        "video_token_id": id_of(QWEN3_VISION["video_token"]),
+        "vision_start_token_id": id_of(QWEN3_VISION["vision_bos_token"]),
+    }
+    model = Qwen3OmniMoeThinkerForConditionalGeneration(Qwen3OmniMoeThinkerConfig(**settings))
+    for i in (1, 2, 3):  # as trained ones are not 0: what the convolutions make of padding is heard
+        model.model.audio_tower.get_parameter(f"conv2d{i}.bias").data.normal_(0, 0.3)
+    processor = Qwen3OmniMoeProcessor(
+        image_processor=Qwen2VLImageProcessor(),
+        video_processor=Qwen2VLVideoProcessor(),
+        feature_extractor=extractor(sizes.seconds),
+        tokenizer=tokenizer,
+        chat_template=CHAT.replace("AUDIO", "".join(QWEN3_AUDIO.values())),
+    )
+    return model, processor
+
+
 BUILDERS: Mapping[str, Callable[[Sizes], tuple[Any, Any]]] = {
     "qwen2-audio": qwen2_audio,
     "audio-flamingo-3": audio_flamingo3,
     "qwen2.5-omni": qwen2_5_omni,
+    "qwen3-omni": qwen3_omni,
 }
 
 
