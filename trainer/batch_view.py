@@ -215,12 +215,14 @@ def sounds(shown: Shown) -> list[tuple[Tensor, int] | None]:
         return [None] * len(batch)
     masks = [tensor for name, tensor in batch.inputs.items() if name.endswith("features_mask") or "feature_att" in name]
     mask_RF = masks[0].bool() if masks else torch.ones(features.shape[0], features.shape[2], dtype=torch.bool)
-    rows = [1] * len(batch)
-    if len(features) != len(batch):
-        samples = [round(float(s) * student.sample_rate) for s in batch.seconds_B]
-        rows = [-(-n // student.window_samples) for n in samples]  # type: ignore[attr-defined]
+    samples = [round(float(s) * student.sample_rate) for s in batch.seconds_B[: len(batch)]]
+    rows = [student.feature_rows(n) if n else 0 for n in samples]  # samples of text alone have none
     found: list[tuple[Tensor, int] | None] = []
-    for part, mask in zip(features.split(rows), mask_RF.split(rows), strict=True):
+    used = sum(rows)  # a batch of text alone holds a row of silence behind them
+    for part, mask in zip(features[:used].split(rows), mask_RF[:used].split(rows), strict=True):
+        if not len(part):
+            found.append(None)
+            continue
         mel_MF = torch.cat([row[:, kept] for row, kept in zip(part, mask, strict=True)], dim=1)
         found.append((mel_MF, mask.numel() - mel_MF.shape[1]))
     return found

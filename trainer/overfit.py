@@ -81,7 +81,7 @@ def overfit(config: TrainConfig, log: Callable[[str], None] = lambda _: None) ->
     optimizer = torch.optim.AdamW(parameter_groups(model, config))
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     counts = batch.counts()
-    weights = {"ce": 1.0} | {name: config.losses.weights.get(name, config.losses.default) for name in experts}
+    weights = {"ce": 1.0} | {name: config.losses.weight(name, expert.spec.family) for name, expert in experts.items()}
     judged = [name for name, weight in weights.items() if weight and counts[name]]
     if not judged:
         raise InputError(f"the first batch ({', '.join(batch.ids)}) has no response, and no target of a trained expert")

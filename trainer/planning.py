@@ -33,7 +33,7 @@ def meta_model(config: TrainConfig, experts: Mapping[str, ExpertInfo], seconds: 
             freeze_positions(student.model)
         else:
             add_lora(student, block, config)
-        return CoatModel(student, block, DistillHeads(config.heads, student.hidden_size, experts))
+        return CoatModel(student, block, DistillHeads(config.heads, student.hidden_size, experts, config.losses))
 
 
 def block_of(student: Student, config: ThinkingConfig, seconds: float) -> ThinkingBlock:

@@ -29,6 +29,9 @@ class AudioFlamingo3(Student):
         windows = int(self.processor.max_audio_len // self.processor.feature_extractor.chunk_length)
         return windows * self.window_samples
 
+    def feature_rows(self, samples: int) -> int:
+        return -(-samples // self.window_samples)
+
     def audio_positions(self, samples: int) -> int:
         windows, rest = divmod(samples, self.window_samples)
         whole = super().audio_positions(self.window_samples)

@@ -102,6 +102,10 @@ class Student(ABC):
         """Positions that the placeholder of audio of so many samples is expanded to, in a prefix."""
         return positions(mel_frames(samples, self.hop))
 
+    def feature_rows(self, samples: int) -> int:
+        """Rows that audio of so many samples has in the features."""
+        return 1
+
     def audio_indices(self, ids: Sequence[int]) -> list[int]:
         """Where in a prefix audio stands, one index a position."""
         audio_id = self.tokenizer.convert_tokens_to_ids(self.audio_token)
