@@ -53,11 +53,13 @@ def train(
     change: bool = False,
     on_report: Callable[[Report], None] = lambda _: None,
     log: Callable[[str], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
     """Train, or go on with, the run of `config.run.out`.
 
     `restart` drops the run that is there; `change` goes on with it though optimizer, losses or stages differ.
-    `on_report` is called at every logged step, `log` with single lines for the user; both on the main rank.
+    `on_report` is called at every logged step, `log` with single lines for the user; both on the main rank. `stop` is
+    asked in every step: True, on any rank, ends the run behind it, as SIGTERM does.
     InputError: the folder holds a run with another config, or data and student do not fit. RunError: the run cannot
     get anywhere (see monitor.Monitor); its last checkpoint stays.
     """
@@ -76,7 +78,7 @@ def train(
     if folder.finished:
         say(f"{folder.path}: this run is finished; --restart trains it anew")
         return TrainResult(folder.path, config.steps, True, 0.0, {})
-    return Trainer(config, index, folder, accelerator, on_report, say).run()
+    return Trainer(config, index, folder, accelerator, on_report, say).run(stop)
 
 
 class Trainer:
@@ -112,7 +114,7 @@ class Trainer:
             self.held_out = HeldOut(config, self.model, self.experts, accelerator, self.sharded)
         self.step, self.first, self.samples, self.audio_s = 0, 0, 0, 0.0
 
-    def run(self) -> TrainResult:
+    def run(self, asked: Callable[[], bool] = lambda: False) -> TrainResult:
         self.resume()
         self.model.train()
         start, self.first, metrics = time.monotonic(), self.step, None
@@ -130,7 +132,7 @@ class Trainer:
                     began = time.monotonic()
                     given = self.next_of(batches)
                     waited = time.monotonic() - began
-                    stop = self.one_step(given, bool(stopped))
+                    stop = self.one_step(given, bool(stopped) or asked())
                     self.meter.add_time(time.monotonic() - began, waited)
                     last = stop or self.step == self.config.steps
                     if self.step % self.config.run.log_every == 0 or self.step == self.config.steps:
