@@ -23,6 +23,8 @@ SPREADS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """InputError where the launcher asks for what coat does not do."""
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # else all ranks but one would keep random weights
+    if not torch.accelerator.is_available():
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # else ranks on CPUs would not know of each other
     accelerator = Accelerator(mixed_precision=precision(config))
     if accelerator.distributed_type not in SPREADS:
         raise InputError(f"{accelerator.distributed_type.value}: coat trains with DDP or FSDP2 alone")

@@ -106,7 +106,10 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
 
 
 def weights_of(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "student" / "model.safetensors") | load_file(run / "heads.safetensors")
+    """The student's, or its adapter's, and the heads'."""
+    return {k: v for file in (run / "student").glob("*.safetensors") for k, v in load_file(file).items()} | load_file(
+        run / "heads.safetensors"
+    )
 
 
 def assert_equal_runs(a: Path, b: Path) -> None:
