@@ -169,13 +169,15 @@ def test_sharded_weights_train_evaluate_save_resume_and_export_as_whole_ones(
     assert_equal_runs(tmp_path / "cut", tmp_path / "whole")
 
     assert run_ranks(2, train_and_die, config("ddp"), None, log) == [0, 0]
-    assert rows_of(tmp_path / "ddp") == [pytest.approx(row, rel=1e-4, abs=1e-6) for row in rows_of(tmp_path / "whole")]
+    for ours, theirs in zip(rows_of(tmp_path / "whole"), rows_of(tmp_path / "ddp"), strict=True):
+        assert (ours.pop("stage"), ours) == (theirs.pop("stage"), pytest.approx(theirs, rel=1e-4, abs=1e-6))
     figures = [read_lines(tmp_path / name / "evaluation.jsonl") for name in ("ddp", "whole")]
     assert len(figures[0]) == 2
     assert figures[0] == [pytest.approx(row, rel=1e-4) for row in figures[1]]
     ours, theirs = weights_of(tmp_path / "whole"), weights_of(tmp_path / "ddp")
     assert ours.keys() == theirs.keys()
-    assert any("lora_B" in n for n in ours) and any("trainable_tokens" in n or "embed_tokens" in n for n in ours)  # noqa: PT018
+    assert sum("lora_B" in name for name in ours) > 7
+    assert sum("embed_tokens" in name for name in ours) == 1
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
     assert load_run(tmp_path / "whole").ask((np.zeros(8000, np.float32), 16000), "?", max_new_tokens=2) is not None
 
