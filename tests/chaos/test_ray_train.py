@@ -21,12 +21,12 @@ from tests.trainer.test_loop import ROOT, assert_equal_runs
 UP_S = 300.0  # of workers on a loaded machine; some 15 s are enough
 
 
-def start(head: Head, config: TrainConfig, folder: Path, *more: str) -> subprocess.Popen[str]:
+def start(head: Head, config: TrainConfig, folder: Path, workers: int = 2) -> subprocess.Popen[str]:
     file = folder / "config.toml"
     file.write_text(to_toml(config))
     command = [sys.executable, "-m", "coat", "train", "--config", str(file), "--ray-address", head.address]
     return subprocess.Popen(
-        [*command, "--workers", "2", *more], env={**head.env, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
+        [*command, "--workers", str(workers)], env={**head.env, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -41,9 +41,8 @@ def wait_until(found: Callable[[], bool], process: subprocess.Popen[str]) -> Non
 
 def end_of(process: subprocess.Popen[str], status: int) -> list[str]:
     """Lines of stderr without progress."""
-    out, error = process.communicate(timeout=UP_S)
+    _, error = process.communicate(timeout=UP_S)  # stdout is Ray's, which tells there of workers that died
     assert process.returncode == status, error
-    assert out == ""
     return [line for line in error.replace("\r", "\n").splitlines() if line and "train: " not in line]
 
 
@@ -63,7 +62,7 @@ def test_a_run_on_ray_is_the_one_of_other_ranks_whatever_happens_to_it(tmp_path:
     assert run_ranks(2, train_and_die, config("whole"), None, tmp_path / "log") == [0, 0]
     checkpoints = tmp_path / "run" / "checkpoints"
     with ray_head(cpus=2) as head:
-        lines = end_of(start(head, config("wrong", heads={"experts": ["hubert"]}), tmp_path), 2)
+        lines = end_of(start(head, config("wrong", heads={"experts": ["hubert"]}), tmp_path, workers=1), 2)
         assert lines == [
             f"error: {tmp_path / 'wrong'}: no targets of hubert; the shards have events, mel, pitch, prosody"
         ]
