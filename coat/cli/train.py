@@ -68,7 +68,11 @@ def train(
             from coat.cli.ray_train import Workers, train_on_ray
 
             where = Workers(
-                address=ray_address, count=workers, gpus=gpus_per_worker, cpus=cpus_per_worker, max_failures=max_failures
+                address=ray_address,
+                count=workers,
+                gpus=gpus_per_worker,
+                cpus=cpus_per_worker,
+                max_failures=max_failures,
             )
             result = train_on_ray(settings, where, **options)
     if is_main_process():

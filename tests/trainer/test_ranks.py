@@ -183,7 +183,10 @@ def test_sharded_weights_train_evaluate_save_resume_and_export_as_whole_ones(
 
     assert run_ranks(2, count_shards, config("held"), tmp_path) == [0, 0]
     held = [json.loads((tmp_path / f"held-{rank}.json").read_text()) for rank in (0, 1)]
-    assert [sum(h["layers"][0] for h in held), held[0]["layers"][0]] == [held[0]["layers"][1], held[0]["layers"][1] // 2]
+    assert [sum(h["layers"][0] for h in held), held[0]["layers"][0]] == [
+        held[0]["layers"][1],
+        held[0]["layers"][1] // 2,
+    ]
     assert all(h[kind][0] == h[kind][1] for h in held for kind in ("rest", "trained"))
 
 
