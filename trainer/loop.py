@@ -21,7 +21,7 @@ from torch import Tensor
 from coat.manifests import ShardIndex
 from coat.trainer.batches import Batch, Collator
 from coat.trainer.checkpoint import Checkpoints, disk_errors, load_optimizer, load_weights, restore_random_state
-from coat.trainer.config import StageConfig, TrainConfig
+from coat.trainer.config import TrainConfig
 from coat.trainer.data import ShardStream
 from coat.trainer.ema import Ema
 from coat.trainer.folder import RunFolder
@@ -31,8 +31,8 @@ from coat.trainer.metrics import Meter, MetricsLog, Report
 from coat.trainer.model import CoatModel, build_model, experts_of, parameter_groups, same_experts
 from coat.trainer.monitor import Monitor, gradient_norms, peak_memory
 from coat.trainer.parallel import average_gradients, is_sharded, make_accelerator, spread
-from coat.trainer.ranks import agree, gathered, summed, together
-from coat.trainer.schedule import distill_weight, rate, stage_at
+from coat.trainer.ranks import agree, attempted, gathered, summed, together
+from coat.trainer.schedule import loss_weights, rate, stage_at
 from coat.trainer.stopping import stop_signals
 from coat.trainer.trackers import Trackers, check_trackers
 
@@ -93,9 +93,8 @@ class Trainer:
         on_report: Callable[[Report], None],
         log: Callable[[str], None],
     ) -> None:
-        self.config, self.folder, self.accelerator, self.on_report, self.log = (
-            config, folder, accelerator, on_report, log,
-        )  # fmt: skip
+        self.config, self.folder, self.accelerator = config, folder, accelerator
+        self.on_report, self.log = on_report, log
         self.experts = experts_of(config, index)
         rank, ranks = accelerator.process_index, accelerator.num_processes
         with together(accelerator):
@@ -130,7 +129,7 @@ class Trainer:
                 stop = False
                 while self.step < self.config.steps and not stop:
                     began = time.monotonic()
-                    given = self.next_of(batches)
+                    given = attempted(lambda: list(islice(batches, self.config.run.accumulate)))
                     waited = time.monotonic() - began
                     stop = self.one_step(given, bool(stopped) or asked())
                     self.meter.add_time(time.monotonic() - began, waited)
@@ -152,19 +151,12 @@ class Trainer:
         seconds = time.monotonic() - start
         return TrainResult(self.folder.path, self.step, finished, seconds, dict(self.loader.skipped))
 
-    def next_of(self, batches: Iterator[Batch]) -> list[Batch] | Exception:
-        """Of one step; or why there are none, which `one_step` tells the other ranks."""
-        try:
-            return list(islice(batches, self.config.run.accumulate))
-        except Exception as e:  # noqa: BLE001 - raised again by all ranks
-            return e
-
     def one_step(self, given: Sequence[Batch] | Exception, stop: bool) -> bool:
-        """Forward, backward and update; whether any rank was told to stop. What was raised instead of batches, all do."""
+        """Forward, backward and update; whether any rank was told to stop. An error instead of batches, all raise."""
         error = given if isinstance(given, Exception) else None
         batches: Sequence[Batch] = [] if isinstance(given, Exception) else given
         stage, within = stage_at(self.config.stages, self.step)
-        weights = self.loss_weights(stage, within)
+        weights = loss_weights(stage, within, self.config.losses, self.experts)
         counts: Counter[str] = Counter()
         for batch in batches:
             counts.update(batch.counts())
@@ -230,11 +222,6 @@ class Trainer:
         """sum_k w_k L_k / count_k; times ranks, since gradients are averaged over them."""
         terms = [weights[name] * loss / max(totals[name], 1.0) for name, loss in losses.items()]
         return torch.stack(terms).sum() * self.accelerator.num_processes
-
-    def loss_weights(self, stage: StageConfig, within: int) -> dict[str, float]:
-        distill = distill_weight(stage, within)
-        table = self.config.losses
-        return {"ce": stage.ce} | {n: distill * table.weights.get(n, table.default) for n in self.experts}
 
     def report(self, metrics: MetricsLog | None) -> None:
         stage, within = stage_at(self.config.stages, self.step - 1)

@@ -47,7 +47,7 @@ def is_sharded(accelerator: Accelerator) -> bool:
 
 
 def spread(model: CoatModel, accelerator: Accelerator) -> Callable[..., Any]:
-    """The model on this rank's device, as it is called in training. Parameters that are trained stay the same objects."""
+    """The model on this rank's device, as it is called in training; what is trained are the same objects as before."""
     if not is_sharded(accelerator):
         return accelerator.prepare(model)
     shard_frozen(model, accelerator)

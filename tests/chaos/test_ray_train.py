@@ -93,5 +93,5 @@ def test_there_is_no_such_cluster(tmp_path: Path) -> None:
 
     student = make_tiny_student(tmp_path / "student")
     shards = write_shards(tmp_path / "shards", [toy_sample(0)])
-    with pytest.raises(RunError, match="no Ray cluster at 127.0.0.1:1 "):
+    with pytest.raises(RunError, match=r"no Ray cluster at 127\.0\.0\.1:1 "):
         train_on_ray(toy_config(student, shards, tmp_path / "run"), Workers(address="127.0.0.1:1"))
