@@ -30,7 +30,7 @@ from coat.trainer.loader import Loader
 from coat.trainer.metrics import Meter, MetricsLog, Report
 from coat.trainer.model import CoatModel, build_model, experts_of, parameter_groups, same_experts
 from coat.trainer.monitor import Monitor, gradient_norms, peak_memory
-from coat.trainer.parallel import average_gradients, is_sharded, make_accelerator, spread
+from coat.trainer.parallel import average_gradients, make_accelerator, sharding, spread
 from coat.trainer.ranks import agree, attempted, gathered, summed, together
 from coat.trainer.schedule import loss_weights, rate, stage_at
 from coat.trainer.stopping import stop_signals
@@ -100,7 +100,7 @@ class Trainer:
         with together(accelerator):
             stream = ShardStream(index, seed=config.data.seed, shuffle=config.data.shuffle, rank=rank, ranks=ranks)
             self.model: CoatModel = build_model(config, self.experts)
-        self.wrapped, self.sharded = spread(self.model, accelerator), is_sharded(accelerator)
+        self.wrapped, self.sharded = spread(self.model, accelerator), sharding(accelerator) is not None
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, config))
         collator = Collator(self.model.student, self.model.block, index, list(self.experts))
         self.loader = Loader(stream, collator, config.data, log, pin=accelerator.device.type == "cuda")
