@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: Annotated[str | None, typer.Option("--config", help="TOML of the run; see configs/.")] = None,
+    config: Annotated[
+        list[str] | None, typer.Option("--config", help="TOML of the run (configs/); repeat: later over earlier.")
+    ] = None,
     student: Annotated[str | None, typer.Option(help="Hub id or folder of the student (student.path).")] = None,
     shards: Annotated[str | None, typer.Option(help="Folder or URL that build-shards wrote (data.shards).")] = None,
     out: Annotated[str | None, typer.Option(help="Folder of the run (run.out).")] = None,
@@ -47,7 +49,7 @@ def train(
 
       coat train --student ./student --shards ./shards --out runs/b --set optim.lr=2e-4 --set stages.0.steps=500
 
-      accelerate launch -m coat train --config train.toml
+      accelerate launch -m coat train --config configs/qwen2-audio-7b.toml --config configs/profiles/8x80gb.toml
 
       coat train --config train.toml --ray-address auto --workers 8 --gpus-per-worker 1
     """
