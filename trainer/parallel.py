@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, parse_flag_from_env
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # else all ranks but one would keep random weights
     if not torch.accelerator.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"  # else ranks on CPUs would not know of each other
+    AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
     accelerator = Accelerator(mixed_precision=precision(config))
     if accelerator.distributed_type not in SPREADS:
         raise InputError(f"{accelerator.distributed_type.value}: coat trains with DDP or FSDP2 alone")
