@@ -125,8 +125,8 @@ class Checkpoints:
         had = len(list(checkpoint.glob("rank-*.json")))
         if had != self.accelerator.num_processes:
             raise InputError(
-                f"{checkpoint}: of a run of {had} ranks, and these are {self.accelerator.num_processes}: the data would "
-                f"be dealt otherwise; resume with {had}"
+                f"{checkpoint}: of a run of {had} ranks, and these are {self.accelerator.num_processes}, to which the "
+                f"data would be dealt otherwise; resume with {had}"
             )
 
     @staticmethod

@@ -190,19 +190,18 @@ class TrainConfig(Part):
         return sum(s.steps for s in self.stages)
 
     @classmethod
-    def read(cls, path: str | None, overrides: Sequence[str] = ()) -> "TrainConfig":
-        """Parse a TOML file (none: from the overrides alone) with `dotted.key=value` overrides on top."""
+    def read(cls, path: str | Sequence[str] | None, overrides: Sequence[str] = ()) -> "TrainConfig":
+        """Parse a TOML file with `dotted.key=value` overrides on top. Of several files the later lie over the earlier.
+
+        A later file's values replace those of their keys, its [[stages]] all stages. No file: the overrides alone.
+        """
+        paths = [path] if isinstance(path, str) else list(path or ())
         data: dict[str, Any] = {}
-        if path is not None:
-            try:
-                data = tomllib.loads(files.read_bytes(path).decode())
-            except FileNotFoundError as e:
-                raise InputError(f"{path}: no such config") from e
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-                raise InputError(f"{path}: not TOML ({e})") from e
+        for one in paths:
+            data = laid_over(data, read_toml(one))
         for override in overrides:
             apply_override(data, override)
-        return cls.from_dict(data, " with --set ".join([path or "", *overrides][: 1 + len(overrides)]).strip())
+        return cls.from_dict(data, " with --set ".join([" and ".join(paths), *overrides]).strip())
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], source: str) -> "TrainConfig":
@@ -213,6 +212,21 @@ class TrainConfig(Part):
 
     def to_dict(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
+
+
+def read_toml(path: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(files.read_bytes(path).decode())
+    except FileNotFoundError as e:
+        raise InputError(f"{path}: no such config") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise InputError(f"{path}: not TOML ({e})") from e
+
+
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables merged key by key; any other value is that of `above`."""
+    tables = [key for key in above if isinstance(below.get(key), Mapping) and isinstance(above[key], Mapping)]
+    return {**below, **above, **{key: laid_over(below[key], above[key]) for key in tables}}
 
 
 def describe(error: Any) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor
 from coat.manifests import ShardIndex
 from coat.trainer.batches import Batch, Collator
 from coat.trainer.checkpoint import Checkpoints, disk_errors, load_optimizer, load_weights, restore_random_state
-from coat.trainer.config import StageConfig, TrainConfig
+from coat.trainer.config import TrainConfig
 from coat.trainer.data import ShardStream
 from coat.trainer.ema import Ema
 from coat.trainer.folder import RunFolder
@@ -30,9 +30,9 @@ from coat.trainer.loader import Loader
 from coat.trainer.metrics import Meter, MetricsLog, Report
 from coat.trainer.model import CoatModel, build_model, experts_of, parameter_groups, same_experts
 from coat.trainer.monitor import Monitor, gradient_norms, peak_memory
-from coat.trainer.parallel import average_gradients, is_sharded, make_accelerator, spread
-from coat.trainer.ranks import agree, gathered, summed, together
-from coat.trainer.schedule import distill_weight, rate, stage_at
+from coat.trainer.parallel import average_gradients, make_accelerator, sharding, spread
+from coat.trainer.ranks import agree, attempted, gathered, summed, together
+from coat.trainer.schedule import loss_weights, rate, stage_at
 from coat.trainer.stopping import stop_signals
 from coat.trainer.trackers import Trackers, check_trackers
 
@@ -53,11 +53,13 @@ def train(
     change: bool = False,
     on_report: Callable[[Report], None] = lambda _: None,
     log: Callable[[str], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
     """Train, or go on with, the run of `config.run.out`.
 
     `restart` drops the run that is there; `change` goes on with it though optimizer, losses or stages differ.
-    `on_report` is called at every logged step, `log` with single lines for the user; both on the main rank.
+    `on_report` is called at every logged step, `log` with single lines for the user; both on the main rank. `stop` is
+    asked in every step: True, on any rank, ends the run behind it, as SIGTERM does.
     InputError: the folder holds a run with another config, or data and student do not fit. RunError: the run cannot
     get anywhere (see monitor.Monitor); its last checkpoint stays.
     """
@@ -76,7 +78,7 @@ def train(
     if folder.finished:
         say(f"{folder.path}: this run is finished; --restart trains it anew")
         return TrainResult(folder.path, config.steps, True, 0.0, {})
-    return Trainer(config, index, folder, accelerator, on_report, say).run()
+    return Trainer(config, index, folder, accelerator, on_report, say).run(stop)
 
 
 class Trainer:
@@ -91,15 +93,14 @@ class Trainer:
         on_report: Callable[[Report], None],
         log: Callable[[str], None],
     ) -> None:
-        self.config, self.folder, self.accelerator, self.on_report, self.log = (
-            config, folder, accelerator, on_report, log,
-        )  # fmt: skip
+        self.config, self.folder, self.accelerator = config, folder, accelerator
+        self.on_report, self.log = on_report, log
         self.experts = experts_of(config, index)
         rank, ranks = accelerator.process_index, accelerator.num_processes
         with together(accelerator):
             stream = ShardStream(index, seed=config.data.seed, shuffle=config.data.shuffle, rank=rank, ranks=ranks)
             self.model: CoatModel = build_model(config, self.experts)
-        self.wrapped, self.sharded = spread(self.model, accelerator), is_sharded(accelerator)
+        self.wrapped, self.sharded = spread(self.model, accelerator), sharding(accelerator) is not None
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, config))
         collator = Collator(self.model.student, self.model.block, index, list(self.experts))
         self.loader = Loader(stream, collator, config.data, log, pin=accelerator.device.type == "cuda")
@@ -112,7 +113,7 @@ class Trainer:
             self.held_out = HeldOut(config, self.model, self.experts, accelerator, self.sharded)
         self.step, self.first, self.samples, self.audio_s = 0, 0, 0, 0.0
 
-    def run(self) -> TrainResult:
+    def run(self, asked: Callable[[], bool] = lambda: False) -> TrainResult:
         self.resume()
         self.model.train()
         start, self.first, metrics = time.monotonic(), self.step, None
@@ -128,9 +129,9 @@ class Trainer:
                 stop = False
                 while self.step < self.config.steps and not stop:
                     began = time.monotonic()
-                    given = self.next_of(batches)
+                    given = attempted(lambda: list(islice(batches, self.config.run.accumulate)))
                     waited = time.monotonic() - began
-                    stop = self.one_step(given, bool(stopped))
+                    stop = self.one_step(given, bool(stopped) or asked())
                     self.meter.add_time(time.monotonic() - began, waited)
                     last = stop or self.step == self.config.steps
                     if self.step % self.config.run.log_every == 0 or self.step == self.config.steps:
@@ -150,19 +151,12 @@ class Trainer:
         seconds = time.monotonic() - start
         return TrainResult(self.folder.path, self.step, finished, seconds, dict(self.loader.skipped))
 
-    def next_of(self, batches: Iterator[Batch]) -> list[Batch] | Exception:
-        """Of one step; or why there are none, which `one_step` tells the other ranks."""
-        try:
-            return list(islice(batches, self.config.run.accumulate))
-        except Exception as e:  # noqa: BLE001 - raised again by all ranks
-            return e
-
     def one_step(self, given: Sequence[Batch] | Exception, stop: bool) -> bool:
-        """Forward, backward and update; whether any rank was told to stop. What was raised instead of batches, all do."""
+        """Forward, backward and update; whether any rank was told to stop. An error instead of batches, all raise."""
         error = given if isinstance(given, Exception) else None
         batches: Sequence[Batch] = [] if isinstance(given, Exception) else given
         stage, within = stage_at(self.config.stages, self.step)
-        weights = self.loss_weights(stage, within)
+        weights = loss_weights(stage, within, self.config.losses, self.experts)
         counts: Counter[str] = Counter()
         for batch in batches:
             counts.update(batch.counts())
@@ -228,11 +222,6 @@ class Trainer:
         """sum_k w_k L_k / count_k; times ranks, since gradients are averaged over them."""
         terms = [weights[name] * loss / max(totals[name], 1.0) for name, loss in losses.items()]
         return torch.stack(terms).sum() * self.accelerator.num_processes
-
-    def loss_weights(self, stage: StageConfig, within: int) -> dict[str, float]:
-        distill = distill_weight(stage, within)
-        table = self.config.losses
-        return {"ce": stage.ce} | {n: distill * table.weight(n, e.spec.family) for n, e in self.experts.items()}
 
     def report(self, metrics: MetricsLog | None) -> None:
         stage, within = stage_at(self.config.stages, self.step - 1)

@@ -10,7 +10,8 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, parse_flag_from_env
 from torch import Tensor, nn
 
 from coat.manifests import InputError
@@ -23,12 +24,16 @@ SPREADS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """InputError where the launcher asks for what coat does not do."""
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # else all ranks but one would keep random weights
+    if not torch.accelerator.is_available():
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # else ranks on CPUs would not know of each other
+    AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
     accelerator = Accelerator(mixed_precision=precision(config))
     if accelerator.distributed_type not in SPREADS:
         raise InputError(f"{accelerator.distributed_type.value}: coat trains with DDP or FSDP2 alone")
-    if is_sharded(accelerator) and not accelerator.is_fsdp2:
+    plugin = sharding(accelerator)
+    if plugin is not None and plugin.fsdp_version != 2:
         raise InputError("FSDP 1: coat shards with FSDP2 alone: accelerate launch --use_fsdp --fsdp_version 2")
-    if is_sharded(accelerator) and config.lora.full:
+    if plugin is not None and config.lora.full:
         raise InputError("FSDP shards frozen weights, and with lora.full there are none; launch without --use_fsdp")
     return accelerator
 
@@ -40,24 +45,28 @@ def precision(config: TrainConfig) -> str:
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
 
 
-def is_sharded(accelerator: Accelerator) -> bool:
-    return accelerator.distributed_type == DistributedType.FSDP
+def sharding(accelerator: Accelerator) -> FullyShardedDataParallelPlugin | None:
+    """What the launcher asks of FSDP, where it does. Of CPUs accelerate itself does not heed it."""
+    if accelerator.distributed_type == DistributedType.FSDP:
+        return accelerator.state.fsdp_plugin
+    asked = accelerator.distributed_type == DistributedType.MULTI_CPU and parse_flag_from_env("ACCELERATE_USE_FSDP")
+    return FullyShardedDataParallelPlugin() if asked else None
 
 
 def spread(model: CoatModel, accelerator: Accelerator) -> Callable[..., Any]:
-    """The model on this rank's device, as it is called in training. Parameters that are trained stay the same objects."""
-    if not is_sharded(accelerator):
+    """The model on this rank's device, as it is called in training; what is trained are the same objects as before."""
+    plugin = sharding(accelerator)
+    if plugin is None:
         return accelerator.prepare(model)
-    shard_frozen(model, accelerator)
+    shard_frozen(model, accelerator, plugin)
     return model.to(accelerator.device)
 
 
-def shard_frozen(model: CoatModel, accelerator: Accelerator) -> None:
+def shard_frozen(model: CoatModel, accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin) -> None:
     """Each rank holds its part of a layer's frozen weights; they are whole only while the layer is computed."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    plugin: Any = accelerator.state.fsdp_plugin
     settings: dict[str, Any] = {
         "mesh": init_device_mesh(accelerator.device.type, (accelerator.num_processes,)),
         "reshard_after_forward": plugin.reshard_after_forward,

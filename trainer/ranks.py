@@ -1,14 +1,16 @@
 """What the ranks of a run tell each other. A rank is one process of it; all of them call these together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from coat.manifests import InputError, RunError, files
+
+T = TypeVar("T")
 
 
 def summed(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
@@ -36,6 +38,14 @@ def together(accelerator: Accelerator) -> Iterator[None]:
     except Exception as e:  # noqa: BLE001 - raised again by `agree`
         error = e
     agree(accelerator, error)
+
+
+def attempted(call: Callable[[], T]) -> T | Exception:
+    """What a call gives, or what it raised: to be told to the other ranks by `agree` later."""
+    try:
+        return call()
+    except Exception as e:  # noqa: BLE001 - see above
+        return e
 
 
 def agree(accelerator: Accelerator, error: Exception | None) -> None:

@@ -1,9 +1,10 @@
 """What is a function of the step alone: the stage, the learning rate, the weight of the distillation."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from coat.trainer.config import OptimConfig, StageConfig
+from coat.manifests import ExpertInfo
+from coat.trainer.config import LossConfig, OptimConfig, StageConfig
 
 
 def stage_at(stages: Sequence[StageConfig], step: int) -> tuple[StageConfig, int]:
@@ -38,3 +39,11 @@ def rate(optim: OptimConfig, stage: StageConfig, within: int) -> float:
 def distill_weight(stage: StageConfig, within: int) -> float:
     end = stage.distill if stage.distill_end is None else stage.distill_end
     return stage.distill + (end - stage.distill) * within / max(1, stage.steps - 1)
+
+
+def loss_weights(
+    stage: StageConfig, within: int, config: LossConfig, experts: Mapping[str, ExpertInfo]
+) -> dict[str, float]:
+    """Of `ce` and each expert: what their sums are multiplied by."""
+    distill = distill_weight(stage, within)
+    return {"ce": stage.ce} | {n: distill * config.weight(n, e.spec.family) for n, e in experts.items()}

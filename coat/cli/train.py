@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: Annotated[str | None, typer.Option("--config", help="TOML of the run; see configs/.")] = None,
+    config: Annotated[
+        list[str] | None, typer.Option("--config", help="TOML of the run (configs/); repeat: later over earlier.")
+    ] = None,
     student: Annotated[str | None, typer.Option(help="Hub id or folder of the student (student.path).")] = None,
     shards: Annotated[str | None, typer.Option(help="Folder or URL that build-shards wrote (data.shards).")] = None,
     out: Annotated[str | None, typer.Option(help="Folder of the run (run.out).")] = None,
@@ -34,6 +36,13 @@ def train(
     overfit_one_batch: Annotated[
         bool, typer.Option("--overfit-one-batch", help="Only see whether the first batch can be learnt by heart.")
     ] = False,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Train on this Ray cluster (auto, or host:port), which sees --out and --shards.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Ranks there.", min=1)] = 1,
+    gpus_per_worker: Annotated[float, typer.Option(help="GPUs of a rank there.", min=0.0)] = 0.0,
+    cpus_per_worker: Annotated[float, typer.Option(help="CPUs of a rank there.", min=0.1)] = 1.0,
+    max_failures: Annotated[int, typer.Option(help="How often lost workers there are started anew.", min=0)] = 3,
 ) -> None:
     """Train a student with a thinking block and projection heads. The same command goes on where it stopped.
 
@@ -45,7 +54,9 @@ def train(
 
       coat train --config train.toml --overfit-one-batch
 
-      accelerate launch -m coat train --config train.toml
+      accelerate launch -m coat train --config configs/qwen2-audio-7b.toml --config configs/profiles/8x80gb.toml
+
+      coat train --config train.toml --ray-address auto --workers 8 --gpus-per-worker 1
     """
     from coat.trainer.config import TrainConfig
 
@@ -63,9 +74,22 @@ def train(
     if "wandb" in settings.run.trackers:
         allow("WANDB_MODE")
     with quiet(), progress_lines() as show:
-        from coat.trainer.loop import train as run_training
+        options = {"restart": not resume, "change": change, "on_report": show, "log": say}
+        if ray_address is None:
+            from coat.trainer.loop import train as run_training
 
-        result = run_training(settings, restart=not resume, change=change, on_report=show, log=say)
+            result = run_training(settings, **options)
+        else:
+            from coat.cli.ray_train import Workers, train_on_ray
+
+            where = Workers(
+                address=ray_address,
+                count=workers,
+                gpus=gpus_per_worker,
+                cpus=cpus_per_worker,
+                max_failures=max_failures,
+            )
+            result = train_on_ray(settings, where, **options)
     if is_main_process():
         for reason, count in result.skipped.items():
             say(f"skipped {count} samples: {reason}")

@@ -5,10 +5,15 @@ from pathlib import Path
 import pytest
 
 from coat.manifests import InputError
-from coat.trainer import TrainConfig
+from coat.trainer import TrainConfig, train
 from coat.trainer.config import to_toml
+from coat.trainer.students.tiny import make_tiny_student
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
+STUDENTS = {
+    "qwen2-audio-7b": "qwen2-audio", "qwen2.5-omni-7b": "qwen2.5-omni", "audio-flamingo-3": "audio-flamingo-3",
+}  # fmt: skip
 LEAST = '[student]\npath = "s"\n[data]\nshards = "d"\n[run]\nout = "o"\n'
 
 
@@ -23,6 +28,33 @@ def file(tmp_path: Path) -> Path:
 def test_our_own_configs_are_read(path: Path) -> None:
     config = TrainConfig.read(str(path), ["student.path=s", "data.shards=d", "run.out=o"])
     assert config.steps == sum(s.steps for s in config.stages)
+
+
+@pytest.mark.parametrize("profile", [None, "8x80gb", "tiny-cpu"])
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_dry_run_of_every_student_and_profile(
+    name: str, profile: str | None, shards_dir: Path, tmp_path: Path
+) -> None:
+    """Two steps with a tiny student of its kind, in bf16 as a GPU has it: what the configs say, their parts take."""
+    student = make_tiny_student(tmp_path / "student", name=STUDENTS[name])
+    paths = [str(ROOT / "configs" / f"{name}.toml")]
+    paths += [str(ROOT / "configs" / "profiles" / f"{profile}.toml")] if profile else []
+    places = [f"student.path={student}", f"data.shards={shards_dir}", f"run.out={tmp_path / 'run'}"]
+    places += [] if profile == "tiny-cpu" else ["run.precision=bf16"]
+    config = TrainConfig.read(paths, [*places, "stages.0.steps=1", "stages.1.steps=1", "data.batch_size=1"])
+    assert config.run.accumulate == (8 if profile is None else 1)
+    assert config.heads.dim == (32 if profile == "tiny-cpu" else 256)
+    assert train(config).finished
+
+
+def test_a_later_config_lies_over_an_earlier_one(file: Path, tmp_path: Path) -> None:
+    above = tmp_path / "above.toml"
+    above.write_text('[run]\nkeep = 7\n[[stages]]\nname = "only"\nsteps = 3\n[losses.weights]\nmel = 2.0\n')
+    config = TrainConfig.read([str(file), str(above)], ["run.keep=8"])
+    assert (config.run.out, config.run.keep, config.steps, config.losses.weights) == ("o", 8, 3, {"mel": 2.0})
+    above.write_text("[run]\nkep = 7\n")
+    with pytest.raises(InputError, match=r"train\.toml and .*above\.toml: unknown key run\.kep"):
+        TrainConfig.read([str(file), str(above)])
 
 
 def test_there_are_configs() -> None:

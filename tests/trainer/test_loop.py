@@ -25,7 +25,7 @@ from coat.trainer.config import to_toml
 from coat.trainer.data import decode_sample
 from coat.trainer.folder import RunFolder
 from coat.trainer.loop import Trainer
-from coat.trainer.metrics import read_lines, read_metrics
+from coat.trainer.metrics import read_metrics
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +106,10 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
 
 
 def weights_of(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "student" / "model.safetensors") | load_file(run / "heads.safetensors")
+    """The student's, or its adapter's, and the heads'."""
+    return {k: v for file in (run / "student").glob("*.safetensors") for k, v in load_file(file).items()} | load_file(
+        run / "heads.safetensors"
+    )
 
 
 def assert_equal_runs(a: Path, b: Path) -> None:
@@ -141,27 +144,20 @@ def wait_for(check: Any, process: subprocess.Popen[str]) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize(
-    ("number", "batch_tokens"),
-    [(signal.SIGKILL, None), (signal.SIGTERM, None), (signal.SIGKILL, 200)],
-    ids=["killed", "terminated", "killed-by_length"],
-)
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(
-    student_dir: Path, shards_dir: Path, tmp_path: Path, number: signal.Signals, batch_tokens: int | None
-) -> None:
+def test_a_terminated_run_ends_as_an_uninterrupted_one(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
+    """Of one that is killed: test_ranks.py."""
+
     def config(name: str, workers: int = 1) -> TrainConfig:
         run = {"accumulate": 2, "save_every": 7, "log_every": 3}
-        data = {"batch_tokens": batch_tokens, "workers": workers}
-        return toy_config(student_dir, shards_dir, tmp_path / name, steps=40, run=run, lora={"full": True}, data=data)
+        return toy_config(student_dir, shards_dir, tmp_path / name, steps=40, run=run, data={"workers": workers})
 
     process = start(config("cut"), tmp_path)
     cut = tmp_path / "cut"
     wait_for(lambda: any((cut / "checkpoints").glob("step-*")), process)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     output = process.communicate(timeout=60)[0]
     assert not (cut / "done.json").exists(), output
-    if number == signal.SIGTERM:
-        assert process.returncode == 0, output
+    assert process.returncode == 0, output
     lines: list[str] = []
     result = train(config("cut", workers=3), log=lines.append)
     assert any(line.startswith("resumed at step") for line in lines)
@@ -318,40 +314,3 @@ def test_a_bfloat16_student_keeps_what_is_trained_in_float32(
     assert train(config).finished
     with pytest.raises(InputError, match="small updates would be rounded away"):
         trainer(TrainConfig.from_dict({**config.to_dict(), "lora": {"full": True}}, "test"))
-
-
-@pytest.mark.slow
-def test_two_ranks_train_as_one_that_accumulates(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
-    """Each rank has one shard of two samples; alone, one rank passes over both shards in a step."""
-    samples = [toy_sample(i, 0.4 + 0.2 * i) for i in range(4)]
-    del samples[2]["targets"]["pitch"]
-    samples[3]["meta"] = {}
-    shards = write_shards(tmp_path / "shards", samples, per_shard=2)
-    stages = [{"name": "distill", "steps": 3}]
-
-    def config(name: str, **run: int) -> TrainConfig:
-        data = {"batch_size": 2, "shuffle": 1}
-        held_out = {"shards": str(shards_dir), "samples": 7, "answers": 5, "max_new_tokens": 2}
-        return toy_config(
-            student_dir, shards, tmp_path / name, stages=stages, data=data, run={"save_every": 3, **run},
-            evaluation=held_out,
-        )  # fmt: skip
-
-    file = tmp_path / "two.toml"
-    file.write_text(to_toml(config("two")))
-    (tmp_path / "script.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "script.py", str(file)],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    train(config("one", accumulate=2))
-    one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
-    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
-    for a, b in zip(rows_of(tmp_path / "one"), rows_of(tmp_path / "two"), strict=True):
-        assert (a.pop("stage"), a) == (b.pop("stage"), pytest.approx(b, rel=1e-3, abs=1e-5))
-    evaluated = [read_lines(tmp_path / name / "evaluation.jsonl") for name in ("one", "two")]
-    assert evaluated[1] == [pytest.approx(row, rel=1e-3) for row in evaluated[0]]
-    answers = [read_lines(tmp_path / name / "samples.jsonl") for name in ("one", "two")]
-    assert [row["id"] for row in answers[0]] == [row["id"] for row in answers[1]]

@@ -1,0 +1,192 @@
+"""`coat train --ray-address`: the ranks are workers of Ray Train's TorchTrainer, this process only listens.
+
+Ray starts the ranks, tells them of each other, and starts all of them anew when one is lost; they go on from the last
+checkpoint as any run does. What they say comes by way of a small actor, and so does the wish to stop.
+"""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coat.manifests import InputError, RunError, ShardIndex
+from coat.pipeline.cluster import Cluster, capacity, joined, last_line
+from coat.trainer import TrainConfig, TrainResult
+from coat.trainer.folder import RunFolder
+from coat.trainer.loop import train
+from coat.trainer.metrics import Report
+from coat.trainer.stopping import stop_signals
+
+LISTEN_S = 0.2  # between looks at what the ranks have said
+GRACE_S = 30.0  # for all ranks to end, when one has said why it cannot go on
+CHOSEN_BY = ("ACCELERATE_", "FSDP_")  # variables that `accelerate launch` sets, for ranks as for this process
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """Ranks on a cluster, one per worker. `max_failures`: how often they are started anew before the run fails."""
+
+    address: str
+    count: int = 1
+    gpus: float = 0.0  # of each
+    cpus: float = 1.0
+    max_failures: int = 3
+
+
+class Hub:
+    """An actor between the ranks and whoever started them."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Any]] = []
+        self.stopping = False
+
+    def tell(self, kind: str, value: Any) -> None:
+        self.told.append((kind, value))
+
+    def take(self) -> list[tuple[str, Any]]:
+        told, self.told = self.told, []
+        return told
+
+    def stop(self) -> None:
+        self.stopping = True
+
+    def stopped(self) -> bool:
+        return self.stopping
+
+
+def train_on_ray(
+    config: TrainConfig,
+    workers: Workers,
+    *,
+    restart: bool = False,
+    change: bool = False,
+    on_report: Callable[[Report], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
+) -> TrainResult:
+    """As `train`, on `workers`. The run's folder and the shards must be where all of them, and this process, see them.
+
+    InputError and RunError as `train`; RunError where workers fail too often, or there is no cluster.
+    """
+    folder = RunFolder(Path(config.run.out))
+    for line in folder.open(config, ShardIndex.read(config.data.shards), restart, change):  # not anew with each start
+        log(f"changed from here on: {line}")
+    cluster = Cluster(workers=workers.count, address=workers.address, cpus=workers.cpus, gpus=workers.gpus)
+    with joined(cluster):
+        room = capacity(cluster)
+        if room < workers.count:
+            log(f"the cluster has room for {room} of {workers.count} workers; waiting until there is more")
+        storage = folder.path.absolute().with_name(f"{folder.path.name}.ray")  # where Ray keeps its own notes
+        try:
+            return listen(Fit(config, workers, storage), on_report, log)
+        finally:
+            shutil.rmtree(storage, ignore_errors=True)
+
+
+class Fit:
+    """TorchTrainer at work, in a thread of its own: Ray's calls do not survive a signal."""
+
+    def __init__(self, config: TrainConfig, workers: Workers, storage: Path) -> None:
+        import ray
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        self.hub: Any = ray.remote(num_cpus=0)(Hub).remote()
+        environment = {name: value for name, value in os.environ.items() if name.startswith(CHOSEN_BY)}
+        job = {"config": config.to_dict(), "hub": self.hub, "folder": os.getcwd(), "environment": environment}
+        resources = {"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})}
+        self.trainer = TorchTrainer(
+            work,
+            train_loop_config=job,
+            scaling_config=ScalingConfig(
+                num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
+            ),
+            run_config=RunConfig(
+                name=f"{time.time_ns()}",
+                storage_path=str(storage),
+                failure_config=FailureConfig(max_failures=workers.max_failures),
+            ),
+        )
+        self.error: Exception | None = None
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self) -> None:
+        try:
+            self.trainer.fit()
+        except Exception as e:  # noqa: BLE001 - told by `listen`
+            self.error = e
+
+
+def listen(fit: Fit, on_report: Callable[[Report], None], log: Callable[[str], None]) -> TrainResult:
+    """Pass on what the ranks say until they have ended. A first signal stops them behind their step."""
+    import ray
+
+    starts, asked, result = 0, False, None
+    failed: tuple[float, Exception] | None = None  # since when, and why
+    with stop_signals() as stopped:
+        while True:
+            ended = not fit.thread.is_alive()
+            for kind, value in ray.get(fit.hub.take.remote()):
+                if kind == "start":
+                    starts += 1
+                    if starts > 1:
+                        log("a worker was lost; all of them start anew")
+                elif kind == "report":
+                    on_report(value)
+                elif kind == "line":
+                    log(value)
+                elif kind == "result":
+                    result = value
+                elif failed is None:
+                    failed = time.monotonic(), value
+            if ended or (failed and time.monotonic() - failed[0] > GRACE_S):
+                break
+            if stopped and not asked:
+                asked = True
+                ray.get(fit.hub.stop.remote())
+            time.sleep(LISTEN_S)
+    if failed:
+        raise failed[1]
+    if result is None:
+        raise lost(fit.error)
+    return result
+
+
+def lost(error: Exception | None) -> RunError:
+    """Why there is no result: of several workers' failures the first that is not a peer's."""
+    failures = list(getattr(error, "worker_failures", {}).values())
+    return RunError(f"the workers failed: {last_line(failures[0] if failures else error or RuntimeError('no result'))}")
+
+
+def work(job: dict[str, Any]) -> None:
+    """One rank, in a worker of Ray's. What `train` refuses is told, and not raised: to start anew would not help."""
+    import ray
+    from ray.train import get_context
+
+    hub, main = job["hub"], get_context().get_world_rank() == 0
+    os.environ |= job["environment"]
+    if os.path.isdir(job["folder"]):
+        os.chdir(job["folder"])  # where relative paths are meant from
+
+    def tell(kind: str, value: Any) -> None:
+        ray.get(hub.tell.remote(kind, value))
+
+    try:
+        if main:
+            tell("start", None)
+        result = train(
+            TrainConfig.from_dict(job["config"], "the run's config"),
+            on_report=lambda report: tell("report", report),
+            log=lambda line: tell("line", line),
+            stop=lambda: main and ray.get(hub.stopped.remote()),
+        )
+        if main:
+            tell("result", result)
+    except InputError as e:
+        tell("error", InputError(str(e)))
+    except RunError as e:
+        tell("error", RunError(str(e)))
