@@ -16,7 +16,9 @@ STYLES = {"prompt": "", "audio": "blue", "block": "magenta", "label": "bold gree
 
 
 def inspect_batch(
-    config: Annotated[str | None, typer.Option("--config", help="TOML of the run; see configs/.")] = None,
+    config: Annotated[
+        list[str] | None, typer.Option("--config", help="TOML of the run (configs/); repeat: later over earlier.")
+    ] = None,
     student: Annotated[str | None, typer.Option(help="Hub id or folder of the student (student.path).")] = None,
     shards: Annotated[str | None, typer.Option(help="Folder or URL that build-shards wrote (data.shards).")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value over the config; repeat.")] = None,

@@ -20,7 +20,9 @@ def plan_train(
     student: Annotated[
         str | None, typer.Option(help="Hub id, folder, or a config.json alone (student.path): no weights are loaded.")
     ] = None,
-    config: Annotated[str | None, typer.Option("--config", help="TOML of the run; see configs/.")] = None,
+    config: Annotated[
+        list[str] | None, typer.Option("--config", help="TOML of the run (configs/); repeat: later over earlier.")
+    ] = None,
     shards: Annotated[
         str | None, typer.Option(help="Shards whose experts the heads are for. Default: five usual experts.")
     ] = None,
