@@ -223,7 +223,7 @@ def sounds(shown: Shown) -> list[tuple[Tensor, int] | None]:
         if not len(part):
             found.append(None)
             continue
-        mel_MF = torch.cat([row[:, kept] for row, kept in zip(part, mask, strict=True)], dim=1)
+        mel_MF = torch.cat([row[:, kept] for row, kept in zip(part, mask, strict=True)], dim=1).float()
         found.append((mel_MF, mask.numel() - mel_MF.shape[1]))
     return found
 

@@ -8,7 +8,7 @@ from coat.manifests import ExpertInfo, ShardIndex
 from coat.trainer.config import ThinkingConfig, TrainConfig
 from coat.trainer.footprint import Footprint, Shape, footprint
 from coat.trainer.heads import DistillHeads
-from coat.trainer.model import CoatModel, add_lora, experts_of, freeze_positions
+from coat.trainer.model import CoatModel, add_lora, experts_of, freeze_constants
 from coat.trainer.online_experts import FIVE
 from coat.trainer.students.base import Student
 from coat.trainer.students.meta import meta_student
@@ -30,7 +30,7 @@ def meta_model(config: TrainConfig, experts: Mapping[str, ExpertInfo], seconds: 
     with torch.device("meta"):
         if config.lora.full:
             student.model.requires_grad_(True)
-            freeze_positions(student.model)
+            freeze_constants(student.model)
         else:
             add_lora(student, block, config)
         return CoatModel(student, block, DistillHeads(config.heads, student.hidden_size, experts, config.losses))

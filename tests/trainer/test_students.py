@@ -66,6 +66,27 @@ def test_all_are_tried() -> None:
     }
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_it_computes_in_the_precision_of_its_weights(folder: Path, dtype: str) -> None:
+    """Without autocast: as it is asked, and trained where `run.precision` is no."""
+    student = load_student(str(folder), dtype)
+    block = ThinkingBlock.add_to(student, ThinkingConfig(count=4))
+    trained = Trained(student, block, toy_config(folder, folder, folder))
+    inputs = trained.inputs([((tone(1.0), 16000), "What is it?", ())])
+    with torch.inference_mode():
+        states_BTD = student.hidden_states(inputs)
+        assert states_BTD.dtype == getattr(torch, dtype)
+        exact_BTD = student_states(folder, inputs)
+        assert (states_BTD.float() - exact_BTD).abs().max() < 0.1 * exact_BTD.abs().max()
+
+
+def student_states(folder: Path, inputs: dict[str, Tensor]) -> Tensor:
+    """In float32."""
+    student = load_student(str(folder))
+    ThinkingBlock.add_to(student, ThinkingConfig(count=4))
+    return student.hidden_states({n: t.float() if t.is_floating_point() else t for n, t in inputs.items()})
+
+
 def test_a_batch_is_its_samples(student: Student, batch: tuple[Collator, Batch, list[Batch]]) -> None:
     _, together, alone = batch
     with torch.inference_mode():

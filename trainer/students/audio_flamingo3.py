@@ -5,7 +5,9 @@ stacked on the first axis, up to 600 s; its processor cuts what is longer, with 
 audio a text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
 
 from coat.trainer.students.base import Student, behind_last
 from coat.trainer.students.whisper_tower import MIN_MEL_FRAMES
@@ -39,3 +41,8 @@ class AudioFlamingo3(Student):
 
     def audio_end(self, ids: Sequence[int]) -> int:
         return behind_last(ids, self.model.config.audio_token_id)
+
+    def stack_features(self, features: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """In the tower's precision, which transformers leaves to the caller here."""
+        stacked, dtype = super().stack_features(features), self.model.model.audio_tower.dtype
+        return {name: t.to(dtype) if t.is_floating_point() else t for name, t in stacked.items()}
