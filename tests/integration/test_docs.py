@@ -76,6 +76,26 @@ def test_statistics_are_read_with_and_without_coat(quickstarted: Path) -> None:
     assert run_python(ours, quickstarted)
 
 
+def test_from_shards_to_an_exported_model(quickstarted: Path) -> None:
+    """The rehearsal of docs/train.md, in the shell, as it stands."""
+    (lines,) = [block for block in blocks("docs/train.md", "sh") if "STUDENT=" in block]
+    script = 'set -e\ncoat() { "$PYTHON" -W ignore -m coat "$@"; }\n' + lines
+    (quickstarted / "configs").symlink_to(ROOT / "configs")
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=quickstarted,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (quickstarted / "batch.png").read_bytes()[:4] == b"\x89PNG"
+    assert {"adapter_model.safetensors", "chat_template.jinja"} <= {
+        p.name for p in (quickstarted / "exported").iterdir()
+    }
+    assert {"model.safetensors", "chat_template.jinja"} <= {p.name for p in (quickstarted / "merged").iterdir()}
+
+
 def test_a_quickstart_goes_on_and_does_not_mix(quickstarted: Path) -> None:
     small = ["--clips", 42, "--set", "stages.0.steps=2", "--set", "stages.1.steps=3", "--set", "run.log_every=1"]
     done = coat("quickstart", "--out", "runs/quickstart", *small, cwd=quickstarted)
