@@ -51,6 +51,7 @@ def ranks_here() -> list[psutil.Process]:
     return [p for p in psutil.Process().children(recursive=True) if p.name().startswith("ray::RayTrain")]
 
 
+@pytest.mark.slow
 def test_a_run_on_ray_is_the_one_of_other_ranks_whatever_happens_to_it(tmp_path: Path) -> None:
     student = make_tiny_student(tmp_path / "student")
     shards = write_shards(tmp_path / "shards", [toy_sample(i, 0.5 + 0.1 * i) for i in range(6)])

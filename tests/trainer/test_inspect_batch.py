@@ -61,7 +61,7 @@ def test_what_is_said_is_in_the_tensors(name: str, shards_dir: Path, tmp_path: P
         audio = next(s for s in sample.segments if s.role == "audio")
         heard = real.audio_positions(round(sample.seconds * RATE))
         assert audio.text == f"{real.audio_token} x{heard}"
-        assert sample.mel_frames == round(sample.seconds * 100)
+        assert sample.mel_frames == max(round(sample.seconds * 100), getattr(real, "chunk", 0))  # silence up to a chunk
         block = next(s for s in sample.segments if s.role == "block")
         assert block.text == "<|audio_think_begin|><|audio_think_0|> .. <|audio_think_3|><|audio_think_end|>"
         assert [t for t, _ in sample.think] == list(range(block.first + 1, block.last))
