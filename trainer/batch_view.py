@@ -10,7 +10,7 @@ B batch, T positions of a sequence, K think positions, N frames, F mel frames, M
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -100,12 +100,7 @@ def nth_batch(config: TrainConfig, number: int, log: Callable[[str], None] = lam
     block = ThinkingBlock.add_to(student, config.thinking)
     stream = ShardStream(index, seed=config.data.seed, shuffle=config.data.shuffle)
     loader = Loader(stream, Collator(student, block, index, list(experts)), config.data, log)
-    batches = iter(loader)
-    try:
-        batch = next(islice(batches, number - 1, None))
-    finally:
-        batches.close()  # type: ignore[attr-defined]
-    return Shown(batch, number, student, block, experts, dict(loader.skipped))
+    return Shown(loader.nth(number), number, student, block, experts, dict(loader.skipped))
 
 
 def look(shown: Shown) -> BatchView:

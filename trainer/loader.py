@@ -80,6 +80,14 @@ class Loader:
             ):  # not waited for: the collector may end an iteration in one of these threads
                 pool.shutdown(wait=False, cancel_futures=True)
 
+    def nth(self, number: int) -> Batch:
+        """The batch that comes as so-manieth (from 1); nothing is read behind it."""
+        batches = iter(self)
+        try:
+            return next(islice(batches, number - 1, None))
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+
     def cuts(self, stream: ShardStream, given: int) -> Iterator[Cut]:
         """What each batch is made of. `given` batches of the first run are left out."""
         size, budget = self.config.batch_size, self.config.batch_tokens

@@ -134,11 +134,7 @@ def check(result: Overfit) -> str:
 def first_batch(config: TrainConfig, index: ShardIndex, model: CoatModel, log: Callable[[str], None]) -> Batch:
     stream = ShardStream(index, seed=config.data.seed, shuffle=config.data.shuffle)
     collator = Collator(model.student, model.block, index, list(model.heads.heads))
-    batches = iter(Loader(stream, collator, config.data, log))
-    try:
-        return next(batches)
-    finally:
-        batches.close()  # type: ignore[attr-defined]
+    return Loader(stream, collator, config.data, log).nth(1)
 
 
 def bounds_of(model: CoatModel, name: str, batch: Batch) -> tuple[float, float]:

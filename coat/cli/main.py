@@ -28,7 +28,7 @@ from coat.cli.telemetry import silence
 
 EPILOG = (
     "Start here:  [bold]coat quickstart --out runs/quickstart[/bold]\n\n"
-    "The main job:  coat extract → coat build-shards → coat train → coat generate"
+    "The main job:  coat extract → coat build-shards → coat train → coat export"
 )
 
 LEAVE_S = 3.0
