@@ -149,7 +149,7 @@ def measure(rounds: int, found: Results) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     with results("cost_inference") as found:
         measure(arguments.rounds, found)

@@ -47,7 +47,7 @@ from coat.extractors.whisper import Whisper
 from coat.manifests.manifest import Manifest
 
 CLIPS = {"whisper": 48, "wav2vec2": 240}
-TWO_CLIPS = 480  # for two workers: half of them are as long for each, of which SETTLED_S are left out
+TWO_CLIPS = 400  # for two workers, which are through with 240 soon after SETTLED_S
 TARGET, TWO_TARGET = 0.95, 1.8
 SETTLED_S = 10.0
 ALONE_S = 5.0  # of a process that only shows what the machine can give
