@@ -37,6 +37,7 @@ class Question(NamedTuple):
     turns: Turns = ()
 
 
+Row = tuple[list[int], dict[str, torch.Tensor]]  # ids, and the features of their audio
 Asked = Question | tuple[Heard, str, Sequence[str]]
 TEXT_INPUTS = ("input_ids", "attention_mask")
 
@@ -67,10 +68,11 @@ class Trained:
         The positions that all prompts begin with (the audio, and the block where it stands behind it) are computed
         once, and their keys and values kept from one prompt to the next.
         """
-        rows = [self.inputs([(audio, prompt, ())]) for prompt in prompts]
-        shared = common_prefix([row["input_ids"][0].tolist() for row in rows])
-        audio_id = self.student.tokenizer.convert_tokens_to_ids(self.student.audio_token)
-        if len(rows) < 2 or not shared or any(audio_id in row["input_ids"][0, shared:] for row in rows):
+        heard = read_all(audio)  # once
+        rows = [self.padded([self.row(heard, Question(audio, prompt))]) for prompt in prompts]
+        ids = [row["input_ids"][0].tolist() for row in rows]
+        shared = common_prefix(ids)
+        if len(rows) < 2 or not shared or any(self.student.audio_indices(row[shared:]) for row in ids):
             return [text for row in rows for text in self.texts(self.generate(row, max_new_tokens))]
         cache = self.student.prefill({**rows[0], **{name: rows[0][name][:, :shared] for name in TEXT_INPUTS}})
         answers = []
@@ -94,20 +96,23 @@ class Trained:
 
     def inputs(self, asked: Sequence[Asked]) -> dict[str, torch.Tensor]:
         """Prompts with audio and block, padded on the left."""
-        rows, features = [], []
-        for audio, prompt, choices, turns in map(question, asked):
-            heard = [read_audio(one) for one in each(audio)]
-            samples = [clip.at(self.student.sample_rate) for clip, _ in heard] or None
-            text = render_prompt(prompt, choices, self.config.data.choices)
-            prefix = self.student.prefix(samples, text, ", ".join(name for _, name in heard), turns)
-            rows.append(self.block.insert(prefix, sum(clip.seconds for clip, _ in heard))[0])
-            features.append(prefix.features)
-        longest, device = max(map(len, rows)), self.student.model.device
+        return self.padded([self.row(read_all(one.audio), one) for one in map(question, asked)])
+
+    def row(self, heard: Sequence[tuple[Clip, str]], asked: Question) -> Row:
+        """A prompt with block about audio that is decoded, and its features."""
+        samples = [clip.at(self.student.sample_rate) for clip, _ in heard] or None
+        text = render_prompt(asked.prompt, asked.choices, self.config.data.choices)
+        prefix = self.student.prefix(samples, text, ", ".join(name for _, name in heard), asked.turns)
+        return self.block.insert(prefix, sum(clip.seconds for clip, _ in heard))[0], prefix.features
+
+    def padded(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        ids = [one for one, _ in rows]
+        longest, device = max(map(len, ids)), self.student.model.device
         pad_id = self.student.tokenizer.pad_token_id
         inputs = {
-            "input_ids": torch.tensor([[pad_id] * (longest - len(r)) + r for r in rows]),
-            "attention_mask": torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rows]),
-            **self.student.stack_features(features),
+            "input_ids": torch.tensor([[pad_id] * (longest - len(r)) + r for r in ids]),
+            "attention_mask": torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in ids]),
+            **self.student.stack_features([features for _, features in rows]),
         }
         return {name: tensor.to(device) for name, tensor in inputs.items()}
 
@@ -136,10 +141,8 @@ def common_prefix(rows: Sequence[Sequence[int]]) -> int:
     return min(sum(1 for _ in same), min(map(len, rows), default=1) - 1)
 
 
-def each(audio: Heard) -> Sequence[Audio]:
-    if isinstance(audio, list):
-        return audio
-    return [] if audio is None else [audio]
+def read_all(audio: Heard) -> list[tuple[Clip, str]]:
+    return list(map(read_audio, audio if isinstance(audio, list) else [] if audio is None else [audio]))
 
 
 def question(asked: Asked) -> Question:

@@ -72,10 +72,9 @@ def prepare(cache: Path = CACHE, clips: Mapping[str, int] = CLIPS, student: Path
     folder = cache / "students" / "plain-0"
     model = load_student(str(student or (folder if folder.exists() else make_student(folder, 0))))
     targets = {s.id: s.targets for s in iterate_shards(str(cache / "shards"))}
+    manifest = list(Manifest.read(str(corpus / "manifest.jsonl")))
     for split in clips:
-        part = Manifest.read(str(corpus / "manifest.jsonl"))
-        heard = [u for u in part if u.extra["split"] == split]
-        save_split(cache, split, model, heard, targets)
+        save_split(cache, split, model, [u for u in manifest if u.extra["split"] == split], targets)
     done.write_text(json.dumps(dict(clips)))
 
 

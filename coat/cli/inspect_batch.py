@@ -7,7 +7,7 @@ import typer
 
 from coat.cli.extract import Json
 from coat.cli.output import bytes_text
-from coat.cli.train import quiet, say
+from coat.cli.train import SHARDS_HELP, STUDENT_HELP, Configs, Overrides, quiet, say, settings_of
 
 if TYPE_CHECKING:
     from coat.trainer.batch_view import BatchView, SampleView
@@ -16,12 +16,10 @@ STYLES = {"prompt": "", "audio": "blue", "block": "magenta", "label": "bold gree
 
 
 def inspect_batch(
-    config: Annotated[
-        list[str] | None, typer.Option("--config", help="TOML of the run (configs/); repeat: later over earlier.")
-    ] = None,
-    student: Annotated[str | None, typer.Option(help="Hub id or folder of the student (student.path).")] = None,
-    shards: Annotated[str | None, typer.Option(help="Folder or URL that build-shards wrote (data.shards).")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value over the config; repeat.")] = None,
+    config: Configs = None,
+    student: Annotated[str | None, typer.Option(help=STUDENT_HELP)] = None,
+    shards: Annotated[str | None, typer.Option(help=SHARDS_HELP)] = None,
+    set_: Overrides = None,
     batch: Annotated[int, typer.Option(help="Which one: the first forward pass of a run is given batch 1.", min=1)] = 1,
     png: Annotated[str | None, typer.Option(help="Picture to write: tokens, sound and targets.")] = None,
     show: Annotated[int, typer.Option(help="Samples that are shown of the batch.", min=1)] = 4,
@@ -38,11 +36,9 @@ def inspect_batch(
       coat inspect-batch --config train.toml --batch 3 --show 2 --png batch.png
     """
     from coat.manifests import files
-    from coat.trainer.config import TrainConfig
 
     flags = {"student.path": student, "data.shards": shards, "run.out": "unused"}  # nothing is written
-    overrides = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
-    settings = TrainConfig.read(config, [*overrides, *(set_ or [])])
+    settings = settings_of(config, flags, set_)
     with quiet():
         from coat.trainer.batch_drawing import picture
         from coat.trainer.batch_view import look, nth_batch

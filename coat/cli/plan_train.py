@@ -8,7 +8,7 @@ import typer
 
 from coat.cli.extract import Json
 from coat.cli.output import bytes_text, table
-from coat.cli.train import quiet
+from coat.cli.train import Configs, Overrides, quiet, settings_of
 
 if TYPE_CHECKING:
     from coat.trainer.footprint import Footprint
@@ -20,13 +20,11 @@ def plan_train(
     student: Annotated[
         str | None, typer.Option(help="Hub id, folder, or a config.json alone (student.path): no weights are loaded.")
     ] = None,
-    config: Annotated[
-        list[str] | None, typer.Option("--config", help="TOML of the run (configs/); repeat: later over earlier.")
-    ] = None,
+    config: Configs = None,
     shards: Annotated[
         str | None, typer.Option(help="Shards whose experts the heads are for. Default: five usual experts.")
     ] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value over the config; repeat.")] = None,
+    set_: Overrides = None,
     batch: Annotated[
         int | None, typer.Option(help="Samples of one forward pass (data.batch_size).", min=1, show_default=False)
     ] = None,
@@ -48,12 +46,10 @@ def plan_train(
 
       coat plan-train --student config.json --shards ./shards --gpu 24GB
     """
-    from coat.trainer.config import TrainConfig
-
-    flags = {"student.path": student, "data.shards": shards, "data.batch_size": batch}
-    overrides = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
-    settings = TrainConfig.read(config, ["run.out=unused", *([] if config or shards else ["data.shards=unused"])]
-                                + overrides + (set_ or []))  # fmt: skip
+    unused = "unused"  # nothing is written; without shards heads are for five usual experts
+    flags = {"run.out": unused, "student.path": student, "data.batch_size": batch}
+    flags["data.shards"] = shards or (None if config else unused)
+    settings = settings_of(config, flags, set_)
     memory = None if gpu is None else bytes_of(gpu)
     with quiet():
         from coat.trainer.footprint import Shape

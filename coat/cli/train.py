@@ -3,9 +3,9 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,20 +13,35 @@ from coat.cli.progress import progress
 from coat.cli.telemetry import allow
 
 if TYPE_CHECKING:
+    from coat.trainer.config import TrainConfig
     from coat.trainer.metrics import Report
 
 
+Configs = Annotated[
+    list[str] | None, typer.Option("--config", help="TOML of the run (configs/); repeat: later over earlier.")
+]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value over the config; repeat.")]
+STUDENT_HELP = "Hub id or folder of the student (student.path)."
+SHARDS_HELP = "Folder or URL that build-shards wrote (data.shards)."
+
+
+def settings_of(config: list[str] | None, flags: Mapping[str, Any], set_: list[str] | None) -> "TrainConfig":
+    """The config, the flags that were given (by key) over it, and `--set` over these."""
+    from coat.trainer.config import TrainConfig
+
+    given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
+    return TrainConfig.read(config, [*given, *(set_ or [])])
+
+
 def train(
-    config: Annotated[
-        list[str] | None, typer.Option("--config", help="TOML of the run (configs/); repeat: later over earlier.")
-    ] = None,
-    student: Annotated[str | None, typer.Option(help="Hub id or folder of the student (student.path).")] = None,
-    shards: Annotated[str | None, typer.Option(help="Folder or URL that build-shards wrote (data.shards).")] = None,
+    config: Configs = None,
+    student: Annotated[str | None, typer.Option(help=STUDENT_HELP)] = None,
+    shards: Annotated[str | None, typer.Option(help=SHARDS_HELP)] = None,
     out: Annotated[str | None, typer.Option(help="Folder of the run (run.out).")] = None,
     track: Annotated[
         list[str] | None, typer.Option(help="Log to wandb, trackio or mlflow as well (run.trackers); repeat.")
     ] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value over the config; repeat.")] = None,
+    set_: Overrides = None,
     resume: Annotated[
         bool, typer.Option("--resume/--restart", help="Go on with the run in --out, or drop it and begin anew.")
     ] = True,
@@ -58,13 +73,10 @@ def train(
 
       coat train --config train.toml --ray-address auto --workers 8 --gpus-per-worker 1
     """
-    from coat.trainer.config import TrainConfig
-
     if overfit_one_batch and out is None:
         out = "unused"  # nothing is written
     flags = {"student.path": student, "data.shards": shards, "run.out": out, "run.trackers": track}
-    overrides = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
-    settings = TrainConfig.read(config, [*overrides, *(set_ or [])])
+    settings = settings_of(config, flags, set_)
     if overfit_one_batch:
         with quiet():
             from coat.trainer.overfit import check, overfit

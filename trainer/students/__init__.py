@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from coat.manifests import InputError
 
 if TYPE_CHECKING:
+    import torch
+
     from coat.trainer.students.base import Student
 
 STUDENTS = {
@@ -24,15 +26,19 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 def load_student(source: str, dtype: str = "float32") -> "Student":
     """Read a student of a hub id or folder. InputError: no such checkpoint, or none that coat trains."""
-    import torch
-
-    student = student_class(source, read_config(source))
-    if dtype not in DTYPES:
-        raise InputError(f"student.dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    student, precision = student_class(source, read_config(source)), dtype_of(dtype)
     try:
-        return student.load(source, getattr(torch, dtype))
+        return student.load(source, precision)
     except (OSError, ValueError, ImportError) as e:  # ImportError: a processor that asks for torchvision, extra [omni]
         raise InputError(f"{source}: cannot be read as a {student.model_type} checkpoint ({one_line(e)})") from e
+
+
+def dtype_of(name: str) -> "torch.dtype":
+    import torch
+
+    if name not in DTYPES:
+        raise InputError(f"student.dtype {name!r} is not one of {', '.join(DTYPES)}")
+    return getattr(torch, name)
 
 
 def student_class(source: str, config: Mapping[str, Any]) -> "type[Student]":

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from coat.manifests import InputError
-from coat.trainer.students import DTYPES, one_line, read_config, student_class
+from coat.trainer.students import dtype_of, one_line, read_config, student_class
 from coat.trainer.students.base import Student
 
 
@@ -23,14 +23,13 @@ def meta_student(source: str, dtype: str = "float32") -> Student:
 
     alone = Path(source).is_file()
     kind = student_class(source, read_config(source))
-    if dtype not in DTYPES:
-        raise InputError(f"student.dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    precision = dtype_of(dtype)
     model_class, processor_class = (getattr(transformers, n) for n in (kind.model_class, kind.processor_class))
     try:
         config = model_class.config_class.from_pretrained(source)
         processor = whisper_features() if alone else processor_class.from_pretrained(source)
         with torch.device("meta"):
-            model = model_class._from_config(config, dtype=getattr(torch, dtype))
+            model = model_class._from_config(config, dtype=precision)
     except (OSError, ValueError, TypeError, ImportError) as e:
         raise InputError(f"{source}: cannot be read as a {kind.model_type} checkpoint ({one_line(e)})") from e
     return kind(source, model, processor)

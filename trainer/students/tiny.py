@@ -75,6 +75,13 @@ class Sizes:
         return {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [pairs - 2 * third, third, third]}
 
     @property
+    def vision(self) -> dict[str, Any]:
+        """The least of a vision tower: classes of Omni's have one."""
+        return {
+            "depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": self.hidden,
+        }  # fmt: skip
+
+    @property
     def audio(self) -> dict[str, Any]:
         """What the configurations of the audio towers call alike."""
         return {
@@ -157,21 +164,18 @@ def audio_flamingo3(sizes: Sizes) -> tuple[Any, Any]:
 
 
 def qwen2_5_omni(sizes: Sizes) -> tuple[Any, Any]:
-    """Its Thinker, with the least of a vision tower: the class has one, and the processor wants both of vision's."""
+    """Its Thinker."""
     from transformers import (
         Qwen2_5OmniProcessor,
         Qwen2_5OmniThinkerConfig,
         Qwen2_5OmniThinkerForConditionalGeneration,
-        Qwen2VLImageProcessor,
-        Qwen2VLVideoProcessor,
     )
 
     tokenizer = byte_tokenizer({**QWEN_AUDIO, **QWEN_VISION})
     id_of = tokenizer.convert_tokens_to_ids
-    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": sizes.hidden}
     settings: dict[str, Any] = {
         "audio_config": {**sizes.audio, "output_dim": sizes.hidden},
-        "vision_config": {**vision, "fullatt_block_indexes": [0]},
+        "vision_config": {**sizes.vision, "fullatt_block_indexes": [0]},
         "text_config": {**sizes.text, **ids_of(tokenizer), "rope_parameters": sizes.rope},
         "audio_token_index": id_of(QWEN_AUDIO["audio_token"]),
         "audio_start_token_id": id_of(QWEN_AUDIO["audio_bos_token"]),
@@ -182,21 +186,12 @@ def qwen2_5_omni(sizes: Sizes) -> tuple[Any, Any]:
         "vision_end_token_id": id_of(QWEN_VISION["vision_eos_token"]),
     }
     model = Qwen2_5OmniThinkerForConditionalGeneration(Qwen2_5OmniThinkerConfig(**settings))
-    processor = Qwen2_5OmniProcessor(
-        image_processor=Qwen2VLImageProcessor(),
-        video_processor=Qwen2VLVideoProcessor(),
-        feature_extractor=extractor(sizes.seconds),
-        tokenizer=tokenizer,
-        chat_template=CHAT.replace("AUDIO", "".join(QWEN_AUDIO.values())),
-    )
-    return model, processor
+    return model, omni_processor(Qwen2_5OmniProcessor, sizes, tokenizer, QWEN_AUDIO)
 
 
 def qwen3_omni(sizes: Sizes) -> tuple[Any, Any]:
-    """Its Thinker, with the least of a vision tower, and four experts a layer of which a token takes two."""
+    """Its Thinker, with four experts a layer of which a token takes two."""
     from transformers import (
-        Qwen2VLImageProcessor,
-        Qwen2VLVideoProcessor,
         Qwen3OmniMoeProcessor,
         Qwen3OmniMoeThinkerConfig,
         Qwen3OmniMoeThinkerForConditionalGeneration,
@@ -207,10 +202,9 @@ def qwen3_omni(sizes: Sizes) -> tuple[Any, Any]:
     # Half of the positions are for audio: 4 times `seconds`.
     text = {**sizes.text, **ids_of(tokenizer), "max_position_embeddings": 2 * QWEN3_RATE * 4 * sizes.seconds}
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": sizes.hidden}
-    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": sizes.hidden}
     settings: dict[str, Any] = {
         "audio_config": {**sizes.audio, "output_dim": sizes.hidden, "downsample_hidden_size": 8},
-        "vision_config": {**vision, "num_position_embeddings": 16, "deepstack_visual_indexes": []},
+        "vision_config": {**sizes.vision, "num_position_embeddings": 16, "deepstack_visual_indexes": []},
         "text_config": {**text, **experts, "rope_parameters": sizes.rope},
         "audio_token_id": id_of(QWEN3_AUDIO["audio_token"]),
         "audio_start_token_id": id_of(QWEN3_AUDIO["audio_bos_token"]),
@@ -221,14 +215,20 @@ def qwen3_omni(sizes: Sizes) -> tuple[Any, Any]:
     model = Qwen3OmniMoeThinkerForConditionalGeneration(Qwen3OmniMoeThinkerConfig(**settings))
     for i in (1, 2, 3):  # as trained ones are not 0: what the convolutions make of padding is heard
         model.model.audio_tower.get_parameter(f"conv2d{i}.bias").data.normal_(0, 0.3)
-    processor = Qwen3OmniMoeProcessor(
+    return model, omni_processor(Qwen3OmniMoeProcessor, sizes, tokenizer, QWEN3_AUDIO)
+
+
+def omni_processor(kind: Any, sizes: Sizes, tokenizer: Any, audio: Mapping[str, str]) -> Any:
+    """It wants both of vision's, too."""
+    from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+
+    return kind(
         image_processor=Qwen2VLImageProcessor(),
         video_processor=Qwen2VLVideoProcessor(),
         feature_extractor=extractor(sizes.seconds),
         tokenizer=tokenizer,
-        chat_template=CHAT.replace("AUDIO", "".join(QWEN3_AUDIO.values())),
+        chat_template=CHAT.replace("AUDIO", "".join(audio.values())),
     )
-    return model, processor
 
 
 BUILDERS: Mapping[str, Callable[[Sizes], tuple[Any, Any]]] = {
