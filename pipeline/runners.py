@@ -27,6 +27,7 @@ def run_local(queue: Queue, job: Job) -> Iterator[Report]:
     """
     worker = Worker(job)
     running: dict[Future[Report], Task] = {}
+    grace = GRACE_S
     pool = ThreadPoolExecutor(UNITS_IN_HAND, thread_name_prefix="unit")
     heard = time.monotonic()
     try:
@@ -45,13 +46,14 @@ def run_local(queue: Queue, job: Job) -> Iterator[Report]:
                 yield report
             oldest = next(iter(running.values()), None)
             if oldest and time.monotonic() - heard > (limit := queue.deadline(oldest)):
+                grace = 0.0  # it was waited for
                 raise RunError(
                     f"{job.expert}: nothing was heard of unit {oldest.unit.name} for {limit:.0f} s, and this process "
                     "cannot stop it; with --workers 1 the row is found and the others are done"
                 )
     finally:
         worker.stopped.set()
-        wait(running, timeout=GRACE_S)
+        wait(running, timeout=grace)
         pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -189,6 +189,12 @@ class TrainConfig(Part):
     def steps(self) -> int:
         return sum(s.steps for s in self.stages)
 
+    @property
+    def distils(self) -> bool:
+        """Whether heads have states to read, and a stage in which their losses weigh something."""
+        heard = self.thinking.count > 0 or self.thinking.states == "audio"
+        return heard and any(s.distill or s.distill_end for s in self.stages)
+
     @classmethod
     def read(cls, path: str | Sequence[str] | None, overrides: Sequence[str] = ()) -> "TrainConfig":
         """Parse a TOML file with `dotted.key=value` overrides on top. Of several files the later lie over the earlier.

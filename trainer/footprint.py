@@ -100,16 +100,16 @@ def footprint(model: CoatModel, config: TrainConfig, experts: Mapping[str, Exper
     student, trained = model.student, list(model.trainable().values())
     weights = sum(t.numel() * t.element_size() for t in storages(model))
     gradients = sum(p.numel() * p.element_size() for p in trained)
-    thinking = model.block.length(shape.seconds)
-    positions = shape.tokens + student.audio_positions(round(shape.seconds * student.sample_rate))
-    positions += model.block.size(shape.seconds)
+    audio = student.audio_positions(round(shape.seconds * student.sample_rate))
+    heard = audio if config.thinking.states == "audio" else model.block.length(shape.seconds)  # by heads
+    positions = shape.tokens + audio + model.block.size(shape.seconds)
     lowered = config.run.precision != "no"
     kept = Kept(model, lowered)
     with kept.faked():
         text, layer, instead = language_model(kept, shape, positions)
         parts = {"language model": text, "cross-entropy": cross_entropy(kept, shape)}
         parts["heads and their losses"] = sum(
-            head(kept, name, expert, shape, thinking, student.hidden_size) for name, expert in experts.items()
+            head(kept, name, expert, shape, heard, student.hidden_size) for name, expert in experts.items()
         )
         less = instead - text  # by gradient checkpointing
         if config.lora.full:
@@ -259,11 +259,11 @@ def cross_entropy(kept: Kept, shape: Shape) -> int:
     return kept.bytes(lambda: F.cross_entropy(student.logits(states_RD).float(), labels_R, reduction="sum"))
 
 
-def head(kept: Kept, name: str, expert: ExpertInfo, shape: Shape, thinking: int, dim: int) -> int:
-    """Of one expert's head and loss, in float32."""
+def head(kept: Kept, name: str, expert: ExpertInfo, shape: Shape, heard: int, dim: int) -> int:
+    """Of one expert's head and loss, in float32, where the head reads `heard` positions."""
     frames = max(1, math.ceil(shape.seconds * expert.spec.rate_hz))
-    states_BKD = torch.empty(shape.batch, thinking, dim, requires_grad=True)
-    mask_BK = torch.ones(shape.batch, thinking, dtype=torch.bool)
+    states_BKD = torch.empty(shape.batch, heard, dim, requires_grad=True)
+    mask_BK = torch.ones(shape.batch, heard, dtype=torch.bool)
     seconds_B = torch.ones(shape.batch)
     target_BND = torch.ones(shape.batch, frames, expert.spec.dim)
     mask_BN = torch.ones(shape.batch, frames, dtype=torch.bool)

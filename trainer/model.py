@@ -180,12 +180,9 @@ def check_lora(student: Student) -> list[str]:
 
 
 def experts_of(config: TrainConfig, index: ShardIndex) -> dict[str, ExpertInfo]:
-    """What is distilled: nothing without states to read it from, or where every stage's weight is 0."""
+    """What is distilled."""
     names = chosen_experts(index, config.heads.experts, config.losses.weights)
-    stateless = config.thinking.count == 0 and config.thinking.states == "think"
-    if stateless or not any(s.distill or s.distill_end for s in config.stages):
-        return {}
-    return {name: index.experts[name] for name in names}
+    return {name: index.experts[name] for name in names} if config.distils else {}
 
 
 def same_experts(config: TrainConfig, begun: ShardIndex, now: ShardIndex) -> ShardIndex:

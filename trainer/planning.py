@@ -17,7 +17,7 @@ from coat.trainer.thinking import ThinkingBlock, grow_embeddings, most_positions
 
 def plan_training(config: TrainConfig, shape: Shape, shards: str | None = None) -> Footprint:
     """Of the run of a config, by the shape of one forward pass. Without shards, heads are for five usual experts."""
-    experts = {e.name: e.info() for e in FIVE} if config.thinking.count else {}
+    experts = {e.name: e.info() for e in FIVE} if config.distils else {}
     if shards is not None:
         experts = experts_of(config, ShardIndex.read(shards))
     return footprint(meta_model(config, experts, shape.seconds), config, experts, shape)

@@ -12,6 +12,7 @@ every clip can be asked, and probed for, everything. All answers are independent
 """
 
 import io
+import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,8 +35,11 @@ NOTES = ("C", "Cs", "D", "Ds", "E", "F", "Fs", "G", "Gs", "A", "As", "B")
 
 @dataclass(frozen=True)
 class Question:
-    prompt: str
+    prompt: str  # {}: the answer itself
     answers: tuple[str, ...]
+
+    def asked(self, answer: str) -> str:
+        return self.prompt.format(answer)
 
 
 QUESTIONS: Mapping[str, Question] = {
@@ -46,11 +50,19 @@ QUESTIONS: Mapping[str, Question] = {
     "event": Question("Which other sound is there?", tuple(SOUNDS)),
     "count": Question("How many times?", ("one", "two", "three")),
 }
+# To say a word again: what a student learns of language before it hears; the words are those of all answers.
+WORD = Question("{}?", tuple(answer for q in QUESTIONS.values() for answer in q.answers))
+ASKABLE: Mapping[str, Question] = {**QUESTIONS, "word": WORD}
 Truth = dict[str, Any]  # the answer by question, and f0_log2: the mean of log2 Hz over the held note
 
 
 def draw(rng: Rng) -> dict[str, str]:
     return {name: str(rng.choice(q.answers)) for name, q in QUESTIONS.items()}
+
+
+def word_of(clip: str) -> str:
+    """That a clip's listener is asked to say again: it depends on the clip's name alone."""
+    return WORD.answers[zlib.crc32(clip.encode()) % len(WORD.answers)]
 
 
 def voice_f0(rng: Rng, answers: Mapping[str, str], time_T: Signal) -> Signal:

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks.scale_model.corpus import CLIP_S, QUESTIONS, Truth, make_corpus
+from benchmarks.scale_model.corpus import ASKABLE, CLIP_S, Truth, make_corpus, word_of
 from coat.cli.quickstart import EXPERTS
 from coat.manifests import ShardIndex, decode
 from coat.manifests.manifest import Manifest, write_rows
@@ -101,7 +101,9 @@ def load_split(cache: Path, split: str) -> Clips:
     for name, tensor in load_file(file).items():
         part, rest = name.split(".", 1)
         parts[part][rest] = tensor
-    return Clips(tuple(json.loads(meta["ids"])), tuple(json.loads(meta["truths"])), parts["features"], parts["targets"])
+    ids = json.loads(meta["ids"])
+    truths = tuple({**truth, "word": word_of(i)} for i, truth in zip(ids, json.loads(meta["truths"]), strict=True))
+    return Clips(tuple(ids), truths, parts["features"], parts["targets"])
 
 
 class Asker:
@@ -117,30 +119,31 @@ class Asker:
     def __init__(self, collator: Collator, clips: Clips, questions: Sequence[str]) -> None:
         self.clips, self.questions, self.block = clips, tuple(questions), collator.block
         self.targets = {name: padded(clips.targets[name]) for name in collator.experts if name in clips.targets}
-        items = {(q, a): asked(collator, q, a) for q in questions for a in QUESTIONS[q].answers}
-        firsts = [items[q, QUESTIONS[q].answers[0]] for q in questions]
+        items = {q: [asked(collator, q, answer) for answer in ASKABLE[q].answers] for q in questions}
+        firsts = [of_q[0] for of_q in items.values()]
         self.shared = shared = common(firsts)  # length of the prefix
         lengths = [len(i.ids) - shared for i in firsts]  # of a question with its response
         starts = [shared + sum(lengths[:n]) for n in range(len(lengths))]
-        self.ids_T = torch.tensor([*firsts[0].ids[:shared], *(t for i in firsts for t in i.ids[shared:])])
+        self.prefix_T = torch.tensor(firsts[0].ids[:shared])
+        # By question, one row an answer: equally long, as all answers are one token.
+        self.tails = [torch.tensor([i.ids[shared:] for i in of_q]) for of_q in items.values()]
         self.positions_T = torch.tensor([*range(shared), *(shared + n for length in lengths for n in range(length))])
         self.response_Q = torch.tensor([start + i.response - shared for start, i in zip(starts, firsts, strict=True)])
-        self.end = firsts[0].ids[-1]  # the token behind every response
-        self.mask_TT = torch.ones(len(self.ids_T), len(self.ids_T), dtype=torch.bool).tril()
+        total = starts[-1] + lengths[-1]
+        self.mask_TT = torch.ones(total, total, dtype=torch.bool).tril()
         for start in starts[1:]:
             self.mask_TT[start:, shared:start] = False
         self.heard_K = torch.tensor(firsts[0].positions, dtype=torch.long)  # whose states heads read
-        token_of = {(q, a): item.ids[item.response] for (q, a), item in items.items()}
-        assert all(len(i.ids) - i.response == 2 for i in items.values()), "an answer is one token, and the end"
-        self.answers_NQ = torch.tensor([[token_of[q, truth[q]] for q in questions] for truth in clips.truths])
+        assert all(len(i.ids) - i.response == 2 for of_q in items.values() for i in of_q), "one token, and the end"
+        self.truth_NQ = torch.tensor([[ASKABLE[q].answers.index(t[q]) for q in questions] for t in clips.truths])
 
     def batch(self, clips: Sequence[int]) -> Batch:
         rows, size = torch.tensor(clips), len(clips)
-        ids_BT = self.ids_T.repeat(size, 1)
-        ids_BT[:, self.response_Q] = self.answers_NQ[rows]
+        tails = [tail[truth_B] for tail, truth_B in zip(self.tails, self.truth_NQ[rows].T, strict=True)]
+        ids_BT = torch.cat([self.prefix_T.repeat(size, 1), *tails], dim=1)
         labels_BT = torch.full_like(ids_BT, IGNORED)
-        labels_BT[:, self.response_Q] = self.answers_NQ[rows]
-        labels_BT[:, self.response_Q + 1] = self.end
+        said = torch.cat([self.response_Q, self.response_Q + 1])  # the answer, and the end
+        labels_BT[:, said] = ids_BT[:, said]
         inputs = {
             "input_ids": ids_BT,
             "attention_mask": self.mask_TT.expand(size, 1, -1, -1),
@@ -161,7 +164,7 @@ def asked(collator: Collator, question: str, answer: str) -> Item:
     """One question alone, as coat's collator makes it."""
     rate = collator.student.sample_rate
     silence = np.zeros(round(CLIP_S * rate), np.float32)
-    texts = {"text": None, "prompt": QUESTIONS[question].prompt, "response": answer}
+    texts = {"text": None, "prompt": ASKABLE[question].asked(answer), "response": answer}
     return collator.item(Sample(id="-", key="-", samples_S=silence, sample_rate=rate, **texts), PLAIN)
 
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from benchmarks.scale_model.corpus import QUESTIONS
+from benchmarks.scale_model.corpus import ASKABLE
 from benchmarks.scale_model.data import Asker
 from coat.trainer.batches import Batch
 from coat.trainer.model import CoatModel
@@ -56,7 +56,7 @@ def accuracy(model: CoatModel, asker: Asker) -> dict[str, str]:
 def majority(truths: Sequence[Mapping[str, Any]], question: str) -> float:
     """Accuracy of always giving the most common answer of these clips."""
     said = [truth[question] for truth in truths]
-    return max(said.count(answer) for answer in QUESTIONS[question].answers) / len(said)
+    return max(said.count(answer) for answer in ASKABLE[question].answers) / len(said)
 
 
 # Causal tests: hidden states of some positions are replaced at the input of every layer, and the answers looked at.

@@ -5,22 +5,22 @@ block's states changes the answers' states; the report can be made.
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scale_model.arms import ARMS, Run
+from benchmarks.scale_model.arms import ARMS, Regime, Run
 from benchmarks.scale_model.data import prepare
 from benchmarks.scale_model.report import Found, draw, page
 from benchmarks.scale_model.results import Place, Result
-from benchmarks.scale_model.sweep import run_jobs
+from benchmarks.scale_model.sweep import REGIMES, run_jobs
 
 CLIPS: Mapping[str, int] = {"train": 96, "validation": 24, "test": 24}
 STEPS = 80
 RATE = 2e-3
 
 
-def runs(_: Place) -> list[Run]:
+def runs(_: Place, regimes: Sequence[Regime] = REGIMES) -> list[Run]:
     taught = Run("pretrain", "A", RATE, 0, "pretrain", STEPS)
     scratch = [Run("scratch", arm, RATE, 0, "final", STEPS) for arm in (*ARMS, "C-pitch")]
     return [taught, *scratch, *(Run("tuned", arm, RATE, 0, "final", STEPS) for arm in ARMS)]

@@ -34,23 +34,23 @@ from benchmarks.scale_model.results import Place, mean_accuracy, perform
 from benchmarks.scale_model.training import taught
 
 REGIMES: tuple[Regime, ...] = ("scratch", "tuned")
-Phase = tuple[str, Callable[[Place], list[Run]]]
+Phase = tuple[str, Callable[[Place, Sequence[Regime]], list[Run]]]  # the regimes that are asked for
 
 
 def pretraining(seed: int) -> Run:
     return Run("pretrain", "A", PRETRAIN_RATE, seed, "pretrain", STEPS["pretrain"])
 
 
-def pretrainings(_: Place) -> list[Run]:
-    return [pretraining(seed) for seed in (CHOOSING, *SEEDS)]
+def pretrainings(_: Place, regimes: Sequence[Regime]) -> list[Run]:
+    return [pretraining(seed) for seed in (CHOOSING, *SEEDS) if "tuned" in regimes]
 
 
 def rate_runs(regime: Regime, arm: str) -> list[Run]:
     return [Run(regime, arm, lr, CHOOSING, "rate", STEPS[regime]) for lr in RATES]
 
 
-def rates(_: Place) -> list[Run]:
-    return [run for regime in REGIMES for arm in ARMS for run in rate_runs(regime, arm)]
+def rates(_: Place, regimes: Sequence[Regime]) -> list[Run]:
+    return [run for regime in regimes for arm in ARMS for run in rate_runs(regime, arm)]
 
 
 def chosen(place: Place, regime: Regime, arm: str) -> float:
@@ -64,37 +64,39 @@ def chosen(place: Place, regime: Regime, arm: str) -> float:
     return max(found, key=lambda lr: (found[lr], -lr))
 
 
-def finals(place: Place, arms: Sequence[str] = ARMS, seeds: Sequence[int] = SEEDS) -> list[Run]:
+def finals(
+    place: Place, regimes: Sequence[Regime], arms: Sequence[str] = ARMS, seeds: Sequence[int] = SEEDS
+) -> list[Run]:
     return [
         Run(regime, arm, chosen(place, regime, arm), seed, "final", STEPS[regime])
         for seed in seeds
-        for regime in REGIMES
+        for regime in regimes
         for arm in arms
     ]
 
 
-def quick_pretraining(_: Place) -> list[Run]:
+def quick_pretraining(_: Place, regimes: Sequence[Regime]) -> list[Run]:
     return [pretraining(SEEDS[0])]
 
 
-def quick(_: Place) -> list[Run]:
+def quick(_: Place, regimes: Sequence[Regime] = REGIMES) -> list[Run]:
     """One seed, at the rates that the committed sweep chose."""
-    return finals(Place(CACHE), seeds=SEEDS[:1])
+    return finals(Place(CACHE), regimes, seeds=SEEDS[:1])
 
 
-def clocks(place: Place) -> list[Run]:
-    """As long as C takes by the clock."""
+def clocks(place: Place, regimes: Sequence[Regime]) -> list[Run]:
+    """With as much CPU time as C takes."""
     return [
         Run(regime, arm, chosen(place, regime, arm), seed, "clock", CLOCK_STEPS[regime, arm])
         for seed in SEEDS
-        for regime in REGIMES
+        for regime in regimes
         for arm in ARMS
         if arm != "C"
     ]
 
 
-def minuses(place: Place) -> list[Run]:
-    return finals(place, MINUS)
+def minuses(place: Place, regimes: Sequence[Regime]) -> list[Run]:
+    return finals(place, regimes, MINUS)
 
 
 PHASES: tuple[Phase, ...] = (
@@ -106,9 +108,15 @@ PHASES: tuple[Phase, ...] = (
 )
 
 
-def sweep(place: Place, phases: Sequence[Phase], pattern: str = "*", lock: Path | None = None) -> None:
+def sweep(
+    place: Place,
+    phases: Sequence[Phase],
+    regimes: Sequence[Regime] = REGIMES,
+    pattern: str = "*",
+    lock: Path | None = None,
+) -> None:
     for name, runs_of in phases:
-        runs = [run for run in runs_of(place) if fnmatch.fnmatch(run.name, pattern)]
+        runs = [run for run in runs_of(place, regimes) if fnmatch.fnmatch(run.name, pattern)]
         for wait in (False, True):  # first what nobody has in hand; then, whatever others leave
             for i, run in enumerate(runs):
                 with claimed(place, run, wait) as ours:
@@ -162,10 +170,9 @@ def quietly(*arguments: Any) -> None:
     sweep(*arguments)
 
 
-def run_jobs(jobs: int, place: Place, phases: Sequence[Phase], pattern: str = "*", lock: Path | None = None) -> int:
+def run_jobs(jobs: int, *arguments: Any) -> int:
     """`sweep` in so many processes, of one thread each; 1 where one of them failed."""
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported there
-    arguments = (place, phases, pattern, lock)
     processes = [multiprocessing.get_context("spawn").Process(target=quietly, args=arguments) for _ in range(jobs)]
     for process in processes:
         process.start()
@@ -179,23 +186,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
     parser.add_argument("--phase", choices=names, action="append", help="repeat; default: all, in this order")
+    parser.add_argument("--regime", choices=REGIMES, action="append", help="repeat; default: both")
     parser.add_argument("--only", default="*", help="runs whose name fits this pattern: 'scratch-C-*'")
     parser.add_argument("--lock", type=Path, help="a file that each run locks (shared) for its duration")
     parser.add_argument("--list", action="store_true", help="what is there, and what is left")
     given = parser.parse_args()
     place, phases = Place(CACHE), [phase for phase in PHASES if phase[0] in (given.phase or names)]
+    regimes = given.regime or REGIMES
     if given.list:
-        listing(place, phases)
+        listing(place, phases, regimes)
         return 0
     with shared(given.lock):
         prepare(CACHE)
-    return run_jobs(given.jobs, place, phases, given.only, given.lock)
+    return run_jobs(given.jobs, place, phases, regimes, given.only, given.lock)
 
 
-def listing(place: Place, phases: Sequence[Phase]) -> None:
+def listing(place: Place, phases: Sequence[Phase], regimes: Sequence[Regime]) -> None:
     for name, runs_of in phases:
         try:
-            runs = runs_of(place)
+            runs = runs_of(place, regimes)
         except FileNotFoundError:
             print(f"{name}: known when the rates are chosen")
             continue

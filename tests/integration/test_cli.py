@@ -12,7 +12,7 @@ import pytest
 from coat.cli.extract import allowed_failures
 from coat.cli.shards import size_bytes
 from coat.manifests import InputError
-from tests.integration.helpers import ROOT, coat
+from tests.integration.helpers import ROOT, coat, coat_here
 from tests.pipeline.conftest import Corpus, make_corpus
 from tests.pipeline.test_extract import write_bad_corpus
 
@@ -96,12 +96,13 @@ def test_wrong_usage_is_one_line_and_2(make_corpus: Corpus, tmp_path: Path) -> N
         (("verify", tmp_path / "empty"), "no target sets"),
         (("build-shards", *where, "--experts", "pitch", "--out", tmp_path / "o"), "no targets of pitch"),
     ):
-        done = coat(*arguments, status=2)
+        done = coat_here(*arguments, status=2)
         (line,) = done.stderr.strip().splitlines()
         assert line.startswith("error: ")
         assert message in line
     assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus"]
-    coat("extract", "--nothing", status=2)
+    for program in (coat, coat_here):
+        program("extract", "--nothing", status=2)
 
 
 def test_nobody_at_a_ray_address_is_said_at_once(make_corpus: Corpus, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from coat.pipeline.row_filter import row_filter
 from coat.pipeline.shard_stats import shard_stats
 from coat.pipeline.shards import build_shards
 from coat.trainer import iterate_shards
-from tests.integration.helpers import coat
+from tests.integration.helpers import coat, coat_here
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.test_sidecars import NAMES
 
@@ -128,14 +128,15 @@ def test_the_command_line(two: tuple[list[str], str], tmp_path: Path) -> None:
     more = ("--weights", "1,0.5", "--filter", "duration < 3.5", "--max-seconds", 2, "--layout", "sidecar")
     coat("build-shards", *where, "--experts", "level", *more, "--audio", "original", "--missing", "mask")
     assert "scarce" in coat("shards", "add-expert", out, "--store", store, "--expert", "scarce").stdout
-    shown = json.loads(coat("shards", "stats", out, "--json").stdout)
+    shown = json.loads(coat_here("shards", "stats", out, "--json").stdout)
     assert set(shown["experts"]) == {"level", "scarce"}
     assert 70 < shown["samples"] < 140
-    text = coat("shards", "stats", out).stdout
+    text = coat_here("shards", "stats", out).stdout
     assert f"audio tokens about {shown['audio_tokens']:,}" in text
-    assert "no damage found" in coat("verify", out).stdout
+    assert "no damage found" in coat_here("verify", out).stdout
     for wrong, message in (
         ("--layout", "expected one of joint, sidecar"),
         ("--audio", "expected one of flac, original"),
     ):
-        assert message in coat("build-shards", *where, "--experts", "level", wrong, "x", "--overwrite", status=2).stderr
+        again = (*where, "--experts", "level", wrong, "x", "--overwrite")
+        assert message in coat_here("build-shards", *again, status=2).stderr

@@ -20,6 +20,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from coat.manifests import InputError, RunError
 from coat.trainer import load_run, train
 from coat.trainer.export import export_run, with_block
+from coat.trainer.generate import Question
 from coat.trainer.model_card import hub_id, public_name
 from coat.trainer.students.tiny import BUILDERS, make_tiny_student
 from tests.trainer.helpers import SPECS, toy_config, toy_sample
@@ -126,6 +127,34 @@ def test_a_process_without_coat_gives_the_same_tokens(runs: dict[tuple[str, str]
     served = [json.loads(line.removeprefix("TOKENS ")) for line in done.stdout.splitlines() if line[:7] == "TOKENS "]
     assert len({tuple(tokens) for tokens in expected}) >= 4
     assert served == expected
+
+
+def test_the_template_is_right_for_every_form_of_chat(runs: dict[tuple[str, str], Path], tmp_path: Path) -> None:
+    """Turns, several audios, text alone: the ids that coat gives the student."""
+    low = (toy_sample(2)["audio"], 16000)
+    turns = (("What is it?", "a tone"), ("Is it loud?", "no"))
+    asked = [Question(AUDIO, "Why?", turns=turns), Question(None, "Why?"), Question(None, "Why?", turns=turns)]
+    for (name, placement), run in runs.items():
+        trained, out = load_run(run), tmp_path / f"{name}-{placement}"
+        export_run(run, out)
+        processor: Any = AutoProcessor.from_pretrained(out)
+        several = [Question([AUDIO, low], "Which?", turns=turns)] if trained.student.max_audios > 1 else []
+        for question in asked + several:
+            found = processor.apply_chat_template(
+                chat(question), add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+            )["input_ids"]
+            assert found.tolist() == trained.inputs([question])["input_ids"].tolist(), (name, placement, question.turns)
+            assert torch.isin(found, trained.block.ids_K[0]).sum() == bool(question.audio)
+
+
+def chat(question: Question) -> list[dict[str, Any]]:
+    """As a server is given it: the audio is part of the first message."""
+    heard = question.audio if isinstance(question.audio, list) else [question.audio] if question.audio else []
+    prompts = [prompt for prompt, _ in question.turns] + [question.prompt]
+    messages = [{"role": "user", "content": [{"type": "text", "text": prompt}]} for prompt in prompts]
+    messages[0]["content"] = [{"type": "audio", "audio": samples} for samples, _ in heard] + messages[0]["content"]
+    answers = [{"role": "assistant", "content": [{"type": "text", "text": answer}]} for _, answer in question.turns]
+    return [m for pair in zip(messages, [*answers, None], strict=True) for m in pair if m]
 
 
 def test_a_card_says_what_was_trained_and_nothing_of_the_machine(

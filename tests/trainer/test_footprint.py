@@ -73,24 +73,26 @@ def batch_of(model: CoatModel, shards: Path, config: TrainConfig) -> Batch:
 
 
 @pytest.mark.parametrize(
-    ("name", "samples", "seconds", "full"),
+    ("name", "samples", "seconds", "full", "thinking"),
     [
-        ("qwen2-audio", 2, 1.0, False),
-        ("qwen2-audio", 5, 2.5, False),
-        ("audio-flamingo-3", 3, 1.5, False),
-        ("qwen2.5-omni", 3, 1.5, False),
-        ("qwen2-audio", 2, 2.5, True),
+        ("qwen2-audio", 2, 1.0, False, {}),
+        ("qwen2-audio", 5, 2.5, False, {}),
+        ("audio-flamingo-3", 3, 1.5, False, {}),
+        ("qwen2.5-omni", 3, 1.5, False, {}),
+        ("qwen2-audio", 2, 2.5, True, {}),
+        ("qwen2-audio", 4, 2.5, False, {"count": 0, "states": "audio"}),
     ],
 )
 def test_activations_are_what_autograd_keeps(
-    name: str, samples: int, seconds: float, full: bool, tmp_path: Path
+    name: str, samples: int, seconds: float, full: bool, thinking: dict[str, Any], tmp_path: Path
 ) -> None:
     student = make_tiny_student(tmp_path / "student", name=name, text_layers=3)
     rows = [toy_sample(2 * i, seconds=seconds) for i in range(samples)]
     for row in rows[1:]:
         row["meta"]["prompt"] = "Is it a low tone or a high one?"  # so that there is padding, and a mask
     shards = write_shards(tmp_path / "shards", rows, per_shard=samples)
-    config = toy_config(student, shards, tmp_path / "run", lora={"full": full, "rank": 4}, run={"precision": "no"})
+    config = toy_config(student, shards, tmp_path / "run", lora={"full": full, "rank": 4}, run={"precision": "no"},
+                        thinking=thinking)  # fmt: skip
     experts = experts_of(config, ShardIndex.read(str(shards)))
     for checkpointing in (False, True):
         now = config.model_copy(update={"run": config.run.model_copy(update={"gradient_checkpointing": checkpointing})})
@@ -131,3 +133,6 @@ def test_without_a_block_there_are_no_heads_and_no_rows(student_dir: Path) -> No
     found = plan_training(config, Shape(2, 1.0, 50, 50))
     assert {p.name for p in found.parts} == {"audio tower", "language model", "LoRA"}
     assert (found.think_rows, found.activations["heads and their losses"]) == (0, 0)
+    at_audio = plan_training(real_config(student_dir, thinking={"count": 0, "states": "audio"}), Shape(2, 1.0, 50, 50))
+    assert at_audio.parts[-1].name == "heads"
+    assert at_audio.activations["heads and their losses"] > 0

@@ -19,7 +19,7 @@ from coat.trainer.model import CoatModel, build_model, experts_of
 from tests.trainer.helpers import toy_sample, toy_targets, write_shards
 
 CLIPS = 5
-QUESTIONS = ("vowel", "note", "count")
+QUESTIONS = ("vowel", "note", "count", "word")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ class World:
         self.collator = Collator(self.model.student, self.model.block, index, list(self.model.heads.heads))
         made = [corpus.make_clip(np.random.default_rng([5, i])) for i in range(CLIPS)]
         self.sounds = [decoded(flac) for flac, _ in made]
-        self.truths = tuple(truth for _, truth in made)
+        self.truths = tuple({**truth, "word": corpus.word_of(f"c{i}")} for i, (_, truth) in enumerate(made))
         targets = [toy_targets(np.random.default_rng(i), 2.0) for i in range(CLIPS)]
         targets[1]["mel"][3, 2] = np.nan
         features = [self.model.student.prefix(sound_S, "?").features for sound_S in self.sounds]
@@ -60,10 +60,13 @@ class World:
         )
         self.asker = Asker(self.collator, self.clips, QUESTIONS)
 
+    def prompt(self, clip: int, question: str) -> str:
+        return corpus.ASKABLE[question].asked(self.truths[clip][question])
+
     def sample(self, clip: int, question: str) -> Sample:
         return Sample(
             id=f"c{clip}", key=f"c{clip}", samples_S=self.sounds[clip], sample_rate=SAMPLE_RATE, text=None,
-            prompt=corpus.QUESTIONS[question].prompt, response=self.truths[clip][question], targets=self.targets[clip],
+            prompt=self.prompt(clip, question), response=self.truths[clip][question], targets=self.targets[clip],
         )  # fmt: skip
 
 
@@ -116,7 +119,7 @@ def test_answers_are_those_that_generation_gives(world: World) -> None:
     said = measure.answers(world.model, world.asker, world.asker.batch(range(CLIPS))).said_BQ
     tokenizer = world.model.student.tokenizer
     for n, question in enumerate(QUESTIONS):
-        asked = [((s, SAMPLE_RATE), corpus.QUESTIONS[question].prompt, ()) for s in world.sounds]
+        asked = [((s, SAMPLE_RATE), world.prompt(c, question), ()) for c, s in enumerate(world.sounds)]
         first = [tokenizer.decode([int(token)], skip_special_tokens=True).strip() for token in said[:, n]]
         assert trained.ask_many(asked, max_new_tokens=1) == first
 
