@@ -138,7 +138,7 @@ def test_the_template_is_right_for_every_form_of_chat(runs: dict[tuple[str, str]
         trained, out = load_run(run), tmp_path / f"{name}-{placement}"
         export_run(run, out)
         processor: Any = AutoProcessor.from_pretrained(out)
-        several = [Question([AUDIO, low], "Which?", turns=turns)] if trained.student.max_audios > 1 else []
+        several = [Question([AUDIO, low], "Which?", turns=turns)] if trained.student.max_audios != 1 else []
         for question in asked + several:
             found = processor.apply_chat_template(
                 chat(question), add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
@@ -149,7 +149,8 @@ def test_the_template_is_right_for_every_form_of_chat(runs: dict[tuple[str, str]
 
 def chat(question: Question) -> list[dict[str, Any]]:
     """As a server is given it: the audio is part of the first message."""
-    heard = question.audio if isinstance(question.audio, list) else [question.audio] if question.audio else []
+    given: Any = question.audio
+    heard = given if isinstance(given, list) else [given] if given else []
     prompts = [prompt for prompt, _ in question.turns] + [question.prompt]
     messages = [{"role": "user", "content": [{"type": "text", "text": prompt}]} for prompt in prompts]
     messages[0]["content"] = [{"type": "audio", "audio": samples} for samples, _ in heard] + messages[0]["content"]
