@@ -3,13 +3,14 @@
 B clips of a batch, T positions of a row, Q questions, K positions that are replaced, D dim of the states, L layers.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from benchmarks.scale_model.corpus import ASKABLE
 from benchmarks.scale_model.data import Asker
@@ -57,6 +58,27 @@ def majority(truths: Sequence[Mapping[str, Any]], question: str) -> float:
     """Accuracy of always giving the most common answer of these clips."""
     said = [truth[question] for truth in truths]
     return max(said.count(answer) for answer in ASKABLE[question].answers) / len(said)
+
+
+def least_losses(model: CoatModel, questions: Iterable[str]) -> dict[str, float]:
+    """By question, the mean cross-entropy of its answers where the last states are the best there are.
+
+    What a frozen norm and output head leave possible: much of it says that these words cannot be told apart.
+    """
+    tokenizer, norm = model.student.tokenizer, cast(nn.Module, model.student.language_model.norm)
+    found: dict[str, float] = {}
+    for question in questions:
+        ids = [tokenizer(answer, add_special_tokens=False)["input_ids"][0] for answer in ASKABLE[question].answers]
+        ids_N, random = torch.tensor(ids), torch.Generator().manual_seed(0)
+        states_ND = torch.randn(len(ids), model.student.hidden_size, generator=random).requires_grad_()
+        optimizer, loss = torch.optim.Adam([states_ND], lr=0.05), torch.zeros(())
+        for _ in range(400):
+            loss = F.cross_entropy(model.student.logits(norm(states_ND)), ids_N)
+            optimizer.zero_grad()
+            loss.backward(inputs=[states_ND])
+            optimizer.step()
+        found[question] = round(float(loss.detach()), 4)
+    return found
 
 
 # Causal tests: hidden states of some positions are replaced at the input of every layer, and the answers looked at.

@@ -1,6 +1,7 @@
 """One run, one JSON: what is written, where, and which rate was chosen.
 
-RESULTS/<name>.json   run, validation and test (by question, a 1 or 0 a clip), majority, causal, probes, log
+RESULTS/<name>.json   run, validation and test (by question, a 1 or 0 a clip), majority, causal, probes, log;
+                      of a student that is taught: least_losses
 """
 
 import json
@@ -9,18 +10,21 @@ import platform
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-from benchmarks.scale_model.arms import ARMS, Run
+from benchmarks.scale_model.arms import ARMS, NEW, Run
 from benchmarks.scale_model.corpus import QUESTIONS
 from benchmarks.scale_model.data import Asker, Clips, load_split
-from benchmarks.scale_model.measure import accuracy, causal, majority
+from benchmarks.scale_model.measure import accuracy, causal, least_losses, majority
 from benchmarks.scale_model.probes import probe
 from benchmarks.scale_model.training import train
+from coat.trainer.batches import Collator
+from coat.trainer.model import CoatModel
 
 RESULTS = Path(__file__).parent / "results"
 CAUSAL_CLIPS, PROBE_CLIPS = 400, 1000  # of the test, and of the training clips
@@ -63,15 +67,24 @@ def perform(run: Run, cache: Path) -> Result:
     began = time.monotonic()
     tested = run.what in ("final", "clock")
     splits = {s: load_split(cache, s) for s in ("train", "validation", *(["test"] if tested else []))}
-    trained = train(run, cache, splits["train"])
+    probed: dict[str, Any] = {}
+
+    def probe_all(when: str, model: CoatModel, collator: Collator) -> None:
+        """Of a student that is taught; the test clips are for the runs after it."""
+        train_clips, validation = (Asker(collator, splits[s], run.questions) for s in ("train", "validation"))
+        probed[when] = probe(model, train_clips, validation, validation, PROBE_CLIPS)
+
+    taught = run.regime == "pretrain"
+    trained = train(run, cache, splits["train"], partial(probe_all, "before") if taught else None)
     model, askers = trained.model, {s: Asker(trained.collator, c, run.questions) for s, c in splits.items()}
     result: Result = {"run": asdict(run) | {"name": run.name, "questions": list(run.questions)}}
     result["validation"] = accuracy(model, askers["validation"])
     result["majority"] = {"validation": floors(splits["validation"], run.questions)}
-    if tested:
-        everything = Asker(
-            trained.collator, splits["test"], tuple(QUESTIONS)
-        )  # of `tuned` also what it was taught first
+    if taught:
+        probe_all("behind", model, trained.collator)
+        result |= {"probes": probed, "least_losses": least_losses(model, NEW)}
+    if tested:  # of `tuned` also what it was taught first
+        everything = Asker(trained.collator, splits["test"], tuple(QUESTIONS))
         result["test"] = accuracy(model, everything)
         result["majority"]["test"] = floors(splits["test"], QUESTIONS)
     if run.what == "final" and run.arm in ARMS:

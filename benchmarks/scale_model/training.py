@@ -30,24 +30,32 @@ class Trained:
     facts: dict[str, Any]  # what a result says of the training
 
 
-def train(run: Run, cache: Path, clips: Clips) -> Trained:
-    """Deterministic on one thread: equal runs give equal weights. A taught student is kept in the cache."""
+Look = Callable[[CoatModel, Collator], None]
+
+
+def train(run: Run, cache: Path, clips: Clips, before: Look | None = None) -> Trained:
+    """Deterministic on one thread: equal runs give equal weights. A taught student is kept in the cache.
+
+    `before` is shown the model as it begins.
+    """
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        trained = train_in(out, run, student_of(run, cache), cache, clips)
+        trained = train_in(out, run, student_of(run, cache), cache, clips, before)
         if run.regime == "pretrain":
             once(taught(run.seed, cache), lambda at: shutil.copytree(out / "student", at))
     return trained
 
 
-def train_in(out: Path, run: Run, student: Path, cache: Path, clips: Clips) -> Trained:
+def train_in(out: Path, run: Run, student: Path, cache: Path, clips: Clips, before: Look | None) -> Trained:
     config, index = config_of(run, student, cache / "shards", out), index_of(cache)
     folder = RunFolder(out)
     folder.open(config, index)
     trainer = Trainer(config, index, folder, Accelerator(cpu=True), lambda _: None, lambda _: None)
     collator = trainer.loader.collator
     trainer.loader = Drawn(Asker(collator, clips, run.questions), config.data.batch_size, run.seed)  # type: ignore[assignment]
+    if before:
+        before(trainer.model.eval(), collator)
     counts = parameters(trainer.model)
     cpu = time.process_time()
     result = trainer.run()
