@@ -33,25 +33,48 @@ CLOCK_STEPS: dict[tuple[str, str], int] = {
 PRETRAIN_RATE = 1e-3
 CLIPS: dict[str, int] = {"scratch": 8, "pretrain": 12, "tuned": 12}  # of a step; each is asked all questions
 
+# Tried on validation to find out what makes C better or worse; not part of the comparison. Laid over `config_of`.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "richer-heads": {"heads": {"dim": 128, "layers": 2, "heads": 4}},
+    "a-third-of-the-weights": {"losses": {"default": 0.33}},
+    "three-times-the-weights": {"losses": {"default": 3.0}},
+    "half-of-the-steps-distil": {"share": 0.5},
+    "no-annealing": {"distill_end": 0.3},
+    "the-layer-before-the-last": {"thinking": {"layer": 1}},
+    "positions-of-their-own": {"heads": {"positions": "own"}},
+    "heard-through-the-block-alone": {"through_block": True},  # behind the block, nothing sees the audio
+}
+
 
 @dataclass(frozen=True)
 class Run:
-    """One training. `what`: rate (validation alone), final, clock (as final, with C's CPU time) or pretrain."""
+    """One training.
+
+    `what`: rate or why (validation alone), final, clock (as final, with C's CPU time) or pretrain.
+    """
 
     regime: Regime
     arm: str
     lr: float
     seed: int
-    what: Literal["rate", "final", "clock", "pretrain"]
+    what: Literal["rate", "final", "clock", "pretrain", "why"]
     steps: int
+    variant: str = ""  # of VARIANTS
+    taught: str = "A"  # regime `tuned`: the arm of the teaching
 
     @property
     def name(self) -> str:
-        return f"{self.regime}-{self.arm}-{self.what}-lr{self.lr:g}-seed{self.seed}-steps{self.steps}"
+        more = f"-{self.variant}" if self.variant else ""
+        more += f"-taught-{self.taught}" if self.taught != "A" else ""
+        return f"{self.regime}-{self.arm}{more}-{self.what}-lr{self.lr:g}-seed{self.seed}-steps{self.steps}"
 
     @property
     def has_block(self) -> bool:
         return self.arm[0] in "BC"
+
+    @property
+    def through_block(self) -> bool:
+        return bool(self.variant and VARIANTS[self.variant].get("through_block"))
 
     @property
     def questions(self) -> tuple[str, ...]:
@@ -60,9 +83,9 @@ class Run:
 
 def config_of(run: Run, student: Path, shards: Path, out: Path) -> TrainConfig:
     """The run as coat's trainer takes it. The two stages have the shares and weights of coat's own defaults."""
-    distilled = run.arm[0] in "CD"
+    distilled, variant = run.arm[0] in "CD", VARIANTS[run.variant] if run.variant else {}
     experts = [e for e in EXPERTS if f"C-{e}" != run.arm]
-    first = run.steps // 4
+    first, end = round(run.steps * variant.get("share", 0.25)), variant.get("distill_end", 0.03)
     data: dict[str, Any] = {
         "student": {"path": str(student)},
         "thinking": {"count": THINK if run.has_block else 0, "states": "audio" if run.arm == "D" else "think"},
@@ -74,9 +97,11 @@ def config_of(run: Run, student: Path, shards: Path, out: Path) -> TrainConfig:
             {"name": "distill", "steps": first, "ce": 0.3, "distill": 1.0 if distilled else 0.0},
             {
                 "name": "answer", "steps": run.steps - first, "ce": 1.0,
-                "distill": 0.3 if distilled else 0.0, "distill_end": 0.03 if distilled else None,
+                "distill": 0.3 if distilled else 0.0, "distill_end": end if distilled else None,
             },
         ],
         "run": {"out": str(out), "seed": run.seed, "save_every": run.steps, "log_every": min(50, first)},
     }  # fmt: skip
+    for part in ("thinking", "heads", "losses"):
+        data[part] = data.get(part, {}) | variant.get(part, {})
     return TrainConfig.from_dict(data, run.name)

@@ -112,11 +112,12 @@ class Asker:
     A row is the prefix (chat, audio, block) and then, one after the other, each question with its response. A
     4-D mask hides the questions from each other and positions begin anew behind the prefix, so that each is computed
     as if it were asked alone (a test holds losses and gradients equal to those of `Collator`). The tower, the
-    block and the heads are computed once a clip instead of once a question. All clips are 2 s long and all answers one
+    block and the heads are computed once a clip instead of once a question. With `through_block`, what stands behind
+    the block does not see the audio itself. All clips are 2 s long and all answers one
     token, so that rows are of one form, and nothing is padded.
     """
 
-    def __init__(self, collator: Collator, clips: Clips, questions: Sequence[str]) -> None:
+    def __init__(self, collator: Collator, clips: Clips, questions: Sequence[str], through_block: bool = False) -> None:
         self.clips, self.questions, self.block = clips, tuple(questions), collator.block
         self.targets = {name: padded(clips.targets[name]) for name in collator.experts if name in clips.targets}
         items = {q: [asked(collator, q, answer) for answer in ASKABLE[q].answers] for q in questions}
@@ -133,6 +134,11 @@ class Asker:
         self.mask_TT = torch.ones(total, total, dtype=torch.bool).tril()
         for start in starts[1:]:
             self.mask_TT[start:, shared:start] = False
+        if through_block:
+            audio_id = collator.student.tokenizer.convert_tokens_to_ids(collator.student.audio_token)
+            block = [min(firsts[0].positions) - 1, max(firsts[0].positions) + 1]  # the tokens around it
+            # With the audio, what stands between it and the block, and has heard it.
+            self.mask_TT[block[1] :, firsts[0].ids.index(audio_id) : block[0]] = False
         self.heard_K = torch.tensor(firsts[0].positions, dtype=torch.long)  # whose states heads read
         assert all(len(i.ids) - i.response == 2 for of_q in items.values() for i in of_q), "one token, and the end"
         self.truth_NQ = torch.tensor([[ASKABLE[q].answers.index(t[q]) for q in questions] for t in clips.truths])

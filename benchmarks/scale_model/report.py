@@ -1,4 +1,4 @@
-"""The committed results as docs/scale-model.md and a picture: `python -m benchmarks.scale_model.report`.
+"""The committed results as tables of docs/scale-model.md and a picture: `python -m benchmarks.scale_model.report`.
 
 Intervals are 95 %, by a bootstrap over seeds and clips at once (RESAMPLES draws); differences of arms are taken clip by
 clip, since all arms are asked the same. Nothing here is typed in: what the results do not hold is not in the report.
@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 
 from benchmarks.scale_model.arms import ARMS, ASKED, MINUS, RATES
 from benchmarks.scale_model.data import CACHE
+from benchmarks.scale_model.probes import PROBED
 from benchmarks.scale_model.results import Place, Result, mean_accuracy
 
 PAGE = Path("docs/scale-model.md")
 RESAMPLES = 2000
 NAMES = {"A": "A plain SFT", "B": "B block alone", "C": "C CoAT", "D": "D distilled at the audio"}
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+WHEN, PLACES = {"before": "random", "behind": "taught"}, ("audio", "response")
 REGIMES = {"scratch": "From scratch", "tuned": "A student that was taught other questions first, frozen, with LoRA"}
 Hits = NDArray[np.float64]  # [seeds, clips], mean over questions
 
@@ -68,19 +71,38 @@ class Found:
 
 
 def page(found: Found, picture: str) -> str:
-    lines = ["# Proof at the scale of this machine", ""]
-    lines += [
-        "Made by `python -m benchmarks.scale_model.report` of benchmarks/scale_model/results/, as PROTOCOL.md there",
-        "",
-    ]
-    lines[-2] += " fixed it before the first number. Accuracies in percent."
+    """Markdown, by regime; accuracies in percent."""
+    lines = [f"![Held-out accuracy by question]({picture})", ""] if picture else []
     for regime, title in REGIMES.items():
         lines += [f"## {title}", ""]
-        for section in (rates, accuracies, differences, clock, minus, causes, probes, costs):
+        for section in (teaching, rates, accuracies, differences, clock, minus, causes, probes, tried, costs):
             lines += section(found, regime)
-    if picture:
-        lines += [f"![Held-out accuracy by question]({picture})", ""]
     return "\n".join(lines)
+
+
+def teaching(found: Found, regime: str) -> list[str]:
+    """What the students of regime `tuned` know when it begins."""
+    results = found.of("pretrain", "A", "pretrain")
+    if regime != "tuned" or not results:
+        return []
+    questions, floor = ASKED["pretrain"], results[0]["majority"]["validation"]
+    learned = ", ".join(
+        f"{q} {percent(np.mean([r['validation'][q].count('1') / len(r['validation'][q]) for r in results]))}"
+        f" (majority {percent(floor[q])})"
+        for q in questions
+    )
+    parts = {(when, place): [r["probes"][when][place] for r in results] for when in WHEN for place in PLACES}
+    rows = [
+        [WHEN[when], place, *(f"{np.mean([p[what] for p in found]):.2f}" for what in PROBED)]
+        for (when, place), found in parts.items()
+    ]
+    least = max(loss for r in results for loss in r["least_losses"].values())
+    return [
+        f"The teaching, {len(results)} seeds, on validation: {learned}. The least cross-entropy that its frozen output",
+        f"head leaves possible for an answer that is new: {least:.3f}. Linear probes before and behind:",
+        "",
+        *table(["student", "states", *PROBED], rows),
+    ]
 
 
 def rates(found: Found, regime: str) -> list[str]:
@@ -157,7 +179,8 @@ def minus(found: Found, regime: str) -> list[str]:
         a, b = resampled([hits(results, ASKED[regime]), hits(whole, ASKED[regime])])
         cells = [percent(hits(results, [q]).mean() - hits(whole, [q]).mean()) for q in ASKED[regime]]
         rows.append([arm.replace("C-", "C without "), *cells, f"{percent(float((a - b).mean()))} ({interval(a - b)})"])
-    return ["Without one expert, points against C:", "", *table(["arm", *ASKED[regime], "mean (95 %)"], rows)]
+    head = ["arm", *ASKED[regime], "mean (95 %)"]
+    return ["Without one expert, points against C:", "", *table(head, rows)] if rows else []
 
 
 def causes(found: Found, regime: str) -> list[str]:
@@ -192,7 +215,29 @@ def probes(found: Found, regime: str) -> list[str]:
             cells = [f"{np.mean([p[place][w] for p in parts]):.2f}" for w in parts[0][place]]
             rows.append([NAMES[arm], place, *cells])
     text = "Linear probes of what was not asked for: R² of log2 f0, else accuracy:"
-    return [text, "", *table(["arm", "states", "f0", "event", "vowel", "mood"], rows)] if rows else []
+    return [text, "", *table(["arm", "states", *PROBED], rows)] if rows else []
+
+
+def tried(found: Found, regime: str) -> list[str]:
+    """Beside the protocol, on validation: runs of `why`, and what they are read against."""
+    groups: dict[str, list[Result]] = {}
+    for r in found.results:
+        run = r["run"]
+        if run["regime"] == regime and run["what"] == "why":
+            also = f"{run['steps']} steps" if regime == "scratch" and not run["variant"] else run["variant"]
+            also = f"student taught as {run['taught']}" if run["taught"] != "A" else also.replace("-", " ")
+            groups.setdefault(f"{run['arm']}, {also}", []).append(r)
+    if not groups:
+        return []
+    arms = sorted({name[0] for name in groups})
+    every = {f"{arm} as above": found.of(regime, arm, "final") for arm in arms} | groups
+    rows = []
+    for name, results in every.items():
+        by_seed = [mean_accuracy(r["validation"], ASKED[regime]) for r in results]
+        cells = [percent(np.mean([mean_accuracy(r["validation"], [q]) for r in results])) for q in ASKED[regime]]
+        rows.append([name, *cells, f"**{percent(np.mean(by_seed))}**; {', '.join(map(percent, by_seed))}"])
+    text = "Tried to find out why, beside the protocol, on **validation**:"
+    return [text, "", *table(["run", *ASKED[regime], "mean; seeds"], rows)]
 
 
 def costs(found: Found, regime: str) -> list[str]:
@@ -205,51 +250,17 @@ def costs(found: Found, regime: str) -> list[str]:
     return ["Parameters, and what a run costs (one thread):", "", *table(head, rows)] if rows else []
 
 
-def draw(found: Found, file: Path) -> bool:
-    """Accuracy by question, with intervals; the line is the majority answer. False where there is nothing yet."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    shown = [regime for regime in REGIMES if found.arms(regime, "final")]
-    if not shown:
-        return False
-    figure, axes = pyplot.subplots(1, len(shown), figsize=(5.5 * len(shown), 3.6), squeeze=False, width_ratios=[
-        len(ASKED[regime]) + 1 for regime in shown
-    ])  # fmt: skip
-    for axis, regime in zip(axes[0], shown, strict=True):
-        arms, groups = found.arms(regime, "final"), [*([q] for q in ASKED[regime]), list(ASKED[regime])]
-        width = 0.8 / len(arms)
-        for i, (arm, results) in enumerate(arms.items()):
-            values = [hits(results, g) for g in groups]
-            means = np.array([v.mean() for v in values])
-            ends = np.array([np.percentile(resampled([v])[0], [2.5, 97.5]) for v in values])
-            bars = np.abs(ends.T - means)
-            axis.bar(np.arange(len(groups)) + i * width - 0.4 + width / 2, means, width, yerr=bars, label=NAMES[arm],
-                     error_kw={"elinewidth": 0.8})  # fmt: skip
-        floor = next(iter(arms.values()))[0]["majority"]["test"]
-        for g, group in enumerate(groups):
-            axis.hlines(np.mean([floor[q] for q in group]), g - 0.45, g + 0.45, color="black", linewidth=1)
-        axis.set_xticks(range(len(groups)), [*ASKED[regime], "mean"], fontsize=8)
-        axis.set_ylim(0, 1)
-        axis.set_title(REGIMES[regime], fontsize=9)
-    axes[0][0].set_ylabel("held-out accuracy")
-    axes[0][0].legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
-    pyplot.close(figure)
-    return True
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Place(CACHE).results)
-    parser.add_argument("--out", type=Path, default=PAGE)
+    parser.add_argument("--out", type=Path, default=PAGE, help="a page with the two marks; what is between is replaced")
     given = parser.parse_args()
-    found = Found(Place(CACHE, given.results).all())
-    file = given.out.with_suffix(".svg")
-    given.out.write_text(page(found, file.name if draw(found, file) else ""))
+    from benchmarks.scale_model.picture import draw
+
+    found, file = Found(Place(CACHE, given.results).all()), given.out.with_suffix(".svg")
+    before, _, rest = given.out.read_text().partition(BEGIN)
+    lines = page(found, file.name if draw(found, file) else "")
+    given.out.write_text(f"{before}{BEGIN}\n\n{lines}\n{END}{rest.partition(END)[2]}")
     print(given.out)
 
 

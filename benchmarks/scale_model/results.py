@@ -22,7 +22,7 @@ from benchmarks.scale_model.corpus import QUESTIONS
 from benchmarks.scale_model.data import Asker, Clips, load_split
 from benchmarks.scale_model.measure import accuracy, causal, least_losses, majority
 from benchmarks.scale_model.probes import probe
-from benchmarks.scale_model.training import train
+from benchmarks.scale_model.training import asker_of, train
 from coat.trainer.batches import Collator
 from coat.trainer.model import CoatModel
 
@@ -71,12 +71,12 @@ def perform(run: Run, cache: Path) -> Result:
 
     def probe_all(when: str, model: CoatModel, collator: Collator) -> None:
         """Of a student that is taught; the test clips are for the runs after it."""
-        train_clips, validation = (Asker(collator, splits[s], run.questions) for s in ("train", "validation"))
+        train_clips, validation = (asker_of(run, collator, splits[s]) for s in ("train", "validation"))
         probed[when] = probe(model, train_clips, validation, validation, PROBE_CLIPS)
 
     taught = run.regime == "pretrain"
     trained = train(run, cache, splits["train"], partial(probe_all, "before") if taught else None)
-    model, askers = trained.model, {s: Asker(trained.collator, c, run.questions) for s, c in splits.items()}
+    model, askers = trained.model, {s: asker_of(run, trained.collator, c) for s, c in splits.items()}
     result: Result = {"run": asdict(run) | {"name": run.name, "questions": list(run.questions)}}
     result["validation"] = accuracy(model, askers["validation"])
     result["majority"] = {"validation": floors(splits["validation"], run.questions)}

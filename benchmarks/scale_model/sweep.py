@@ -26,6 +26,7 @@ from benchmarks.scale_model.arms import (
     RATES,
     SEEDS,
     STEPS,
+    VARIANTS,
     Regime,
     Run,
 )
@@ -99,12 +100,30 @@ def minuses(place: Place, regimes: Sequence[Regime]) -> list[Run]:
     return finals(place, regimes, MINUS)
 
 
+def whys(place: Place, regimes: Sequence[Regime]) -> list[Run]:
+    """Beside the protocol, on validation: what makes C better or worse; and a student whose teaching was distilled."""
+    runs: list[Run] = []
+    if "scratch" in regimes:
+        lr = chosen(place, "scratch", "C")
+        runs += [Run("scratch", "C", lr, s, "why", STEPS["scratch"], v) for v in VARIANTS for s in SEEDS]
+        runs += [Run("scratch", "C", lr, s, "why", 2 * STEPS["scratch"]) for s in SEEDS]
+        deaf = next(name for name, variant in VARIANTS.items() if "through_block" in variant)
+        runs += [Run("scratch", "B", chosen(place, "scratch", "B"), s, "why", STEPS["scratch"], deaf) for s in SEEDS]
+    if "tuned" in regimes:
+        runs += [Run("pretrain", "D", PRETRAIN_RATE, seed, "pretrain", STEPS["pretrain"]) for seed in SEEDS]
+        for arm in ("A", "C"):
+            lr = chosen(place, "tuned", arm)
+            runs += [Run("tuned", arm, lr, seed, "why", STEPS["tuned"], taught="D") for seed in SEEDS]
+    return runs
+
+
 PHASES: tuple[Phase, ...] = (
     ("pretrain", pretrainings),
     ("rate", rates),
     ("final", finals),
     ("minus", minuses),
     ("clock", clocks),
+    ("why", whys),
 )
 
 
@@ -133,7 +152,7 @@ def sweep(
 
 def finished(place: Place, run: Run) -> bool:
     """A taught student must be in the cache, too; results are committed, and weights are not."""
-    return place.file(run).exists() and (run.what != "pretrain" or taught(run.seed, place.cache).exists())
+    return place.file(run).exists() and (run.what != "pretrain" or taught(run, place.cache).exists())
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def train(run: Run, cache: Path, clips: Clips, before: Look | None = None) -> Tr
         out = Path(folder) / "run"
         trained = train_in(out, run, student_of(run, cache), cache, clips, before)
         if run.regime == "pretrain":
-            once(taught(run.seed, cache), lambda at: shutil.copytree(out / "student", at))
+            once(taught(run, cache), lambda at: shutil.copytree(out / "student", at))
     return trained
 
 
@@ -53,7 +53,7 @@ def train_in(out: Path, run: Run, student: Path, cache: Path, clips: Clips, befo
     folder.open(config, index)
     trainer = Trainer(config, index, folder, Accelerator(cpu=True), lambda _: None, lambda _: None)
     collator = trainer.loader.collator
-    trainer.loader = Drawn(Asker(collator, clips, run.questions), config.data.batch_size, run.seed)  # type: ignore[assignment]
+    trainer.loader = Drawn(asker_of(run, collator, clips), config.data.batch_size, run.seed)  # type: ignore[assignment]
     if before:
         before(trainer.model.eval(), collator)
     counts = parameters(trainer.model)
@@ -64,6 +64,10 @@ def train_in(out: Path, run: Run, student: Path, cache: Path, clips: Clips, befo
     losses = [{"step": r["step"]} | {k: r[k] for k in r if k in KEPT or k.startswith("distill/")} for r in rows]
     facts = {"seconds": round(result.seconds, 1), "cpu_seconds": round(cpu, 1), "parameters": counts, "log": losses}
     return Trained(trainer.model.eval(), collator, facts)
+
+
+def asker_of(run: Run, collator: Collator, clips: Clips) -> Asker:
+    return Asker(collator, clips, run.questions, run.through_block)
 
 
 def parameters(model: CoatModel) -> dict[str, int]:
@@ -85,14 +89,16 @@ def student_of(run: Run, cache: Path) -> Path:
     plain = once(cache / "students" / f"plain-{run.seed}", lambda at: make_student(at, run.seed))
     if run.regime == "pretrain":
         return plain
-    source = taught(run.seed, cache) if run.regime == "tuned" else plain
+    source = taught(run, cache) if run.regime == "tuned" else plain
     if not source.exists():
         raise FileNotFoundError(f"{source}: the student of regime `tuned` is not there; run its `pretrain` run first")
-    return once(cache / "students" / f"{run.regime}-{run.seed}", lambda at: with_block(source, at))
+    return once(cache / "students" / f"ready-{source.name}", lambda at: with_block(source, at))
 
 
-def taught(seed: int, cache: Path) -> Path:
-    return cache / "students" / f"taught-{seed}"
+def taught(run: Run, cache: Path) -> Path:
+    """What a pretrain run leaves, and a tuned one starts from."""
+    arm = run.arm if run.regime == "pretrain" else run.taught
+    return cache / "students" / f"taught-{arm}-{run.seed}"
 
 
 def once(target: Path, make: Callable[[Path], object]) -> Path:

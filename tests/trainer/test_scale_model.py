@@ -156,6 +156,23 @@ def test_states_of_another_clip_are_what_it_would_have_been(coat_world: World) -
     assert found["untouched"]["accuracy"] == {q: right[q].count("1") / CLIPS for q in QUESTIONS}
 
 
+def test_heard_through_the_block_alone(coat_world: World) -> None:
+    """Then the block of another clip is all that there is of it."""
+    model = coat_world.model
+    asker = Asker(coat_world.collator, coat_world.clips, QUESTIONS, through_block=True)
+    batch, donor = asker.batch(range(CLIPS)), asker.batch([CLIPS - 1, *range(CLIPS - 1)])
+    clean_BTD = model.states(batch.inputs)[0].detach()
+    donor_BTD = model.states({**batch.inputs, "input_features": donor.inputs["input_features"]})[0].detach()
+    block_BK = measure.block_at(model, batch)
+    kept = [s.roll(1, 0).gather(1, block_BK[..., None].expand(-1, -1, s.shape[-1])) for s in
+            measure.layer_inputs(model, batch)]  # fmt: skip
+    with measure.replaced(model, block_BK, kept):
+        moved_BTD = model.states(batch.inputs)[0].detach()
+    behind = int(block_BK.max()) + 1
+    assert (clean_BTD - donor_BTD)[:, behind:].abs().max() > 1e-4
+    assert torch.allclose(moved_BTD[:, behind:], donor_BTD[:, behind:], atol=1e-5)
+
+
 def test_every_clip_comes_once_an_epoch_and_a_run_goes_on_where_it_was(coat_world: World) -> None:
     drawn = Drawn(coat_world.asker, 2, seed=3)
     batches = iter(drawn)
