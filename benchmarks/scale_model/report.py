@@ -155,17 +155,30 @@ def accuracies(found: Found, regime: str, what: str = "final") -> list[str]:
 
 
 def clock(found: Found, regime: str) -> list[str]:
-    return accuracies(found, regime, "clock")
+    """As many steps as C's CPU time allows; C itself is that of equal steps."""
+    c, rows = found.of(regime, "C", "final"), []
+    for arm, results in found.arms(regime, "clock").items():
+        if len(results) == len(c):
+            rows.append(difference(f"C - {arm}", c, results, regime))
+    return [*accuracies(found, regime, "clock"), *(table(DIFFERENCE, rows) if rows else [])]
+
+
+DIFFERENCE = ("difference", "points", "95 %")
+
+
+def difference(name: str, one: Sequence[Result], other: Sequence[Result], regime: str) -> list[str]:
+    a, b = resampled([hits(one, ASKED[regime]), hits(other, ASKED[regime])])
+    return [name, percent(float((a - b).mean())), interval(a - b)]
 
 
 def differences(found: Found, regime: str) -> list[str]:
     arms = found.arms(regime, "final")
-    rows = []
-    for one, other in (("C", "A"), ("C", "B"), ("D", "C"), ("B", "A"), ("D", "A")):
-        if one in arms and other in arms and len(arms[one]) == len(arms[other]):
-            a, b = resampled([hits(arms[one], ASKED[regime]), hits(arms[other], ASKED[regime])])
-            rows.append([f"{one} - {other}", percent(float((a - b).mean())), interval(a - b)])
-    return table(["difference", "points", "95 %"], rows) if rows else []
+    rows = [
+        difference(f"{one} - {other}", arms[one], arms[other], regime)
+        for one, other in (("C", "A"), ("C", "B"), ("D", "C"), ("B", "A"), ("D", "A"))
+        if one in arms and other in arms and len(arms[one]) == len(arms[other])
+    ]
+    return table(DIFFERENCE, rows) if rows else []
 
 
 def minus(found: Found, regime: str) -> list[str]:
@@ -199,7 +212,23 @@ def causes(found: Found, regime: str) -> list[str]:
         "shift of the states behind them",
     ]
     text = "Hidden states replaced at the input of every layer, by those of an undisturbed pass:"
-    return [text, "", *table(head, rows)] if rows else []
+    return [text, "", *table(head, rows), *swapped(found, regime)] if rows else []
+
+
+def swapped(found: Found, regime: str) -> list[str]:
+    """Question by question, what the block of another clip does."""
+    rows = []
+    for arm, results in found.arms(regime, "final").items():
+        parts = [r["causal"] for r in results if "block: other clip" in r["causal"]]
+        if parts:
+            for name, key, what in (
+                ("own block", "untouched", "accuracy"),
+                ("another clip's block", "block: other clip", "accuracy"),
+                ("... and gives its answer", "block: other clip", "donor"),
+            ):
+                cells = [percent(np.mean([p[key][what][q] for p in parts])) for q in ASKED[regime]]
+                rows.append([NAMES[arm], name, *cells])
+    return ["The same by question:", "", *table(["arm", "", *ASKED[regime]], rows)] if rows else []
 
 
 def mean_of(parts: Sequence[Mapping[str, Any]], name: str, what: str) -> float | None:

@@ -97,7 +97,8 @@ def clocks(place: Place, regimes: Sequence[Regime]) -> list[Run]:
 
 
 def minuses(place: Place, regimes: Sequence[Regime]) -> list[Run]:
-    return finals(place, regimes, MINUS)
+    """From scratch; regime `tuned` has A to D."""
+    return finals(place, [regime for regime in regimes if regime == "scratch"], MINUS)
 
 
 def whys(place: Place, regimes: Sequence[Regime]) -> list[Run]:
