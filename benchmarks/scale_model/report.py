@@ -21,7 +21,6 @@ PAGE = Path("docs/scale-model.md")
 RESAMPLES = 2000
 NAMES = {"A": "A plain SFT", "B": "B block alone", "C": "C CoAT", "D": "D distilled at the audio"}
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
-WHEN, PLACES = {"before": "random", "behind": "taught"}, ("audio", "response")
 REGIMES = {"scratch": "From scratch", "tuned": "A student that was taught other questions first, frozen, with LoRA"}
 Hits = NDArray[np.float64]  # [seeds, clips], mean over questions
 
@@ -91,10 +90,13 @@ def teaching(found: Found, regime: str) -> list[str]:
         f" (majority {percent(floor[q])})"
         for q in questions
     )
-    parts = {(when, place): [r["probes"][when][place] for r in results] for when in WHEN for place in PLACES}
+    students = {"random": ("before", results), "taught": ("behind", results)}
+    if distilled := found.of("pretrain", "D", "pretrain"):
+        students["taught, distilled at the audio"] = ("behind", distilled)
     rows = [
-        [WHEN[when], place, *(f"{np.mean([p[what] for p in found]):.2f}" for what in PROBED)]
-        for (when, place), found in parts.items()
+        [name, place, *(f"{np.mean([r['probes'][when][place][what] for r in of]):.2f}" for what in PROBED)]
+        for name, (when, of) in students.items()
+        for place in ("audio", "response")
     ]
     least = max(loss for r in results for loss in r["least_losses"].values())
     return [
@@ -112,9 +114,9 @@ def rates(found: Found, regime: str) -> list[str]:
     rows = []
     for arm, results in arms.items():
         by_rate = {r["run"]["lr"]: mean_accuracy(r["validation"], r["run"]["questions"]) for r in results}
-        best = max(by_rate.values())
-        cells = [percent(by_rate[lr]) if lr in by_rate else "" for lr in RATES]
-        rows.append([NAMES[arm], *(f"**{c}**" if c == percent(best) else c for c in cells)])
+        best = max(by_rate, key=lambda lr: (by_rate[lr], -lr))
+        cells = {lr: percent(by_rate[lr]) if lr in by_rate else "" for lr in RATES}
+        rows.append([NAMES[arm], *(f"**{cell}**" if lr == best else cell for lr, cell in cells.items())])
     return ["Validation, one seed, by rate:", "", *table(["arm", *(f"{lr:g}" for lr in RATES)], rows)]
 
 
