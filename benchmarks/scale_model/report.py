@@ -91,8 +91,9 @@ def teaching(found: Found, regime: str) -> list[str]:
         for q in questions
     )
     students = {"random": ("before", results), "taught": ("behind", results)}
-    if distilled := found.of("pretrain", "D", "pretrain"):
-        students["taught, distilled at the audio"] = ("behind", distilled)
+    for arm in ("C", "D"):
+        if distilled := found.of("pretrain", arm, "pretrain"):
+            students[f"taught as {NAMES[arm]}"] = ("behind", distilled)
     rows = [
         [name, place, *(f"{np.mean([r['probes'][when][place][what] for r in of]):.2f}" for what in PROBED)]
         for name, (when, of) in students.items()

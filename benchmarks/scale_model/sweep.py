@@ -111,10 +111,11 @@ def whys(place: Place, regimes: Sequence[Regime]) -> list[Run]:
         deaf = next(name for name, variant in VARIANTS.items() if "through_block" in variant)
         runs += [Run("scratch", "B", chosen(place, "scratch", "B"), s, "why", STEPS["scratch"], deaf) for s in SEEDS]
     if "tuned" in regimes:
-        runs += [Run("pretrain", "D", PRETRAIN_RATE, seed, "pretrain", STEPS["pretrain"]) for seed in SEEDS]
-        for arm in ("A", "C"):
-            lr = chosen(place, "tuned", arm)
-            runs += [Run("tuned", arm, lr, seed, "why", STEPS["tuned"], taught="D") for seed in SEEDS]
+        for taught_as in ("D", "C"):
+            runs += [Run("pretrain", taught_as, PRETRAIN_RATE, s, "pretrain", STEPS["pretrain"]) for s in SEEDS]
+            for arm in ("A", "C"):
+                lr = chosen(place, "tuned", arm)
+                runs += [Run("tuned", arm, lr, s, "why", STEPS["tuned"], taught=taught_as) for s in SEEDS]
     return runs
 
 
