@@ -59,6 +59,8 @@ def train_in(out: Path, run: Run, student: Path, cache: Path, clips: Clips, befo
     counts = parameters(trainer.model)
     cpu = time.process_time()
     result = trainer.run()
+    if not result.finished:
+        raise SystemExit(f"{run.name}: stopped by a signal; nothing of it is kept")
     cpu = time.process_time() - cpu
     rows = read_metrics(out)
     losses = [{"step": r["step"]} | {k: r[k] for k in r if k in KEPT or k.startswith("distill/")} for r in rows]
