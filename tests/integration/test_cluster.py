@@ -56,7 +56,12 @@ def test_a_submitted_job_and_its_metrics(make_corpus: Corpus, tmp_path: Path) ->
     command += ["--store", str(store), "--ray-address", "auto", "--workers", "2", "--max-failed", "1"]
     with ray_head() as head:
         submit = [*RAY, "job", "submit", "--address", head.url, "--working-dir", "."]
-        done = run_scraping([*submit, "--", *command], tree, head)
+        patience = time.monotonic() + PATIENCE_S
+        while True:
+            done = run_scraping([*submit, "--", *command], tree, head)
+            if "No available agent" not in done.stdout or time.monotonic() > patience:
+                break  # a head's agent is there some seconds after its address
+            time.sleep(1.0)
         assert done.returncode == 0, done.stdout
         assert "succeeded" in done.stdout
         check_store(store, "mel", CLIPS)
