@@ -7,6 +7,8 @@ import numpy as np
 from benchmarks.scale_model.arms import ASKED
 from benchmarks.scale_model.report import NAMES, REGIMES, Found, hits, resampled
 
+TITLES = {"scratch": "From scratch", "tuned": "Taught, frozen, LoRA"}
+
 
 def draw(found: Found, file: Path) -> bool:
     """Accuracy by question, with intervals; the line is the majority answer. False where there is nothing yet."""
@@ -36,7 +38,7 @@ def draw(found: Found, file: Path) -> bool:
             axis.hlines(np.mean([floor[q] for q in group]), g - 0.45, g + 0.45, color="black", linewidth=1)
         axis.set_xticks(range(len(groups)), [*ASKED[regime], "mean"], fontsize=8)
         axis.set_ylim(0, 1)
-        axis.set_title(REGIMES[regime], fontsize=9)
+        axis.set_title(TITLES[regime], fontsize=9)
     axes[0][0].set_ylabel("held-out accuracy")
     axes[0][0].legend(fontsize=7)
     figure.tight_layout()
