@@ -74,7 +74,11 @@ class Run:
 
     @property
     def through_block(self) -> bool:
-        return bool(self.variant and VARIANTS[self.variant].get("through_block"))
+        return bool(self.changes.get("through_block"))
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        return VARIANTS[self.variant] if self.variant else {}
 
     @property
     def questions(self) -> tuple[str, ...]:
@@ -83,7 +87,7 @@ class Run:
 
 def config_of(run: Run, student: Path, shards: Path, out: Path) -> TrainConfig:
     """The run as coat's trainer takes it. The two stages have the shares and weights of coat's own defaults."""
-    distilled, variant = run.arm[0] in "CD", VARIANTS[run.variant] if run.variant else {}
+    distilled, variant = run.arm[0] in "CD", run.changes
     experts = [e for e in EXPERTS if f"C-{e}" != run.arm]
     first, end = round(run.steps * variant.get("share", 0.25)), variant.get("distill_end", 0.03)
     data: dict[str, Any] = {

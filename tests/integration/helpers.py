@@ -1,16 +1,13 @@
 """The command line as a user has it: in a process of its own."""
 
-import io
+import json
 import os
-import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-
-from coat.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,27 +26,53 @@ def coat(*arguments: object, status: int = 0, cwd: Path = ROOT) -> subprocess.Co
         capture_output=True,
         text=True,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
+        env=environment(),
     )
+    return checked(done, status)
+
+
+# Several commands one after another in one process, with a mark and the exit status behind what each of them says.
+EACH = """
+import json, sys
+from coat.cli.main import main
+for arguments in json.load(sys.stdin):
+    status = 0
+    try:
+        main(arguments)
+    except SystemExit as e:
+        status = e.code or 0
+    for stream in (sys.stdout, sys.stderr):
+        print(f"\\0{status}", end="\\0", file=stream, flush=True)
+"""
+
+
+def coat_each(*commands: Sequence[object], status: int = 0) -> list[subprocess.CompletedProcess[str]]:
+    """As `coat`, for several commands that have one start, and its imports, between them."""
+    done = subprocess.run(
+        [sys.executable, "-c", EACH],
+        input=json.dumps([[*map(str, command)] for command in commands]),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+    )
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    outs, errs = done.stdout.split("\0"), done.stderr.split("\0")
+    assert len(outs) == len(errs) == 2 * len(commands) + 1
+    found = [
+        subprocess.CompletedProcess(["coat"], int(outs[i + 1]), outs[i], errs[i]) for i in range(0, len(outs) - 1, 2)
+    ]
+    return [checked(one, status) for one in found]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+
+
+def checked(done: subprocess.CompletedProcess[str], status: int) -> subprocess.CompletedProcess[str]:
     assert done.returncode == status, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
     return done
-
-
-def coat_here(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-    """As `coat`, in this process: what is imported by now costs no second start."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with redirect_stdout(out), redirect_stderr(err):
-            main([*map(str, arguments)])
-    except SystemExit as e:
-        code = e.code
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    assert code == status, f"exit {code}\n{out.getvalue()}\n{err.getvalue()}"
-    return subprocess.CompletedProcess(["coat", *map(str, arguments)], status, out.getvalue(), err.getvalue())
 
 
 def folder(variable: str) -> Path:

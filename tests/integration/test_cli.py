@@ -12,7 +12,7 @@ import pytest
 from coat.cli.extract import allowed_failures
 from coat.cli.shards import size_bytes
 from coat.manifests import InputError
-from tests.integration.helpers import ROOT, coat, coat_here
+from tests.integration.helpers import ROOT, coat, coat_each
 from tests.pipeline.conftest import Corpus, make_corpus
 from tests.pipeline.test_extract import write_bad_corpus
 
@@ -80,7 +80,7 @@ def test_a_manifest_that_cannot_be_read_stops_before_any_work(text: str, message
 def test_wrong_usage_is_one_line_and_2(make_corpus: Corpus, tmp_path: Path) -> None:
     manifest = make_corpus(2)
     where = ("--manifest", manifest, "--store", tmp_path / "store")
-    for arguments, message in (
+    wrong = (
         (("extract", "--expert", "nobody", *where), "no such expert"),
         (("extract", *LEVEL, "--manifest", tmp_path / "none.jsonl", "--store", tmp_path / "s"), "no such manifest"),
         (("extract", *LEVEL, *where, "--device", "cuda"), "torch sees no GPU"),
@@ -95,14 +95,13 @@ def test_wrong_usage_is_one_line_and_2(make_corpus: Corpus, tmp_path: Path) -> N
         (("status", tmp_path / "empty"), "no target sets"),
         (("verify", tmp_path / "empty"), "no target sets"),
         (("build-shards", *where, "--experts", "pitch", "--out", tmp_path / "o"), "no targets of pitch"),
-    ):
-        done = coat_here(*arguments, status=2)
+    )
+    for (_, message), done in zip(wrong, coat_each(*(command for command, _ in wrong), status=2), strict=True):
         (line,) = done.stderr.strip().splitlines()
         assert line.startswith("error: ")
         assert message in line
     assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus"]
-    for program in (coat, coat_here):
-        program("extract", "--nothing", status=2)
+    coat("extract", "--nothing", status=2)
 
 
 def test_nobody_at_a_ray_address_is_said_at_once(make_corpus: Corpus, tmp_path: Path) -> None:

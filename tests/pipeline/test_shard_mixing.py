@@ -13,7 +13,7 @@ from coat.pipeline.row_filter import row_filter
 from coat.pipeline.shard_stats import shard_stats
 from coat.pipeline.shards import build_shards
 from coat.trainer import iterate_shards
-from tests.integration.helpers import coat, coat_here
+from tests.integration.helpers import coat, coat_each
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.test_sidecars import NAMES
 
@@ -128,15 +128,14 @@ def test_the_command_line(two: tuple[list[str], str], tmp_path: Path) -> None:
     more = ("--weights", "1,0.5", "--filter", "duration < 3.5", "--max-seconds", 2, "--layout", "sidecar")
     coat("build-shards", *where, "--experts", "level", *more, "--audio", "original", "--missing", "mask")
     assert "scarce" in coat("shards", "add-expert", out, "--store", store, "--expert", "scarce").stdout
-    shown = json.loads(coat_here("shards", "stats", out, "--json").stdout)
+    stats = ("shards", "stats", out)
+    as_json, as_text, verified = coat_each((*stats, "--json"), stats, ("verify", out))
+    shown = json.loads(as_json.stdout)
     assert set(shown["experts"]) == {"level", "scarce"}
     assert 70 < shown["samples"] < 140
-    text = coat_here("shards", "stats", out).stdout
-    assert f"audio tokens about {shown['audio_tokens']:,}" in text
-    assert "no damage found" in coat_here("verify", out).stdout
-    for wrong, message in (
-        ("--layout", "expected one of joint, sidecar"),
-        ("--audio", "expected one of flac, original"),
-    ):
-        again = (*where, "--experts", "level", wrong, "x", "--overwrite")
-        assert message in coat_here("build-shards", *again, status=2).stderr
+    assert f"audio tokens about {shown['audio_tokens']:,}" in as_text.stdout
+    assert "no damage found" in verified.stdout
+    again = ("build-shards", *where, "--experts", "level", "--overwrite")
+    layout, audio = coat_each((*again, "--layout", "x"), (*again, "--audio", "x"), status=2)
+    assert "expected one of joint, sidecar" in layout.stderr
+    assert "expected one of flac, original" in audio.stderr
