@@ -38,8 +38,8 @@ REGIMES: tuple[Regime, ...] = ("scratch", "tuned")
 Phase = tuple[str, Callable[[Place, Sequence[Regime]], list[Run]]]  # the regimes that are asked for
 
 
-def pretraining(seed: int) -> Run:
-    return Run("pretrain", "A", PRETRAIN_RATE, seed, "pretrain", STEPS["pretrain"])
+def pretraining(seed: int, arm: str = "A") -> Run:
+    return Run("pretrain", arm, PRETRAIN_RATE, seed, "pretrain", STEPS["pretrain"])
 
 
 def pretrainings(_: Place, regimes: Sequence[Regime]) -> list[Run]:
@@ -112,7 +112,7 @@ def whys(place: Place, regimes: Sequence[Regime]) -> list[Run]:
         runs += [Run("scratch", "B", chosen(place, "scratch", "B"), s, "why", STEPS["scratch"], deaf) for s in SEEDS]
     if "tuned" in regimes:
         for taught_as in ("D", "C"):
-            runs += [Run("pretrain", taught_as, PRETRAIN_RATE, s, "pretrain", STEPS["pretrain"]) for s in SEEDS]
+            runs += [pretraining(seed, taught_as) for seed in SEEDS]
             for arm in ("A", "C"):
                 lr = chosen(place, "tuned", arm)
                 runs += [Run("tuned", arm, lr, s, "why", STEPS["tuned"], taught=taught_as) for s in SEEDS]
