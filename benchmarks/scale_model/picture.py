@@ -15,6 +15,7 @@ def draw(found: Found, file: Path) -> bool:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "coat"  # else equal pictures differ in their ids
     from matplotlib import pyplot
 
     shown = [regime for regime in REGIMES if found.arms(regime, "final")]
