@@ -24,10 +24,10 @@ import psutil
 import soundfile
 
 from coat.extractors.expert import Options
-from coat.pipeline.cluster import Where
-from coat.pipeline.extraction import extract
-from coat.pipeline.report import Report
-from coat.pipeline.summary import Silent, Summary
+from coat.pipeline.cluster.resources import Where
+from coat.pipeline.extraction.extraction import extract
+from coat.pipeline.extraction.summary import Silent, Summary
+from coat.pipeline.worker.report import Report
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

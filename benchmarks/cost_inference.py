@@ -46,8 +46,8 @@ class Asked:
 
     def __init__(self, student: Any, count: int) -> None:
         from coat.trainer import TrainConfig
-        from coat.trainer.generate import Trained
-        from coat.trainer.thinking import ThinkingBlock
+        from coat.trainer.generation.generate import Trained
+        from coat.trainer.model.thinking import ThinkingBlock
 
         config = TrainConfig.from_dict(
             {
@@ -135,7 +135,7 @@ def chains(asked: dict[int, Asked], rounds: int, found: Results) -> None:
 def measure(rounds: int, found: Results) -> None:
     import torch
 
-    from coat.trainer.students import load_student
+    from coat.trainer.students.registry import load_student
 
     torch.set_num_threads(CPUS)
     student = load_student(str(prepare() / "student"))

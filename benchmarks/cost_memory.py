@@ -40,8 +40,8 @@ def online_experts() -> dict[str, Any]:
 
 def parameter_bytes(experts: dict[str, Any]) -> int:
     """Of the weights: torch's parameters, and the ONNX models as they lie on disk."""
-    from coat.extractors.checkpoints import package_folder
-    from coat.extractors.yamnet import read_model
+    from coat.extractors.checkpoints.checkpoint import package_folder
+    from coat.extractors.experts.yamnet import read_model
 
     model, external = read_model(experts["yamnet"].path)
     held = len(model) + sum(map(len, external.values())) + (package_folder("swift_f0") / "model.onnx").stat().st_size
@@ -65,7 +65,7 @@ def child(kind: str, steps: int) -> dict[str, Any]:
     import torch
 
     from coat.trainer import iterate_shards
-    from coat.trainer.monitor import peak_memory
+    from coat.trainer.training.monitor import peak_memory
 
     torch.set_num_threads(CPUS)
     trainer = make_trainer(f"memory-{kind}", 32, EXPERTS)

@@ -23,9 +23,9 @@ import soundfile
 
 from benchmarks.common import CPUS, ROOT, Figure, Results, judged, median, results, speech_like, spread, whisper
 from coat.extractors.expert import Options
-from coat.pipeline.cluster import Where
-from coat.pipeline.extraction import extract
-from coat.pipeline.shards import build_shards
+from coat.pipeline.cluster.resources import Where
+from coat.pipeline.extraction.extraction import extract
+from coat.pipeline.shards.build import build_shards
 
 HOME = ROOT / "cost"
 EXPERTS = ("mel", "whisper", "yamnet", "prosody", "pitch")  # two that represent, three with a task
@@ -41,7 +41,7 @@ TOWER_POSITIONS = 1500  # 30 s, whatever the clip
 
 def prepare() -> Path:
     """The folder with student and shards, made once."""
-    from coat.trainer.students.tiny import make_tiny_student
+    from coat.trainer.tiny_students.tiny import make_tiny_student
 
     if (HOME / "shards" / "index.json").exists():
         return HOME
@@ -77,8 +77,8 @@ def make_trainer(name: str, count: int, experts: tuple[str, ...]) -> Any:
 
     from coat.manifests import ShardIndex
     from coat.trainer import TrainConfig
-    from coat.trainer.folder import RunFolder
-    from coat.trainer.loop import Trainer
+    from coat.trainer.run_folder import RunFolder
+    from coat.trainer.training.loop import Trainer
 
     home = prepare()
     config = TrainConfig.from_dict(

@@ -41,10 +41,10 @@ from benchmarks.common import (
 )
 from coat.extractors.devices import keep_freed_memory
 from coat.extractors.expert import Expert, Frames, Waveform
+from coat.extractors.experts.wav2vec2 import Wav2Vec2
+from coat.extractors.experts.whisper import Whisper
 from coat.extractors.registry import create
-from coat.extractors.wav2vec2 import Wav2Vec2
-from coat.extractors.whisper import Whisper
-from coat.manifests.manifest import Manifest
+from coat.manifests.corpus.manifest import Manifest
 
 CLIPS = {"whisper": 48, "wav2vec2": 240}
 TWO_CLIPS = 400  # for two workers, which are through with 240 soon after SETTLED_S

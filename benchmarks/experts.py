@@ -13,8 +13,8 @@ from benchmarks.common import CPUS, MODELS, ROOT, Figure, Results, corpus, judge
 from coat.extractors.expert import CPU_BATCH_S, Expert, Options, Waveform
 from coat.extractors.registry import create
 from coat.extractors.windows import groups
-from coat.manifests.audio import decode
-from coat.manifests.manifest import Manifest
+from coat.manifests.audio.decoding import decode
+from coat.manifests.corpus.manifest import Manifest
 
 CLIPS = {"whisper": 12, "wav2vec2": 32, "ast": 8}
 BUDGETS = (0.0, 15.0, CPU_BATCH_S, 60.0, 120.0)  # seconds of a batch; 0: one clip at a time

@@ -11,11 +11,11 @@ import numpy as np
 
 from benchmarks.common import CPUS, MODELS, ROOT, Figure, corpus, options_of, random_wav2vec2, ray_of, results, run
 from coat.extractors.expert import Options
-from coat.extractors.wav2vec2 import Wav2Vec2
-from coat.extractors.whisper import Whisper
-from coat.manifests.manifest import Manifest
-from coat.pipeline.cluster import Cluster, Where, joined
-from coat.pipeline.store import TargetStore
+from coat.extractors.experts.wav2vec2 import Wav2Vec2
+from coat.extractors.experts.whisper import Whisper
+from coat.manifests.corpus.manifest import Manifest
+from coat.pipeline.cluster.resources import Cluster, Where, joined
+from coat.pipeline.store.target_set import TargetStore
 
 CLIPS = {"wav2vec2": 48, "whisper": 10}
 TOLERANCE = 1e-4  # what the conformance suite asks of every expert

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 
 from benchmarks.common import ROOT, Figure, Results, durations, judged, median, results, speech_like, spread
 from coat.manifests import ExpertInfo, ShardIndex, ShardInfo, TargetSpec
-from coat.manifests.npy import to_npy
-from coat.manifests.tar import END, sample_bytes
+from coat.manifests.shards.tar import END, sample_bytes
+from coat.manifests.targets.arrays import to_npy
 
 RATE = 16000
 EXPERTS = {"speech": (384, 50.0), "sound": (768, 50.0), "pitch": (3, 100.0)}  # dim and Hz: of the kinds people train on
@@ -132,7 +132,7 @@ def flac_spans(folder: Path) -> dict[str, list[tuple[int, int]]]:
 
 
 def coat(folder: Path) -> Counts:
-    from coat.trainer.data import iterate_shards
+    from coat.trainer.data.samples import iterate_shards
 
     return counted((s.samples_S, list(s.targets.values())) for s in iterate_shards(str(folder)))
 
@@ -225,7 +225,7 @@ def reading(clips: int, rounds: int, found: Results) -> None:
 
 
 def resuming(index: ShardIndex, found: Results) -> None:
-    from coat.trainer.data import ShardStream
+    from coat.trainer.data.samples import ShardStream
 
     def first(position: int) -> float:
         stream = ShardStream(index, seed=0, shuffle=16)
@@ -243,8 +243,8 @@ def resuming(index: ShardIndex, found: Results) -> None:
 def learning(steps: int, found: Results) -> None:
     """A tiny student of the quickstart's size, from shards of clips that it hears whole."""
     from coat.trainer import TrainConfig, train
-    from coat.trainer.metrics import read_metrics
-    from coat.trainer.students.tiny import make_tiny_student
+    from coat.trainer.tiny_students.tiny import make_tiny_student
+    from coat.trainer.training.metrics import read_metrics
 
     rng = np.random.default_rng(6)
     root = ROOT / "loader"
@@ -275,12 +275,12 @@ def learning(steps: int, found: Results) -> None:
 
 
 def padding(root: Path, found: Results) -> None:
-    from coat.trainer.batches import Collator
-    from coat.trainer.config import DataConfig, ThinkingConfig
-    from coat.trainer.data import ShardStream
-    from coat.trainer.loader import by_length
-    from coat.trainer.students import load_student
-    from coat.trainer.thinking import ThinkingBlock
+    from coat.trainer.config.models import DataConfig, ThinkingConfig
+    from coat.trainer.data.batches import Collator
+    from coat.trainer.data.loader import by_length
+    from coat.trainer.data.samples import ShardStream
+    from coat.trainer.model.thinking import ThinkingBlock
+    from coat.trainer.students.registry import load_student
 
     student = load_student(str(root / "student"))
     index = ShardIndex.read(str(root / "shards"))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.common import ROOT, Figure, corpus, ray_of, results, run
-from coat.pipeline.cluster import Cluster, connect
+from coat.pipeline.cluster.resources import Cluster, connect
 
 CLIPS = 400
 

@@ -24,9 +24,9 @@ from benchmarks.common import (
     whisper,
 )
 from coat.extractors.expert import Frames, Options, Waveform
+from coat.extractors.experts.wav2vec2 import Wav2Vec2
+from coat.extractors.experts.whisper import Whisper
 from coat.extractors.registry import find, unusable
-from coat.extractors.wav2vec2 import Wav2Vec2
-from coat.extractors.whisper import Whisper
 
 CLIPS = (400, 4000)
 TARGET = 0.03

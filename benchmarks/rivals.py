@@ -40,8 +40,8 @@ from benchmarks.common import (
     run,
     spread,
 )
-from coat.manifests.manifest import Manifest
-from coat.pipeline.store import TargetStore
+from coat.manifests.corpus.manifest import Manifest
+from coat.pipeline.store.target_set import TargetStore
 
 RATE, HOP = 16000, 320  # of both models
 CLIPS = {"whisper": 16, "wav2vec2": 40}

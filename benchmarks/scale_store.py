@@ -20,15 +20,15 @@ import xxhash
 from benchmarks.scale import EXPERT
 from coat.extractors.expert import Options
 from coat.extractors.registry import create
-from coat.manifests import files
-from coat.manifests.digests import to_hex
-from coat.manifests.manifest import Manifest
-from coat.manifests.spec import TargetSpec
-from coat.pipeline.changes import to_redo
-from coat.pipeline.commit import done_digest, write_spec
-from coat.pipeline.plan import Plan, make_plan, unit_name
-from coat.pipeline.rows import ROWS_SCHEMA
-from coat.pipeline.store import DONE, ROWS, UNITS, TargetSet, TargetStore
+from coat.manifests import storage
+from coat.manifests.corpus.digests import to_hex
+from coat.manifests.corpus.manifest import Manifest
+from coat.manifests.targets.spec import TargetSpec
+from coat.pipeline.plan.changes import to_redo
+from coat.pipeline.plan.plan import Plan, make_plan, unit_name
+from coat.pipeline.store.rows import ROWS_SCHEMA
+from coat.pipeline.store.target_set import DONE, ROWS, UNITS, TargetSet, TargetStore
+from coat.pipeline.store.unit_writer import done_digest, write_spec
 
 LEFT_EVERY = 50  # 2 % of the units are not committed
 FAILED_EVERY = 200  # rows
@@ -118,10 +118,10 @@ def write_unit(set_url: str, spec: TargetSpec, plan: Plan, number: int, rows: np
         "finished_at": (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)).isoformat(),
     }
     done["done_xxh3"] = done_digest(done)
-    unit = Path(files.local_path(set_url), UNITS, unit_name(digests))
+    unit = Path(storage.local_path(set_url), UNITS, unit_name(digests))
     unit.mkdir(parents=True)
     (unit / ROWS).write_bytes(data)
-    (unit / DONE).write_bytes(files.to_json(done))
+    (unit / DONE).write_bytes(storage.to_json(done))
 
 
 def unit_table(plan: Plan, spec: TargetSpec, rows: np.ndarray, digests: list[str]) -> pa.Table:

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import Figure, results
-from coat.manifests.spec import TargetSpec
-from coat.pipeline.commit import UnitWriter, write_spec
-from coat.pipeline.rows import Row
-from coat.pipeline.store import TargetStore
+from coat.manifests.targets.spec import TargetSpec
+from coat.pipeline.store.rows import Row
+from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.unit_writer import UnitWriter, write_spec
 
 DIM = 1280
 UNIT_BYTES = 64 * 2**20
@@ -26,8 +26,8 @@ PIECE = 2048  # frames
 GROWTH = 1.5  # of the peak, from the smallest set to the largest, sixteen times its size
 MEASURE = """
 import json, sys, time
-from coat.pipeline.store import TargetStore
-from coat.pipeline.statistics import statistics
+from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.statistics.statistics import statistics
 import dask.array
 def peak():  # not getrusage's, which begins at the parent's
     with open("/proc/self/status") as f:

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import Figure, results
-from coat.manifests import files
-from coat.manifests.spec import TargetSpec
-from coat.pipeline.commit import UnitWriter, write_spec
-from coat.pipeline.frames import CHUNK_FRAMES, FramesWriter, create_array
-from coat.pipeline.rows import Row
-from coat.pipeline.store import TargetSet, open_frames
+from coat.manifests import storage
+from coat.manifests.targets.spec import TargetSpec
+from coat.pipeline.store.frames import CHUNK_FRAMES, FramesWriter, create_array
+from coat.pipeline.store.rows import Row
+from coat.pipeline.store.target_set import TargetSet, open_frames
+from coat.pipeline.store.unit_writer import UnitWriter, write_spec
 
 DIM = 1280  # whisper-large's
 UNIT_BYTES = 128 * 2**20
@@ -37,7 +37,7 @@ def measure(folder: Path, turns: int, reads: int) -> dict[str, float | int]:
         expert="bench", version=1, family="speech", kind="representation", dim=DIM, rate_hz=50.0, start_s=0.01,
         sample_rate=16000, min_samples=400, dtype="float16",
     )  # fmt: skip
-    set_url = files.join(str(folder), spec.expert, spec.fingerprint)
+    set_url = storage.join(str(folder), spec.expert, spec.fingerprint)
     write_spec(set_url, spec)
     rows = [
         Row("", f"r{i}", f"{i:016x}", "0" * 16, 10.0, i * UTTERANCE_FRAMES, UTTERANCE_FRAMES, "ok", None)
@@ -66,7 +66,7 @@ def measure(folder: Path, turns: int, reads: int) -> dict[str, float | int]:
 
     def no_checksum(turn: int) -> None:
         """The same writer without CRC-32C: what the checksums cost."""
-        import coat.pipeline.frames as module
+        import coat.pipeline.store.frames as module
 
         kept, module.checksum = module.checksum, lambda data: b"\0\0\0\0"
         try:

@@ -15,7 +15,7 @@ import numpy as np
 
 from coat.extractors.windows import Frames, Waveform, Window, cut, groups, join, windows
 from coat.manifests.errors import InputError
-from coat.manifests.spec import Family, Kind, TargetSpec
+from coat.manifests.targets.spec import Family, Kind, TargetSpec
 
 # Padded seconds of a batch on CPUs: a clip of some seconds fills them, and larger activations only miss their caches.
 CPU_BATCH_S = 30.0
@@ -63,7 +63,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """How the conformance suite tries an expert: what an event does to its frames (coat.extractors.conformance)."""
+    """How the conformance suite tries an expert: what an event does to its frames (extractors/conformance/)."""
 
     frames_off: float = 0.75  # by which an event may seem to lie elsewhere
     burst_s: float = 0.02  # how long a burst of noise must be to be heard

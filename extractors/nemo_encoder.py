@@ -21,10 +21,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from coat.extractors.checkpoints import layer_number
+from coat.extractors.checkpoints.checkpoint import layer_number
+from coat.extractors.checkpoints.nemo_archive import Archive
 from coat.extractors.devices import autocast, place, to_device, to_host
 from coat.extractors.expert import Frames, Options, Waveform
-from coat.extractors.nemo_files import Archive
 from coat.extractors.windows import by_length, pad
 from coat.manifests.errors import InputError
 

@@ -8,35 +8,35 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from coat.extractors.checkpoints import digest
+from coat.extractors.checkpoints.checkpoint import digest
 from coat.extractors.expert import Card, Expert, Options
 from coat.manifests.errors import InputError
 
 GROUP = "coat.experts"  # of entry points
 EXPERTS = {
-    "mel": "coat.extractors.mel:Mel",
-    "whisper": "coat.extractors.whisper:Whisper",
-    "wav2vec2": "coat.extractors.wav2vec2:Wav2Vec2",
-    "phonemes": "coat.extractors.phonemes:Phonemes",
-    "emotion": "coat.extractors.emotion:Emotion",
-    "music": "coat.extractors.music:Music",
-    "nemo": "coat.extractors.nemo:Nemo",
-    "nemo-ctc": "coat.extractors.nemo_ctc:NemoCTC",
-    "ast": "coat.extractors.ast:AST",
-    "yamnet": "coat.extractors.yamnet:YAMNet",
-    "clap": "coat.extractors.clap:CLAP",
-    "pe-audio": "coat.extractors.pe_audio:PEAudio",
-    "codec": "coat.extractors.codec:Codec",
-    "student-audio": "coat.extractors.student_audio:StudentAudio",
-    "prosody": "coat.extractors.prosody:Prosody",
-    "prosody-lite": "coat.extractors.prosody_lite:ProsodyLite",
-    "pitch": "coat.extractors.pitch:Pitch",
-    "crepe": "coat.extractors.crepe:Crepe",
-    "pyin": "coat.extractors.pyin:PYin",
-    "chroma": "coat.extractors.chroma:Chroma",
-    "vad": "coat.extractors.vad:VAD",
-    "marblenet": "coat.extractors.marblenet:MarbleNet",
-    "titanet": "coat.extractors.titanet:TitaNet",
+    "mel": "coat.extractors.experts.mel:Mel",
+    "whisper": "coat.extractors.experts.whisper:Whisper",
+    "wav2vec2": "coat.extractors.experts.wav2vec2:Wav2Vec2",
+    "phonemes": "coat.extractors.experts.phonemes:Phonemes",
+    "emotion": "coat.extractors.experts.emotion:Emotion",
+    "music": "coat.extractors.experts.music:Music",
+    "nemo": "coat.extractors.experts.nemo:Nemo",
+    "nemo-ctc": "coat.extractors.experts.nemo_ctc:NemoCTC",
+    "ast": "coat.extractors.experts.ast:AST",
+    "yamnet": "coat.extractors.experts.yamnet:YAMNet",
+    "clap": "coat.extractors.experts.clap:CLAP",
+    "pe-audio": "coat.extractors.experts.pe_audio:PEAudio",
+    "codec": "coat.extractors.experts.codec:Codec",
+    "student-audio": "coat.extractors.experts.student_audio:StudentAudio",
+    "prosody": "coat.extractors.experts.prosody:Prosody",
+    "prosody-lite": "coat.extractors.experts.prosody_lite:ProsodyLite",
+    "pitch": "coat.extractors.experts.pitch:Pitch",
+    "crepe": "coat.extractors.experts.crepe:Crepe",
+    "pyin": "coat.extractors.experts.pyin:PYin",
+    "chroma": "coat.extractors.experts.chroma:Chroma",
+    "vad": "coat.extractors.experts.vad:VAD",
+    "marblenet": "coat.extractors.experts.marblenet:MarbleNet",
+    "titanet": "coat.extractors.experts.titanet:TitaNet",
 }
 
 

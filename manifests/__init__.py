@@ -1,11 +1,11 @@
 """What is on disk: manifests and audio in, and the description of targets and shards."""
 
-from coat.manifests.audio import AudioError, AudioInfo, Clip, decode, probe
+from coat.manifests.audio.decoding import AudioError, AudioInfo, Clip, decode, probe
+from coat.manifests.corpus.manifest import Manifest
+from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.errors import BrokenShard, InputError, ManifestError, Problem, RunError
-from coat.manifests.manifest import Manifest
-from coat.manifests.shard_index import ExpertInfo, ShardIndex, ShardInfo
-from coat.manifests.spec import TargetSpec
-from coat.manifests.utterance import Utterance
+from coat.manifests.shards.index import ExpertInfo, ShardIndex, ShardInfo
+from coat.manifests.targets.spec import TargetSpec
 
 __all__ = [
     "AudioError",

@@ -11,22 +11,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coat.pipeline.cluster import Where
-    from coat.pipeline.extraction import extract
-    from coat.pipeline.shards import build_shards
-    from coat.pipeline.store import Target, TargetSet, TargetStore
-    from coat.pipeline.summary import Summary
-    from coat.pipeline.verification import verify
+    from coat.pipeline.cluster.resources import Where
+    from coat.pipeline.extraction.extraction import extract
+    from coat.pipeline.extraction.summary import Summary
+    from coat.pipeline.shards.build import build_shards
+    from coat.pipeline.store.target_set import Target, TargetSet, TargetStore
+    from coat.pipeline.store.verification import verify
 
 PUBLIC = {
-    "Summary": "coat.pipeline.summary",
-    "Target": "coat.pipeline.store",
-    "TargetSet": "coat.pipeline.store",
-    "TargetStore": "coat.pipeline.store",
-    "Where": "coat.pipeline.cluster",
-    "build_shards": "coat.pipeline.shards",
-    "extract": "coat.pipeline.extraction",
-    "verify": "coat.pipeline.verification",
+    "Summary": "coat.pipeline.extraction.summary",
+    "Target": "coat.pipeline.store.target_set",
+    "TargetSet": "coat.pipeline.store.target_set",
+    "TargetStore": "coat.pipeline.store.target_set",
+    "Where": "coat.pipeline.cluster.resources",
+    "build_shards": "coat.pipeline.shards.build",
+    "extract": "coat.pipeline.extraction.extraction",
+    "verify": "coat.pipeline.store.verification",
 }
 
 __all__ = ["Summary", "Target", "TargetSet", "TargetStore", "Where", "build_shards", "extract", "verify"]

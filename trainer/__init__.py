@@ -12,21 +12,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coat.trainer.config import TrainConfig
-    from coat.trainer.data import Sample, iterate_shards
-    from coat.trainer.export import export_run
-    from coat.trainer.generate import Trained, load_run
-    from coat.trainer.loop import TrainResult, train
+    from coat.trainer.config.models import TrainConfig
+    from coat.trainer.data.samples import Sample, iterate_shards
+    from coat.trainer.generation.export import export_run
+    from coat.trainer.generation.generate import Trained, load_run
+    from coat.trainer.training.loop import TrainResult, train
 
 PUBLIC = {
-    "Sample": "coat.trainer.data",
-    "TrainConfig": "coat.trainer.config",
-    "TrainResult": "coat.trainer.loop",
-    "Trained": "coat.trainer.generate",
-    "export_run": "coat.trainer.export",
-    "iterate_shards": "coat.trainer.data",
-    "load_run": "coat.trainer.generate",
-    "train": "coat.trainer.loop",
+    "Sample": "coat.trainer.data.samples",
+    "TrainConfig": "coat.trainer.config.models",
+    "TrainResult": "coat.trainer.training.loop",
+    "Trained": "coat.trainer.generation.generate",
+    "export_run": "coat.trainer.generation.export",
+    "iterate_shards": "coat.trainer.data.samples",
+    "load_run": "coat.trainer.generation.generate",
+    "train": "coat.trainer.training.loop",
 }
 
 __all__ = ["Sample", "TrainConfig", "TrainResult", "Trained", "export_run", "iterate_shards", "load_run", "train"]

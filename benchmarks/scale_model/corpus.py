@@ -1,7 +1,7 @@
 """The listening corpus of this benchmark: clips of 2 s with a voice and some sounds, six questions with known truth.
 
-Made of the sounds of `coat.manifests.sounds`, as the quickstart's corpus is, but with everything at once, so that
-every clip can be asked, and probed for, everything. All answers are independent of each other, and balanced.
+Made of the sounds of `coat.manifests.corpus.sounds`, as the quickstart's corpus is, but with everything at once, so
+that every clip can be asked, and probed for, everything. All answers are independent of each other, and balanced.
 
     vowel    which vowel is sung
     note     on which of twelve notes, C3 to B3 (s for sharp): it is held for 1.1 s
@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from coat.manifests import files, sounds
-from coat.manifests.manifest import write_rows
-from coat.manifests.sounds import SAMPLE_RATE, Signal
-from coat.manifests.synthesis import MARGIN_S, SOUNDS, THREADS, Rng, Scene
+from coat.manifests import storage
+from coat.manifests.corpus import sounds
+from coat.manifests.corpus.manifest import write_rows
+from coat.manifests.corpus.sounds import SAMPLE_RATE, Signal
+from coat.manifests.corpus.synthesis import MARGIN_S, SOUNDS, THREADS, Rng, Scene
 
 CLIP_S = 2.0
 HELD_S, TURN_S = 1.1, 1.3  # of the voice: the note is held until the first; the contour is done by the second
@@ -117,7 +118,7 @@ def make_corpus(folder: Path, clips: Mapping[str, int], seed: int = 0) -> Path:
     def make(split: str, i: int) -> dict[str, Any]:
         flac, truth = make_clip(np.random.default_rng([seed, splits.index(split), i]))
         identity = f"{split}-{i:05d}"
-        files.write_bytes(str(folder / "audio" / f"{identity}.flac"), flac)
+        storage.write_bytes(str(folder / "audio" / f"{identity}.flac"), flac)
         row = {"id": identity, "audio_filepath": f"audio/{identity}.flac", "duration": CLIP_S}
         return row | {"split": split, "truth": truth}
 

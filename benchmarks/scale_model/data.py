@@ -21,10 +21,10 @@ from torch import Tensor
 from benchmarks.scale_model.corpus import ASKABLE, CLIP_S, Truth, make_corpus, word_of
 from coat.cli.quickstart import EXPERTS
 from coat.manifests import ShardIndex, decode
-from coat.manifests.manifest import Manifest, write_rows
-from coat.trainer.batches import IGNORED, Batch, Collator, Item, Targets, pad_targets
-from coat.trainer.config import DataConfig
-from coat.trainer.data import Sample, iterate_shards
+from coat.manifests.corpus.manifest import Manifest, write_rows
+from coat.trainer.config.models import DataConfig
+from coat.trainer.data.batches import IGNORED, Batch, Collator, Item, Targets, pad_targets
+from coat.trainer.data.samples import Sample, iterate_shards
 from coat.trainer.students.base import Student
 
 CACHE = Path(os.environ.get("COAT_SCALE_CACHE", "runs/scale_model"))
@@ -49,11 +49,11 @@ class Clips:
 def prepare(cache: Path = CACHE, clips: Mapping[str, int] = CLIPS, student: Path | None = None) -> None:
     """Make what is missing: some minutes with 4,400 clips on one core. `student`: whose features are taken."""
     from benchmarks.scale_model.student import make_student
-    from coat.pipeline.cluster import Where
-    from coat.pipeline.extraction import extract
-    from coat.pipeline.shard_reductions import Wishes
-    from coat.pipeline.shards import build_shards
-    from coat.trainer.students import load_student
+    from coat.pipeline.cluster.resources import Where
+    from coat.pipeline.extraction.extraction import extract
+    from coat.pipeline.reductions.reduce import Wishes
+    from coat.pipeline.shards.build import build_shards
+    from coat.trainer.students.registry import load_student
 
     done = cache / "clips.json"
     if done.exists():

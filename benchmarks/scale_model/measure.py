@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from benchmarks.scale_model.corpus import ASKABLE
 from benchmarks.scale_model.data import Asker
-from coat.trainer.batches import Batch
-from coat.trainer.model import CoatModel
+from coat.trainer.data.batches import Batch
+from coat.trainer.model.coat_model import CoatModel
 
 BATCH = 100  # clips
 LayerInputs = list[Tensor]  # L of [B, T, D]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from benchmarks.scale_model.corpus import QUESTIONS
 from benchmarks.scale_model.data import Asker
 from benchmarks.scale_model.measure import audio_at, batches, block_at
-from coat.trainer.model import CoatModel
+from coat.trainer.model.coat_model import CoatModel
 
 # And what is asked meanwhile: the first of these that the model was trained on.
 PROBED = {

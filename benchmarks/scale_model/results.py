@@ -23,8 +23,8 @@ from benchmarks.scale_model.data import Asker, Clips, load_split
 from benchmarks.scale_model.measure import accuracy, causal, least_losses, majority
 from benchmarks.scale_model.probes import probe
 from benchmarks.scale_model.training import asker_of, train
-from coat.trainer.batches import Collator
-from coat.trainer.model import CoatModel
+from coat.trainer.data.batches import Collator
+from coat.trainer.model.coat_model import CoatModel
 
 RESULTS = Path(__file__).parent / "results"
 CAUSAL_CLIPS, PROBE_CLIPS = 400, 1000  # of the test, and of the training clips

@@ -14,11 +14,11 @@ from accelerate import Accelerator
 from benchmarks.scale_model.arms import Run, config_of
 from benchmarks.scale_model.data import Asker, Clips, Drawn, index_of
 from benchmarks.scale_model.student import make_student, with_block
-from coat.trainer.batches import Collator
-from coat.trainer.folder import RunFolder
-from coat.trainer.loop import Trainer
-from coat.trainer.metrics import read_metrics
-from coat.trainer.model import CoatModel
+from coat.trainer.data.batches import Collator
+from coat.trainer.model.coat_model import CoatModel
+from coat.trainer.run_folder import RunFolder
+from coat.trainer.training.loop import Trainer
+from coat.trainer.training.metrics import read_metrics
 
 KEPT = ("ce", "lr", "grad_norm", "steps_per_s")  # of metrics.jsonl, and each expert's loss
 

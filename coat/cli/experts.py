@@ -73,7 +73,7 @@ def show_trial(name: str, chosen: "Options", device: str, json_output: bool) -> 
     """Whether all that was tried held."""
     from dataclasses import asdict
 
-    from coat.extractors.conformance import examine
+    from coat.extractors.conformance.suite import examine
     from coat.extractors.registry import create
 
     expert = create(name, chosen)

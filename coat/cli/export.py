@@ -30,7 +30,7 @@ def export(
       coat export --run runs/a --out exported --merged --base Qwen/Qwen2-Audio-7B-Instruct
     """
     with quiet():
-        from coat.trainer.export import export_run
+        from coat.trainer.generation.export import export_run
 
         made = export_run(run, out, merged=merged, positions=positions, base=base)
     row = {"out": out, "kind": made.kind, "base": made.base, "bytes": made.bytes, "positions": made.positions}

@@ -12,9 +12,9 @@ from coat.cli.progress import Advance, progress
 
 if TYPE_CHECKING:
     from coat.extractors.expert import Options
-    from coat.pipeline.plan import Plan
-    from coat.pipeline.report import Report
-    from coat.pipeline.summary import Summary
+    from coat.pipeline.extraction.summary import Summary
+    from coat.pipeline.plan.plan import Plan
+    from coat.pipeline.worker.report import Report
 
 Experts = Annotated[
     list[str],
@@ -106,11 +106,11 @@ def extract(
       coat extract --expert whisper --checkpoint openai/whisper-large-v3 --manifest s3://b/corpus.jsonl
       --store s3://b/targets --ray-address auto --workers 16 --device cuda
     """
-    from coat.manifests.manifest import Manifest
-    from coat.pipeline.cluster import Where
-    from coat.pipeline.extraction import What
-    from coat.pipeline.extraction import extract as run
-    from coat.pipeline.plan import UNIT_BYTES
+    from coat.manifests.corpus.manifest import Manifest
+    from coat.pipeline.cluster.resources import Where
+    from coat.pipeline.extraction.extraction import What
+    from coat.pipeline.extraction.extraction import extract as run
+    from coat.pipeline.plan.plan import UNIT_BYTES
 
     found = Manifest.read(manifest, spans=True)
     allowed = allowed_failures(max_failed, len(found))
@@ -182,14 +182,14 @@ def verify(
     """
     from dataclasses import asdict
 
-    from coat.manifests import files
-    from coat.manifests.shard_index import INDEX_NAME
+    from coat.manifests import storage
+    from coat.manifests.shards.index import INDEX_NAME
 
-    if files.exists(files.join(store, INDEX_NAME)):
+    if storage.exists(storage.join(store, INDEX_NAME)):
         verify_shards(store, repair, json_output)
         return
-    from coat.manifests.manifest import Manifest
-    from coat.pipeline.verification import verify as run
+    from coat.manifests.corpus.manifest import Manifest
+    from coat.pipeline.store.verification import verify as run
 
     corpus = Manifest.read(sources) if sources else None
     with progress(None, "units", "verify", quiet=json_output) as advance:
@@ -217,7 +217,7 @@ def verify(
 def verify_shards(shards: str, repair: bool, json_output: bool) -> None:
     from dataclasses import asdict
 
-    from coat.pipeline.shard_verification import verify_shards as run
+    from coat.pipeline.shards.verification import verify_shards as run
 
     with progress(None, "shards", "verify", quiet=json_output) as advance:
         found = run(shards, repair, advance)
@@ -246,11 +246,11 @@ def options(
 
 def read_ids(path: str) -> frozenset[str]:
     """Ids of a text file, one a line. InputError where there is none."""
-    from coat.manifests import files
+    from coat.manifests import storage
     from coat.manifests.errors import InputError
 
     try:
-        ids = frozenset(files.read_bytes(path).decode().split("\n")) - {""}
+        ids = frozenset(storage.read_bytes(path).decode().split("\n")) - {""}
     except (OSError, UnicodeDecodeError) as e:
         raise InputError(f"--only {path}: cannot be read ({e}); expected a text file of ids, one a line") from e
     if not ids:

@@ -34,8 +34,8 @@ def generate(
 
       coat generate --run runs/a --audio clip.wav --turns '[["What is it?", "A tone."]]' --prompt "How high?"
     """
+    from coat.manifests.corpus.utterance import parse_turns
     from coat.manifests.errors import InputError
-    from coat.manifests.utterance import parse_turns
 
     if choice and len(prompt) > 1:
         raise InputError("--choice belongs to one --prompt; ask prompts with choices one by one")
@@ -44,7 +44,7 @@ def generate(
     except ValueError as e:
         raise InputError(f"--turns {turns}: {e}") from e
     with quiet():
-        from coat.trainer.generate import load_run
+        from coat.trainer.generation.generate import load_run
 
         trained = load_run(run)
         start = time.monotonic()

@@ -34,11 +34,11 @@ def inspect(
 
       coat inspect --store targets --manifest corpus.jsonl --id a1 --experts pitch,vad --end 5 --png a1.png
     """
-    from coat.manifests import files
+    from coat.manifests import storage
     from coat.manifests.errors import InputError
-    from coat.pipeline.inspection import inspect as run
-    from coat.pipeline.inspection_drawing import picture
-    from coat.pipeline.inspection_page import page
+    from coat.pipeline.inspect.drawing import picture
+    from coat.pipeline.inspect.inspection import inspect as run
+    from coat.pipeline.inspect.page import page
 
     if not (out or png):
         raise InputError("nothing to write: give --out page.html, --png picture.png, or both")
@@ -48,7 +48,7 @@ def inspect(
     written = {}
     for path, make in made.items():
         document = make(found)
-        files.write_bytes(path, document)
+        storage.write_bytes(path, document)
         written[path] = len(document)
     if json_output:
         shown = [

@@ -10,7 +10,7 @@ from coat.cli.output import bytes_text
 from coat.cli.train import SHARDS_HELP, STUDENT_HELP, Configs, Overrides, quiet, say, settings_of
 
 if TYPE_CHECKING:
-    from coat.trainer.batch_view import BatchView, SampleView
+    from coat.trainer.planning.batch_view import BatchView, SampleView
 
 STYLES = {"prompt": "", "audio": "blue", "block": "magenta", "label": "bold green", "padding": "dim"}
 
@@ -35,13 +35,13 @@ def inspect_batch(
 
       coat inspect-batch --config train.toml --batch 3 --show 2 --png batch.png
     """
-    from coat.manifests import files
+    from coat.manifests import storage
 
     flags = {"student.path": student, "data.shards": shards, "run.out": "unused"}  # nothing is written
     settings = settings_of(config, flags, set_)
     with quiet():
-        from coat.trainer.batch_drawing import picture
-        from coat.trainer.batch_view import look, nth_batch
+        from coat.trainer.planning.batch_drawing import picture
+        from coat.trainer.planning.batch_view import look, nth_batch
 
         shown = nth_batch(settings, batch, log=say)
     view = look(shown)
@@ -51,7 +51,7 @@ def inspect_batch(
         print_view(view, show)
     if png:
         document = picture(shown, view, show)
-        files.write_bytes(png, document)
+        storage.write_bytes(png, document)
         typer.echo(f"{png}: {bytes_text(len(document))}", err=json_output)
 
 

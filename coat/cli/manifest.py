@@ -68,7 +68,7 @@ def import_(
     """
     from coat.cli.progress import progress
     from coat.manifests.errors import InputError
-    from coat.manifests.importers import import_manifest
+    from coat.manifests.sources.importing import import_manifest
 
     chosen = {}
     for item in mapping or []:
@@ -112,7 +112,7 @@ def validate(
       coat manifest validate data/manifest.jsonl --deep  (decodes everything)
     """
     from coat.cli.progress import progress
-    from coat.manifests.validate import validate as check
+    from coat.manifests.corpus.validate import validate as check
 
     with progress(None, "rows", "decoding" if deep else "reading headers", quiet or json) as advance:
         problems = check(manifest, deep=deep, advance=advance)
@@ -141,8 +141,8 @@ def stats(
       coat manifest stats data/manifest.jsonl --no-probe --json  (rows alone, no audio)
     """
     from coat.cli.progress import progress
-    from coat.manifests.stats import render
-    from coat.manifests.stats import stats as describe
+    from coat.manifests.corpus.stats import render
+    from coat.manifests.corpus.stats import stats as describe
 
     with bad_rows(json), progress(None, "files", "reading headers", quiet or json) as advance:
         found = describe(manifest, read_headers=probe, advance=advance)
@@ -173,8 +173,8 @@ def split(
 
       coat manifest split data/all.jsonl train=0.9 test=0.1 --by speaker
     """
+    from coat.manifests.corpus.split import split as divide
     from coat.manifests.errors import InputError
-    from coat.manifests.split import split as divide
 
     parts: dict[str, float] = {}
     for item in shares:

@@ -57,11 +57,11 @@ def plan(
 
       coat plan --expert pitch --manifest corpus.jsonl --store targets --calibrate 32 --workers 16
     """
-    from coat.manifests.manifest import Manifest
-    from coat.pipeline.cluster import Where, choose
-    from coat.pipeline.extraction import check_one_checkpoint
-    from coat.pipeline.forecast import Rates, forecast, total
-    from coat.pipeline.plan import UNIT_BYTES
+    from coat.manifests.corpus.manifest import Manifest
+    from coat.pipeline.cluster.resources import Where, choose
+    from coat.pipeline.extraction.extraction import check_one_checkpoint
+    from coat.pipeline.plan.plan import UNIT_BYTES
+    from coat.pipeline.status.forecast import Rates, forecast, total
 
     check_one_checkpoint(checkpoint, expert)
     _, chosen = choose(Where(workers=0, device=device))

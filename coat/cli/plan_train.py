@@ -11,7 +11,7 @@ from coat.cli.output import bytes_text, table
 from coat.cli.train import Configs, Overrides, quiet, settings_of
 
 if TYPE_CHECKING:
-    from coat.trainer.footprint import Footprint
+    from coat.trainer.planning.footprint import Footprint
 
 UNITS = {"": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
@@ -52,8 +52,8 @@ def plan_train(
     settings = settings_of(config, flags, set_)
     memory = None if gpu is None else bytes_of(gpu)
     with quiet():
-        from coat.trainer.footprint import Shape
-        from coat.trainer.planning import plan_training
+        from coat.trainer.planning.footprint import Shape
+        from coat.trainer.planning.plan import plan_training
 
         shape = Shape(settings.data.batch_size, seconds, tokens, min(response or tokens, tokens))
         found = plan_training(settings, shape, shards)

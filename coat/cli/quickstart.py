@@ -14,9 +14,9 @@ from coat.cli.output import bytes_text, duration_text, table
 from coat.cli.progress import progress
 
 if TYPE_CHECKING:
-    from coat.pipeline.summary import Summary
-    from coat.trainer.config import TrainConfig
-    from coat.trainer.evaluate import Evaluation
+    from coat.pipeline.extraction.summary import Summary
+    from coat.trainer.config.models import TrainConfig
+    from coat.trainer.evaluation.evaluate import Evaluation
 
 EXPERTS = ("pitch", "vad", "mel", "yamnet", "prosody")  # whose weights come inside packages
 EXAMPLES = 5  # answers that are shown
@@ -35,7 +35,7 @@ def quickstart(
 
     Example:  coat quickstart --out runs/quickstart
     """
-    from coat.manifests.synthesis import make_corpus
+    from coat.manifests.corpus.synthesis import make_corpus
 
     started = time.monotonic()
     root = Path(out)
@@ -73,15 +73,15 @@ def quickstart(
 
 def claim(root: Path, settings: dict[str, Any]) -> None:
     """One folder holds one quickstart; running it again goes on where it stopped. InputError for another one."""
-    from coat.manifests import files
+    from coat.manifests import storage
     from coat.manifests.errors import InputError
 
     note = str(root / "quickstart.json")
-    if files.exists(note) and files.read_json(note) != settings:
+    if storage.exists(note) and storage.read_json(note) != settings:
         raise InputError(f"{root}: holds a quickstart with other settings ({note}); choose another --out")
-    if not files.exists(note) and root.is_dir() and any(root.iterdir()):
+    if not storage.exists(note) and root.is_dir() and any(root.iterdir()):
         raise InputError(f"{root}: not empty; choose another --out")
-    files.write_bytes(note, files.to_json(settings))
+    storage.write_bytes(note, storage.to_json(settings))
 
 
 class Step:
@@ -99,8 +99,8 @@ class Step:
 def extract_all(root: Path, quiet: bool) -> "list[Summary]":
     """With every expert that is installed here; the others are named."""
     from coat.extractors.registry import find, unusable
-    from coat.pipeline.cluster import Where
-    from coat.pipeline.extraction import extract
+    from coat.pipeline.cluster.resources import Where
+    from coat.pipeline.extraction.extraction import extract
 
     reasons = {name: unusable(find(name).card) for name in EXPERTS}
     watcher = Watcher(quiet)
@@ -116,7 +116,7 @@ def extract_all(root: Path, quiet: bool) -> "list[Summary]":
 
 
 def build(root: Path, experts: Sequence[str]) -> Any:
-    from coat.pipeline.shards import build_shards
+    from coat.pipeline.shards.build import build_shards
 
     manifest, store = str(root / "corpus" / "train.jsonl"), str(root / "targets")
     return build_shards(manifest, store, experts, str(root / "shards"), overwrite=True)
@@ -124,7 +124,7 @@ def build(root: Path, experts: Sequence[str]) -> Any:
 
 def recipe(root: Path, seed: int, overrides: list[str]) -> "TrainConfig":
     """What lies beside this file, with the folders of this quickstart."""
-    from coat.trainer.config import TrainConfig
+    from coat.trainer.config.models import TrainConfig
 
     file = package_files("coat.cli") / "quickstart.toml"
     here = [f"student.path={root / 'student'}", f"data.shards={root / 'shards'}", f"run.out={root / 'run'}"]
@@ -134,10 +134,10 @@ def recipe(root: Path, seed: int, overrides: list[str]) -> "TrainConfig":
 
 def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> dict[str, Any]:
     from coat.cli import train as train_command
-    from coat.trainer.config import to_toml
-    from coat.trainer.loop import train
-    from coat.trainer.metrics import read_metrics
-    from coat.trainer.students.tiny import make_tiny_student
+    from coat.trainer.config.models import to_toml
+    from coat.trainer.tiny_students.tiny import make_tiny_student
+    from coat.trainer.training.loop import train
+    from coat.trainer.training.metrics import read_metrics
 
     with train_command.quiet(), train_command.progress_lines() as show_report:
         if not (root / "student").exists():
@@ -155,9 +155,9 @@ def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> d
 
 def ask(root: Path, quiet: bool) -> "Evaluation":
     from coat.cli import train as train_command
-    from coat.manifests.manifest import Manifest
-    from coat.trainer.evaluate import evaluate
-    from coat.trainer.generate import load_run
+    from coat.manifests.corpus.manifest import Manifest
+    from coat.trainer.evaluation.evaluate import evaluate
+    from coat.trainer.generation.generate import load_run
 
     rows = Manifest.read(str(root / "corpus" / "heldout.jsonl"))
     with train_command.quiet(), progress(len(rows), "clips", "ask", quiet=quiet) as advance:
@@ -173,7 +173,7 @@ def scores(evaluation: "Evaluation") -> dict[str, Any]:
 
 
 def show(root: Path, result: dict[str, Any], evaluation: "Evaluation") -> None:
-    from coat.manifests.manifest import Manifest
+    from coat.manifests.corpus.manifest import Manifest
 
     losses = [[name, f"{a:.3f}", f"{b:.3f}"] for name, (a, b) in result["train"]["losses"].items()]
     table("Losses", ["loss", "first", "last"], losses)

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from coat.manifests import InputError, RunError, ShardIndex
-from coat.pipeline.cluster import Cluster, capacity, joined, last_line
+from coat.pipeline.cluster.resources import Cluster, capacity, joined, last_line
 from coat.trainer import TrainConfig, TrainResult
-from coat.trainer.folder import RunFolder
-from coat.trainer.loop import train
-from coat.trainer.metrics import Report
-from coat.trainer.stopping import stop_signals
+from coat.trainer.run_folder import RunFolder
+from coat.trainer.training.loop import train
+from coat.trainer.training.metrics import Report
+from coat.trainer.training.stopping import stop_signals
 
 LISTEN_S = 0.2  # between looks at what the ranks have said
 GRACE_S = 30.0  # for all ranks to end, when one has said why it cannot go on

@@ -12,7 +12,7 @@ from coat.cli.output import bytes_text, duration_text, table
 from coat.cli.progress import progress
 
 if TYPE_CHECKING:
-    from coat.manifests.shard_index import ShardIndex
+    from coat.manifests.shards.index import ShardIndex
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Extend and describe shard sets.")
 
@@ -103,8 +103,8 @@ def build_shards(
       coat build-shards --manifest corpus.jsonl --store targets --experts pitch,whisper,yamnet --out small
       --rate whisper=25 --pca whisper=192 --dtype int8 --topk yamnet=10
     """
-    from coat.pipeline.shard_reductions import Wishes
-    from coat.pipeline.shards import build_shards as run
+    from coat.pipeline.reductions.reduce import Wishes
+    from coat.pipeline.shards.build import build_shards as run
 
     with progress(None, "samples", "build-shards", quiet=json_output) as advance:
         index = run(
@@ -158,8 +158,8 @@ def add_expert(
 
       coat shards add-expert shards --store targets --expert clap
     """
-    from coat.pipeline.shard_reductions import Wishes
-    from coat.pipeline.sidecars import add_expert as run
+    from coat.pipeline.reductions.reduce import Wishes
+    from coat.pipeline.shards.sidecars import add_expert as run
 
     with progress(None, "samples", "add-expert", quiet=json_output) as advance:
         index = run(
@@ -193,7 +193,7 @@ def stats(
 
       coat shards stats shards --student students/qwen2-audio
     """
-    from coat.pipeline.shard_stats import shard_stats
+    from coat.pipeline.shards.stats import shard_stats
 
     found = shard_stats(shards, tokens_counter(student) if student else None)
     if json_output:

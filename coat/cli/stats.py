@@ -10,8 +10,8 @@ from coat.cli.output import bytes_text, table
 from coat.cli.progress import progress
 
 if TYPE_CHECKING:
-    from coat.pipeline.statistics import Statistics
-    from coat.pipeline.store import TargetSet
+    from coat.pipeline.statistics.statistics import Statistics
+    from coat.pipeline.store.target_set import TargetSet
 
 MOST_ROWS = 20  # dimensions of one expert that are printed
 
@@ -41,8 +41,8 @@ def stats(
 
       coat stats s3://bucket/targets --expert whisper --report whisper.html --ray-address auto
     """
-    from coat.pipeline.partial_sums import scheduler_at
-    from coat.pipeline.statistics import statistics
+    from coat.pipeline.statistics.partial_sums import scheduler_at
+    from coat.pipeline.statistics.statistics import statistics
 
     sets = chosen(store, expert or [])
     units = sum(len(targets.done) for targets in sets)
@@ -64,17 +64,17 @@ def stats(
 
 def write_report(path: str, store: str, found: "list[Statistics]") -> int:
     """Gives its bytes. Drawing is imported only here."""
-    from coat.manifests import files
-    from coat.pipeline.statistics_page import page
+    from coat.manifests import storage
+    from coat.pipeline.statistics.page import page
 
     document = page(store, found)
-    files.write_bytes(path, document)
+    storage.write_bytes(path, document)
     return len(document)
 
 
 def chosen(store: str, names: list[str]) -> "list[TargetSet]":
     from coat.manifests.errors import InputError
-    from coat.pipeline.store import TargetStore
+    from coat.pipeline.store.target_set import TargetStore
 
     held = TargetStore(store)
     if names:
@@ -87,7 +87,7 @@ def chosen(store: str, names: list[str]) -> "list[TargetSet]":
 
 
 def show(store: str, found: "list[Statistics]", by_dimension: bool) -> None:
-    from coat.pipeline.statistics_text import problems, table_of
+    from coat.pipeline.statistics.text import problems, table_of
 
     columns = ["expert", "fingerprint", "units", "read", "hours", "frames", "dim", "dead", "NaN", "Inf", "min", "max"]
     table(f"Statistics of {store}", [*columns, "95 % of variance in", "what is there"], [line_of(s) for s in found])
@@ -102,7 +102,7 @@ def show(store: str, found: "list[Statistics]", by_dimension: bool) -> None:
 
 def line_of(s: "Statistics") -> list[Any]:
     """`read`: units whose frames had to be read now."""
-    from coat.pipeline.statistics_text import FEWEST, what_is_there
+    from coat.pipeline.statistics.text import FEWEST, what_is_there
 
     spec, sums = s.spec, s.sums
     line = [

@@ -10,8 +10,8 @@ import typer
 from coat.cli.output import bytes_text, duration_text, table
 
 if TYPE_CHECKING:
-    from coat.pipeline.activity import Activity
-    from coat.pipeline.status import SetStatus
+    from coat.pipeline.status.activity import Activity
+    from coat.pipeline.status.status import SetStatus
 
 CLEAR = "\x1b[2J\x1b[H"  # of a terminal
 TOP_ERRORS = 5  # kinds that are shown with an example
@@ -35,9 +35,9 @@ def status(
 
       coat status s3://bucket/targets --watch
     """
+    from coat.manifests.corpus.manifest import Manifest
     from coat.manifests.errors import InputError
-    from coat.manifests.manifest import Manifest
-    from coat.pipeline.status import status as read_status
+    from coat.pipeline.status.status import status as read_status
 
     rows = Manifest.read(manifest, spans=True) if manifest else None
     while True:

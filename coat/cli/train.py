@@ -13,8 +13,8 @@ from coat.cli.progress import progress
 from coat.cli.telemetry import allow
 
 if TYPE_CHECKING:
-    from coat.trainer.config import TrainConfig
-    from coat.trainer.metrics import Report
+    from coat.trainer.config.models import TrainConfig
+    from coat.trainer.training.metrics import Report
 
 
 Configs = Annotated[
@@ -27,7 +27,7 @@ SHARDS_HELP = "Folder or URL that build-shards wrote (data.shards)."
 
 def settings_of(config: list[str] | None, flags: Mapping[str, Any], set_: list[str] | None) -> "TrainConfig":
     """The config, the flags that were given (by key) over it, and `--set` over these."""
-    from coat.trainer.config import TrainConfig
+    from coat.trainer.config.models import TrainConfig
 
     given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
     return TrainConfig.read(config, [*given, *(set_ or [])])
@@ -79,7 +79,7 @@ def train(
     settings = settings_of(config, flags, set_)
     if overfit_one_batch:
         with quiet():
-            from coat.trainer.overfit import check, overfit
+            from coat.trainer.planning.overfit import check, overfit
 
             typer.echo(check(overfit(settings, log=say)))
         return
@@ -88,7 +88,7 @@ def train(
     with quiet(), progress_lines() as show:
         options = {"restart": not resume, "change": change, "on_report": show, "log": say}
         if ray_address is None:
-            from coat.trainer.loop import train as run_training
+            from coat.trainer.training.loop import train as run_training
 
             result = run_training(settings, **options)
         else:
@@ -130,7 +130,7 @@ def tiny_student(
       coat tiny-student qwen2-audio ./student
     """
     with quiet():
-        from coat.trainer.students.tiny import make_tiny_student
+        from coat.trainer.tiny_students.tiny import make_tiny_student
 
         folder = make_tiny_student(
             out, name=name, hidden=hidden, text_layers=text_layers, audio_layers=audio_layers, heads=heads,

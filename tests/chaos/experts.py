@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from coat.extractors.expert import Frames, Options, Waveform
-from coat.pipeline import commit, frames, heard
+from coat.pipeline.store import frames, unit_writer
+from coat.pipeline.worker import decoding
 from tests.pipeline.experts import Level, Slow
 
 GREEDY_BYTES = 64 * 2**20
@@ -37,13 +38,13 @@ class Killed(Slow):
         if stage == "forward":
             self.level = self.deadly(self.level, after=2)
         elif stage == "decode":
-            heard.AudioFile = self.deadly(heard.AudioFile, after=7)  # pyright: ignore
+            decoding.AudioFile = self.deadly(decoding.AudioFile, after=7)  # pyright: ignore
         elif stage == "write":
             frames.checksum = self.deadly(frames.checksum, after=15)  # a unit of a minute has 12 chunks
         elif stage == "before done.json":
-            commit.rows_parquet = self.deadly(commit.rows_parquet, after=1)
+            unit_writer.rows_parquet = self.deadly(unit_writer.rows_parquet, after=1)
         elif stage == "before the rename":
-            commit.publish = self.deadly(commit.publish, after=1)
+            unit_writer.publish = self.deadly(unit_writer.publish, after=1)
         else:
             raise AssertionError(stage)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from coat.extractors.expert import Options
-from coat.pipeline.cluster import Where
-from coat.pipeline.extraction import extract
-from coat.pipeline.summary import Summary
-from tests.pipeline.test_runs import ROOT
+from coat.pipeline.cluster.resources import Where
+from coat.pipeline.extraction.extraction import extract
+from coat.pipeline.extraction.summary import Summary
+from tests.pipeline.extraction.test_runs import ROOT
 
 MODULE = "tests.chaos.experts"
 

@@ -9,11 +9,11 @@ import pytest
 
 from coat.extractors.expert import Options
 from coat.manifests import Manifest, decode
-from coat.pipeline.cluster import Where
-from coat.pipeline.extraction import extract
-from coat.pipeline.store import TargetStore
-from coat.pipeline.summary import Summary
-from coat.pipeline.verification import verify
+from coat.pipeline.cluster.resources import Where
+from coat.pipeline.extraction.extraction import extract
+from coat.pipeline.extraction.summary import Summary
+from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.verification import verify
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.experts import level
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
-from coat.pipeline.cluster import Where
-from coat.pipeline.summary import Summary
-from coat.pipeline.verification import verify
+from coat.pipeline.cluster.resources import Where
+from coat.pipeline.extraction.summary import Summary
+from coat.pipeline.store.verification import verify
 from tests.chaos.helpers import events, run, units_done
-from tests.pipeline.test_extract import run as run_here
-from tests.pipeline.test_extract import tree
+from tests.pipeline.extraction.test_extract import run as run_here
+from tests.pipeline.extraction.test_extract import tree
 
 pytestmark = pytest.mark.slow
 

@@ -11,12 +11,12 @@ import psutil
 import pytest
 
 from coat.trainer import TrainConfig
-from coat.trainer.config import to_toml
-from coat.trainer.students.tiny import make_tiny_student
+from coat.trainer.config.models import to_toml
+from coat.trainer.tiny_students.tiny import make_tiny_student
 from tests.integration.ray_head import Head, ray_head
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
-from tests.trainer.processes import run_ranks, train_and_die
-from tests.trainer.test_loop import ROOT, assert_equal_runs
+from tests.trainer.training.processes import run_ranks, train_and_die
+from tests.trainer.training.test_loop import ROOT, assert_equal_runs
 
 UP_S = 300.0  # of workers on a loaded machine; some 15 s are enough
 

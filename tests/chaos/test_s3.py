@@ -13,17 +13,17 @@ import fsspec
 import numpy as np
 import pytest
 
-from coat.manifests import InputError, RunError, files
-from coat.pipeline.cluster import Where
-from coat.pipeline.commit import builds_folder, commit_unit
-from coat.pipeline.extraction import extract
-from coat.pipeline.store import TargetStore
-from coat.pipeline.summary import Summary
-from coat.pipeline.verification import verify
+from coat.manifests import InputError, RunError, storage
+from coat.pipeline.cluster.resources import Where
+from coat.pipeline.extraction.extraction import extract
+from coat.pipeline.extraction.summary import Summary
+from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.unit_writer import builds_folder, commit_unit
+from coat.pipeline.store.verification import verify
 from tests.chaos.s3 import Fault, FaultyS3, serve_s3
 from tests.pipeline.conftest import Corpus
-from tests.pipeline.test_extract import run, tree
-from tests.pipeline.test_runs import start
+from tests.pipeline.extraction.test_extract import run, tree
+from tests.pipeline.extraction.test_runs import start
 
 LEVEL = ["tests.pipeline.experts:Level"]
 
@@ -66,7 +66,7 @@ def corpus(make_corpus: Corpus) -> Path:
 def put_corpus(manifest: Path, bucket: str) -> str:
     for path in manifest.parent.rglob("*"):
         if path.is_file():
-            files.write_bytes(f"{bucket}/corpus/{path.relative_to(manifest.parent)}", path.read_bytes())
+            storage.write_bytes(f"{bucket}/corpus/{path.relative_to(manifest.parent)}", path.read_bytes())
     return f"{bucket}/corpus/{manifest.name}"
 
 
@@ -153,9 +153,9 @@ def test_done_json_is_put_after_all_else_of_its_unit(bucket: str, s3: FaultyS3, 
 def test_a_large_shard_is_put_at_once(bucket: str) -> None:
     """No multipart upload, of which a kill would leave parts that nobody sees and somebody pays."""
     frames_ND = np.ones((60_000, 1000), np.float16)  # 120 MB; s3fs would cut it at 100 MB
-    files.write_bytes(f"{bucket}/set/spec.json", b"{}")
+    storage.write_bytes(f"{bucket}/set/spec.json", b"{}")
     commit_unit(f"{bucket}/set", "u-1", frames_ND, [], {})
-    fs, path = files.filesystem(f"{bucket}/set/units/u-1/frames.zarr/c/0/0")
+    fs, path = storage.filesystem(f"{bucket}/set/units/u-1/frames.zarr/c/0/0")
     info = fs.info(path)
     assert info["size"] > frames_ND.nbytes
     assert "-" not in info["ETag"]  # what a multipart upload leaves in it
@@ -165,7 +165,7 @@ def test_damage_on_s3_is_found_dropped_and_made_again(bucket: str, corpus: Path,
     store = f"{bucket}/store"
     run(corpus, tmp_path / "whole")
     extract_s3(str(corpus), bucket)
-    fs, root = files.filesystem(store)
+    fs, root = storage.filesystem(store)
     shard = min(p for p in fs.find(root) if "/c/" in p)
     fs.pipe_file(shard, fs.cat_file(shard)[:-8])
     (found,) = verify(store, repair=True).damages

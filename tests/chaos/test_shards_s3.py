@@ -9,15 +9,15 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from coat.pipeline.shard_verification import verify_shards
-from coat.pipeline.shards import build_shards
-from coat.pipeline.sidecars import add_expert
+from coat.pipeline.shards.build import build_shards
+from coat.pipeline.shards.sidecars import add_expert
+from coat.pipeline.shards.verification import verify_shards
 from coat.trainer import iterate_shards
 from tests.chaos.s3 import Fault, FaultyS3
 from tests.chaos.test_s3 import bucket, corpus, extract_s3, put_corpus, s3, server
-from tests.pipeline.test_extract import run
-from tests.pipeline.test_runs import start
-from tests.pipeline.test_shard_builds import tree_of
+from tests.pipeline.extraction.test_extract import run
+from tests.pipeline.extraction.test_runs import start
+from tests.pipeline.shards.test_builds import tree_of
 
 __all__ = ["bucket", "corpus", "s3", "server"]
 
@@ -65,7 +65,7 @@ def test_shards_on_s3_are_those_on_disk_through_faults(bucket: str, s3: FaultyS3
 def test_sidecars_on_s3(bucket: str, s3: FaultyS3, corpus: Path) -> None:
     remote = put_corpus(corpus, bucket)
     extract_s3(remote, bucket)
-    from coat.pipeline.extraction import extract
+    from coat.pipeline.extraction.extraction import extract
 
     extract(remote, f"{bucket}/store", ["tests.pipeline.experts:Scarce"])
     build_shards(remote, f"{bucket}/store", ["level"], f"{bucket}/out", SHARD, layout="sidecar")

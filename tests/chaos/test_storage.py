@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from coat.manifests import InputError, RunError
-from coat.pipeline.commit import UnitWriter, commit_unit
-from coat.pipeline.store import TargetStore
-from coat.pipeline.verification import verify
+from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.unit_writer import UnitWriter, commit_unit
+from coat.pipeline.store.verification import verify
 from tests.disks import mounted, remount
 from tests.pipeline.conftest import Corpus
-from tests.pipeline.test_extract import run, tree
-from tests.pipeline.test_runs import ROOT, command
+from tests.pipeline.extraction.test_extract import run, tree
+from tests.pipeline.extraction.test_runs import ROOT, command
 
 
 def check_line(error: BaseException, *words: str) -> None:

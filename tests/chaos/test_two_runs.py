@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from coat.pipeline.store import TargetStore
-from coat.pipeline.verification import verify
+from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.verification import verify
 from tests.chaos.helpers import coat, command, units_done
-from tests.pipeline.test_runs import start
+from tests.pipeline.extraction.test_runs import start
 
 pytestmark = pytest.mark.slow
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from coat.pipeline.cluster import Where
-from coat.pipeline.store import TargetStore
-from coat.pipeline.verification import verify
+from coat.pipeline.cluster.resources import Where
+from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.verification import verify
 from tests.chaos.helpers import coat, command, events, run, units_done
-from tests.pipeline.test_extract import tree
-from tests.pipeline.test_runs import ROOT, start, wait_for_units
+from tests.pipeline.extraction.test_extract import tree
+from tests.pipeline.extraction.test_runs import ROOT, start, wait_for_units
 
 TWO = Where(workers=2)
 STAGES = ["decode", "forward", "write", "before done.json", "before the rename"]

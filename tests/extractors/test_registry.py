@@ -16,7 +16,7 @@ from tests.extractors import tiny
 from tests.integration.helpers import coat
 
 OWN = """
-from coat.extractors.mel import Mel
+from coat.extractors.experts.mel import Mel
 
 
 class Own(Mel):

@@ -14,7 +14,7 @@ import torch
 from coat.extractors import Expert, Frames, Options, Waveform, create
 from coat.extractors.nemo_encoder import Encoder, import_nemo
 from coat.manifests import InputError
-from tests.extractors.conformance import noise
+from tests.extractors.conformance.conformance import noise
 
 MODULES = "nemo.collections.asr.modules."
 TEXT = "the quick brown fox jumps over a lazy dog while five wizards box with a sphinx of black quartz"

@@ -14,7 +14,7 @@ from coat.cli.shards import size_bytes
 from coat.manifests import InputError
 from tests.integration.helpers import ROOT, coat, coat_each
 from tests.pipeline.conftest import Corpus, make_corpus
-from tests.pipeline.test_extract import write_bad_corpus
+from tests.pipeline.extraction.test_extract import write_bad_corpus
 
 __all__ = ["make_corpus"]
 

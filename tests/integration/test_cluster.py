@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coat.pipeline import TargetStore, verify
-from coat.pipeline.metrics import COUNTERS, GAUGES, HISTOGRAMS
+from coat.pipeline.extraction.metrics import COUNTERS, GAUGES, HISTOGRAMS
 from tests.integration.helpers import ROOT
 from tests.integration.ray_head import RAY, Head, end_all, free_ports, needs_ray_default, ray_environment, ray_head
 from tests.pipeline.conftest import Corpus, make_corpus

@@ -13,7 +13,7 @@ import typer
 import yaml
 
 from coat.cli.main import app
-from coat.pipeline.metrics import COUNTERS, GAUGES, HISTOGRAMS
+from coat.pipeline.extraction.metrics import COUNTERS, GAUGES, HISTOGRAMS
 from tests.integration.helpers import ROOT
 
 DEPLOY = ROOT / "deploy"

@@ -12,7 +12,7 @@ from webdataset.compat import WebDataset
 
 from coat.manifests import Manifest, decode
 from coat.pipeline import TargetStore
-from tests.extractors.test_whisper import plain_loop
+from tests.extractors.experts.test_whisper import plain_loop
 from tests.integration.helpers import coat, folder
 
 pytestmark = pytest.mark.real

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from coat.extractors.expert import Options
-from coat.pipeline.cluster import Where
-from coat.pipeline.extraction import extract
-from coat.pipeline.shard_reductions import Wishes
-from coat.pipeline.shards import build_shards
+from coat.pipeline.cluster.resources import Where
+from coat.pipeline.extraction.extraction import extract
+from coat.pipeline.reductions.reduce import Wishes
+from coat.pipeline.shards.build import build_shards
 from tests.integration.helpers import folder
 
 pytestmark = pytest.mark.real

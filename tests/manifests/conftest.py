@@ -10,7 +10,7 @@ import soundfile
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from coat.manifests.audio import AudioError, decode
+from coat.manifests.audio.decoding import AudioError, decode
 
 settings.register_profile("coat", deadline=None)  # a busy machine is no failure
 settings.load_profile("coat")

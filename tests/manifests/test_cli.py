@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 from coat.cli import progress as progress_module
 from coat.cli.manifest import app
 from coat.cli.progress import duration, line, progress
+from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.errors import InputError
-from coat.manifests.manifest import Manifest
 from tests.manifests.conftest import WriteAudio
 
 

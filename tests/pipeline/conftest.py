@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from coat.pipeline.cluster import Cluster, connect
+from coat.pipeline.cluster.resources import Cluster, connect
 
 Corpus = Callable[..., Path]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from coat.trainer.students import load_student
 from coat.trainer.students.base import Student
-from coat.trainer.students.tiny import BUILDERS, make_tiny_student
+from coat.trainer.students.registry import load_student
+from coat.trainer.tiny_students.tiny import BUILDERS, make_tiny_student
 from tests.trainer.helpers import toy_sample, write_shards
 
 

@@ -11,11 +11,11 @@ from benchmarks.scale_model.arms import Run, config_of
 from benchmarks.scale_model.data import Asker, Clips, Drawn
 from benchmarks.scale_model.student import make_student, with_block
 from coat.manifests import ShardIndex
-from coat.manifests.sounds import SAMPLE_RATE
-from coat.trainer.batches import Collator
-from coat.trainer.data import Sample
-from coat.trainer.generate import Trained
-from coat.trainer.model import CoatModel, build_model, experts_of
+from coat.manifests.corpus.sounds import SAMPLE_RATE
+from coat.trainer.data.batches import Collator
+from coat.trainer.data.samples import Sample
+from coat.trainer.generation.generate import Trained
+from coat.trainer.model.coat_model import CoatModel, build_model, experts_of
 from tests.trainer.helpers import toy_sample, toy_targets, write_shards
 
 CLIPS = 5

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from coat.manifests import InputError
-from coat.trainer.students import dtype_of, one_line, read_config, student_class
 from coat.trainer.students.base import Student
+from coat.trainer.students.registry import dtype_of, one_line, read_config, student_class
 
 
 def meta_student(source: str, dtype: str = "float32") -> Student:

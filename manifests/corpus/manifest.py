@@ -1,0 +1,166 @@
+"""Manifests: JSONL with NeMo's keys plus `id`, `prompt` and `response`.
+
+One row: {"id": "a1", "audio_filepath": "wav/a1.flac", "duration": 3.2, "offset": 0.0, "text": "...",
+"prompt": "What is said?", "response": "...", "choices": ["...", "..."]}. Only `audio_filepath` is
+required. `question` and `answer` are read as `prompt` and `response`; keys that coat does not know
+are kept under their own names. Relative paths are relative to the manifest. `turns`, a list of [prompt, answer], are
+what was said before the prompt. Where `audio_filepath` is null, a row with id, prompt and response is text alone.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from numpy.typing import NDArray
+
+from coat.manifests import storage
+from coat.manifests.corpus.columns import table_of
+from coat.manifests.corpus.digests import row_digests
+from coat.manifests.corpus.reading import read_table
+from coat.manifests.corpus.utterance import Utterance
+from coat.manifests.errors import ManifestError, Problem
+
+pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
+ITERATED_ROWS = 4096  # made into utterances at a time
+
+
+class Manifest(Sequence[Utterance]):
+    """The utterances of a corpus, in the order of the file. Held as columns; an Utterance is made when one is taken."""
+
+    def __init__(self, utterances: Iterable[Utterance], path: str = "") -> None:
+        self.table, self.path = table_of(utterances), path
+
+    @classmethod
+    def of_table(cls, table: pa.Table, path: str) -> "Manifest":
+        manifest = cls.__new__(cls)
+        manifest.table, manifest.path = table, path
+        return manifest
+
+    @classmethod
+    def read(cls, path: str, spans: bool = False) -> "Manifest":
+        """Read a `.jsonl` (or `.jsonl.gz`) file. ManifestError lists every row that is not one.
+
+        `spans`: keep what says which audio is meant and nothing else (no texts, no unknown keys), at some
+        100 bytes a row; ten times as fast.
+        """
+        manifest, problems = parse(path, spans)
+        if problems:
+            raise ManifestError(problems)
+        return manifest
+
+    def write(self, path: str) -> None:
+        """Write all rows at once; the file appears whole or not at all."""
+        write_rows(path, (u.to_row() for u in self))
+
+    @property
+    def seconds(self) -> float:
+        """Sum of the durations that the rows state."""
+        return math.fsum(np.nan_to_num(self.durations))
+
+    # Columns, for what is done with millions of rows.
+
+    @property
+    def ids(self) -> pa.Array:
+        """large_string"""
+        return self.column("id")
+
+    @property
+    def audio_filepaths(self) -> pa.Array:
+        """large_string, as they stand in the manifest; empty for rows of text alone"""
+        return self.column("audio_filepath")
+
+    @property
+    def with_audio(self) -> NDArray[np.bool_]:
+        """Rows that are not text alone."""
+        return pc.not_equal(self.audio_filepaths, "").to_numpy(zero_copy_only=False)
+
+    @property
+    def offsets(self) -> NDArray[np.float64]:
+        """Seconds."""
+        return self.column("offset").to_numpy()
+
+    @cached_property
+    def durations(self) -> NDArray[np.float64]:
+        """Seconds; NaN where a row states none."""
+        return self.column("duration").to_numpy(zero_copy_only=False)
+
+    @property
+    def lines(self) -> NDArray[np.int32]:
+        """In the file, from 1."""
+        return self.column("row").to_numpy()
+
+    @cached_property
+    def digests(self) -> NDArray[np.uint64]:
+        """`Utterance.digest` of every row, as integers."""
+        return row_digests(self.ids, self.audio_filepaths, self.offsets, self.durations)
+
+    def column(self, name: str) -> pa.Array:
+        column = self.table.column(name)
+        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+    def take(self, indices: NDArray[np.integer]) -> list[Utterance]:
+        """Rows by their positions."""
+        return [self.utterance(row) for row in self.table.take(pa.array(indices)).to_pylist()]
+
+    @overload
+    def __getitem__(self, index: int) -> Utterance: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Manifest": ...
+    def __getitem__(self, index: int | slice) -> "Utterance | Manifest":
+        if isinstance(index, slice):
+            rows = pa.array(np.arange(len(self))[index])
+            return Manifest.of_table(self.table.take(rows).combine_chunks(), self.path)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        (row,) = self.table.slice(index % len(self), 1).to_pylist()
+        return self.utterance(row)
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __iter__(self) -> Iterator[Utterance]:
+        for batch in self.table.to_batches(max_chunksize=ITERATED_ROWS):
+            for row in batch.to_pylist():
+                yield self.utterance(row)
+
+    def __repr__(self) -> str:
+        return f"Manifest({self.path!r}, {len(self)} utterances, {self.seconds / 3600:.2f} h)"
+
+    @cached_property
+    def base(self) -> str:
+        """The folder that relative paths count from; absolute: a worker elsewhere has another working directory."""
+        return storage.parent(storage.absolute(self.path))
+
+    def utterance(self, row: dict[str, Any]) -> Utterance:
+        """Columns that the table lacks were not read."""
+        path, audio, extra = row["audio_filepath"], row.get("audio"), row.get("extra")
+        return Utterance(
+            id=row["id"],
+            audio=storage.resolve(self.base, path) if audio is None and path else audio or "",
+            audio_filepath=path,
+            offset=row["offset"],
+            duration=row["duration"],
+            text=row.get("text"),
+            prompt=row.get("prompt"),
+            response=row.get("response"),
+            choices=tuple(row.get("choices") or ()),
+            extra=json.loads(extra) if extra else {},
+            row=row["row"],
+        )
+
+
+def parse(path: str, spans: bool = False) -> tuple[Manifest, list[Problem]]:
+    """Rows that can be read, and a problem for each that cannot. InputError where there is no file."""
+    path = str(path)
+    table, problems = read_table(path, spans)
+    return Manifest.of_table(table, path), problems
+
+
+def write_rows(path: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Write JSONL; the file appears whole or not at all."""
+    storage.write_bytes(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())

@@ -1,0 +1,72 @@
+"""One row of a manifest, checked key by key: the parser that explains what is wrong."""
+
+import json
+from typing import Any
+
+from coat.manifests import storage
+from coat.manifests.corpus.utterance import Utterance, parse_turns
+
+KNOWN = {"id", "audio_filepath", "offset", "duration", "text", "prompt", "response", "question", "answer", "choices"}
+LONGEST_S = 1e9  # 30 years: what is longer (or NaN) is not a time in a file
+
+
+def parse_row(data: Any, base: str, row: int) -> Utterance:
+    """One utterance; ValueError says what is wrong with the row. Its id may still be empty."""
+    if not isinstance(data, dict):
+        raise ValueError(f"expected an object, found {type(data).__name__}")
+    audio = data.get("audio_filepath")
+    if "audio_filepath" in data and audio is None:
+        check_text_only(data)
+    elif not isinstance(audio, str) or not audio:
+        raise ValueError("no audio_filepath; expected the path of an audio file, or null where there is text alone")
+    prompt, response = either(data, "prompt", "question"), either(data, "response", "answer")
+    for name, value in (("text", data.get("text")), ("prompt", prompt), ("response", response)):
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{name} is {type(value).__name__}; expected a string")
+    identity = "" if data.get("id") is None else data["id"]
+    if isinstance(identity, bool) or not isinstance(identity, str | int):
+        raise ValueError(f"id is {type(identity).__name__}; expected a string")
+    choices = data.get("choices") or ()
+    if not isinstance(choices, list | tuple) or not all(isinstance(c, str) for c in choices):
+        raise ValueError("choices must be a list of strings")
+    parse_turns(data.get("turns"))
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError as e:  # rather here than when it is written
+        raise ValueError("half a surrogate pair (\\ud8..) is not text; write the row again") from e
+    return Utterance(
+        id=str(identity),
+        audio=storage.resolve(base, audio) if audio else "",
+        audio_filepath=audio or "",
+        offset=seconds(data, "offset") or 0.0,
+        duration=seconds(data, "duration") if audio else 0.0,
+        text=data.get("text"),
+        prompt=prompt,
+        response=response,
+        choices=tuple(choices),
+        extra={k: v for k, v in data.items() if k not in KNOWN},
+        row=row,
+    )
+
+
+def check_text_only(data: dict[str, Any]) -> None:
+    """ValueError where a row without audio has nothing to learn, or a span."""
+    if data.get("id") in (None, ""):
+        raise ValueError("no id; a row without audio needs one")
+    if either(data, "prompt", "question") is None or either(data, "response", "answer") is None:
+        raise ValueError("audio_filepath is null; a row without audio needs a prompt and a response")
+    if data.get("offset") or data.get("duration"):
+        raise ValueError("audio_filepath is null, but there is an offset or a duration")
+
+
+def either(data: dict[str, Any], name: str, other: str) -> Any:
+    return data[name] if data.get(name) is not None else data.get(other)
+
+
+def seconds(data: dict[str, Any], name: str) -> float | None:
+    value = data.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LONGEST_S:
+        raise ValueError(f"{name} is {str(value)[:40]!r}; expected seconds as a number")
+    return float(value) + 0.0  # -0.0 is 0.0

@@ -1,0 +1,115 @@
+"""What a run says of itself: to who watches it, and at its end."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from coat.manifests.errors import RunError
+from coat.pipeline.plan.plan import Plan
+from coat.pipeline.store.rows import Outcomes
+from coat.pipeline.worker.report import Report
+
+
+class Listener(Protocol):
+    """Who watches a run: the command line's progress bar, or nobody."""
+
+    def planned(self, plan: Plan, covered: int) -> None: ...
+    def reported(self, report: Report) -> None: ...
+    def say(self, line: str) -> None: ...
+
+
+class Silent:
+    def planned(self, plan: Plan, covered: int) -> None: ...
+    def reported(self, report: Report) -> None: ...
+    def say(self, line: str) -> None: ...
+
+
+class Several:
+    """Tells each."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self.listeners = listeners
+
+    def planned(self, plan: Plan, covered: int) -> None:
+        for listener in self.listeners:
+            listener.planned(plan, covered)
+
+    def reported(self, report: Report) -> None:
+        for listener in self.listeners:
+            listener.reported(report)
+
+    def say(self, line: str) -> None:
+        for listener in self.listeners:
+            listener.say(line)
+
+
+@dataclass
+class Summary:
+    """One expert's run, and the state of the whole manifest after it. Counts are rows."""
+
+    expert: str
+    fingerprint: str
+    set_url: str
+    rows: int
+    ok: int = 0
+    failed: int = 0
+    skipped: int = 0
+    units_done: int = 0  # by this run
+    audio_seconds: float = 0.0  # extracted by this run
+    bytes: int = 0  # written by this run
+    frames: int = 0
+    wall_seconds: float = 0.0
+    startup_seconds: float = 0.0  # until the first unit was begun: weights, Ray
+    busy_seconds: float = 0.0  # from then until the last report
+    forward_seconds: float = 0.0
+    padding_share: float = 0.0  # of the audio that the expert was given
+    decode_seconds: float = 0.0  # of all decoding threads together
+    wait_seconds: float = 0.0  # of experts, for audio
+    write_seconds: float = 0.0
+    halvings: int = 0
+    worker_deaths: int = 0  # with units in hand
+    units_elsewhere: int = 0  # that another run committed meanwhile
+    reasons: dict[str, int] = field(default_factory=dict)
+    failures: list[dict[str, str]] = field(default_factory=list)  # every failed row: id, error
+
+    @property
+    def rtfx(self) -> float:
+        """Seconds of audio per second of work."""
+        return self.audio_seconds / self.busy_seconds if self.busy_seconds > 0 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "rtfx": self.rtfx}
+
+
+def count(summary: Summary, reports: Iterable[Report], started: float, listener: Listener) -> None:
+    padded, begun, ended = 0.0, float("inf"), 0.0  # seconds since `started`
+    for report in reports:
+        ended = time.perf_counter() - started
+        begun = min(begun, max(0.0, ended - report.unit_seconds))
+        summary.units_done += 1
+        summary.audio_seconds += report.audio_seconds
+        summary.bytes += report.bytes
+        summary.frames += report.frames
+        summary.decode_seconds += report.decode_seconds
+        summary.wait_seconds += report.wait_seconds
+        summary.forward_seconds += report.forward_seconds
+        summary.write_seconds += report.write_seconds
+        summary.halvings += report.halvings
+        padded += report.padded_seconds
+        listener.reported(report)
+    if summary.units_done:
+        summary.startup_seconds, summary.busy_seconds = begun, ended - begun
+    if padded:
+        summary.padding_share = max(0.0, 1 - summary.audio_seconds / padded)
+
+
+def outcomes(summary: Summary, plan: Plan, rows: Outcomes) -> None:
+    """Count the manifest's rows as they now stand in the store, whichever run put them there."""
+    positions = rows.find(plan.digests)
+    if gone := int((positions < 0).sum()):
+        raise RunError(f"{summary.set_url}: {gone} rows are in no unit; did something else change the store? Run again")
+    counts = rows.count(positions)
+    summary.ok, summary.failed, summary.skipped = counts.ok, counts.failed, counts.skipped
+    summary.reasons = counts.reasons
+    summary.failures = [{"id": identity, "error": error} for identity, error in counts.failures]

@@ -1,0 +1,181 @@
+"""One HTML page of what experts heard: it needs no network, and runs no script but its own.
+
+Ids, texts and names of channels come from strangers: as text they are escaped, in JSON no `<` is left, and the
+page's policy names the digest of the one script that may run, so that nothing else does.
+"""
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from html import escape
+from importlib.resources import files as package_files
+from typing import Any
+
+import soundfile
+
+from coat.manifests.audio.decoding import Clip
+from coat.pipeline.inspect.drawing import gradient, time_ticks, track_png
+from coat.pipeline.inspect.inspection import Inspection
+from coat.pipeline.inspect.panels import Panel, Track, short
+
+HIGHEST_RATE = 48000  # Hz of the sound in the page; browsers play no more
+EDGE = 0.08  # of a track's height: a tick that near to its border is written inside
+
+
+def page(found: Inspection) -> bytes:
+    script = asset("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    )
+    panels = [*found.sound, *found.experts]
+    body = "\n".join(panel_html(i, panel, found) for i, panel in enumerate(panels))
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<link rel="icon" href="data:,">
+<title>{escape(found.utterance.id)} – what the experts heard</title>
+<style>{asset("page.css")}</style>
+</head>
+<body>
+{head_html(found, panels)}
+{bar_html(found)}
+<main>
+{body}
+</main>
+<footer><p>Made by <code>coat inspect</code>. Frame i of a target is centred at start + i / rate and drawn
+1 / rate wide; the values at a time are those of the frame that lies there.</p></footer>
+<script type="application/json" id="data">{data_json(found, panels)}</script>
+<script>{script}</script>
+</body>
+</html>
+""".encode()
+
+
+def asset(name: str) -> str:
+    return (package_files("coat.pipeline.inspect") / name).read_text(encoding="utf-8")
+
+
+def head_html(found: Inspection, panels: list[Panel]) -> str:
+    u = found.utterance
+    said = {"text": u.text, "prompt": u.prompt, "response": u.response, "choices": " | ".join(u.choices)}
+    span = f", from {u.offset:g} s" if u.offset else ""
+    links = "".join(
+        f'<a href="#panel-{i}"{" class=bad" if p.problem else ""}>{escape(p.title)}</a>' for i, p in enumerate(panels)
+    )
+    return f"""<header>
+<h1>{escape(u.id)}</h1>
+<p class="facts">{found.seconds:.3f} s of {escape(u.audio_filepath)}{span}</p>
+{definitions("said", {key: value for key, value in said.items() if value})}
+{f'<p class="part">{escape(found.part)}</p>' if found.part else ""}
+<nav>{links}</nav>
+</header>"""
+
+
+def bar_html(found: Inspection) -> str:
+    """The player and the time axis, which stay in sight."""
+    sound = f'<audio controls preload="auto" src="{sound_url(found.clip)}"></audio>' if found.clip else ""
+    ticks = time_ticks(found.start_s, found.until_s)
+    marks = "".join(f'<span style="left:{position(t, found):.4f}%">{t:g}</span>' for t in ticks)
+    return f"""<div class="bar"><header>
+<div class="player">{sound}<span class="clock" id="clock"></span>
+<span class="keys">click a panel to go there; <kbd>space</kbd> plays, <kbd>←</kbd> <kbd>→</kbd> step 0.1 s</span></div>
+<div class="row ruler"><span></span><span></span><div class="plot">{marks}</div><span class="unit">seconds</span></div>
+</header></div>"""
+
+
+def panel_html(number: int, panel: Panel, found: Inspection) -> str:
+    what = "; ".join(filter(None, [panel.what, panel.reading]))
+    problem = f'<p class="problem">{escape(panel.problem)}</p>' if panel.problem else ""
+    tracks = "\n".join(track_html(track, panel, found) for track in panel.tracks)
+    return f"""<section id="panel-{number}" data-panel="{number}">
+<div class="title"><h2>{escape(panel.title)}</h2><span class="what">{escape(what)}</span>{legend_html(panel)}</div>
+{problem}{tracks}{spec_html(panel)}
+</section>"""
+
+
+def track_html(track: Track, panel: Panel, found: Inspection) -> str:
+    picture = data_url("image/png", track_png(track, panel, found))
+    unit = f" <small>{escape(track.unit)}</small>" if track.unit else ""
+    name = escape(track.name)
+    return f"""<div class="row track" style="height:{track.height}px">
+<span class="name" title="{name}">{name}{unit}</span>
+<span class="scale">{"".join(tick_html(y, text) for y, text in track.ticks)}</span>
+<div class="plot"><img alt="{name} over time" src="{picture}"></div><span class="value">–</span></div>"""
+
+
+def tick_html(y: float, text: str) -> str:
+    kind = ' class="low"' if y < EDGE else ' class="high"' if y > 1 - EDGE else ""
+    return f'<span{kind} style="bottom:{100 * y:.2f}%">{escape(text)}</span>'
+
+
+def legend_html(panel: Panel) -> str:
+    """What the colours mean: one scale for all tracks of a panel."""
+    if not panel.tracks or panel.tracks[0].style not in ("band", "image"):
+        return ""
+    track = panel.tracks[0]
+    unit = f" {escape(track.unit)}" if track.unit else ""
+    bar = f'<i style="background:{gradient(track.colours)}"></i>'
+    return f'<span class="legend">{short(track.low)}{unit} {bar} {short(track.high)}{unit}</span>'
+
+
+def spec_html(panel: Panel) -> str:
+    """The spec: what a reader needs first in one line, all of it below."""
+    if panel.spec is None:
+        return ""
+    spec = panel.spec.to_dict()
+    first = f"{spec['dim']} × {panel.spec.rate_hz:.5g} frames/s, frame 0 at {panel.spec.start_s:.4g} s"
+    names = spec.pop("channels")
+    shown = {"fingerprint": panel.spec.fingerprint, **spec, "settings": json.dumps(spec["settings"])}
+    if names:
+        shown["channels"] = ", ".join(names[:8]) + (f", … ({len(names)})" if len(names) > 8 else "")
+    layer = "" if spec["layer"] == "last" else f", layer {spec['layer']}"
+    summary = f"{first}; fingerprint {shown['fingerprint']}, weights {spec['weights']} from {spec['checkpoint']}{layer}"
+    return f"<details><summary>{escape(summary)}</summary>{definitions('', shown)}</details>"
+
+
+def definitions(kind: str, items: Mapping[str, Any]) -> str:
+    rows = "".join(f"<dt>{escape(key)}</dt><dd>{escape(str(value))}</dd>" for key, value in items.items())
+    return f'<dl class="{kind}">{rows}</dl>' if rows else ""
+
+
+def data_json(found: Inspection, panels: list[Panel]) -> str:
+    data = {
+        "start": found.start_s,
+        "end": found.end_s,
+        "until": found.until_s,
+        "panels": [
+            {
+                "first": p.first_s,
+                "rate": p.rate_hz,
+                "units": [t.unit if t.style != "image" else "" for t in p.tracks],
+                "reads": [list(t.reads) for t in p.tracks],
+            }
+            for p in panels
+        ],
+    }
+    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")  # neither </script> nor <!-- can stand in it
+
+
+def position(time: float, found: Inspection) -> float:
+    """Percent of the way from the left edge to the right one."""
+    return 100 * (time - found.start_s) / (found.until_s - found.start_s)
+
+
+def sound_url(clip: Clip) -> str:
+    """FLAC: exact in time, where MP3 and Opus begin with some milliseconds of silence."""
+    rate = min(clip.rate, HIGHEST_RATE)
+    out = io.BytesIO()
+    soundfile.write(out, clip.at(rate), rate, format="FLAC", subtype="PCM_16")
+    return data_url("audio/flac", out.getvalue())
+
+
+def data_url(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,57 @@
+"""Rows to do once more: that failed, or whose audio sounds different now from what was heard."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coat.manifests.audio.decoding import AudioError, decode
+from coat.manifests.corpus.digests import to_hex
+from coat.manifests.corpus.manifest import Manifest
+from coat.manifests.corpus.utterance import Utterance
+from coat.pipeline.store.rows import FAILED, Rows
+from coat.pipeline.store.target_set import TargetSet
+
+AHEAD = 1024  # utterances that wait for a decoder
+DECODED_ROWS = 4096  # asked for at a time when all audio is compared
+
+
+def sounds(utterances: Iterable[Utterance]) -> Iterator[tuple[Utterance, str | None, str]]:
+    """Each with the digest of its sound as it is now, in order; None and why, where it cannot be decoded."""
+    left = iter(utterances)
+    with ThreadPoolExecutor() as pool:
+        while ahead := list(islice(left, AHEAD)):
+            for utterance, (digest, fault) in zip(ahead, pool.map(sound, ahead), strict=True):
+                yield utterance, digest, fault
+
+
+def sound(utterance: Utterance) -> tuple[str | None, str]:
+    try:
+        return decode(utterance.audio, utterance.offset, utterance.duration).digest, ""
+    except AudioError as e:
+        return None, f"{e.reason}: {e}"
+
+
+def to_redo(manifest: Manifest, targets: TargetSet, failed: bool, changed: bool) -> dict[str, str]:
+    """Digests of rows that are tried once more, with the unit that holds what became of them."""
+    rows = targets.outcomes
+    positions = np.flatnonzero(rows.status == FAILED) if failed else np.empty(0, np.int64)
+    if changed:
+        positions = np.union1d(positions, changed_rows(manifest, targets.rows))
+    units = (rows.units[u] for u in rows.unit[positions])
+    return dict(zip(to_hex(rows.digests[positions]), units, strict=True))
+
+
+def changed_rows(manifest: Manifest, rows: Rows) -> NDArray[np.int64]:
+    """Positions of rows whose audio sounds different now; it is all decoded."""
+    positions = rows.find(manifest.digests)
+    found: list[int] = []
+    for start in range(0, len(manifest), DECODED_ROWS):
+        known = start + np.flatnonzero(positions[start : start + DECODED_ROWS] >= 0)
+        now = sounds(manifest.take(known))
+        for position, (_, source, _) in zip(positions[known].tolist(), now, strict=True):
+            if rows.at(position).source not in (None, source):
+                found.append(position)
+    return np.array(found, np.int64)

@@ -1,0 +1,157 @@
+"""`OUT/building/`: what a build has finished before its index, and who builds there.
+
+    OUT/building/<recipe>/shard-000000.json   one a finished tar: what a rerun needs to go on behind it
+    OUT/building/<host>+<pid>/                a living build's tar in the making, and its recipe.json
+
+It disappears with the index. No lock: two builds of one recipe write the same bytes; other recipes are refused.
+"""
+
+import contextlib
+import shutil
+import socket
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from coat.manifests import storage
+from coat.manifests.errors import InputError
+from coat.manifests.shards.index import INDEX_NAME, SAMPLES_NAME, SIDECARS, Sidecar
+from coat.pipeline.shards.energon import META
+from coat.pipeline.shards.recipe import RECIPE_NAME, Recipe
+
+BUILDING = "building"
+CLAIMS = 5  # attempts
+ABANDONED_S = 24 * 3600  # a build of another host that says nothing for longer is nobody's
+OF_A_SET = (INDEX_NAME, SAMPLES_NAME, SIDECARS, RECIPE_NAME, BUILDING, META)
+
+
+class BuildFolder:
+    """A build's place in OUT. InputError where another recipe is being built there, or where files lie that are not of
+    a shard set: tars do not go among strangers' files.
+    """
+
+    def __init__(self, out: str, recipe: Recipe) -> None:
+        self.out, self.recipe = out, recipe
+        self.url = storage.join(out, BUILDING)
+        self.records = storage.join(self.url, recipe.digest)
+        self.me = storage.owner()
+        self.check_others()
+        self.local: Path | None = None
+        self.claim()
+
+    def claim(self) -> None:
+        claim = storage.to_json({"recipe": self.recipe.digest})
+        for _ in range(CLAIMS):
+            with contextlib.suppress(InputError):  # a build that ends removes the empty folder in this instant
+                storage.write_bytes(storage.join(self.url, self.me, RECIPE_NAME), claim)
+                return
+        storage.write_bytes(storage.join(self.url, self.me, RECIPE_NAME), claim)
+
+    def check_others(self) -> None:
+        strangers = [n for n in storage.list_names(self.out) if not (n in OF_A_SET or n.startswith((".", "shard-")))]
+        if strangers:
+            raise InputError(f"{self.out}: holds {strangers[0]}, which is not of a shard set; give a folder of its own")
+        for name in storage.list_names(self.url):
+            if name in (self.me, self.recipe.digest):
+                continue
+            if "+" in name and alive(storage.join(self.url, name), name):
+                try:
+                    claim = storage.read_json(storage.join(self.url, name, RECIPE_NAME))
+                except FileNotFoundError:
+                    continue  # it has just begun, or just ended
+                if claim.get("recipe") == self.recipe.digest:
+                    continue
+                host, _, pid = name.partition("+")
+                raise InputError(
+                    f"{self.out}: process {pid} of {host} builds shards with other options there; wait for it, or give "
+                    f"another --out (where it is dead, remove {self.url}/{name})"
+                )
+            remove_tree(storage.join(self.url, name))  # of a dead build, or what a dead one with other options finished
+
+    def temporary(self) -> Path:
+        """A folder on the disk of OUT, so that a rename moves a tar; for object stores, here."""
+        if self.local is None:
+            if storage.is_local(self.url):
+                self.local = storage.local_path(storage.join(self.url, self.me))
+            else:
+                self.local = Path(tempfile.mkdtemp(prefix="coat-shards-"))
+        self.local.mkdir(parents=True, exist_ok=True)
+        return self.local
+
+    def read_record(self, name: str) -> dict[str, Any] | None:
+        """Of a finished tar; None where it is not, or its tar is not there as it was finished."""
+        try:
+            record = storage.read_json(storage.join(self.records, f"{name}.json"))
+            fs, path = storage.filesystem(storage.join(self.out, name))
+            size = storage.request(path, lambda: fs.size(path))
+        except FileNotFoundError:
+            return None
+        return record if size == record["info"]["bytes"] else None
+
+    def write_record(self, name: str, record: dict[str, Any]) -> None:
+        storage.write_bytes(storage.join(self.records, f"{name}.json"), storage.to_json(record, indent=None))
+
+    def leave(self, finished: bool) -> None:
+        """Take the claim away, and with the set finished the records too, unless another build is at work with them."""
+        remove_tree(storage.join(self.url, self.me))
+        if self.local is not None:
+            shutil.rmtree(self.local, ignore_errors=True)
+        if finished and not [name for name in storage.list_names(self.url) if "+" in name]:
+            remove_tree(self.records)
+        storage.remove_if_empty(self.url)
+
+
+def alive(url: str, name: str) -> bool:
+    host, _, pid = name.rpartition("+")
+    if host == socket.gethostname():
+        return pid.isdigit() and psutil.pid_exists(int(pid))
+    if not storage.is_local(url):
+        return True  # it may be; a store does not tell when it was last heard of
+    try:
+        return time.time() - storage.local_path(url).stat().st_mtime < ABANDONED_S
+    except FileNotFoundError:
+        return False
+
+
+def sweep(folder: str) -> None:
+    """Files of a folder that a writer had not yet renamed when it was killed."""
+    for name in storage.list_names(folder):
+        owner = name.rsplit("~", 2)[1:2]
+        if name.startswith(".") and owner and not alive(storage.join(folder, name), owner[0]):
+            storage.remove(storage.join(folder, name))
+
+
+def remove_tree(url: str) -> None:
+    """Of what two builds remove in the same instant, each finds a part gone."""
+    if storage.is_local(url):
+        shutil.rmtree(storage.local_path(url), ignore_errors=True)
+        return
+    fs, path = storage.filesystem(url)
+    with contextlib.suppress(FileNotFoundError):
+        if storage.request(url, lambda: fs.exists(path)):
+            storage.request(url, lambda: fs.rm(path, recursive=True))
+
+
+def remove_set(out: str) -> None:
+    """A finished set, its index first, so that what is left of it can never be taken for one."""
+    storage.remove(storage.join(out, INDEX_NAME))
+    remove_tree(storage.join(out, SIDECARS))
+
+
+def remove_strays(out: str, kept: set[str], identity: str) -> None:
+    """What an earlier set left: tars, where it had more of them, and sidecars of other tars than these; and what was
+    being written when a build was killed.
+    """
+    for folder in (out, storage.join(out, META)):
+        sweep(folder)
+    for expert in storage.list_names(storage.join(out, SIDECARS)):
+        url = storage.join(out, SIDECARS, expert)
+        side = Sidecar.read(url, expert)
+        if side is not None and side.of != identity:
+            remove_tree(url)
+    for name in storage.list_names(out):
+        if name.startswith("shard-") and name not in kept:
+            storage.remove(storage.join(out, name))

@@ -1,0 +1,265 @@
+"""`coat verify SHARDS`: read a shard set back, and compare it with what its indices say.
+
+Tars are read by the strict reader: links, paths, sizes that lie and arrays that would be unpickled are named, and
+nothing of them is executed or written. N frames, D dim.
+"""
+
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+import xxhash
+
+from coat.manifests import storage
+from coat.manifests.errors import InputError
+from coat.manifests.shards.index import (
+    INDEX_NAME,
+    SAMPLES_NAME,
+    SIDECARS,
+    ExpertInfo,
+    ShardIndex,
+    ShardInfo,
+    read_samples_table,
+)
+from coat.manifests.shards.tar import TarSample, read_tar
+from coat.manifests.targets.members import PARTS, suffix_of
+from coat.manifests.targets.reduction import VALUES
+from coat.pipeline.shards.build_folder import BUILDING
+from coat.pipeline.shards.energon import INDEX_SUFFIX, META, meta_files, offsets
+from coat.pipeline.shards.recipe import RECIPE_NAME
+from coat.pipeline.shards.repair import Repair
+from coat.pipeline.shards.samples import SUFFIXES
+
+FLAC_SLACK_S = 0.001  # durations are rounded, and resampled audio to a sample
+FILE_SLACK_S = 0.1  # of MP3 and the like, whose headers count padding
+# How far a target may reach beyond its audio, or stay behind it: an expert's last window may be padded or left out.
+TARGET_SLACK_S, TARGET_SLACK_FRAMES = 1.0, 2
+
+
+@dataclass(frozen=True)
+class ShardDamage:
+    """One file that is wrong, by its path in the set."""
+
+    file: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.message}"
+
+
+@dataclass(frozen=True)
+class VerifiedShards:
+    """What was read, and what was wrong with it."""
+
+    shards: int
+    samples: int
+    bytes: int
+    damages: tuple[ShardDamage, ...]
+    repaired: int = 0
+
+
+def verify_shards(path: str, repair: bool = False, on_shard: Callable[[int], None] = lambda n: None) -> VerifiedShards:
+    """Check every tar: digest, members, lengths against spec, index and audio; and that nothing else lies there.
+
+    `repair` builds damaged tars again from the recipe, where that gives the bytes that the index names. InputError
+    where there is no set, or its index is broken.
+    """
+    index = ShardIndex.read(storage.absolute(path))
+    damages: list[ShardDamage] = []
+    checked = repaired = 0
+    repairer = Repair(index) if repair else None
+    for part in parts_of(index):
+        try:
+            rows_by_shard = part.rows()
+        except InputError as e:
+            damages.append(ShardDamage(f"{part.folder}{SAMPLES_NAME}", str(e)))
+            rows_by_shard = None
+        for number, shard in enumerate(part.shards):
+            rows = rows_by_shard[number] if rows_by_shard is not None else None
+            checked += 1
+            try:
+                part.check(shard, rows)
+            except InputError as e:
+                message = str(e)
+                if repairer and rows is not None:
+                    said, is_whole = repairer.tar(part.expert, shard, rows)
+                    message, repaired = f"{message}; {said}", repaired + is_whole
+                damages.append(ShardDamage(f"{part.folder}{shard.name}", message))
+            on_shard(1)
+    for name, data in expected_files(index):
+        if not same(storage.join(index.path, name), data):
+            damages.append(ShardDamage(name, "is missing, or not what Megatron Energon needs for these tars"))
+            if repair:
+                storage.write_bytes(storage.join(index.path, name), data)
+                repaired += 1
+    damages += strays(index)
+    return VerifiedShards(checked, index.samples, index.bytes, tuple(damages), repaired)
+
+
+@dataclass(frozen=True)
+class TarSet:
+    """The tars of the set itself (`expert` None), or of a sidecar."""
+
+    index: ShardIndex
+    expert: str | None
+
+    @property
+    def folder(self) -> str:
+        return f"{SIDECARS}/{self.expert}/" if self.expert else ""
+
+    @property
+    def path(self) -> str:
+        return self.index.sidecars[self.expert].path if self.expert else self.index.path
+
+    @property
+    def shards(self) -> Sequence[ShardInfo]:
+        return self.index.sidecars[self.expert].shards if self.expert else self.index.shards
+
+    def rows(self) -> list[list[dict[str, Any]]]:
+        """Of samples.parquet, by shard."""
+        side = self.index.sidecars[self.expert] if self.expert else self.index
+        table = read_samples_table(self.path, side.samples_xxh3)
+        return by_shard(table, len(self.shards))
+
+    def check(self, shard: ShardInfo, rows: Sequence[Mapping[str, Any]] | None) -> None:
+        """InputError says what is wrong with one tar."""
+        try:
+            data = storage.read_bytes(storage.join(self.path, shard.name))
+        except FileNotFoundError as e:
+            raise InputError("no such file, but the index names it") from e
+        samples = 0
+        for sample in read_tar(io.BytesIO(data), len(data), shard.name):
+            row = rows[samples] if rows is not None and samples < len(rows) else None
+            self.check_sample(sample, row if row and row["key"] == sample.key else None)
+            if rows is not None and (row is None or place(sample) != (row["key"], row["offset"], row["length"])):
+                raise InputError(f"{sample.key} at byte {sample.offset} is not what {SAMPLES_NAME} has in this place")
+            samples += 1
+        if samples != shard.samples:
+            raise InputError(f"{samples} samples, but the index says {shard.samples}")
+        if len(data) != shard.bytes or xxhash.xxh3_128_hexdigest(data) != shard.xxh3:
+            raise InputError(f"does not have the size and digest of {INDEX_NAME}; it was changed since it was written")
+
+    def check_sample(self, sample: TarSample, row: Mapping[str, Any] | None) -> None:
+        members = dict(sample.members)
+        if self.expert:
+            expected = {self.expert: row[f"frames.{self.expert}"] if row else None}
+            check_targets(sample.key, members, {self.expert: self.index.experts[self.expert]}, expected, None)
+        else:
+            record = check_record(sample.key, members, row)
+            check_audio(sample.key, members, record, self.index.audio)
+            check_targets(sample.key, members, self.index.own, record["targets"], record["duration"])
+            if row and {n: row[f"frames.{n}"] for n in self.index.own if row[f"frames.{n}"]} != record["targets"]:
+                raise InputError(f"{sample.key}: its targets are not those that {SAMPLES_NAME} has")
+        if members:
+            raise InputError(f"{sample.key}: a stray member .{next(iter(members))}")
+
+
+def parts_of(index: ShardIndex) -> Iterator[TarSet]:
+    yield TarSet(index, None)
+    for expert in index.sidecars:
+        yield TarSet(index, expert)
+
+
+def by_shard(table: pa.Table, shards: int) -> list[list[dict[str, Any]]]:
+    ends = np.searchsorted(table["shard"].to_numpy(), np.arange(shards + 1))
+    return [table.slice(first, stop - first).to_pylist() for first, stop in pairwise(ends)]
+
+
+def place(sample: TarSample) -> tuple[str, int, int]:
+    return sample.key, sample.offset, sample.length
+
+
+def check_record(key: str, members: dict[str, bytes], row: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The json; it is taken out of `members`, as the following take what they know."""
+    try:
+        record = json.loads(members.pop("json"))
+        duration, targets = float(record["duration"]), dict(record["targets"])
+    except (KeyError, ValueError, TypeError) as e:
+        raise InputError(f"{key}: no whole .json ({e!r})") from e
+    if record.get("key") != key or (row and (record.get("id"), duration) != (row["id"], row["duration"])):
+        raise InputError(f"{key}: its .json is of another sample")
+    return {**record, "duration": duration, "targets": targets}
+
+
+def check_audio(key: str, members: dict[str, bytes], record: Mapping[str, Any], form: str) -> None:
+    if record.get("audio", "") is None:  # text alone
+        return
+    if form == "none":
+        if not isinstance(record.get("audio"), dict):
+            raise InputError(f"{key}: its .json does not name its audio")
+        return
+    suffix = next((s for s in dict.fromkeys(["flac", *SUFFIXES.values()]) if s in members), "")
+    if not suffix or (form == "flac" and suffix != "flac"):
+        raise InputError(f"{key}: no audio member")
+    try:
+        info = soundfile.info(io.BytesIO(members.pop(suffix)))
+    except soundfile.LibsndfileError as e:
+        raise InputError(f"{key}: its .{suffix} cannot be decoded ({e})") from e
+    seconds = info.frames / info.samplerate
+    if abs(seconds - record["duration"]) > (FLAC_SLACK_S if suffix == "flac" else FILE_SLACK_S):
+        raise InputError(f"{key}: {seconds:.3f} s of audio, but its .json says {record['duration']:.3f} s")
+
+
+def check_targets(
+    key: str,
+    members: dict[str, bytes],
+    experts: Mapping[str, ExpertInfo],
+    frames: Mapping[str, int | None],
+    seconds: float | None,
+) -> None:
+    """Each target that is promised, of the shape that its spec and the audio ask for. None: not known here."""
+    for name, wanted in frames.items():
+        if name not in experts:
+            raise InputError(f"{key}: names targets of {name}, which the index does not know")
+        spec = experts[name].spec
+        if suffix_of(name, VALUES) not in members:
+            raise InputError(f"{key}: no .{name}.npy, but it should be there")
+        try:
+            frames_ND = experts[name].decode(members)
+        except ValueError as e:
+            raise InputError(f"{key}: target of {name}: {e}") from e
+        for part in PARTS:
+            members.pop(suffix_of(name, part), None)
+        if wanted is not None and len(frames_ND) != wanted:
+            raise InputError(f"{key}: .{name}.npy has {len(frames_ND)} frames; {wanted} are promised")
+        slack = TARGET_SLACK_S + TARGET_SLACK_FRAMES / spec.rate_hz
+        if seconds is not None and abs(len(frames_ND) / spec.rate_hz - seconds) > slack:
+            raise InputError(f"{key}: .{name}.npy has {len(frames_ND)} frames for {seconds:.3f} s of audio")
+
+
+def expected_files(index: ShardIndex) -> Iterator[tuple[str, bytes]]:
+    """What follows from the index, for Energon; sets of before samples.parquet have none of it."""
+    if not index.samples_xxh3:
+        return
+    yield from meta_files(index.shards).items()
+    try:
+        rows = TarSet(index, None).rows()
+    except InputError:
+        return  # named before
+    for shard, part in zip(index.shards, rows, strict=True):
+        yield shard.name + INDEX_SUFFIX, offsets([row["length"] for row in part])
+
+
+def same(url: str, data: bytes) -> bool:
+    try:
+        return storage.read_bytes(url) == data
+    except FileNotFoundError:
+        return False
+
+
+def strays(index: ShardIndex) -> Iterator[ShardDamage]:
+    own = {s.name + end for s in index.shards for end in ("", INDEX_SUFFIX)}
+    own |= {INDEX_NAME, SAMPLES_NAME, RECIPE_NAME, SIDECARS, META, BUILDING}
+    for name in storage.list_names(index.path):
+        if name not in own:
+            yield ShardDamage(name, "is not of the set; remove it")
+    for expert, side in index.sidecars.items():
+        for name in storage.list_names(side.path):
+            if name not in {*side.by_name, INDEX_NAME, SAMPLES_NAME, RECIPE_NAME, BUILDING}:
+                yield ShardDamage(f"{SIDECARS}/{expert}/{name}", "is not of the sidecar; remove it")

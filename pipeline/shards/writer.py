@@ -1,0 +1,153 @@
+"""Samples to tars, in order: a tar is closed when the next sample would make it larger than the target."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from coat.manifests import storage
+from coat.manifests.errors import RunError
+from coat.manifests.shards.index import ShardInfo
+from coat.manifests.shards.tar import END
+from coat.pipeline.shards.build_folder import BuildFolder
+from coat.pipeline.shards.energon import write_offsets
+from coat.pipeline.shards.parts import Piece
+
+
+def shard_name(number: int) -> str:
+    return f"shard-{number:06d}.tar"
+
+
+@dataclass(frozen=True)
+class Built:
+    """One tar: what the index says of it, a row per sample, and the (id, reason) of those that could not be written.
+
+    `next`, `chain`: the plan's sample that comes after it, and the digest of all before that one.
+    """
+
+    info: ShardInfo
+    rows: Sequence[dict[str, Any]]
+    left_out: Sequence[tuple[str, str]]
+    next: int
+    chain: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Built":
+        left_out = [(identity, reason) for identity, reason in data["left_out"]]
+        return cls(**{**data, "info": ShardInfo(**data["info"]), "left_out": left_out})
+
+
+@dataclass
+class OpenTar:
+    """A tar in the making, in a file of its own."""
+
+    path: Path
+    name: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        self.file = self.path.open("wb")
+        self.digest = xxhash.xxh3_128()
+
+    def add(self, piece: Piece) -> None:
+        self.put(piece.data)
+        self.rows.append({**piece.row, "offset": self.size - len(piece.data), "length": len(piece.data)})
+
+    def put(self, data: bytes) -> None:
+        self.file.write(data)
+        self.digest.update(data)
+        self.size += len(data)
+
+    def close(self, out: str) -> ShardInfo:
+        """Move it to its place."""
+        self.put(END)
+        self.file.flush()
+        os.fsync(self.file.fileno())  # its record must not outlive it in a power cut
+        self.file.close()
+        target = storage.join(out, self.name)
+        if storage.is_local(target):
+            self.path.chmod(0o644)
+            os.replace(self.path, storage.local_path(target))
+        else:
+            storage.upload(self.path, target)
+            self.path.unlink()
+        return ShardInfo(
+            name=self.name,
+            samples=len(self.rows),
+            bytes=self.size,
+            seconds=round(sum(row["duration"] for row in self.rows), 6),
+            xxh3=self.digest.hexdigest(),
+        )
+
+
+class ShardWriter:
+    """Adds the plan's samples one by one, and gives each tar as it is finished and recorded."""
+
+    def __init__(
+        self, folder: BuildFolder, shard_size: int, first_shard: int, on_shard: Callable[[Built], None]
+    ) -> None:
+        self.folder, self.shard_size, self.number, self.on_shard = folder, shard_size, first_shard, on_shard
+        self.tar: OpenTar | None = None
+        self.built: list[Built] = []
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.tar is not None:
+            self.tar.file.close()
+
+    def add(self, made: Piece | str, identity: str, position: int, chain: str) -> None:
+        """`chain`: the digest of all samples before the one at `position`."""
+        if isinstance(made, Piece) and self.is_full(len(made.data)):
+            self.finish(position, chain)
+        self.tar = self.tar or self.open()
+        if isinstance(made, Piece):
+            self.tar.add(made)
+        else:
+            self.tar.left_out.append((identity, made))
+
+    def is_full(self, more: int) -> bool:
+        return self.tar is not None and bool(self.tar.rows) and self.tar.size + more + len(END) > self.shard_size
+
+    def open(self) -> OpenTar:
+        name = shard_name(self.number)
+        return OpenTar(self.folder.temporary() / name, name)
+
+    def finish(self, position: int, chain: str) -> None:
+        tar, self.tar = self.tar, None
+        if tar is None:
+            return
+        if tar.rows:
+            info = tar.close(self.folder.out)
+            write_offsets(self.folder.out, info.name, [row["length"] for row in tar.rows])
+        else:  # nothing of what is left could be written
+            tar.file.close()
+            tar.path.unlink()
+            info = ShardInfo(name=tar.name, samples=0, bytes=0, seconds=0.0, xxh3="")
+        built = Built(info, tar.rows, tar.left_out, position, chain)
+        if tar.rows:
+            self.folder.write_record(info.name, built.to_dict())
+        self.number += 1
+        self.built.append(built)
+        self.on_shard(built)
+
+
+def finished(folder: BuildFolder) -> Iterator[Built]:
+    """What an earlier build of the same recipe finished, from the first tar on, without a gap."""
+    number = 0
+    while (record := folder.read_record(shard_name(number))) is not None:
+        yield Built.from_dict(record)
+        number += 1
+
+
+def writing(out: str, error: OSError) -> RunError:
+    return RunError(f"{out}: cannot be written ({error.strerror or error}); what is finished is kept, run again")

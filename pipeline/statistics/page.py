@@ -1,0 +1,74 @@
+"""One HTML page of statistics: it needs no network and runs no script. Channels' names come from strangers: escaped."""
+
+from collections.abc import Sequence
+from html import escape
+
+from coat.pipeline.inspect.page import asset, data_url, definitions
+from coat.pipeline.statistics.drawing import pictures
+from coat.pipeline.statistics.statistics import Statistics
+from coat.pipeline.statistics.text import facts, problems, table_of
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+MOST_ROWS = 24  # of the table of dimensions
+STYLE = """
+figure { margin: 14px 0; } figure img { display: block; width: 100%; max-width: 1000px; height: auto; }
+figcaption { font-size: 13px; color: var(--soft); margin-bottom: 4px; }
+.numbers { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 12.5px; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 2px 10px; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; } th { color: var(--soft); font-weight: 500; }
+"""
+
+
+def page(store: str, found: Sequence[Statistics]) -> bytes:
+    links = "".join(f'<a href="#set-{i}">{escape(f.spec.expert)}</a>' for i, f in enumerate(found))
+    body = "\n".join(section(i, f) for i, f in enumerate(found))
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<link rel="icon" href="data:,">
+<title>Statistics of {escape(store)}</title>
+<style>{asset("page.css")}{STYLE}</style>
+</head>
+<body>
+<header><h1>Statistics of {escape(store)}</h1><nav>{links}</nav></header>
+<main>
+{body}
+</main>
+<footer><p>Made by <code>coat stats</code>. Deviations are of the population. NaN and infinities are counted, and left
+out of all else.</p></footer>
+</body>
+</html>
+""".encode()
+
+
+def section(number: int, found: Statistics) -> str:
+    spec = found.spec
+    what = f"{spec.kind}, {spec.dim} × {spec.rate_hz:.5g} frames/s as {spec.dtype}, fingerprint {spec.fingerprint}"
+    faults = "".join(f'<p class="problem">{escape(text)}</p>' for text in problems(found))
+    drawn = pictures(found) if found.sums.count_D.any() else []
+    figures = "\n".join(
+        f'<figure><figcaption>{escape(text)}</figcaption><img alt="{escape(text)}" '
+        f'src="{data_url("image/png", png)}"></figure>'
+        for text, png in drawn
+    )
+    return f"""<section id="set-{number}">
+<div class="title"><h2>{escape(spec.expert)}</h2><span class="what">{escape(what)}</span></div>
+{faults}{definitions("said", facts(found))}
+{figures}
+{table_html(found) if found.sums.frames else ""}
+</section>"""
+
+
+def table_html(found: Statistics) -> str:
+    columns, rows = table_of(found, MOST_ROWS)
+    head = "".join(f"<th>{escape(c)}</th>" for c in columns)
+    body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    rest = found.spec.dim - len(rows)
+    which = "most frequent" if found.share_D is not None else "that move most"
+    note = f'<p class="what">The {len(rows)} dimensions {which}; statistics.json has all.</p>' if rest else ""
+    return f'<div class="numbers"><table><tr>{head}</tr>\n{body}\n</table></div>{note}'

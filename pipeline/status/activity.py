@@ -1,0 +1,74 @@
+"""Runs that are at work on a target set, as their leases and logs tell: how far, how fast, how long still."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from coat.manifests import storage
+from coat.pipeline.extraction.lease import RUNNING, exists, is_here, read_leases
+from coat.pipeline.extraction.run_log import RUNS
+
+RECENT_S = 600.0  # that the rate is taken over
+
+
+@dataclass(frozen=True)
+class Activity:
+    """One run. Of a dead one the lease is still there, because nothing could take it away."""
+
+    run: str
+    host: str
+    alive: bool
+    units: int
+    units_done: int
+    audio_seconds: float  # to do when it began
+    audio_done: float
+    failed: int
+    rate: float  # seconds of audio a second, lately
+    workers: int  # that gave a unit lately
+    in_hand: int
+
+    @property
+    def eta_seconds(self) -> float | None:
+        return max(0.0, self.audio_seconds - self.audio_done) / self.rate if self.rate else None
+
+
+def activities(set_url: str) -> tuple[Activity, ...]:
+    """Every run that has a lease. A run on another host is taken to be alive."""
+    leases = read_leases(storage.join(set_url, RUNNING))
+    return tuple(activity(set_url, run, told) for run, told in leases.items())
+
+
+def activity(set_url: str, run: str, lease: dict[str, Any]) -> Activity:
+    events = read_log(set_url, run)
+    planned: dict[str, Any] = next((e for e in events if e["event"] == "planned"), {})
+    units = [e for e in events if e["event"] == "unit"]
+    now = datetime.now(UTC)
+    ages = [(now - datetime.fromisoformat(e["time"])).total_seconds() for e in units]
+    recent = [e for e, age in zip(units, ages, strict=True) if age <= RECENT_S]
+    rate = 0.0
+    if recent:
+        begun = max(age + e["unit_seconds"] for e, age in zip(units, ages, strict=True) if age <= RECENT_S)
+        rate = sum(e["audio_seconds"] for e in recent) / max(begun, 1e-6)
+    return Activity(
+        run=run,
+        host=lease["host"],
+        alive=exists(lease) if is_here(lease) else True,
+        units=int(planned.get("units", 0)),
+        units_done=len(units),
+        audio_seconds=float(planned.get("audio_seconds", 0.0)),
+        audio_done=sum(e["audio_seconds"] for e in units),
+        failed=sum(e["failed"] for e in units),
+        rate=rate,
+        workers=len(Counter(e["worker"] for e in recent)),
+        in_hand=len(lease["units"]),
+    )
+
+
+def read_log(set_url: str, run: str) -> list[dict[str, Any]]:
+    """Its events, oldest first; a last line that is still being written is left out."""
+    folder = storage.join(set_url, RUNS)
+    names = [n for n in storage.list_names(folder) if n.startswith(f"{run}.") and n.endswith(".jsonl")]
+    text = b"".join(storage.read_bytes(storage.join(folder, name)) for name in names).decode()
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

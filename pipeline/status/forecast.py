@@ -1,0 +1,155 @@
+"""`coat plan`: what an extract would do, how long it would take and what it would cost. Writes nothing.
+
+Time is foretold in *padded* seconds, the audio that the expert is really given: an expert that hears 30 s
+whatever a clip holds costs the same for each clip.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from coat.extractors.expert import Expert, Options
+from coat.extractors.registry import create
+from coat.manifests.corpus.manifest import Manifest
+from coat.manifests.errors import InputError, RunError
+from coat.pipeline.plan.plan import UNIT_BYTES, PlannedRow, Units, make_plan
+from coat.pipeline.store.target_set import TargetSet, TargetStore
+from coat.pipeline.worker.decoding import Heard
+from coat.pipeline.worker.report import Clock
+from coat.pipeline.worker.worker import Job, Worker
+
+MEASURED_S = 10.0  # a shorter measurement is repeated,
+PASSES = 5  # ... so often at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """How the work is cut, how the time is known, and what it is divided by and multiplied with."""
+
+    speed: float | None = None  # audio seconds per second of one worker
+    calibrate: int = 0  # ... or measured on so many clips, here
+    workers: int = 1
+    gpus_per_worker: float = 1.0
+    gpu_hour_price: float | None = None
+    device: str = "cpu"  # of the calibration
+    unit_bytes: int = UNIT_BYTES
+
+    def __post_init__(self) -> None:
+        if self.speed and self.calibrate:
+            raise InputError("--speed and --calibrate: give one of them")
+        if self.gpu_hour_price is not None and not (self.speed or self.calibrate):
+            raise InputError("--gpu-hour-price needs to know the time: give --speed or --calibrate too")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is left to do for one expert. `seconds` of wall time, without start-up; None where no rate is known."""
+
+    expert: str
+    fingerprint: str
+    rows: int  # of the manifest
+    covered: int  # of them, by committed units
+    units: int
+    hours: float  # of audio
+    bytes: int  # of targets
+    speed: float | None = None  # audio seconds per second of one worker
+    startup_seconds: float | None = None  # of one worker, as measured: its weights
+    seconds: float | None = None
+    cost: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def forecast(manifest: Manifest, store: str, experts: Sequence[str], options: Options, rates: Rates) -> list[Forecast]:
+    """One forecast per expert. RunError where a calibration could hear none of its clips."""
+    made = {name: create(name, options) for name in dict.fromkeys(experts)}
+    return [forecast_one(manifest, TargetStore(store), name, e, options, rates) for name, e in made.items()]
+
+
+def forecast_one(
+    manifest: Manifest, store: TargetStore, name: str, expert: Expert, options: Options, rates: Rates
+) -> Forecast:
+    spec = expert.spec
+    covered = TargetSet(store.set_url(spec), spec).outcomes.digests
+    plan = make_plan(manifest, spec, covered, unit_bytes=rates.unit_bytes)
+    left = plan.units.seconds[plan.units.order]  # of audio, by row
+    startup = None
+    one_worker = plan.seconds / rates.speed if rates.speed else None
+    if rates.calibrate and len(left):
+        job = Job(name, options, "", spec, rates.device, os.cpu_count() or 1)
+        startup, rate = calibrate(job, spread(plan.units, rates.calibrate))
+        one_worker = sum(cost_seconds(expert, seconds) for seconds in left.tolist()) / rate
+    elif rates.calibrate:
+        one_worker = 0.0
+    price = rates.gpu_hour_price
+    return Forecast(
+        expert=spec.expert,
+        fingerprint=spec.fingerprint,
+        rows=plan.rows,
+        covered=plan.covered,
+        units=len(plan.units),
+        hours=plan.seconds / 3600,
+        bytes=plan.bytes,
+        speed=plan.seconds / one_worker if one_worker else rates.speed,
+        startup_seconds=startup,
+        seconds=None if one_worker is None else one_worker / max(1, min(rates.workers, len(plan.units))),
+        cost=None if price is None or one_worker is None else one_worker / 3600 * rates.gpus_per_worker * price,
+    )
+
+
+def total(forecasts: Sequence[Forecast]) -> dict[str, Any]:
+    """Of experts that run one after the other, as `coat extract` runs them; None where one is not known."""
+
+    def add(values: list[Any]) -> Any:
+        return None if None in values else sum(values)
+
+    summed = ("units", "hours", "bytes", "seconds", "cost")
+    return {name: add([getattr(f, name) for f in forecasts]) for name in summed}
+
+
+def spread(units: Units, clips: int) -> list[PlannedRow]:
+    """So many rows over all lengths: the middle one of each of `clips` equal parts, in ascending length."""
+    ascending = units.order[np.argsort(units.seconds[units.order], kind="stable")]
+    n = min(clips, len(ascending))
+    chosen = ascending[(2 * np.arange(n) + 1) * len(ascending) // (2 * n)]
+    utterances = units.manifest.take(chosen)
+    return [units.planned(int(row), u) for row, u in zip(chosen, utterances, strict=True)]
+
+
+def cost_seconds(expert: Expert, seconds: float) -> float:
+    """Of audio that the expert is given for a clip."""
+    rate = expert.spec.sample_rate
+    return expert.padded_samples(round(seconds * rate)) / rate
+
+
+def calibrate(job: Job, rows: Sequence[PlannedRow]) -> tuple[float, float]:
+    """Seconds until the expert is loaded and has heard a clip, and padded seconds per second after that.
+
+    Through the worker's own decoding, batching and forward pass; nothing is stored. A short measurement is made
+    again and the fastest counts: what slows one down is mostly not the expert. RunError where none is heard.
+    """
+    started = time.perf_counter()
+    worker = Worker(job)
+    warm = worker.in_model_thread(hear, worker, [rows[0]])  # the first pass compiles, allocates and finds its kernels
+    startup = time.perf_counter() - started
+    passes: list[float] = []
+    heard: list[Heard] = []
+    while not passes or (sum(passes) < MEASURED_S and len(passes) < PASSES):
+        started = time.perf_counter()
+        heard = worker.in_model_thread(hear, worker, rows)
+        passes.append(time.perf_counter() - started)
+    ok = [h.planned for h in heard if h.status == "ok"]
+    if not ok:
+        first = next(h.error for h in [*warm, *heard] if h.error)
+        raise RunError(f"--calibrate: {job.expert} could hear none of {len(rows)} clips; the first: {first}")
+    return startup, sum(cost_seconds(worker.expert, row.seconds) for row in ok) / min(passes)
+
+
+def hear(worker: Worker, rows: Sequence[PlannedRow]) -> list[Heard]:
+    clock = Clock()
+    return [h for batch in worker.decoded(rows) for h in worker.hear(batch, clock)]

@@ -1,0 +1,92 @@
+"""`coat status`: what a store holds, by target set, and what is being done about the rest."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coat.manifests.corpus.manifest import Manifest
+from coat.pipeline.plan.plan import identities
+from coat.pipeline.status.activity import Activity, activities
+from coat.pipeline.store.target_set import TargetSet, TargetStore
+
+STAGES = ("decode", "wait", "forward", "write")
+
+
+@dataclass(frozen=True)
+class SetStatus:
+    """One target set. Counts are utterances; `missing` counts those of a manifest that no unit holds."""
+
+    expert: str
+    fingerprint: str
+    checkpoint: str
+    dim: int
+    rate_hz: float
+    units: int
+    ok: int
+    failed: int
+    skipped: int
+    missing: int | None
+    hours: float
+    bytes: int
+    reasons: dict[str, int]
+    failures: tuple[tuple[str, str], ...]  # id, error
+    stages: dict[str, float]  # seconds by stage, of all units; decode: of all decoding threads together
+    padding_share: float | None  # of the audio that the expert was given
+    runs: tuple[Activity, ...]  # at work, or dead with units in hand
+
+    @property
+    def examples(self) -> dict[str, tuple[str, str]]:
+        """Of each reason to fail, the first row: id, error."""
+        found: dict[str, tuple[str, str]] = {}
+        for identity, error in self.failures:
+            found.setdefault(error.split(":", 1)[0], (identity, error))
+        return found
+
+    @property
+    def at_work(self) -> bool:
+        return any(run.alive for run in self.runs)
+
+    def to_dict(self) -> dict[str, Any]:
+        runs = [{**asdict(run), "eta_seconds": run.eta_seconds} for run in self.runs]
+        return {**asdict(self), "examples": self.examples, "runs": runs}
+
+
+def status(store: str, manifest: Manifest | None = None) -> list[SetStatus]:
+    """Every target set of a store; with a manifest, of its rows alone. An empty list: nothing there."""
+    wanted = None if manifest is None else identities(manifest).digests[manifest.with_audio]
+    return [set_status(targets, wanted) for targets in TargetStore(store).target_sets()]
+
+
+def set_status(targets: TargetSet, wanted: NDArray[np.uint64] | None) -> SetStatus:
+    """Of all rows, or of those with the `wanted` digests."""
+    rows = targets.outcomes
+    positions = missing = None
+    if wanted is not None:
+        found = rows.find(wanted)
+        positions = found[found >= 0]
+        missing = len(wanted) - len(positions)
+    counts = rows.count(positions)
+    spec, done = targets.spec, targets.done.values()
+    stages = {name: sum((d.get("seconds", {}).get(name, 0.0) for d in done), 0.0) for name in STAGES}
+    padded, heard = (sum(d.get(f"{name}_audio_seconds", 0.0) for d in done) for name in ("padded", "heard"))
+    return SetStatus(
+        expert=spec.expert,
+        fingerprint=spec.fingerprint,
+        checkpoint=spec.checkpoint,
+        dim=spec.dim,
+        rate_hz=spec.rate_hz,
+        units=len(targets.done),
+        ok=counts.ok,
+        failed=counts.failed,
+        skipped=counts.skipped,
+        missing=missing,
+        hours=counts.seconds / 3600,
+        bytes=sum(int(done["bytes"]) for done in targets.done.values()),
+        reasons=counts.reasons,
+        failures=counts.failures,
+        stages=stages,
+        padding_share=1 - heard / padded if padded else None,
+        runs=activities(targets.url),
+    )

@@ -1,0 +1,232 @@
+"""The target store: reading what was committed.
+
+    STORE/<expert>/<fingerprint>/spec.json
+    STORE/<expert>/<fingerprint>/units/<unit>/frames.zarr    [frames of the unit, dim]
+    STORE/<expert>/<fingerprint>/units/<unit>/rows.parquet   a row per utterance, with its outcome
+    STORE/<expert>/<fingerprint>/units/<unit>/done.json      counts, digests, seconds by stage
+
+A unit exists when its done.json does; whatever else lies there is ignored. N frames, D dim.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+from numpy.typing import NDArray
+
+from coat.manifests import storage
+from coat.manifests.corpus.utterance import Utterance
+from coat.manifests.errors import InputError, RunError, Unreachable
+from coat.manifests.targets.spec import TargetSpec
+from coat.pipeline.store.frames import CHUNK_FRAMES
+from coat.pipeline.store.rows import OK, OUTCOME, ROWS_SCHEMA, Outcomes, Row, Rows
+
+SPEC, UNITS, FRAMES, ROWS, DONE = "spec.json", "units", "frames.zarr", "rows.parquet", "done.json"
+DONE_KEYS = {"rows", "frames", "bytes", "xxh3", "rows_xxh3", "array_xxh3", "done_xxh3"}  # without which it is torn
+REPAIR = "`coat verify --repair` drops damaged units, and the next extract makes them again"
+READ_AHEAD = 256  # units: bounds the memory of tables that wait
+BLOCK_VALUES = 2**21  # of a block of `dask`: 16 MB in float64, of which a computation holds some copies a thread
+READERS = 16  # small files are read this many at a time: object stores answer slowly, but many at once
+
+Gathered = TypeVar("Gathered", bound=Outcomes)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an expert gave for one utterance. Frame i is centred at `times[i]` seconds from its start."""
+
+    id: str
+    frames: NDArray[Any]  # [N, D], in the spec's dtype
+    times: NDArray[np.float64]  # [N]
+    spec: TargetSpec
+
+
+class TargetSet:
+    """All that one expert, with one fingerprint, has given: a snapshot of the units committed by now."""
+
+    def __init__(self, url: str, spec: TargetSpec) -> None:
+        self.url = url
+        self.spec = spec
+
+    @classmethod
+    def open(cls, url: str) -> "TargetSet":
+        """Read `url/spec.json`. InputError where it is not there, or does not belong to this folder."""
+        spec_url = storage.join(url, SPEC)
+        try:
+            spec = TargetSpec.from_dict(storage.read_json(spec_url), spec_url)
+        except FileNotFoundError as e:
+            raise InputError(f"{url}: no {SPEC}; not a target set") from e
+        if spec.fingerprint != url.rstrip("/").rsplit("/", 1)[-1]:
+            raise InputError(f"{spec_url}: gives fingerprint {spec.fingerprint}, not its folder's name; edited?")
+        return cls(url, spec)
+
+    def unit_url(self, unit: str, *parts: str) -> str:
+        return storage.join(self.url, UNITS, unit, *parts)
+
+    @cached_property
+    def done(self) -> dict[str, dict[str, Any]]:
+        """The done.json of every committed unit, by unit, oldest commit first."""
+        names = [n for n in storage.list_names(storage.join(self.url, UNITS)) if not n.startswith(".")]
+        with ThreadPoolExecutor(READERS) as pool:
+            found = zip(names, pool.map(self.read_done, names), strict=True)
+        committed = [(name, done) for name, done in found if done is not None]
+        return dict(sorted(committed, key=lambda item: (item[1].get("finished_at", ""), item[0])))
+
+    def read_done(self, unit: str) -> dict[str, Any] | None:
+        """None where the unit is not committed. RunError where its done.json is torn."""
+        url = self.unit_url(unit, DONE)
+        try:
+            done = storage.read_json(url)
+        except FileNotFoundError:
+            return None
+        except InputError as e:
+            raise RunError(f"{e}; {REPAIR}") from e
+        if not isinstance(done, dict) or not done.keys() >= DONE_KEYS:
+            raise RunError(f"{url}: not a whole done.json; {REPAIR}")
+        return done
+
+    def read_table(self, unit: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of one unit, as ROWS_SCHEMA has them, or some columns. RunError where they cannot be read."""
+        url = self.unit_url(unit, ROWS)
+        try:
+            # A buffer, not a Python file: Arrow's threads that read one may outlive the interpreter and abort it.
+            file = pq.ParquetFile(pa.BufferReader(storage.read_bytes(url)))
+            if not file.schema_arrow.equals(ROWS_SCHEMA):
+                raise RunError(f"{url}: has other columns than this version of coat writes; {REPAIR}")
+            return file.read(columns, use_threads=False)
+        except (FileNotFoundError, pa.ArrowException) as e:
+            raise RunError(f"{url}: cannot be read ({e}); {REPAIR}") from e
+
+    def read_rows(self, unit: str) -> list[Row]:
+        return [Row(unit=unit, **row) for row in self.read_table(unit).to_pylist()]
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """What became of every utterance: to plan and to count."""
+        return self.gather(Outcomes, OUTCOME)
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The same by `Utterance.digest`, with the places of the frames: to read."""
+        return self.gather(Rows, ROWS_SCHEMA.names)
+
+    def gather(self, kind: type[Gathered], columns: Sequence[str]) -> Gathered:
+        units = list(self.done)
+        with ThreadPoolExecutor(READERS) as pool:
+            groups = (units[i : i + READ_AHEAD] for i in range(0, len(units), READ_AHEAD))
+            tables = (t for group in groups for t in pool.map(lambda unit: self.read_table(unit, columns), group))
+            try:
+                return kind(units, tables)
+            except ValueError as e:
+                raise RunError(f"{self.url}: {ROWS} of a unit holds {e}; {REPAIR}") from e
+
+    def __len__(self) -> int:
+        """Utterances with targets."""
+        return int((self.outcomes.status == OK).sum())
+
+    def read(self, utterance: str | Utterance) -> Target:
+        """The target of one utterance, by id or by its manifest row.
+
+        KeyError where there is none; InputError where two corpora in the store share the id: then
+        only the manifest's row says which is meant.
+        """
+        if isinstance(utterance, Utterance):
+            row = self.rows.get(utterance.digest)
+            if row is None or row.status != "ok":
+                raise KeyError(utterance.id)
+            return self.read_row(row)
+        found = self.rows.by_id(utterance)
+        if not found:
+            raise KeyError(utterance)
+        if len(found) > 1:
+            raise InputError(f"{self.url}: {len(found)} utterances have the id {utterance!r}; read it by manifest row")
+        return self.read_row(found[0])
+
+    def read_row(self, row: Row) -> Target:
+        """RunError where the unit was damaged after its commit: Zarr checks every chunk that it reads."""
+        frames = read_frames(self.unit_url(row.unit, FRAMES), row.first, row.frames, self.spec.dim)
+        return Target(row.id, frames, self.spec.times(row.frames), self.spec)
+
+    def dask(self, units: Iterable[str] | None = None) -> Any:
+        """All frames of the committed units, or of some, as one float32 `dask.array` `[N, D]`, read lazily.
+
+        Units lie in the order of their names, in blocks of some BLOCK_VALUES. Float32 whatever is stored: sums of
+        float16 overflow. A block opens its array by path, so that the graph travels to any scheduler.
+        """
+        import dask.array as da
+
+        step = max(1, BLOCK_VALUES // self.spec.dim // CHUNK_FRAMES) * CHUNK_FRAMES
+        spans = [
+            (self.unit_url(unit, FRAMES), first, min(step, int(self.done[unit]["frames"]) - first), self.spec.dim)
+            for unit in sorted(self.done if units is None else units)
+            for first in range(0, int(self.done[unit]["frames"]), step)
+        ]
+        if not spans:
+            return da.zeros((0, self.spec.dim), dtype="float32")
+        spans_B = da.from_array(np.fromiter(spans, object), chunks=1)  # pyright: ignore[reportArgumentType]  a size
+        return spans_B.map_blocks(
+            read_block,
+            chunks=(tuple(frames for _, _, frames, _ in spans), (self.spec.dim,)),
+            new_axis=1,
+            dtype="float32",
+            meta=np.zeros((0, 0), np.float32),
+        )
+
+
+class TargetStore:
+    """A folder or URL that holds target sets. It need not exist yet."""
+
+    def __init__(self, url: str) -> None:
+        self.url = storage.absolute(url)  # once, at the border: workers do not share the driver's folder
+
+    def set_url(self, spec: TargetSpec) -> str:
+        return storage.join(self.url, spec.expert, spec.fingerprint)
+
+    def target_sets(self) -> Iterator[TargetSet]:
+        """Every target set, by expert and fingerprint."""
+        for expert in storage.list_names(self.url):
+            for fingerprint in storage.list_names(storage.join(self.url, expert)):
+                if storage.exists(storage.join(self.url, expert, fingerprint, SPEC)):
+                    yield TargetSet.open(storage.join(self.url, expert, fingerprint))
+
+    def target_set(self, expert: str, fingerprint: str | None = None) -> TargetSet:
+        """One expert's targets. InputError where there are none, or several and no fingerprint (or its start)."""
+        names = [n for n in storage.list_names(storage.join(self.url, expert)) if n.startswith(fingerprint or "")]
+        if not names:
+            have = ", ".join(storage.list_names(self.url)) or "nothing"
+            wanted = f"{expert}@{fingerprint}" if fingerprint else expert
+            raise InputError(f"{self.url}: no targets of {wanted}; it has {have}. Run `coat extract` first")
+        if len(names) > 1:
+            raise InputError(
+                f"{self.url}: {expert} has fingerprints {', '.join(names)}; say which, as {expert}@{names[0][:6]}"
+            )
+        return TargetSet.open(storage.join(self.url, expert, names[0]))
+
+
+@lru_cache(maxsize=64)
+def open_frames(url: str) -> zarr.Array:
+    """Committed frames never change, so that an opened array may be kept."""
+    return zarr.open_array(url, mode="r")
+
+
+def read_frames(url: str, first: int, frames: int, dim: int) -> NDArray[Any]:
+    """`[frames, dim]` of a unit. RunError where it was damaged after its commit: Zarr checks every chunk it reads."""
+    try:
+        found = storage.request(url, lambda: np.asarray(open_frames(url)[first : first + frames]))
+    except Unreachable:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
+        raise RunError(f"{storage.parent(url)}: frames cannot be read ({e}); {REPAIR}") from e
+    if found.shape != (frames, dim):
+        raise RunError(f"{storage.parent(url)}: fewer frames than its rows say; {REPAIR}")
+    return found
+
+
+def read_block(span_1: NDArray[Any]) -> NDArray[np.float32]:
+    return read_frames(*span_1[0]).astype(np.float32)

@@ -1,0 +1,206 @@
+"""Writing one unit: built whole on a local disk, then published in one step.
+
+Locally that step is the rename of a folder, done.json inside it; on an object store, which has no
+rename, the objects are put one by one and done.json last. Either way a unit is there or it is not,
+and two writers of one unit do no harm: they write the same bytes.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+from numpy.typing import NDArray
+
+from coat.manifests import storage
+from coat.manifests.errors import RunError
+from coat.manifests.targets.spec import TargetSpec
+from coat.pipeline.store.frames import FramesWriter
+from coat.pipeline.store.rows import ROWS_SCHEMA, Row
+from coat.pipeline.store.target_set import DONE, FRAMES, ROWS, SPEC, UNITS, TargetSet
+
+ARRAY = "zarr.json"  # the metadata of frames.zarr
+BUILDING = "building"  # folder beside units/ for what is not committed yet
+ABANDONED_S = 24 * 3600  # a build of another host that is older is nobody's
+
+
+def write_spec(set_url: str, spec: TargetSpec) -> None:
+    """Before the first unit. InputError where a spec lies there that is not this folder's."""
+    url = storage.join(set_url, SPEC)
+    if storage.exists(url):
+        TargetSet.open(set_url)
+    else:
+        storage.write_bytes(url, storage.to_json(spec.to_dict()))
+
+
+def rows_parquet(rows: Sequence[Row]) -> bytes:
+    table = pa.Table.from_pylist([{k: v for k, v in asdict(r).items() if k != "unit"} for r in rows], ROWS_SCHEMA)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+class UnitWriter:
+    """One unit: append frames as they are heard, then commit; left without a commit, nothing remains.
+
+        with UnitWriter(set_url, unit, dim, dtype) as writer:
+            writer.append(frames_ND)
+            done = writer.commit(rows, facts)
+
+    RunError where the store cannot be written; then nothing of the unit is visible.
+    """
+
+    def __init__(self, set_url: str, unit: str, dim: int, dtype: str) -> None:
+        self.set_url, self.unit = set_url, unit
+        self.seconds = 0.0  # spent on writing
+        self.open = contextlib.ExitStack()
+        with self.writing():
+            self.build = new_build(set_url, unit)
+            self.open.callback(shutil.rmtree, self.build, ignore_errors=True)
+            self.frames = self.open.enter_context(FramesWriter(self.build / FRAMES, dim, dtype))
+
+    def __enter__(self) -> "UnitWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None) -> None:
+        self.open.close()
+
+    def append(self, frames_ND: NDArray[Any]) -> None:
+        """Frames of the next rows, in the spec's dtype."""
+        with self.writing():
+            self.frames.append(frames_ND)
+
+    def commit(self, rows: Sequence[Row], facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Make the unit visible and give its done.json. `facts` (seconds by stage, padding) are kept there."""
+        with self.writing():
+            self.frames.close()
+            data = rows_parquet(rows)
+            (self.build / ROWS).write_bytes(data)
+        done = {
+            **facts,
+            "rows": len(rows),
+            "ok": sum(r.status == "ok" for r in rows),
+            "failed": sum(r.status == "failed" for r in rows),
+            "skipped": sum(r.status == "skipped" for r in rows),
+            "frames": self.frames.frames,
+            "bytes": self.frames.nbytes,
+            "audio_seconds": round(sum(r.seconds for r in rows if r.status == "ok"), 6),
+            "xxh3": self.frames.digest.hexdigest(),
+            "rows_xxh3": xxhash.xxh3_128_hexdigest(data),
+            "array_xxh3": xxhash.xxh3_128_hexdigest((self.build / FRAMES / ARRAY).read_bytes()),
+            "seconds": {**facts.get("seconds", {}), "write": round(self.seconds, 3)},
+            "finished_at": datetime.now(UTC).isoformat(),
+        }
+        done["done_xxh3"] = done_digest(done)
+        with self.writing():
+            (self.build / DONE).write_bytes(storage.to_json(done))
+            publish(self.build, self.set_url, self.unit)
+        return done
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Count the time; what the disk or the object store refuses is one line."""
+        started = time.perf_counter()
+        try:
+            yield
+        except (OSError, RunError) as e:
+            self.open.close()
+            kept = "the units before it are kept, run again"
+            if isinstance(e, FileNotFoundError) and not storage.exists(storage.join(self.set_url, SPEC)):
+                kept = f"its {SPEC} is gone: was the store removed under the run? Run again, to begin anew"
+            raise RunError(f"{self.set_url}: cannot write unit {self.unit} ({e}); {kept}") from e
+        finally:
+            self.seconds += time.perf_counter() - started
+
+
+def commit_unit(
+    set_url: str, unit: str, frames: NDArray[Any], rows: Sequence[Row], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write a unit whose frames are at hand, as a whole."""
+    with UnitWriter(set_url, unit, frames.shape[1], str(frames.dtype)) as writer:
+        writer.append(frames)
+        return writer.commit(rows, facts)
+
+
+def done_digest(done: Mapping[str, Any]) -> str:
+    """Of a done.json but the digest itself: it vouches for the rest, so something must vouch for it."""
+    return xxhash.xxh3_128_hexdigest(storage.to_json({k: v for k, v in done.items() if k != "done_xxh3"}))
+
+
+def builds_folder(set_url: str) -> Path:
+    """Where units are built: on the store's own disk, so that a rename moves them; for object stores, here."""
+    if storage.is_local(set_url):
+        return storage.local_path(set_url) / BUILDING
+    return Path(tempfile.gettempdir()) / "coat-building"
+
+
+def new_build(set_url: str, unit: str) -> Path:
+    folder = builds_folder(set_url)
+    prefix = f"{storage.owner()}+{unit}+"
+    while True:
+        # Of the store's own folders none is made here: a store that was removed under the run stays removed.
+        folder.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # a run that ended has removed the empty folder just now
+            return Path(tempfile.mkdtemp(dir=folder, prefix=prefix))
+
+
+def publish(build: Path, set_url: str, unit: str) -> None:
+    if not storage.exists(storage.join(set_url, SPEC)):
+        raise FileNotFoundError(f"no {SPEC}")  # a unit without its spec says nothing to anyone
+    target = storage.join(set_url, UNITS, unit)
+    if storage.is_local(set_url):
+        publish_folder(build, storage.local_path(target))
+        return
+    for path in sorted(p for p in build.rglob("*") if p.is_file() and p.name != DONE):
+        storage.upload(path, storage.join(target, path.relative_to(build).as_posix()))
+    storage.upload(build / DONE, storage.join(target, DONE))
+
+
+def publish_folder(build: Path, target: Path) -> None:
+    for path in sorted(build.rglob("*")):  # a commit must outlive a power cut, not only a kill
+        if path.is_file():
+            with open(path, "rb") as f:
+                os.fsync(f.fileno())
+    build.chmod(0o755)
+    target.parent.mkdir(exist_ok=True)
+    if target.exists() and not (target / DONE).exists():  # damaged after its commit: a rename brings all or nothing
+        os.rename(target, build.with_name(f"{build.name}+damaged"))
+        shutil.rmtree(build.with_name(f"{build.name}+damaged"), ignore_errors=True)
+    try:
+        os.rename(build, target)
+    except OSError:
+        if not (target / DONE).exists():
+            raise
+        # another run committed the same unit first: its bytes are ours
+
+
+def clean_builds(set_url: str) -> int:
+    """Remove what killed runs left half built; what a living one is building stays. Gives how many."""
+    removed = 0
+    folder = builds_folder(set_url)
+    for build in folder.iterdir() if folder.is_dir() else ():
+        host, _, rest = build.name.partition("+")
+        pid = rest.partition("+")[0]
+        try:
+            age = time.time() - build.stat().st_mtime
+        except FileNotFoundError:
+            continue  # its run has just published it
+        mine = host == socket.gethostname() and pid.isdigit()
+        if (mine and not psutil.pid_exists(int(pid))) or age > ABANDONED_S:
+            shutil.rmtree(build, ignore_errors=True)
+            removed += 1
+    with contextlib.suppress(OSError):  # not empty: another run builds there
+        folder.rmdir()
+    return removed

@@ -1,0 +1,447 @@
+"""`coat inspect`: all is drawn where it was heard, what is missing is said, and strangers' words are only words."""
+
+import base64
+import html
+import io
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+from PIL import Image
+
+from coat.manifests import InputError, Manifest, decode
+from coat.manifests.targets.spec import TargetSpec
+from coat.pipeline.inspect.drawing import LEFT_IN, RIGHT_IN, picture, time_ticks
+from coat.pipeline.inspect.inspection import frames_between, inspect
+from coat.pipeline.inspect.page import page
+from coat.pipeline.inspect.sound import log_mel
+from coat.pipeline.inspect.targets import order_together
+from coat.pipeline.store.rows import Row
+from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.unit_writer import commit_unit, write_spec
+from tests.integration.helpers import coat
+
+RATE = 16000
+CLICK_S = 1.3  # of the sound
+
+
+def spec_of(expert: str, kind: str, dim: int, rate_hz: float, start_s: float = 0.0, **more: Any) -> TargetSpec:
+    given = {"version": 1, "family": "events", "sample_rate": RATE, "min_samples": 1, "dtype": "float32"} | more
+    return TargetSpec(expert=expert, kind=kind, dim=dim, rate_hz=rate_hz, start_s=start_s, **given)  # pyright: ignore[reportArgumentType]
+
+
+def put(store: Path, spec: TargetSpec, manifest: Path, frames: NDArray[Any] | str, identity: str = "a") -> None:
+    """Commit one row of a set: its frames, or why it failed."""
+    (u,) = [u for u in Manifest.read(str(manifest)) if u.id == identity]
+    url = TargetStore(str(store)).set_url(spec)
+    write_spec(url, spec)
+    if isinstance(frames, str):
+        row = Row("", u.id, u.digest, None, 0.0, 0, 0, "failed", frames)
+        commit_unit(url, f"unit-{identity}", np.zeros((0, spec.dim), np.float32), [row], {})
+        return
+    clip = decode(u.audio, u.offset, u.duration)
+    row = Row("", u.id, u.digest, clip.digest, clip.seconds, 0, len(frames), "ok", None)
+    commit_unit(url, f"unit-{len(u.id)}", frames.astype(np.float32), [row], {})
+
+
+def corpus(folder: Path, seconds: float = 4.0, **row: Any) -> Path:
+    """One utterance `a` with a click of a millisecond at CLICK_S."""
+    folder.mkdir(exist_ok=True)
+    samples = np.zeros(round(seconds * RATE), np.float32)
+    samples[round(CLICK_S * RATE) :][:16] = 0.9
+    soundfile.write(folder / "a.wav", samples, RATE)
+    path = folder / "m.jsonl"
+    path.write_text(json.dumps({"id": "a", "audio_filepath": "a.wav", "prompt": "What?", "response": "A click."} | row))
+    return path
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    return corpus(tmp_path / "corpus")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def images(document: str) -> dict[str, NDArray[np.uint8]]:
+    """Pictures of a page by the names of their tracks, `[height, width, 3]`."""
+    found = re.findall(r'<img alt="(.*?) over time" src="data:image/png;base64,(.*?)"', document)
+    return {html.unescape(n): np.asarray(Image.open(io.BytesIO(base64.b64decode(d))).convert("RGB")) for n, d in found}
+
+
+def place(image: NDArray[np.uint8], seconds: float = 4.0) -> tuple[float, float]:
+    """Seconds from where to where a picture is not as its first column is."""
+    other = np.flatnonzero((image != image[:, :1]).any(axis=(0, 2)))
+    return other[0] / image.shape[1] * seconds, (other[-1] + 1) / image.shape[1] * seconds
+
+
+def data_of(document: str) -> dict[str, Any]:
+    return json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', document)[0])
+
+
+def event(spec: TargetSpec, frames: int, frame: int, channel: int, value: float = 1.0) -> NDArray[np.float32]:
+    made = np.zeros((frames, spec.dim), np.float32)
+    made[frame, channel] = value
+    return made
+
+
+PIXEL_S = 4.0 / 2000  # of a track's picture
+
+
+@pytest.mark.parametrize(
+    ("kind", "family", "dim", "name"),
+    [
+        ("probabilities", "events", 40, "class 7"),
+        ("distribution", "speech", 40, "class 7"),
+        ("representation", "speech", 700, "700 dimensions"),
+        ("scalars", "reconstruction", 128, "channel"),
+    ],
+)
+def test_a_frame_is_drawn_where_it_is_centred_and_as_wide_as_it_is(
+    kind: str, family: str, dim: int, name: str, manifest: Path, store: Path
+) -> None:
+    names = tuple(f"class {i}" for i in range(dim)) if dim == 40 else ()
+    names = tuple(f"mel_{i}" for i in range(dim)) if kind == "scalars" else names
+    spec = spec_of("e", kind, dim, rate_hz=5.0, start_s=0.0375, family=family, channels=names)
+    put(store, spec, manifest, event(spec, 20, 6, 7))
+    found = inspect(str(store), str(manifest), "a")
+    image = images(page(found).decode())[name]
+    left, right = place(image[:, :1960], 3.92)  # behind that there is no frame
+    centre, width = 0.0375 + 6 / 5.0, 1 / 5.0
+    assert left == pytest.approx(centre - width / 2, abs=2 * PIXEL_S)
+    assert right == pytest.approx(centre + width / 2, abs=2 * PIXEL_S)
+
+
+def test_the_sound_is_drawn_on_the_same_axis(manifest: Path, store: Path) -> None:
+    spec = spec_of("vad", "probabilities", 1, 31.25, 0.016)
+    put(store, spec, manifest, np.zeros((125, 1), np.float32))
+    shown = images(page(inspect(str(store), str(manifest), "a")).decode())
+    grid = min(abs(t - CLICK_S) for t in time_ticks(0.0, 4.0))
+    assert grid > 0.05  # no line of the grid is near
+    wave = shown["amplitude"][4:40]  # above the middle: the click, and the grid
+    dark = np.flatnonzero((wave[:, :, 0] < 60).any(axis=0)) / wave.shape[1] * 4.0
+    assert dark.min() == pytest.approx(CLICK_S, abs=2 * PIXEL_S)
+    assert dark.max() == pytest.approx(CLICK_S + 0.001, abs=2 * PIXEL_S)
+    left, right = place(shown["frequency"])
+    assert (left + right) / 2 == pytest.approx(CLICK_S, abs=0.005)
+    assert right - left == pytest.approx(0.025, abs=0.006)  # the window
+
+
+def test_f0_is_broken_where_unvoiced(manifest: Path, store: Path) -> None:
+    spec = spec_of("pitch", "pitch", 3, 62.5, family="pitch", channels=("log2_f0_hz", "voicing", "loudness_db"))
+    frames = np.tile(np.array([np.log2(220.0), 0.0, -60.0], np.float32), (250, 1))
+    frames[100:150, 1] = 0.9
+    frames[120:125, 1] = 0.4
+    put(store, spec, manifest, frames)
+    document = page(inspect(str(store), str(manifest), "a")).decode()
+    reads = data_of(document)["panels"][2]["reads"]
+    assert reads[0] == [220.0 if 100 <= i < 120 or 125 <= i < 150 else None for i in range(250)]
+    image = images(document)["f0"]
+    blue = np.flatnonzero((image[:, :, 0] < 60).any(axis=0)) / image.shape[1] * 4.0
+    gap = np.flatnonzero(np.diff(blue) > 0.01)
+    assert len(gap) == 1
+    edges = [blue[0], blue[gap[0]], blue[gap[0] + 1], blue[-1]]
+    np.testing.assert_allclose(edges, [(i - 0.5) / 62.5 for i in (100, 120, 125, 150)], atol=3 * PIXEL_S)
+
+
+def test_values_are_those_of_the_frame_at_that_time(manifest: Path, store: Path) -> None:
+    spec = spec_of("level", "scalars", 2, 100.0, 0.005, family="prosody", channels=("rms_db", "peak"))
+    rng = np.random.default_rng(0)
+    frames = rng.normal(size=(400, 2)).astype(np.float32)
+    put(store, spec, manifest, frames)
+    found = inspect(str(store), str(manifest), "a", start_s=1.0, end_s=2.5)
+    panel = data_of(page(found).decode())["panels"][2]
+    assert panel["units"] == ["dB", ""]
+    assert panel["first"] == pytest.approx(1.005)
+    for shown, values in zip(panel["reads"], frames[100:250].T, strict=True):
+        np.testing.assert_allclose(shown, values, rtol=1e-3)
+
+
+def test_every_expert_is_there_with_its_spec(manifest: Path, store: Path) -> None:
+    specs = [
+        spec_of("one", "representation", 1, 50.0, weights="w1", checkpoint="org/one"),
+        spec_of("wide", "representation", 1280, 50.0, weights="w2", checkpoint="org/wide", settings={"pool": "mean"}),
+        spec_of("many", "scalars", 25, 50.0, channels=tuple(f"lld_{i}" for i in range(25))),
+    ]
+    rng = np.random.default_rng(0)
+    for spec in specs:
+        put(store, spec, manifest, rng.normal(size=(200, spec.dim)))
+    document = page(inspect(str(store), str(manifest), "a")).decode()
+    sections = re.findall(r"<section.*?</section>", document, flags=re.DOTALL)
+    assert [re.findall("<h2>(.*?)</h2>", s)[0] for s in sections] == ["waveform", "log-mel", "many", "one", "wide"]
+    for spec in specs:
+        (section,) = (s for s in sections if f"<h2>{spec.expert}</h2>" in s)
+        for fact in (spec.fingerprint, spec.weights, spec.checkpoint, f"{spec.dim} × 50 frames/s"):
+            assert fact in section
+    assert "{&quot;pool&quot;: &quot;mean&quot;}" in document
+    assert all(f'title="lld_{i}"' in document for i in range(25))
+    assert {"What?", "A click."} <= set(re.findall("<dd>(.*?)</dd>", document))
+
+
+def test_two_sets_of_one_expert_are_told_apart(manifest: Path, store: Path) -> None:
+    specs = [spec_of("w", "representation", 4, 50.0, weights=w) for w in ("one", "two")]
+    for spec in specs:
+        put(store, spec, manifest, np.zeros((200, 4)))
+    names = [f"w@{s.fingerprint[:6]}" for s in specs]
+    assert sorted(p.title for p in inspect(str(store), str(manifest), "a").experts) == sorted(names)
+    assert [p.title for p in inspect(str(store), str(manifest), "a", ["w@" + specs[1].fingerprint]).experts] == names[
+        1:
+    ]
+    with pytest.raises(InputError, match="no targets of x; it has w"):
+        inspect(str(store), str(manifest), "a", ["x"])
+    with pytest.raises(InputError, match="no target sets"):
+        inspect(str(store / "nothing"), str(manifest), "a")
+
+
+def test_what_is_missing_is_said_in_its_place(manifest: Path, store: Path) -> None:
+    row = json.loads(manifest.read_text())
+    rows = [row, row | {"id": "b", "audio_filepath": "gone.wav"}]
+    manifest.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    good, bad = spec_of("good", "scalars", 1, 50.0), spec_of("bad", "scalars", 1, 50.0)
+    put(store, good, manifest, np.zeros((200, 1)))
+    put(store, bad, manifest, "model: <it> broke")
+    put(store, bad, manifest, "missing: gone.wav: no such file", identity="b")
+
+    first, second = inspect(str(store), str(manifest), "a").experts
+    assert (first.title, first.problem, second.frames) == ("bad", "failed: model: <it> broke", 200)
+    assert (
+        '<p class="problem">failed: model: &lt;it&gt; broke</p>'
+        in page(inspect(str(store), str(manifest), "a")).decode()
+    )
+
+    lost = inspect(str(store), str(manifest), "b")  # the page of a row without sound
+    assert lost.clip is None
+    assert "no such file" in lost.sound[0].problem
+    assert [p.problem.split(":")[0] for p in lost.experts] == ["failed", "missing"]
+    assert "run `coat extract --expert good`" in lost.experts[1].problem
+    assert "<audio" not in page(lost).decode()
+    assert Image.open(io.BytesIO(picture(lost))).format == "PNG"
+
+
+def test_a_changed_row_or_sound_is_noticed(manifest: Path, store: Path) -> None:
+    put(store, spec_of("e", "scalars", 1, 50.0), manifest, np.zeros((200, 1)))
+    soundfile.write(manifest.parent / "a.wav", np.full(4 * RATE, 0.1, np.float32), RATE)
+    (panel,) = inspect(str(store), str(manifest), "a").experts
+    assert panel.frames == 200
+    assert "sound has changed since" in panel.problem
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"duration": 3.0}))
+    (panel,) = inspect(str(store), str(manifest), "a").experts
+    assert "another path or span" in panel.problem
+
+
+def test_an_unknown_id_names_its_neighbours(manifest: Path, store: Path) -> None:
+    rows = [json.loads(manifest.read_text()) | {"id": f"clip_{i:05}"} for i in range(5000)]
+    manifest.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    with pytest.raises(InputError, match=r"m\.jsonl has no such id; near it are .*clip_0433") as e:
+        inspect(str(store), str(manifest), "clip_0433x")
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(("start", "end"), [(5.0, None), (1.0, 1.0), (2.0, 1.0), (4.0, None)])
+def test_times_that_are_not_there(start: float, end: float | None, manifest: Path, store: Path) -> None:
+    put(store, spec_of("e", "scalars", 1, 50.0), manifest, np.zeros((200, 1)))
+    with pytest.raises(InputError, match=r"within the utterance, which lasts 4\.000 s"):
+        inspect(str(store), str(manifest), "a", start_s=start, end_s=end)
+
+
+def test_of_long_audio_a_minute_is_shown(tmp_path: Path, store: Path) -> None:
+    manifest = corpus(tmp_path / "long", seconds=100.0)
+    spec = spec_of("e", "scalars", 1, 50.0)
+    put(store, spec, manifest, np.arange(5000.0)[:, None])
+    found = inspect(str(store), str(manifest), "a")
+    assert (found.start_s, found.end_s, found.until_s) == (0.0, 60.0, 60.0)
+    assert "0 to 60 s of 100.0 s are shown" in page(found).decode()
+    later = inspect(str(store), str(manifest), "a", start_s=90.0)
+    assert (later.end_s, later.until_s, later.clip and later.clip.seconds) == (100.0, 100.0, 10.0)
+    assert later.experts[0].first_s == 90.0
+    assert list(later.experts[0].tracks[0].reads) == list(range(4500, 5000))
+
+
+def test_frames_behind_a_short_sound_stay_visible(tmp_path: Path, store: Path) -> None:
+    manifest = corpus(tmp_path / "short", seconds=0.05)
+    put(store, spec_of("e", "probabilities", 1, 2.0, 0.5), manifest, np.ones((1, 1)))
+    found = inspect(str(store), str(manifest), "a")
+    assert (found.end_s, found.until_s) == (pytest.approx(0.05), 0.75)
+    assert b"NaN" not in page(found)
+
+
+def test_frames_between_are_those_that_overlap() -> None:
+    spec = spec_of("e", "scalars", 1, 10.0, 0.05)  # frame i is i / 10 to (i + 1) / 10
+    assert frames_between(spec, 0.2, 0.5, 100) == (2, 5)
+    assert frames_between(spec, 0.25, 0.55, 100) == (2, 6)
+    assert frames_between(spec, 0.2, float("inf"), 7) == (2, 7)
+    assert frames_between(spec, 0.2, 0.5, 1) == (2, 1)
+
+
+@pytest.mark.parametrize("kind", ["representation", "scalars", "probabilities", "distribution", "pitch"])
+@pytest.mark.parametrize(("frames", "dim"), [(1, 2), (1, 1280), (2, 33), (200, 2), (200, 1280)])
+def test_no_size_or_silence_gives_nan(dim: int, kind: str, frames: int, manifest: Path, store: Path) -> None:
+    dim = min(dim, 3) if kind == "pitch" else dim
+    spec = spec_of("e", kind, dim, frames / 4, 2 / frames)
+    put(store, spec, manifest, np.zeros((frames, dim)))
+    soundfile.write(manifest.parent / "a.wav", np.zeros(4 * RATE, np.float32), RATE)
+    document = page(inspect(str(store), str(manifest), "a")).decode()
+    panels = data_of(document)["panels"]
+    assert all(len(reads) == frames for reads in panels[2]["reads"])
+    assert "NaN" not in json.dumps(panels)
+
+
+def test_the_order_of_dimensions_puts_those_together_that_move_together() -> None:
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(0, 3, size=300)
+    z_ND = rng.normal(size=(400, 3))[:, kinds] + 0.3 * rng.normal(size=(400, 300))
+    ordered = kinds[order_together(z_ND.astype(np.float32))]
+    assert (np.diff(ordered) != 0).sum() < 12  # some 200 where they are not ordered
+
+
+def test_the_log_mel_knows_a_tone() -> None:
+    t = np.arange(RATE) / RATE
+    tone = np.sin(2 * np.pi * 1000 * t) * (t > 0.5)
+    level_NR = log_mel(tone.astype(np.float32), RATE, 160)
+    assert level_NR.shape == (101, 128)
+    assert level_NR[75].max() == pytest.approx(0.0, abs=0.1)
+    assert level_NR[:48].max() == -80.0
+
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&<!--$x_1$"
+
+
+def test_strangers_words_stay_words(tmp_path: Path, store: Path) -> None:
+    said = {"text": HOSTILE, "prompt": HOSTILE, "response": HOSTILE, "choices": [HOSTILE]}
+    manifest = corpus(tmp_path / "hostile", id=HOSTILE, **said)
+    spec = spec_of("e", "scalars", 40, 50.0, channels=(HOSTILE,) * 40, family="reconstruction", checkpoint=HOSTILE)
+    put(store, spec, manifest, np.zeros((200, 40)), identity=HOSTILE)
+    found = inspect(str(store), str(manifest), HOSTILE)
+    document = page(found).decode()
+    assert document.count("<script") == document.count("</script>") == 2
+    assert "<img src=x" not in document
+    assert "<!--" not in document
+    assert html.escape(HOSTILE) in document
+    assert HOSTILE in data_of(document)["panels"][2]["reads"][0][0]  # as a value
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', document)
+    assert "http" not in document.replace("http-equiv", "")
+    assert Image.open(io.BytesIO(picture(found))).format == "PNG"  # nor is it a formula
+
+
+def test_the_picture_for_a_paper_holds_every_panel(manifest: Path, store: Path) -> None:
+    put(store, spec_of("e", "probabilities", 40, 5.0, 0.1), manifest, event(spec_of("e", "scalars", 40, 5.0), 20, 6, 7))
+    put(store, spec_of("f", "scalars", 25, 50.0), manifest, np.zeros((200, 25)))
+    put(store, spec_of("g", "scalars", 25, 50.0), manifest, "failed: no")
+    image = Image.open(io.BytesIO(picture(inspect(str(store), str(manifest), "a"))))
+    assert image.size[0] == 1600
+    assert 1000 < image.size[1] < 4000
+    left, width = LEFT_IN * 160, (10.0 - LEFT_IN - RIGHT_IN) * 160
+    darkest = np.flatnonzero((np.asarray(image)[:, :, :3] == (8, 48, 107)).all(axis=2).any(axis=0))  # of "Blues"
+    times = (darkest[[0, -1]] + (0, 1) - left) / width * 4.0
+    np.testing.assert_allclose(times, [0.1 + 5.5 / 5, 0.1 + 6.5 / 5], atol=2 * 4.0 / width)
+
+
+def test_the_command_writes_both_and_says_what(manifest: Path, store: Path, tmp_path: Path) -> None:
+    put(store, spec_of("good", "scalars", 1, 50.0), manifest, np.zeros((200, 1)))
+    put(store, spec_of("bad", "scalars", 1, 50.0), manifest, "model: broke")
+    where = ("inspect", "--store", store, "--manifest", manifest, "--id", "a")
+    out, png = tmp_path / "p" / "a.html", tmp_path / "a.png"
+    said = json.loads(coat(*where, "--out", out, "--png", png, "--json").stdout)
+    assert said["written"] == {str(out): out.stat().st_size, str(png): png.stat().st_size}
+    assert [(e["name"], e["frames"], e["problem"]) for e in said["experts"]] == [
+        ("bad", 0, "failed: model: broke"),
+        ("good", 200, None),
+    ]
+    assert (said["start"], said["end"], said["seconds"]) == (0.0, 4.0, 4.0)
+    assert Image.open(io.BytesIO(png.read_bytes())).size[0] == 1600
+    done = coat(*where, "--experts", "bad,good", "--out", out)
+    assert (str(out) in done.stdout, done.stderr) == (True, "bad: failed: model: broke\n")
+    assert "give --out page.html" in coat(*where, status=2).stderr
+    assert "near it are a" in coat(*where[:-1], "b", "--out", out, status=2).stderr
+
+
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
+QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--mute-audio")
+QUIET += ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars")
+
+
+def browse(document: Path, address: str, *arguments: str) -> tuple[str, list[str]]:
+    """The page as Chromium has it after a while, and what its console said."""
+    assert CHROMIUM
+    profile = f"--user-data-dir={document.parent / 'profile'}"
+    logged = ("--enable-logging=stderr", "--virtual-time-budget=4000", "--window-size=1400,1000")
+    done = subprocess.run(
+        [CHROMIUM, *QUIET, profile, *logged, *arguments, f"{document.as_uri()}{address}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+TRY = """
+const log = (text) => document.body.append(Object.assign(document.createElement("pre"), { textContent: text }));
+window.onerror = (message) => log("ERROR " + message);
+addEventListener("load", () => setTimeout(() => {
+  const plot = document.querySelector("#panel-2 .plot"), box = plot.getBoundingClientRect();
+  const at = { clientX: box.left + box.width * 0.75, clientY: box.top + 5, bubbles: true };
+  plot.dispatchEvent(new PointerEvent("pointerdown", at));
+  const rights = [...document.querySelectorAll(".plot")].map((p) => p.getBoundingClientRect());
+  const audio = document.querySelector("audio");
+  log("EDGES " + new Set(rights.map((r) => r.left + " " + r.right)).size);
+  log("CURSOR " + getComputedStyle(plot, "::after").left + " OF " + box.width);
+  plot.dispatchEvent(new PointerEvent("pointermove", { ...at, clientX: box.left + box.width * 0.25 }));
+  log("OVER " + getComputedStyle(plot, "::before").left + " OF " + box.width);
+  log("VALUE " + document.querySelector("#panel-2 .value").textContent);
+  plot.dispatchEvent(new PointerEvent("pointerleave", at));
+  log("LEFT " + document.querySelector("#panel-2 .value").textContent);
+  log("AUDIO " + audio.currentTime.toFixed(3) + " OF " + audio.duration.toFixed(3));
+}, 500));
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to open the page with")
+def test_a_browser_moves_the_cursor_and_has_nothing_to_complain_of(manifest: Path, store: Path, tmp_path: Path) -> None:
+    spec = spec_of("count", "scalars", 1, 50.0, 0.01, channels=("n_db",))
+    put(store, spec, manifest, np.arange(200.0)[:, None])
+    out = tmp_path / "page.html"
+    document = page(inspect(str(store), str(manifest), "a")).decode()
+    out.write_text(document)
+
+    dom, console = browse(out, "#t=1.5", "--dump-dom")
+    assert console == []
+    assert "--at: 37.5%" in dom
+    assert re.findall(r'class="clock" id="clock">(.*?)<', dom) == ["1.500 s"]
+    section = dom[dom.index('id="panel-2"') :]
+    assert re.findall(r'class="value">(.*?)<', section)[0] == "75 dB"  # frame 75 is 1.50 to 1.52 s
+
+    # The page's own policy lets no other script run: a copy without it is clicked by one.
+    policy = re.findall(r"<meta http-equiv.*?>", document)[0]
+    (tmp_path / "tried.html").write_text(
+        document.replace(policy, "").replace("</body>", f"<script>{TRY}</script></body>")
+    )
+    dom, console = browse(tmp_path / "tried.html", "", "--dump-dom")
+    assert console == []
+    logged = dict(line.split(" ", 1) for line in re.findall(r"<pre>(.*?)</pre>", dom))
+    assert "ERROR" not in logged
+    assert logged["EDGES"] == "1"
+    for what, share in (("CURSOR", 0.75), ("OVER", 0.25)):
+        left, width = (float(x.removesuffix("px")) for x in logged[what].split(" OF "))
+        assert left == pytest.approx(share * width, abs=1.0)
+    assert (logged["VALUE"], logged["LEFT"]) == ("50 dB", "150 dB")
+    assert logged["AUDIO"] == "3.000 OF 4.000"
+
+    (tmp_path / "barred.html").write_text(document.replace("</body>", f"<script>{TRY}</script></body>"))
+    dom, console = browse(tmp_path / "barred.html", "", "--dump-dom")
+    assert "<pre>" not in dom
+    assert any("Content Security Policy" in line for line in console)
+
+    browse(out, "", f"--screenshot={tmp_path / 'page.png'}")
+    assert Image.open(io.BytesIO((tmp_path / "page.png").read_bytes())).size == (1400, 1000)

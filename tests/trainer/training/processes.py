@@ -1,0 +1,147 @@
+"""Ranks as real processes that can really be killed, without the seconds that each would take to import torch.
+
+They are forked from a server that has everything imported, are told of each other as torchrun does it, and end as it
+ends them: when one fails, the others are killed.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor
+from transformers.utils.logging import disable_progress_bar
+
+from coat.manifests import RunError
+from coat.trainer.config.models import TrainConfig
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["tests.trainer.training.preloaded"])
+GRACE_S = 10.0  # for the others, when a rank has failed: they may be about to say the same
+
+
+def run_ranks(ranks: int, function: Callable[..., None], *args: Any, timeout: float = 120) -> list[int | None]:
+    """Call a module's function in so many processes; their exit codes: 0, 1 where it raised, -9 where it was killed."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    processes = [SERVER.Process(target=one_rank, args=(rank, ranks, port, function, args)) for rank in range(ranks)]
+    for process in processes:
+        process.start()
+    deadline = time.monotonic() + timeout
+    while alive := [p for p in processes if p.is_alive()]:
+        wait([p.sentinel for p in alive], timeout=max(0.0, deadline - time.monotonic()))
+        if any(p.exitcode for p in processes):
+            deadline = min(deadline, time.monotonic() + GRACE_S)
+        if time.monotonic() >= deadline:
+            for p in alive:
+                p.kill()
+            wait([p.sentinel for p in alive])
+    return [p.exitcode for p in processes]
+
+
+def one_rank(rank: int, ranks: int, port: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if ranks > 1:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
+    torch.set_num_threads(1)
+    disable_progress_bar()
+    function(*args)
+
+
+def train_and_die(config: TrainConfig, deadly: tuple[int, int, str] | None, out: Path) -> None:
+    """Train; `deadly` (rank, step, where): that rank is killed with signal 9 there.
+
+    Where: `step`, behind a forward pass of it; `weights`, `done` or `rename`: in the writing of the checkpoint behind
+    it, before these. Lines of the log go to `out`; the error that ends it too.
+    """
+    from coat.trainer.training import checkpoint, loop
+
+    def line(text: str) -> None:
+        with out.open("a") as f:
+            f.write(text + "\n")
+
+    rank = int(os.environ.get("RANK", "0"))
+    if deadly and deadly[0] == rank:
+        arm(checkpoint, loop, deadly[1], deadly[2])
+    try:
+        loop.train(config, log=line)
+    except Exception as e:  # noqa: BLE001 - the test reads it
+        line(f"rank {rank}: {type(e).__name__}: {e}")
+        raise SystemExit(1) from None
+
+
+def arm(checkpoint: Any, loop: Any, step: int, where: str) -> None:
+    def deadly(owner: Any, name: str, due: Callable[..., bool]) -> None:
+        original = getattr(owner, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if due(*args):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args, **kwargs)
+
+        setattr(owner, name, call)
+
+    if where == "step":
+        deadly(loop.Trainer, "total", lambda trainer, *_: trainer.step == step - 1)
+        return
+    name = f".step-{step:08d}.partial"
+    owner, call = {
+        "weights": (checkpoint, "save_file"), "done": (checkpoint, "describe"), "rename": (checkpoint, "flush"),
+    }[where]  # fmt: skip
+    deadly(owner, call, lambda *args: any(name in str(a) for a in args if isinstance(a, Path)))
+
+
+def train_sharded(config: TrainConfig, deadly: tuple[int, int, str] | None, out: Path) -> None:
+    """The same as `accelerate launch --use_fsdp --fsdp_version 2` has it."""
+    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    train_and_die(config, deadly, out)
+
+
+def count_shards(config: TrainConfig, out: Path) -> None:
+    """Write what a rank holds where weights are sharded: values of frozen parameters by whether layers own them."""
+    from coat.manifests import ShardIndex
+    from coat.trainer.run_folder import RunFolder
+    from coat.trainer.training.loop import Trainer
+    from coat.trainer.training.parallel import make_accelerator
+
+    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    index, folder = ShardIndex.read(config.data.shards), RunFolder(Path(config.run.out))
+    model = Trainer(config, index, folder, make_accelerator(config), lambda _: None, lambda _: None).model
+    held = {"layers": [0, 0], "rest": [0, 0], "trained": [0, 0]}
+    for name, p in model.named_parameters():
+        kind = "trained" if p.requires_grad else "layers" if "language_model.layers" in name else "rest"
+        here: Any = p.to_local() if isinstance(p, DTensor) else p
+        held[kind][0] += here.numel()
+        held[kind][1] += p.numel()
+    (out / f"held-{os.environ['RANK']}.json").write_text(json.dumps(held))
+
+
+def save_gradients(config: TrainConfig, out: Path) -> None:
+    """Those of a run's first step, as each rank has them."""
+    from coat.trainer.training import loop
+
+    def stop_here(trained: dict[str, Any]) -> None:
+        gradients = {name: p.grad.contiguous() for name, p in trained.items()}
+        save_file(gradients, out / f"{os.environ.get('RANK', 'alone')}.safetensors")
+        raise RunError("the gradients are saved")
+
+    loop.gradient_norms = stop_here  # type: ignore[assignment]
+    with pytest.raises(RunError, match="are saved"):
+        loop.train(config)
+
+
+if __name__ == "__main__":  # under torchrun: rank 1 is killed in step 5, unless torchrun has restarted them
+    first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    train_and_die(TrainConfig.read(sys.argv[1]), (1, 5, "step") if first else None, Path(sys.argv[2]))

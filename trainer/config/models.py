@@ -1,0 +1,319 @@
+"""What a run is: TOML parsed into frozen models, each knob in the model of the part that owns it.
+
+    config = TrainConfig.read("train.toml", ["optim.lr=1e-4", "run.out=runs/a"])
+
+Where the paper (arXiv 2606.18273) does not say a value, the defaults are ours: see docs/training.md.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from coat.manifests import InputError, storage
+from coat.manifests.targets.spec import Family
+
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class StudentConfig(Part):
+    path: str = Field(min_length=1)  # hub id or folder
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the frozen weights
+
+
+class ThinkingConfig(Part):
+    """The block of continuous thinking positions.
+
+    `count` 0 leaves it out: a baseline, without distillation unless `states` is "audio".
+    """
+
+    count: int = Field(default=32, ge=0)  # K, unless rate_hz is given
+    rate_hz: float | None = Field(default=None, gt=0)  # positions per second of audio
+    placement: Literal["after_audio", "before_response"] = "after_audio"
+    layer: int | None = None  # decoder layer whose output is distilled; None: behind the final norm
+    # Whose states are distilled: the block's, or the audio's own (multi-task learning, for comparison).
+    states: Literal["think", "audio"] = "think"
+    noise: float = Field(default=0.02, ge=0)  # of new embeddings, in standard deviations of the old ones
+
+
+class DataConfig(Part):
+    shards: str = Field(min_length=1)  # folder or URL with index.json
+    batch_size: int = Field(default=8, ge=1)  # samples of one forward pass, per rank
+    # Padded positions of one forward pass, at most: samples of like length go together, up to batch_size of them.
+    # None: batch_size samples as they come.
+    batch_tokens: int | None = Field(default=None, ge=1)
+    shuffle: int = Field(default=256, ge=1)  # samples that are held and permuted together; twice that in memory
+    seed: int = 0  # of the order
+    workers: int = Field(default=2, ge=0)  # threads that decode; the order never depends on them
+    max_seconds: float | None = Field(default=None, gt=0)  # leave longer audio out (default: the student's limit)
+    unusable: Literal["skip", "raise"] = "skip"  # audio that the student cannot hear whole, or broken
+    transcribe_prompt: str = "Transcribe the speech."  # of samples that have text, but no prompt and response
+    turns: Literal["all", "last"] = "all"  # whose answers have a cross-entropy, where a sample has several turns
+    choices: Literal["append", "ignore"] = "append"  # write a sample's choices behind its prompt
+
+
+class HeadsConfig(Part):
+    experts: tuple[str, ...] | None = None  # None: all of the shards
+    dim: int = Field(default=256, ge=8)
+    layers: int = Field(default=2, ge=1)
+    heads: int = Field(default=4, ge=1)
+    # Experts that share norm, projection and layers, by a name for each group. Others have their own, and all have an
+    # output layer of their own.
+    groups: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    # Which positions of the block a head reads: all, or a share of its own (each group's, or single expert's, every so
+    # many-th), so that what experts teach is kept apart.
+    positions: Literal["all", "own"] = "all"
+
+    @model_validator(mode="after")
+    def divisible(self) -> Self:
+        if self.dim % (2 * self.heads):
+            raise ValueError(f"dim {self.dim} must be a multiple of twice the heads ({self.heads})")
+        return self
+
+    @model_validator(mode="after")
+    def in_one_group(self) -> Self:
+        members = [name for group in self.groups.values() for name in group]
+        if twice := sorted({name for name in members if members.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)} in two groups; expected one at most")
+        return self
+
+    def group_of(self, expert: str) -> str:
+        """The name of its group; an expert alone is one."""
+        return next((group for group, members in self.groups.items() if expert in members), expert)
+
+
+class LossConfig(Part):
+    """L = ce * CE + distill * sum_k weight_k * L_k; ce and distill are the stage's."""
+
+    weights: Mapping[str, Weight] = Field(default_factory=dict)  # by expert
+    families: Mapping[Family, Weight] = Field(default_factory=dict)  # by family, of experts that are not named
+    default: Weight = 1.0  # of all others
+    # What is summed, of targets of these kinds.
+    representation: Literal["cosine+smooth_l1", "cosine", "smooth_l1", "mse"] = "cosine+smooth_l1"
+    scalars: Literal["smooth_l1", "mse"] = "smooth_l1"
+
+    def weight(self, expert: str, family: Family) -> float:
+        return self.weights.get(expert, self.families.get(family, self.default))
+
+
+class LoraConfig(Part):
+    full: bool = False  # train every weight instead
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class OptimConfig(Part):
+    lr: float = Field(default=1e-4, gt=0)  # of the student; a stage scales it
+    heads_lr: float = Field(default=5e-4, gt=0)  # of the heads and, under LoRA, the thinking embeddings
+    weight_decay: float = Field(default=0.01, ge=0)  # of matrices only
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = Field(default=1.0, gt=0)  # of the global gradient norm
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"  # of the rate, in each stage anew: see schedule.py
+    warmup: int = Field(default=100, ge=0)  # steps, at the start of each stage
+    decay: float = Field(default=0.2, gt=0, le=1)  # share of a stage in which wsd lets the rate down
+    lr_end: float = Field(default=0.1, ge=0, le=1)  # share of the rate that is left at the end of a stage
+    # Decay of a moving average of what is trained, which is then evaluated and exported instead of the last weights.
+    ema: float | None = Field(default=None, gt=0, lt=1)
+
+
+class StageConfig(Part):
+    name: str
+    steps: int = Field(ge=1)
+    ce: Weight = 1.0
+    distill: Weight = 1.0
+    distill_end: Weight | None = None  # annealed to, linearly; None: constant
+    lr: float = Field(default=1.0, gt=0)  # times optim.lr and optim.heads_lr
+
+
+class EvaluationConfig(Part):
+    """Beside the training, on held-out shards: losses, accuracy and sample answers. It never changes the training."""
+
+    shards: str | None = None  # folder or URL with index.json; None: no evaluation
+    every: int = Field(default=500, ge=1)  # steps, and at the end
+    samples: int = Field(default=256, ge=1)  # the first so many: their losses
+    answers: int = Field(default=64, ge=0)  # the first so many of those are asked, too
+    max_new_tokens: int = Field(default=64, ge=1)  # of an answer
+
+
+class RunConfig(Part):
+    out: str = Field(min_length=1)
+    seed: int = 0
+    accumulate: int = Field(default=1, ge=1)  # forward passes of one step
+    precision: Literal["auto", "no", "bf16"] = "auto"  # autocast; auto: bf16 where the device has it
+    gradient_checkpointing: bool = False
+    # torch.compile of the language model's layers and of the heads, with this backend (inductor); None: not compiled.
+    compile: str | None = None
+    save_every: int = Field(default=500, ge=1)  # steps
+    keep: int = Field(default=2, ge=1)  # newest checkpoints
+    log_every: int = Field(default=10, ge=1)  # steps
+    # Stop where the gradient's norm is over so many times its median for 10 steps running. None: never.
+    max_growth: float | None = Field(default=None, gt=1)
+    trackers: tuple[str, ...] = ()  # beside metrics.jsonl and TensorBoard: wandb, trackio, mlflow, ...
+    project: str = Field(default="coat", min_length=1)  # where a tracker files the run
+
+    @field_validator("out")
+    @classmethod
+    def local(cls, out: str) -> str:
+        if "://" in out:
+            raise ValueError("checkpoints are renamed when whole, which object stores cannot; expected a local folder")
+        return out
+
+
+class TrainConfig(Part):
+    """A run as a whole. InputError, one line with file and key, where it is not one."""
+
+    student: StudentConfig
+    thinking: ThinkingConfig = ThinkingConfig()
+    data: DataConfig
+    heads: HeadsConfig = HeadsConfig()
+    losses: LossConfig = LossConfig()
+    lora: LoraConfig = LoraConfig()
+    optim: OptimConfig = OptimConfig()
+    stages: tuple[StageConfig, ...] = Field(
+        default=(
+            StageConfig(name="distill", steps=1000, ce=0.1, distill=1.0),
+            StageConfig(name="answer", steps=2000, ce=1.0, distill=0.3, distill_end=0.03),
+        ),
+        min_length=1,
+    )
+    evaluation: EvaluationConfig = EvaluationConfig()
+    run: RunConfig
+
+    @property
+    def steps(self) -> int:
+        return sum(s.steps for s in self.stages)
+
+    @property
+    def distils(self) -> bool:
+        """Whether heads have states to read, and a stage in which their losses weigh something."""
+        heard = self.thinking.count > 0 or self.thinking.states == "audio"
+        return heard and any(s.distill or s.distill_end for s in self.stages)
+
+    @classmethod
+    def read(cls, path: str | Sequence[str] | None, overrides: Sequence[str] = ()) -> "TrainConfig":
+        """Parse a TOML file with `dotted.key=value` overrides on top. Of several files the later lie over the earlier.
+
+        A later file's values replace those of their keys, its [[stages]] all stages. No file: the overrides alone.
+        """
+        paths = [path] if isinstance(path, str) else list(path or ())
+        data: dict[str, Any] = {}
+        for one in paths:
+            data = laid_over(data, read_toml(one))
+        for override in overrides:
+            apply_override(data, override)
+        return cls.from_dict(data, " with --set ".join([" and ".join(paths), *overrides]).strip())
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], source: str) -> "TrainConfig":
+        try:
+            return cls.model_validate(dict(data))
+        except ValidationError as e:
+            raise InputError("; ".join(f"{source}: {describe(error)}" for error in e.errors()[:3])) from e
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+
+def read_toml(path: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(storage.read_bytes(path).decode())
+    except FileNotFoundError as e:
+        raise InputError(f"{path}: no such config") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise InputError(f"{path}: not TOML ({e})") from e
+
+
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables merged key by key; any other value is that of `above`."""
+    tables = [key for key in above if isinstance(below.get(key), Mapping) and isinstance(above[key], Mapping)]
+    return {**below, **above, **{key: laid_over(below[key], above[key]) for key in tables}}
+
+
+def describe(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {key}"
+    if error["type"] == "missing":
+        flag = {"student": "--student", "data": "--shards", "run": "--out"}.get(key.split(".")[0])
+        return f"{key} is missing" + (f" (give {flag}, or a --config that has it)" if flag else "")
+    return f"{key} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Set `a.b=value` in `data`; the value is TOML where it parses as such, else a string."""
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {override}: expected key=value, such as optim.lr=1e-4")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.strip().split(".")
+    if parents[:1] == ["stages"] and "stages" not in data:
+        data["stages"] = [stage.model_dump() for stage in TrainConfig.model_fields["stages"].default]
+    node: Any = data
+    for name in parents:
+        node = child(node, name, override)
+    if isinstance(node, list):
+        node[index_of(node, last, override)] = value
+    else:
+        node[last] = value
+
+
+def child(node: Any, name: str, override: str) -> Any:
+    if isinstance(node, list):  # stages.0.steps=10
+        return node[index_of(node, name, override)]
+    found = node.setdefault(name, {})
+    if not isinstance(found, dict | list):
+        raise InputError(f"--set {override}: {name} is a value, not a table")
+    return found
+
+
+def index_of(node: list[Any], name: str, override: str) -> int:
+    if not name.isdigit() or int(name) >= len(node):
+        raise InputError(f"--set {override}: {name} is not a position below {len(node)}")
+    return int(name)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`key: old -> new` for each value that differs, nested."""
+    found = []
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}: {a!r} -> {b!r}")
+    return found
+
+
+def to_toml(config: TrainConfig) -> str:
+    """The whole config as TOML, so that a run can be made again from its own folder."""
+    import json
+
+    data = config.to_dict()
+    lines = []
+    for name, part in data.items():
+        for table in part if isinstance(part, list) else [part]:
+            lines.append(f"[[{name}]]" if isinstance(part, list) else f"[{name}]")
+            lines += [f"{k} = {inline(v)}" for k, v in table.items() if v is not None]
+            lines.append("")
+    text = "\n".join(lines)
+    assert TrainConfig.from_dict(tomllib.loads(text), "config") == config, json.dumps(data)
+    return text
+
+
+def inline(value: Any) -> str:
+    import json
+
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(k)} = {inline(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(inline(v) for v in value) + "]"
+    return json.dumps(value, ensure_ascii=False)

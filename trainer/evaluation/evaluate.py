@@ -1,0 +1,157 @@
+"""Accuracy over a manifest's rows: multiple choice where a row has choices, else exact match.
+
+A prediction that is missing (audio that cannot be heard) or unparsed (no choice, or more than one, named)
+counts as wrong; it is never replaced by a guess, and its rate is reported.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from coat.manifests import AudioError, InputError, Utterance, decode
+from coat.trainer.generation.generate import Audio, Question, Trained
+
+
+class Row(Protocol):
+    """What was asked: a manifest's utterance, or a sample of shards."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def response(self) -> str | None: ...
+    @property
+    def choices(self) -> tuple[str, ...]: ...
+    @property
+    def extra(self) -> Mapping[str, Any]: ...
+
+
+@dataclass
+class Score:
+    """Counts of one group of rows. `chance` is what guessing among the choices would give."""
+
+    rows: int = 0
+    right: int = 0
+    unparsed: int = 0
+    missing: int = 0
+    chance_sum: float = 0.0
+
+    @property
+    def accuracy(self) -> float:
+        return self.right / self.rows if self.rows else 0.0
+
+    @property
+    def chance(self) -> float:
+        return self.chance_sum / self.rows if self.rows else 0.0
+
+    @property
+    def unparsed_rate(self) -> float:
+        """Of predictions that are missing or name no single choice."""
+        return (self.unparsed + self.missing) / self.rows if self.rows else 0.0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    id: str
+    prediction: str | None  # None: missing
+    choice: str | None  # None: missing or unparsed
+    answer: str
+    right: bool
+
+
+@dataclass
+class Evaluation:
+    total: Score = field(default_factory=Score)
+    by_task: dict[str, Score] = field(default_factory=dict)  # by the row's `task`, where it has one
+    predictions: list[Prediction] = field(default_factory=list)
+
+
+def evaluate(
+    trained: Trained,
+    rows: Iterable[Utterance],
+    *,
+    batch_size: int = 16,
+    max_new_tokens: int = 64,
+    on_rows: Callable[[int], None] = lambda _: None,
+) -> Evaluation:
+    """Ask each row's prompt, with its choices, and compare with its response.
+
+    Rows without a prompt or response are not asked. InputError where none has both.
+    """
+    asked = [u for u in rows if u.prompt is not None and u.response is not None]
+    if not asked:
+        raise InputError("no row has a prompt and a response; there is nothing to evaluate")
+    result = Evaluation()
+    for start in range(0, len(asked), batch_size):
+        part = asked[start : start + batch_size]
+        for utterance, text in zip(part, ask_rows(trained, part, max_new_tokens), strict=True):
+            record(result, utterance, text)
+        on_rows(len(part))
+    return result
+
+
+def ask_rows(trained: Trained, rows: Sequence[Utterance], max_new_tokens: int) -> list[str | None]:
+    """An answer a row; None where its audio cannot be decoded, or heard whole."""
+    asked: dict[int, Question] = {}
+    for i, u in enumerate(rows):
+        try:
+            audio = None if u.text_only else heard(trained, u)
+        except (AudioError, InputError):
+            continue  # counted as missing
+        asked[i] = Question(audio, u.prompt or "", u.choices, u.turns)
+    answers: list[str | None] = [None] * len(rows)
+    if asked:
+        texts = trained.ask_many(list(asked.values()), max_new_tokens=max_new_tokens)
+        for i, text in zip(asked, texts, strict=True):
+            answers[i] = text
+    return answers
+
+
+def heard(trained: Trained, utterance: Utterance) -> Audio:
+    """AudioError or InputError where it cannot be decoded, or heard whole."""
+    clip = decode(utterance.audio, utterance.offset, utterance.duration)
+    trained.student.check_audio(clip.at(trained.student.sample_rate))
+    return clip.samples_T, clip.rate
+
+
+def record(result: Evaluation, row: Row, text: str | None) -> None:
+    answer = row.response or ""
+    choice = None if text is None else parse(text, row.choices)
+    right = choice is not None and normalise(choice) == normalise(answer)
+    scores = [result.total]
+    if "task" in row.extra:
+        scores.append(result.by_task.setdefault(str(row.extra["task"]), Score()))
+    for score in scores:
+        score.rows += 1
+        score.right += right
+        score.missing += text is None
+        score.unparsed += text is not None and choice is None
+        score.chance_sum += 1 / len(row.choices) if row.choices else 0.0
+    result.predictions.append(Prediction(row.id, text, choice, answer, right))
+
+
+def parse(text: str, choices: Sequence[str]) -> str | None:
+    """The one choice that a prediction is or names as whole words; without choices the prediction itself."""
+    said = normalise(text)
+    if not choices:
+        return text if said else None
+    named = [c for c in choices if f" {normalise(c)} " in f" {said} "]
+    exact = [c for c in named if normalise(c) == said]
+    found = exact or named
+    return found[0] if len(found) == 1 else None
+
+
+def normalise(text: str) -> str:
+    """Lower case, words alone, one space between them."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def most_common_answer(rows: Iterable[Utterance]) -> float:
+    """Accuracy of always giving each prompt's most common response: what there is to gain without listening."""
+    by_prompt: dict[str, Counter[str]] = {}
+    for u in rows:
+        if u.prompt is not None and u.response is not None:
+            by_prompt.setdefault(u.prompt, Counter())[normalise(u.response)] += 1
+    total = sum(sum(c.values()) for c in by_prompt.values())
+    return sum(c.most_common(1)[0][1] for c in by_prompt.values()) / total if total else 0.0

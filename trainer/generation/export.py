@@ -1,0 +1,169 @@
+"""Export a run so that whoever serves it needs nothing of coat: the block is in the chat template and the tokenizer.
+
+OUT/README.md               the model card, with the code that loads it
+OUT/adapter_config.json, adapter_model.safetensors   the adapter and the rows of the think tokens, or
+OUT/config.json, model.safetensors                   the whole model, the adapter merged into it
+OUT/generation_config.json  greedy, ends with a turn, never says a think token
+OUT/chat_template.jinja, tokenizer.json, processor_config.json, ...
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coat.manifests import InputError, RunError, storage
+from coat.trainer.generation.generate import Trained, generation_config, load_run
+from coat.trainer.generation.model_card import hub_id, model_card
+from coat.trainer.model.thinking import ThinkingBlock
+from coat.trainer.run_folder import save_adapter
+from coat.trainer.students.base import Student
+
+TRIAL_SECONDS, TRIAL_PROMPT = 1.0, "What is heard?"  # what the written template is tried with
+
+
+@dataclass(frozen=True)
+class Export:
+    path: Path
+    kind: str  # adapter or model
+    base: str | None  # hub id of the base model; None: not known
+    bytes: int
+    positions: int  # of the block, begin and end not counted
+
+
+def export_run(
+    run: str | Path, out: str | Path, *, merged: bool = False, positions: int | None = None, base: str | None = None
+) -> Export:
+    """Write the student of a finished run to `out`: its adapter, or (`merged`, `lora.full`) the whole model.
+
+    `positions` is how many think positions the template has, where the run's follow the length of the audio
+    (`thinking.rate_hz`); `base` the hub id of the base model, where the run has a folder of this machine.
+    InputError: `out` is not empty, or an option does not fit. RunError: the run is not finished, or cannot be written.
+    """
+    target = Path(out)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target}: not an empty folder; choose another --out")
+    if base is not None and hub_id(base) is None:
+        raise InputError(f"--base {base}: not the id of a model on the hub; expected owner/name")
+    trained = load_run(run, device="cpu")
+    block = fixed_block(trained.block, positions)
+    fixed = Trained(trained.student, block, trained.config)
+    kind = "model" if merged or trained.student.adapted is None else "adapter"
+    base = base or hub_id(trained.config.student.path)
+    expected = trial_ids(fixed)  # before its template is changed
+    partial = target.parent / f".{target.name}.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
+        partial.mkdir(parents=True)
+        write(fixed, partial, kind, base)
+        check_template(fixed.student, expected, partial)
+        (partial / "README.md").write_text(model_card(fixed, Path(run), kind, base), encoding="utf-8")
+        size = sum(p.stat().st_size for p in partial.rglob("*") if p.is_file())
+        os.replace(partial, target)  # onto an empty folder, or nothing
+    except OSError as e:
+        raise RunError(f"{target}: cannot be written ({e.strerror or e}); see to that, and export again") from e
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Export(target, kind, base, size, len(block.ids_K))
+
+
+def fixed_block(block: ThinkingBlock, positions: int | None) -> ThinkingBlock:
+    """The block as a template can hold it: of one length."""
+    most = len(block.ids_K)
+    if block.config.rate_hz is None:
+        if positions not in (None, most):
+            raise InputError(f"--positions {positions}: this run has {most} think positions, and was trained with them")
+        return block
+    if positions is None or not 1 <= positions <= most:
+        raise InputError(
+            f"thinking.rate_hz {block.config.rate_hz:g}: the block follows the length of the audio, which a chat "
+            f"template cannot; give --positions N (1 to {most}): right for audio of N / {block.config.rate_hz:g} s"
+        )
+    config = block.config.model_copy(update={"rate_hz": None, "count": positions})
+    return replace(block, config=config, ids_K=block.ids_K[:positions])
+
+
+def write(trained: Trained, folder: Path, kind: str, base: str | None) -> None:
+    """All but the card. The student's template is changed."""
+    student = trained.student
+    generation = generation_config(student, trained.block)
+    if kind == "adapter":
+        save_adapter(student, folder)
+        settings = storage.read_json(str(folder / "adapter_config.json"))
+        storage.write_bytes(
+            str(folder / "adapter_config.json"), storage.to_json({**settings, "base_model_name_or_path": base})
+        )  # peft writes where the base was loaded from
+    else:
+        model = student.model if student.adapted is None else student.adapted.merge_and_unload()
+        model.generation_config = generation
+        model.save_pretrained(folder)
+    generation.save_pretrained(folder)
+    write_template(student, trained.block)
+    student.processor.save_pretrained(folder)
+
+
+def write_template(student: Student, block: ThinkingBlock) -> None:
+    if not block.ids_K:
+        return
+    closing = closing_token(student)
+    texts = student.tokenizer.convert_ids_to_tokens([block.begin_id, *block.ids_K, block.end_id])
+    found = student.processor.chat_template
+    written = {
+        name: with_block(template, closing, "".join(texts), block.config.placement)
+        for name, template in (found.items() if isinstance(found, dict) else [("default", found)])
+    }
+    student.processor.chat_template = written if isinstance(found, dict) else written["default"]
+    student.tokenizer.chat_template = student.processor.chat_template  # servers read either
+
+
+def closing_token(student: Student) -> str:
+    """What the audio ends with in the text: its last token, or the placeholder itself."""
+    prefix = student.prefix(trial_sound(student), "?")
+    return student.tokenizer.convert_ids_to_tokens(prefix.ids[prefix.audio_end - 1])
+
+
+def with_block(template: str, closing: str, block: str, placement: str) -> str:
+    """The chat template with the block in its text: behind the last `closing`, or (`before_response`) at the end.
+
+    The template itself stays as it is, whatever it is made of: its text is set aside, and the block put into that.
+    `+` keeps white space (servers render with trim_blocks and lstrip_blocks); a template's last newline is never shown.
+    A chat without audio has no block.
+    """
+    closing, block = json.dumps(closing), json.dumps(block)
+    chat = "{% set chat +%}" + template.removesuffix("\n") + "{%+ endset %}"
+    if placement == "after_audio":
+        parts = f"{{% set parts = chat.rpartition({closing}) %}}"
+        return f"{chat}{parts}{{{{ parts[0] ~ parts[1] ~ ({block} if parts[1] else '') ~ parts[2] }}}}"
+    return f"{chat}{{{{ chat ~ ({block} if add_generation_prompt and {closing} in chat else '') }}}}"
+
+
+def trial_ids(trained: Trained) -> list[int]:
+    """A prompt with audio and block, as the student was trained."""
+    audio = (trial_sound(trained.student), trained.student.sample_rate)
+    return trained.inputs([(audio, TRIAL_PROMPT, ())])["input_ids"][0].tolist()
+
+
+def check_template(student: Student, expected: list[int], folder: Path) -> None:
+    """RunError where what was written gives other ids."""
+    from transformers import AutoProcessor
+
+    content = [{"type": "audio", "audio": trial_sound(student)}, {"type": "text", "text": TRIAL_PROMPT}]
+    found: Any = AutoProcessor.from_pretrained(folder).apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+    )["input_ids"][0]  # fmt: skip
+    if found.tolist() != expected:
+        raise RunError(
+            f"{student.source}: the block cannot be written into its chat template: plain transformers reads "
+            f"{student.tokenizer.decode(found)!r}"
+        )
+
+
+def trial_sound(student: Student) -> np.ndarray:
+    """A low noise, `[S]`."""
+    samples = min(max(round(TRIAL_SECONDS * student.sample_rate), student.min_samples), student.max_samples)
+    return np.random.default_rng(0).normal(0.0, 0.01, samples).astype(np.float32)

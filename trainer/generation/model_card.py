@@ -1,0 +1,188 @@
+"""The model card of an export: README.md with the hub's front matter.
+
+It says what was trained on what, and how it is loaded; nothing of the machine it was trained on: no path, no URL.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from coat.manifests import ShardIndex
+from coat.trainer.config.models import TrainConfig, to_toml
+from coat.trainer.generation.generate import Trained
+from coat.trainer.model.coat_model import experts_of
+from coat.trainer.run_folder import RunFolder
+from coat.trainer.training.metrics import EVALUATION, METRICS, read_lines
+
+PAPER = "[Continuous Audio Thinking](https://arxiv.org/abs/2606.18273)"
+SHOWN = re.compile(r"(loss|ce|distill/.*|samples|audio_hours|accuracy.*|chance|unparsed.*)$")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def hub_id(path: str) -> str | None:
+    """`owner/name`, where that is what it is: None for a folder of this machine."""
+    return path if HUB_ID.fullmatch(path) and not Path(path).exists() else None
+
+
+def model_card(trained: Trained, run: Path, kind: str, base: str | None) -> str:
+    """Markdown; the code under "Use" is what the tests run."""
+    folder_of_run, config = RunFolder(run), trained.config
+    parts = [
+        front_matter(kind, base, trained.student.model_type),
+        heading(trained, kind, base, bool(experts_of(config, folder_of_run.index))),
+        f"## Use\n\n{usage(trained, kind, base)}",
+        f"## Data\n\n{data(folder_of_run.index)}",
+        f"## Targets\n\n{targets(config, folder_of_run.index)}",
+        f"## Figures\n\n{figures(run)}",
+        f"## Config\n\n```toml\n{public_config(config)}```",
+        f"## Licence\n\n{licence(kind, base)}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def front_matter(kind: str, base: str | None, model_type: str) -> str:
+    from huggingface_hub import ModelCardData
+
+    relation: dict[str, Any] = {}
+    if base:
+        relation["base_model_relation"] = "adapter" if kind == "adapter" else "finetune"
+    card = ModelCardData(
+        base_model=base,
+        library_name="peft" if kind == "adapter" else "transformers",
+        license="other",
+        license_name="that-of-the-base-model",
+        pipeline_tag="audio-text-to-text",
+        tags=["continuous-audio-thinking", "coat", "audio", model_type],
+        **relation,
+    )
+    return f"---\n{card.to_yaml()}\n---"
+
+
+def heading(trained: Trained, kind: str, base: str | None, distilled: bool) -> str:
+    block, student = trained.block, trained.student
+    what = "An adapter (LoRA and rows of think tokens) for" if kind == "adapter" else "A fine-tuned form of"
+    where = {"after_audio": "behind the audio", "before_response": "behind the whole prompt"}[block.config.placement]
+    positions = (
+        f"A block of {len(block.ids_K)} think positions stands {where}; the chat template puts it there. It is read in "
+        "the one prefill, and adds nothing to decoding. Its tokens mean nothing as text, and are suppressed in answers."
+        if block.ids_K
+        else "It has no thinking block: a baseline."
+    )
+    shortest = student.min_samples / student.sample_rate
+    method = ": frames of frozen audio experts were distilled into think positions" if distilled else ""
+    return (
+        f"# {base or student.model_type} with Continuous Audio Thinking\n\n"
+        f"{what} {base or f'a {student.model_type} model'}, trained by coat as in {PAPER}{method}. {positions}\n\n"
+        f"It hears {shortest:.3f} to {student.max_seconds:g} s of audio at {student.sample_rate} Hz: processors may "
+        "cut or drop other audio without a word."
+    )
+
+
+def usage(trained: Trained, kind: str, base: str | None) -> str:
+    student = trained.student
+    loading = LOAD_MODEL
+    if kind == "adapter":
+        loading = LOAD_ADAPTER.replace("ROWS", str(student.model.get_input_embeddings().weight.shape[0]))
+        loading = loading.replace("BASE_ID", base or "path/to/the/base/model")
+    code = (loading + ASK).replace("STUDENT", student.model_class).replace("DTYPE", trained.config.student.dtype)
+    return f"```python\n{code}```\n\nAudio goes before the text, one user turn to an answer, as in training."
+
+
+LOAD_MODEL = """import torch
+from transformers import AutoProcessor, STUDENT
+
+HERE = "."  # this folder, or its id on the hub
+processor = AutoProcessor.from_pretrained(HERE)
+model = STUDENT.from_pretrained(HERE, dtype=torch.DTYPE)
+"""
+
+LOAD_ADAPTER = """import torch
+from peft import PeftModel
+from transformers import AutoProcessor, GenerationConfig, STUDENT
+
+HERE = "."  # this folder, or its id on the hub
+BASE = "BASE_ID"
+processor = AutoProcessor.from_pretrained(HERE)
+model = STUDENT.from_pretrained(BASE, dtype=torch.DTYPE)
+model.resize_token_embeddings(ROWS, mean_resizing=False)  # before the adapter: it brings the rows of the think tokens
+model.generation_config = GenerationConfig.from_pretrained(HERE)
+model = PeftModel.from_pretrained(model, HERE)
+"""
+
+ASK = """
+content = [{"type": "audio", "audio": "clip.wav"}, {"type": "text", "text": "What is heard?"}]
+inputs = processor.apply_chat_template(
+    [{"role": "user", "content": content}],
+    add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+).to(model.device)
+with torch.inference_mode():
+    ids = model.generate(**inputs, max_new_tokens=64)
+print(processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip())
+"""
+
+
+def data(index: ShardIndex) -> str:
+    return (
+        f"{index.samples} samples, {index.seconds / 3600:.2f} hours of audio in {len(index.shards)} shards, "
+        f"digest `{index.identity}`."
+    )
+
+
+def targets(config: TrainConfig, index: ShardIndex) -> str:
+    experts = experts_of(config, index)
+    if not experts:
+        return "None were distilled."
+    rows = [
+        [name, e.spec.family, e.spec.kind, f"{e.spec.rate_hz:g}", e.spec.dim, public_name(e.spec.checkpoint)]
+        + [f"`{e.spec.fingerprint}`", e.frames]
+        for name, e in experts.items()
+    ]
+    return table(["expert", "family", "kind", "rate (Hz)", "dim", "checkpoint", "fingerprint", "frames"], rows)
+
+
+def public_name(checkpoint: str) -> str:
+    """A checkpoint's name, unless it is a place: a path or a URL."""
+    place = re.match(r"[/.~]|\w:", checkpoint) or re.search(r"://|@|\\", checkpoint)
+    return "(a local one)" if place or checkpoint.count("/") > 1 or Path(checkpoint).exists() else checkpoint
+
+
+def figures(run: Path) -> str:
+    """The last lines of evaluation.jsonl and metrics.jsonl."""
+    found = []
+    for name, title in ((EVALUATION, "held-out samples"), (METRICS, "training, since the line before")):
+        rows = read_lines(run / name) if (run / name).exists() else []
+        if rows:
+            values = [[k, f"{v:.4g}"] for k, v in rows[-1].items() if SHOWN.match(k)]
+            found.append(f"Step {rows[-1]['step']}, {title}:\n\n{table(['figure', 'value'], values)}")
+    return "\n\n".join(found) or "None were written."
+
+
+def public_config(config: TrainConfig) -> str:
+    """The run's config, without its places."""
+    hidden = {
+        "student": ("path",),
+        "data": ("shards",),
+        "evaluation": ("shards",),
+        "run": ("out", "trackers", "project"),
+    }
+    lines, part = [], ""
+    for line in to_toml(config).splitlines():
+        part = line.strip("[]") if line.startswith("[") else part
+        if line.partition(" = ")[0] not in hidden.get(part, ()):
+            lines.append(line)
+    return "\n".join(lines).strip() + "\n"
+
+
+def licence(kind: str, base: str | None) -> str:
+    name = base or "the base model"
+    derived = "It does nothing without that model" if kind == "adapter" else "It is a derivative of that model"
+    return (
+        f"{derived}: the licence of {name} applies, and so may those of the data and of the experts whose outputs were "
+        "distilled. This card grants nothing."
+    )
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines: list[Mapping | Sequence[Any]] = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)

@@ -1,0 +1,174 @@
+"""Projection heads: from think states to one expert's frames. Used in training only, dropped at export.
+
+B batch, K think positions, N frames, D dim of the states, H dim of the head, O outputs per frame. Queries are
+the expert's own frame times, so that the number of positions and the expert's rate are independent.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from coat.manifests import ExpertInfo, InputError, ShardIndex
+from coat.trainer.config.models import HeadsConfig, LossConfig
+from coat.trainer.data.batches import Targets
+from coat.trainer.model.losses import DistillLoss
+
+SHORTEST_PERIOD_S, LONGEST_PERIOD_S = 0.02, 60.0  # of the time encoding: finer than any frame, longer than a clip
+
+
+class CrossBlock(nn.Module):
+    """A pre-norm decoder layer without self-attention: frames ask the states, not each other.
+
+    Queries hold nothing but their times, so attention among them would add cost (N squared) and no knowledge.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm_1, self.norm_2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+    def forward(self, frames_BNH: Tensor, memory_BKH: Tensor, masked_BK: Tensor) -> Tensor:
+        asked_BNH = self.norm_1(frames_BNH)
+        heard_BNH, _ = self.attention(asked_BNH, memory_BKH, memory_BKH, key_padding_mask=masked_BK, need_weights=False)
+        frames_BNH = frames_BNH + heard_BNH
+        return frames_BNH + self.mlp(self.norm_2(frames_BNH))
+
+
+class Trunk(nn.Module):
+    """What experts of one group share: LayerNorm, linear, and a small Transformer decoder; times ask states."""
+
+    def __init__(self, config: HeadsConfig, states_dim: int) -> None:
+        super().__init__()
+        self.dim = config.dim
+        self.norm = nn.LayerNorm(states_dim)
+        self.project = nn.Linear(states_dim, config.dim)
+        self.blocks = nn.ModuleList([CrossBlock(config.dim, config.heads) for _ in range(config.layers)])
+
+    def forward(self, states_BKD: Tensor, mask_BK: Tensor, times_BK: Tensor, times_N: Tensor) -> Tensor:
+        """`[B, N, H]`."""
+        memory_BKH = self.project(self.norm(states_BKD))
+        memory_BKH = memory_BKH + self.encode(times_BK).to(memory_BKH.dtype)
+        frames_BNH = self.encode(times_N.expand(len(states_BKD), len(times_N))).to(memory_BKH.dtype)
+        for block in self.blocks:
+            frames_BNH = block(frames_BNH, memory_BKH, ~mask_BK)
+        return frames_BNH
+
+    def encode(self, times_BN: Tensor) -> Tensor:
+        """Sinusoids of a time in seconds, `[B, N, H]`."""
+        ratio = math.log(LONGEST_PERIOD_S / SHORTEST_PERIOD_S)
+        steps = torch.linspace(0, 1, self.dim // 2, device=times_BN.device)
+        angles = 2 * math.pi * times_BN[..., None].float() / (SHORTEST_PERIOD_S * torch.exp(ratio * steps))
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class DistillHead(nn.Module):
+    """One expert's output layer on a trunk: its own, or that of the first expert of its group.
+
+    `share` (i, n): it reads every n-th position of the block, from the i-th on.
+    """
+
+    def __init__(
+        self,
+        config: HeadsConfig,
+        states_dim: int,
+        expert: ExpertInfo,
+        trunk: Trunk | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        super().__init__()
+        self.spec, self.share = expert.spec, share
+        if trunk is None:
+            self.trunk = Trunk(config, states_dim)
+        self.shared = [trunk or self.trunk]  # in a list: another head's weights are not this one's, too
+        self.output = nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, DistillLoss.outputs(expert)))
+
+    def forward(self, states_BKD: Tensor, states_mask_BK: Tensor, seconds_B: Tensor, frames: int) -> Tensor:
+        """`[B, N, O]` at the expert's first N frame times. Every row needs a state: attention over none is NaN."""
+        times_N = torch.as_tensor(self.spec.times(frames), dtype=torch.float32, device=states_BKD.device)
+        times_BK = think_times(states_mask_BK, seconds_B)
+        return self.output(self.shared[0](states_BKD, self.own(states_mask_BK), times_BK, times_N))
+
+    def own(self, mask_BK: Tensor) -> Tensor:
+        """The positions that are read; all of them where a block is too short to be shared out."""
+        first, step = self.share
+        own_BK = mask_BK & (torch.arange(mask_BK.shape[1], device=mask_BK.device) % step == first)
+        return torch.where(own_BK.any(1, keepdim=True), own_BK, mask_BK)
+
+
+def think_times(mask_BK: Tensor, seconds_B: Tensor) -> Tensor:
+    """Nominal times of the think positions, spread evenly over the audio, `[B, K]`."""
+    count_B1 = mask_BK.sum(1, keepdim=True).clamp(min=1)
+    return (torch.arange(mask_BK.shape[1], device=mask_BK.device) + 0.5) / count_B1 * seconds_B[:, None]
+
+
+class DistillHeads(nn.Module):
+    """A head and a loss per expert, built from what the shards say of it.
+
+    InputError where `heads.groups` names an expert that is not trained.
+    """
+
+    def __init__(
+        self,
+        config: HeadsConfig,
+        states_dim: int,
+        experts: Mapping[str, ExpertInfo],
+        losses: LossConfig = LossConfig(),  # noqa: B008
+    ) -> None:
+        super().__init__()
+        if experts and (unknown := {n for members in config.groups.values() for n in members} - set(experts)):
+            raise InputError(
+                f"heads.groups: {', '.join(sorted(unknown))} is not trained; there are {', '.join(experts)}"
+            )
+        groups = list(dict.fromkeys(config.group_of(name) for name in experts))
+        trunks: dict[str, Trunk] = {}
+        self.heads = nn.ModuleDict()  # it refuses dots; experts' names hold none (they are member suffixes of a tar)
+        for name, expert in experts.items():
+            group = config.group_of(name)
+            share = (groups.index(group), len(groups)) if config.positions == "own" else (0, 1)
+            head = DistillHead(config, states_dim, expert, trunks.get(group), share)
+            trunks.setdefault(group, head.shared[0])
+            self.heads[name] = head
+        self.losses = nn.ModuleDict({name: DistillLoss(e, losses) for name, e in experts.items()})
+
+    def forward(
+        self,
+        states_BKD: Tensor,
+        mask_BK: Tensor,
+        seconds_B: Tensor,
+        targets: Mapping[str, Targets],
+        watch: Callable[[str, Tensor], Tensor] = lambda _, states: states,
+    ) -> dict[str, Tensor]:
+        """The sum of each expert's loss over its frames. Samples without targets are not computed.
+
+        `watch` passes the states on to the head of a name: see monitor.Pulls.
+        """
+        return {n: self.loss(n, watch(n, states_BKD), mask_BK, seconds_B, targets[n]) for n in self.heads}
+
+    def loss(self, name: str, states_BKD: Tensor, mask_BK: Tensor, seconds_B: Tensor, target: Targets) -> Tensor:
+        with_target_B = target.mask_BN.any(1)
+        if not with_target_B.any():
+            # Ranks must all reach every weight: one frame of a row that has states, times nothing.
+            some_B = mask_BK.any(1) & (mask_BK.any(1).cumsum(0) == 1)
+            return self.heads[name](states_BKD[some_B], mask_BK[some_B], seconds_B[some_B], 1).float().sum() * 0
+        mask_BN = target.mask_BN[with_target_B]
+        predicted_BNO = self.heads[name](
+            states_BKD[with_target_B], mask_BK[with_target_B], seconds_B[with_target_B], mask_BN.shape[1]
+        )
+        return self.losses[name](predicted_BNO, target.frames_BND[with_target_B], mask_BN)
+
+
+def chosen_experts(index: ShardIndex, wanted: Sequence[str] | None, weights: Mapping[str, float]) -> list[str]:
+    """Names of the experts to distil, in the index's order. InputError names those that the shards lack."""
+    unknown = sorted({*(wanted or ()), *weights} - set(index.experts))
+    if unknown:
+        raise InputError(
+            f"{index.path}: no targets of {', '.join(unknown)}; the shards have {', '.join(index.experts) or 'none'}"
+        )
+    if empty := [name for name in wanted or () if not index.experts[name].frames]:
+        raise InputError(
+            f"{index.path}: has no frame of {', '.join(empty)}; extract it for these rows, or leave it out"
+        )
+    return [name for name in index.experts if wanted is None or name in wanted]

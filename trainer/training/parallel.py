@@ -1,0 +1,89 @@
+"""How a run is spread over ranks, as its launcher has it: DDP, or FSDP2 of what is frozen.
+
+Under LoRA nearly all memory is frozen weights. So FSDP2 shards those, layer by layer, and what is trained stays whole
+on every rank, its gradients averaged here: checkpoints, resume, EMA and export are the same as under DDP.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, parse_flag_from_env
+from torch import Tensor, nn
+
+from coat.manifests import InputError
+from coat.trainer.config.models import TrainConfig
+from coat.trainer.model.coat_model import CoatModel
+
+SPREADS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP)
+
+
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """InputError where the launcher asks for what coat does not do."""
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # else all ranks but one would keep random weights
+    if not torch.accelerator.is_available():
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # else ranks on CPUs would not know of each other
+    AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
+    accelerator = Accelerator(mixed_precision=precision(config))
+    if accelerator.distributed_type not in SPREADS:
+        raise InputError(f"{accelerator.distributed_type.value}: coat trains with DDP or FSDP2 alone")
+    plugin = sharding(accelerator)
+    if plugin is not None and plugin.fsdp_version != 2:
+        raise InputError("FSDP 1: coat shards with FSDP2 alone: accelerate launch --use_fsdp --fsdp_version 2")
+    if plugin is not None and config.lora.full:
+        raise InputError("FSDP shards frozen weights, and with lora.full there are none; launch without --use_fsdp")
+    return accelerator
+
+
+def precision(config: TrainConfig) -> str:
+    """bf16 only where a GPU has it: on CPUs it is slower than float32."""
+    if config.run.precision != "auto":
+        return config.run.precision
+    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+
+
+def sharding(accelerator: Accelerator) -> FullyShardedDataParallelPlugin | None:
+    """What the launcher asks of FSDP, where it does. Of CPUs accelerate itself does not heed it."""
+    if accelerator.distributed_type == DistributedType.FSDP:
+        return accelerator.state.fsdp_plugin
+    asked = accelerator.distributed_type == DistributedType.MULTI_CPU and parse_flag_from_env("ACCELERATE_USE_FSDP")
+    return FullyShardedDataParallelPlugin() if asked else None
+
+
+def spread(model: CoatModel, accelerator: Accelerator) -> Callable[..., Any]:
+    """The model on this rank's device, as it is called in training; what is trained are the same objects as before."""
+    plugin = sharding(accelerator)
+    if plugin is None:
+        return accelerator.prepare(model)
+    shard_frozen(model, accelerator, plugin)
+    return model.to(accelerator.device)
+
+
+def shard_frozen(model: CoatModel, accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin) -> None:
+    """Each rank holds its part of a layer's frozen weights; they are whole only while the layer is computed."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    settings: dict[str, Any] = {
+        "mesh": init_device_mesh(accelerator.device.type, (accelerator.num_processes,)),
+        "reshard_after_forward": plugin.reshard_after_forward,
+        "offload_policy": plugin.cpu_offload,
+    }
+    stack = model.student.language_model
+    for layer in cast(nn.ModuleList, stack.layers):
+        fully_shard(layer, ignored_params={p for p in layer.parameters() if p.requires_grad}, **settings)
+    # The stack itself shards nothing: as the root of its layers it lets the next one be gathered while one computes.
+    fully_shard(stack, ignored_params={p for p in stack.parameters() if not hasattr(p, "device_mesh")}, **settings)
+
+
+@torch.no_grad()
+def average_gradients(accelerator: Accelerator, parameters: Iterable[nn.Parameter]) -> None:
+    """Of what is trained, over ranks, in one call: DDP's part where weights are sharded."""
+    reached = [p for p in parameters if p.grad is not None]  # the same on all ranks: the model reaches every weight
+    gradients = [cast(Tensor, p.grad) for p in reached]
+    whole = cast(Tensor, accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean"))
+    for gradient, part in zip(gradients, whole.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))

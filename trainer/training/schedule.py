@@ -1,0 +1,49 @@
+"""What is a function of the step alone: the stage, the learning rate, the weight of the distillation."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from coat.manifests import ExpertInfo
+from coat.trainer.config.models import LossConfig, OptimConfig, StageConfig
+
+
+def stage_at(stages: Sequence[StageConfig], step: int) -> tuple[StageConfig, int]:
+    """The stage of a step (from 0), and the step within it."""
+    for stage in stages:
+        if step < stage.steps:
+            return stage, step
+        step -= stage.steps
+    return stages[-1], stages[-1].steps
+
+
+def rate(optim: OptimConfig, stage: StageConfig, within: int) -> float:
+    """Times the base rate: a linear warm-up, then what `optim.schedule` says, in each stage anew.
+
+    cosine: down to `lr_end` at the end of the stage. wsd (warm-up, stable, decay): the whole rate until the last
+    `decay` share of the stage, then down to `lr_end` by 1 - sqrt of the way (Hägele et al., arXiv 2405.18392).
+    constant: the whole rate.
+    """
+    warmup = min(optim.warmup, stage.steps // 2)
+    if within < warmup:
+        return stage.lr * (within + 1) / warmup
+    if optim.schedule == "constant":
+        return stage.lr
+    first = warmup
+    if optim.schedule == "wsd":
+        first = max(warmup, stage.steps - round(optim.decay * stage.steps))
+    done = max(0, within - first) / max(1, stage.steps - first)
+    left = 0.5 * (1 + math.cos(math.pi * done)) if optim.schedule == "cosine" else 1 - math.sqrt(done)
+    return stage.lr * (optim.lr_end + (1 - optim.lr_end) * left)
+
+
+def distill_weight(stage: StageConfig, within: int) -> float:
+    end = stage.distill if stage.distill_end is None else stage.distill_end
+    return stage.distill + (end - stage.distill) * within / max(1, stage.steps - 1)
+
+
+def loss_weights(
+    stage: StageConfig, within: int, config: LossConfig, experts: Mapping[str, ExpertInfo]
+) -> dict[str, float]:
+    """Of `ce` and each expert: what their sums are multiplied by."""
+    distill = distill_weight(stage, within)
+    return {"ce": stage.ce} | {n: distill * config.weight(n, e.spec.family) for n, e in experts.items()}
