@@ -6,6 +6,11 @@ from dataclasses import dataclass
 SHOWN = 20  # problems in one message
 
 
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """What an error says, to stand in a message of ours: one line of at most `limit` characters, no full stop."""
+    return " ".join(str(error).split())[:limit].rstrip(". ") or type(error).__name__
+
+
 class InputError(ValueError):
     """The user's mistake: a bad file, row, name or option. The command line exits with 2.
 

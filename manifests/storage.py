@@ -6,7 +6,6 @@ import json
 import os
 import posixpath
 import random
-import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,7 +15,8 @@ from typing import Any, TypeVar, cast
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
-from coat.manifests.errors import InputError, RunError, Unreachable
+from coat.manifests.errors import InputError, RunError, Unreachable, one_line
+from coat.manifests.processes import this_process
 
 # A manifest is untrusted: it may name files, not arbitrary fsspec chains or web addresses.
 PROTOCOLS = ("file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
@@ -141,16 +141,11 @@ def write_bytes(url: str, data: bytes, sync: bool = True) -> None:
         raise RunError(f"{url}: cannot be written ({e.strerror or one_line(e)}); see to that, and run again") from e
 
 
-def owner() -> str:
-    """This process among all that may write to a shared disk; what a kill leaves behind tells by it whose it was."""
-    return f"{socket.gethostname()}+{os.getpid()}"
-
-
 def write_local(target: Path, data: bytes, sync: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "Is a directory", str(target))
-    fd, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}~{owner()}~")
+    fd, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}~{this_process()}~")
     try:
         with os.fdopen(fd, "wb") as f:
             f.write(data)
@@ -210,10 +205,6 @@ def is_transient(error: Exception) -> bool:
 
 def no_access(url: str, error: Exception) -> str:
     return f"{url}: no access ({one_line(error)}); check the address and the credentials"
-
-
-def one_line(error: Exception, longest: int = 300) -> str:
-    return " ".join(str(error).split())[:longest] or type(error).__name__
 
 
 def to_json(value: Any, indent: int | None = 2) -> bytes:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from coat.manifests.errors import InputError
+from coat.manifests.errors import InputError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +87,7 @@ def locate(expert: str, name: str, patterns: Sequence[str]) -> Path:
     try:
         return Path(snapshot_download(match["repo"], revision=match["revision"], allow_patterns=list(patterns)))
     except (HTTPError, HFValidationError, OSError) as e:
-        reason = " ".join(str(e).split())[:160].rstrip(". ")
+        reason = one_line(e, 160)
         raise InputError(
             f"{where}: no such folder, and the hub does not give it ({type(e).__name__}: {reason}); "
             "check the id and the network, log in for gated models, or give a folder"
@@ -187,7 +187,7 @@ def configured(where: str, cls: Any, values: dict[str, Any]) -> Any:
     try:
         return cls.from_dict(values)
     except (StrictDataclassError, TypeError, ValueError, AttributeError, KeyError) as e:
-        reason = " ".join(str(e).split())[:200]
+        reason = one_line(e, 200)
         raise InputError(f"{where}: config.json does not describe a {cls.model_type} ({reason})") from e
 
 
@@ -216,9 +216,7 @@ def read_tensor(checkpoint: Checkpoint, key: str) -> "torch.Tensor | None":
                     if key in found.keys():  # noqa: SIM118
                         return found.get_tensor(key)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as e:
-            raise InputError(
-                f"{checkpoint.where}: {path.name} cannot be read ({' '.join(str(e).split())[:200]})"
-            ) from e
+            raise InputError(f"{checkpoint.where}: {path.name} cannot be read ({one_line(e, 200)})") from e
     return None
 
 
@@ -242,7 +240,7 @@ def load_pretrained(checkpoint: Checkpoint, cls: Any, **options: Any) -> Any:
                 **options,
             )
         except (OSError, RuntimeError, ValueError, KeyError, SafetensorError, pickle.UnpicklingError) as e:
-            reason = " ".join(str(e).split())[:200]
+            reason = one_line(e, 200)
             raise InputError(f"{checkpoint.where}: the weights cannot be loaded ({reason})") from e
     # masked_spec_embed is used in training alone, and not every checkpoint has it.
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))

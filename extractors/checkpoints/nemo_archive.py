@@ -17,7 +17,7 @@ from typing import Any
 import xxhash
 
 from coat.extractors.checkpoints.checkpoint import locate
-from coat.manifests.errors import InputError
+from coat.manifests.errors import InputError, one_line
 
 MEMBERS = ("model_config.yaml", "model_weights.ckpt")
 WRAPPED = "encoder.pre_encode.pre_encode."  # NEST with mask_position post_conv keeps its subsampling in a wrapper
@@ -75,7 +75,7 @@ class Archive:
         try:
             module.load_state_dict({key: found[f"{prefix}{key}"] for key in own})
         except RuntimeError as e:
-            raise InputError(f"{self.where}: the weights do not fit ({' '.join(str(e).split())[:200]})") from e
+            raise InputError(f"{self.where}: the weights do not fit ({one_line(e, 200)})") from e
 
 
 def open_nemo(expert: str, name: str) -> Archive:
@@ -119,7 +119,7 @@ def read_archive(path: Path, where: str, size: int, mtime_ns: int) -> tuple[byte
             text = config.read()
             weights = read_weights(archive, both[1], where)
     except (tarfile.TarError, OSError, EOFError) as e:
-        raise InputError(f"{where}: not a .nemo file, which is a tar ({' '.join(str(e).split())[:80]})") from e
+        raise InputError(f"{where}: not a .nemo file, which is a tar ({one_line(e, 80)})") from e
     finite = {key: not value.is_floating_point() or bool(value.isfinite().all()) for key, value in weights.items()}
     return text, "xxh3:" + xxhash.xxh3_128_hexdigest("".join(digests).encode()), finite
 
@@ -135,7 +135,7 @@ def read_weights(archive: tarfile.TarFile, member: tarfile.TarInfo, where: str) 
         found = torch.load(stream, map_location="cpu", weights_only=True)
         return {key.replace(WRAPPED, "encoder.pre_encode."): v for key, v in found.items() if torch.is_tensor(v)}
     except (RuntimeError, EOFError, pickle.UnpicklingError, LookupError, ValueError, TypeError, AttributeError) as e:
-        reason = " ".join(str(e).split())[:200]  # of a damaged pickle it can be any of these
+        reason = one_line(e, 200)  # of a damaged pickle it can be any of these
         raise InputError(f"{where}: model_weights.ckpt cannot be loaded ({reason})") from e
 
 

@@ -24,7 +24,7 @@ from coat.extractors.checkpoints.checkpoint import (
     read_features,
     read_json,
 )
-from coat.manifests.errors import InputError
+from coat.manifests.errors import InputError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +122,7 @@ def load_part(where: str, cls: Any, config: Any, state: dict[str, "torch.Tensor"
                 None, config=config, state_dict=state, output_loading_info=True, dtype="float32"
             )
         except (OSError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as e:
-            reason = " ".join(str(e).split())[:200]
+            reason = one_line(e, 200)
             raise InputError(f"{where}: the weights cannot be loaded ({reason})") from e
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{where}: {len(missing)} weights are missing, the first is {missing[0]}")

@@ -18,6 +18,7 @@ from coat.extractors.conformance import events
 from coat.extractors.conformance.events import noise, relative_error, tone
 from coat.extractors.expert import Expert, extract_windows
 from coat.extractors.windows import Frames, Waveform
+from coat.manifests.errors import one_line
 from coat.manifests.targets.spec import TargetSpec
 
 BATCH_TOLERANCE = 1e-4  # of the largest value of a clip
@@ -65,7 +66,7 @@ def examine(expert: Expert) -> Iterator[Finding]:
         except Broken as e:
             yield Finding(words, False, str(e))
         except Exception as e:  # noqa: BLE001  whatever an expert raises here is what is wrong with it
-            yield Finding(words, False, f"raised {type(e).__name__}: {' '.join(str(e).split())[:300]}")
+            yield Finding(words, False, f"raised {type(e).__name__}: {one_line(e, 300)}")
 
 
 def require(held: bool | np.bool_, otherwise: str) -> None:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from coat.manifests import storage
 from coat.manifests.audio import containers
+from coat.manifests.errors import one_line
 
 # Manifests round durations; a span may end this much after its file, and is cut there.
 SPAN_TOLERANCE_S = 0.05
@@ -160,7 +161,7 @@ class AudioFile:
                 done += len(piece_TC)
                 yield checked_mono(self.path, piece_TC)
         except soundfile.LibsndfileError as e:  # the header was sound, so the data are not
-            raise AudioError("truncated", f"{self.path}: cannot be decoded to its end ({one_line(e)})") from e
+            raise AudioError("truncated", f"{self.path}: cannot be decoded to its end ({one_line(e, 200)})") from e
         if done < samples:
             raise AudioError("truncated", f"{self.path}: {done} samples of {samples}; the file is cut short")
 
@@ -249,7 +250,7 @@ def open_source(path: str) -> str | io.BytesIO:
     except (FileNotFoundError, NotADirectoryError) as e:
         raise AudioError("missing", f"{path}: no such file") from e
     except (OSError, ValueError) as e:  # ValueError: a NUL in the name, or a protocol that is refused
-        raise AudioError("unreadable", f"{path!r}: {one_line(e)}") from e
+        raise AudioError("unreadable", f"{path!r}: {one_line(e, 200)}") from e
     if size == 0:
         raise AudioError("empty", f"{path}: the file has no bytes")
     return source
@@ -297,7 +298,7 @@ def read_ffmpeg(path: str, cause: Exception) -> tuple[NDArray[np.float32], int]:
     try:
         samples = decoder.get_all_samples()
     except RuntimeError as e:
-        raise AudioError("truncated", f"{path}: cannot be decoded to its end ({one_line(e)})") from e
+        raise AudioError("truncated", f"{path}: cannot be decoded to its end ({one_line(e, 200)})") from e
     stated, decoded = decoder.metadata.duration_seconds or 0.0, samples.data.shape[1] / samples.sample_rate
     if decoded < stated - FFMPEG_TOLERANCE_S and containers.states_duration(storage.read_bytes(path)):
         raise AudioError("truncated", f"{path}: {decoded:.3f} s of {stated:.3f} s; the file is cut short")
@@ -322,11 +323,9 @@ def ffmpeg_decoder(path: str, cause: Exception) -> Any:
     except (ImportError, RuntimeError, ValueError, OSError) as e:
         # torchcodec looks for FFmpeg when it first decodes, and then says that it cannot load itself.
         if isinstance(e, ImportError | OSError) or "load libtorchcodec" in str(e):
-            reason = f"libsndfile cannot read it ({one_line(cause)}); other formats need FFmpeg's libraries installed"
+            reason = (
+                f"libsndfile cannot read it ({one_line(cause, 200)}); other formats need FFmpeg's libraries installed"
+            )
         else:
-            reason = f"not audio that libsndfile or FFmpeg reads ({one_line(cause)})"
+            reason = f"not audio that libsndfile or FFmpeg reads ({one_line(cause, 200)})"
         raise AudioError("unreadable", f"{path}: {reason}") from e
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(". ")

@@ -18,6 +18,7 @@ import psutil
 
 from coat.manifests import storage
 from coat.manifests.errors import InputError
+from coat.manifests.processes import this_process
 from coat.manifests.shards.index import INDEX_NAME, SAMPLES_NAME, SIDECARS, Sidecar
 from coat.pipeline.shards.energon import META
 from coat.pipeline.shards.recipe import RECIPE_NAME, Recipe
@@ -37,7 +38,7 @@ class BuildFolder:
         self.out, self.recipe = out, recipe
         self.url = storage.join(out, BUILDING)
         self.records = storage.join(self.url, recipe.digest)
-        self.me = storage.owner()
+        self.me = this_process()
         self.check_others()
         self.local: Path | None = None
         self.claim()

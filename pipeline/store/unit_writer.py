@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from coat.manifests import storage
 from coat.manifests.errors import RunError
+from coat.manifests.processes import this_process
 from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.store.frames import FramesWriter
 from coat.pipeline.store.rows import ROWS_SCHEMA, Row
@@ -148,7 +149,7 @@ def builds_folder(set_url: str) -> Path:
 
 def new_build(set_url: str, unit: str) -> Path:
     folder = builds_folder(set_url)
-    prefix = f"{storage.owner()}+{unit}+"
+    prefix = f"{this_process()}+{unit}+"
     while True:
         # Of the store's own folders none is made here: a store that was removed under the run stays removed.
         folder.mkdir(exist_ok=True)

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from coat.manifests import InputError
+from coat.manifests.errors import one_line
 from coat.trainer.students.base import Student
-from coat.trainer.students.registry import dtype_of, one_line, read_config, student_class
+from coat.trainer.students.registry import dtype_of, read_config, student_class
 
 
 def meta_student(source: str, dtype: str = "float32") -> Student:
@@ -31,7 +32,7 @@ def meta_student(source: str, dtype: str = "float32") -> Student:
         with torch.device("meta"):
             model = model_class._from_config(config, dtype=precision)
     except (OSError, ValueError, TypeError, ImportError) as e:
-        raise InputError(f"{source}: cannot be read as a {kind.model_type} checkpoint ({one_line(e)})") from e
+        raise InputError(f"{source}: cannot be read as a {kind.model_type} checkpoint ({one_line(e, 200)})") from e
     return kind(source, model, processor)
 
 

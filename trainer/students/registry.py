@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coat.manifests import InputError
+from coat.manifests.errors import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,7 @@ def load_student(source: str, dtype: str = "float32") -> "Student":
     try:
         return student.load(source, precision)
     except (OSError, ValueError, ImportError) as e:  # ImportError: a processor that asks for torchvision, extra [omni]
-        raise InputError(f"{source}: cannot be read as a {student.model_type} checkpoint ({one_line(e)})") from e
+        raise InputError(f"{source}: cannot be read as a {student.model_type} checkpoint ({one_line(e, 200)})") from e
 
 
 def dtype_of(name: str) -> "torch.dtype":
@@ -65,8 +66,4 @@ def read_config(source: str) -> dict[str, Any]:
     try:
         return PreTrainedConfig.get_config_dict(source)[0]
     except (OSError, ValueError) as e:
-        raise InputError(f"{source}: no such folder, and no such checkpoint on the hub ({one_line(e)})") from e
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(". ")
+        raise InputError(f"{source}: no such folder, and no such checkpoint on the hub ({one_line(e, 200)})") from e

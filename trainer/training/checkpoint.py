@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from coat.manifests import InputError, RunError, storage
+from coat.manifests.errors import one_line
 from coat.trainer.training.ranks import gathered, together
 
 DONE = "done.json"
@@ -162,7 +163,7 @@ def disk_errors(what: str, kept: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as e:
-        why = e.strerror if isinstance(e, OSError) and e.strerror else storage.one_line(e)
+        why = e.strerror if isinstance(e, OSError) and e.strerror else one_line(e)
         raise RunError(f"{what} ({why}); {kept()}; make room, and the same command goes on from there") from e
 
 

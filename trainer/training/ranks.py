@@ -8,7 +8,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from coat.manifests import InputError, RunError, storage
+from coat.manifests import InputError, RunError
+from coat.manifests.errors import one_line
 
 T = TypeVar("T")
 
@@ -60,4 +61,4 @@ def told(error: Exception, rank: int) -> tuple[type[Exception], str]:
     for kind in (InputError, RunError):
         if isinstance(error, kind):
             return kind, str(error)
-    return RunError, f"rank {rank}: {type(error).__name__}: {storage.one_line(error)}"
+    return RunError, f"rank {rank}: {type(error).__name__}: {one_line(error)}"

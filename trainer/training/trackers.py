@@ -13,6 +13,7 @@ from typing import Any
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
 
 from coat.manifests import InputError, RunError, storage
+from coat.manifests.errors import one_line
 from coat.trainer.config.models import TrainConfig
 
 LONGEST = 200  # characters of an error of theirs
@@ -48,9 +49,7 @@ class Trackers:
                 tracker.store_init_configuration(flat(config.to_dict()))
             except Exception as e:
                 self.close()
-                raise RunError(
-                    f"{name} did not start ({storage.one_line(e, LONGEST)}); log in there, or leave it out"
-                ) from e
+                raise RunError(f"{name} did not start ({one_line(e, LONGEST)}); log in there, or leave it out") from e
             self.running[name] = tracker
 
     def write(self, values: Mapping[str, float], step: int) -> None:
@@ -65,10 +64,7 @@ class Trackers:
             try:
                 call(tracker)
             except Exception as e:  # noqa: BLE001 - days of training must not end with somebody's server
-                self.log(
-                    f"{name} failed ({storage.one_line(e, LONGEST)}) and is left out from here on; "
-                    "metrics.jsonl goes on"
-                )
+                self.log(f"{name} failed ({one_line(e, LONGEST)}) and is left out from here on; metrics.jsonl goes on")
                 del self.running[name]
 
 
