@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coat.cli.extract import Checkpoint, Compile, Json, Layer, PadMargin, Precision, options
+from coat.cli.options import Checkpoint, Compile, Json, Layer, PadMargin, Precision, expert_options
 from coat.cli.output import table
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def experts(
     check: Annotated[
         str | None,
         typer.Option(
-            help="Try one expert: a name, package.module:Class, or file.py:Class. Exit 1 where it does not hold."
+            help="Test one expert: a name, package.module:Class, or file.py:Class. Exit code 1 where a check fails."
         ),
     ] = None,
     checkpoint: Checkpoint = None,
@@ -29,10 +29,10 @@ def experts(
     device: Annotated[str, typer.Option(help="Of the trial: cpu, cuda or cuda:N.")] = "cpu",
     json_output: Json = False,
 ) -> None:
-    """List the experts: what each hears, its rate and size, its licence, and whether it can run here. Or try one.
+    """List the experts, their sizes, licences and whether they can run here; or test one (--check).
 
-    --check makes sounds with known events and holds the expert to what it says of itself: frames where its time
-    base says, nothing from batch mates, no seams in long audio, finite on silence, and more.
+    --check plays sounds with known events to the expert and compares its frames with what it declares: frame times,
+    independence of batch mates, no seams in long audio, finite values on silence, and more.
 
     Examples:
 
@@ -43,7 +43,7 @@ def experts(
       coat experts --check my_experts.py:Loudness
     """
     if check:
-        chosen = options(checkpoint, layer, "float16", precision, compile, pad_margin)
+        chosen = expert_options(checkpoint, layer, "float16", precision, compile, pad_margin)
         raise typer.Exit(0 if show_trial(check, chosen, device, json_output) else 1)
     from coat.extractors.registry import find, names, unusable
 

@@ -21,7 +21,9 @@ def export(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the folder's name.")] = False,
 ) -> None:
-    """Write a trained student for serving: the block is in its chat template, so that no line of coat is needed.
+    """Export a trained student, so that it can be served without coat.
+
+    The thinking block is in the exported chat template.
 
     Examples:
 

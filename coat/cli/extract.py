@@ -1,4 +1,4 @@
-"""`coat extract` and `verify`."""
+"""`coat extract`."""
 
 import json
 import time
@@ -7,39 +7,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coat.cli.options import (
+    Checkpoint,
+    Compile,
+    Dtype,
+    Experts,
+    Json,
+    Layer,
+    ManifestPath,
+    PadMargin,
+    Precision,
+    RayAddress,
+    Store,
+    expert_options,
+)
 from coat.cli.output import bytes_text, duration_text, table
 from coat.cli.progress import Advance, progress
 
 if TYPE_CHECKING:
-    from coat.extractors.expert import Options
     from coat.pipeline.extraction.summary import Summary
     from coat.pipeline.plan.plan import Plan
     from coat.pipeline.worker.report import Report
-
-Experts = Annotated[
-    list[str],
-    typer.Option(
-        "--expert",
-        help="Name from [bold]coat experts[/bold], package.module:Class, or file.py:Class. Repeat for several.",
-    ),
-]
-ManifestPath = Annotated[str, typer.Option("--manifest", help="JSONL manifest, path or URL.")]
-Store = Annotated[str, typer.Option("--store", help="Target store: folder or URL (s3://...).")]
-Checkpoint = Annotated[
-    str | None,
-    typer.Option(help="Weights: hub id (org/name, org/name@revision), folder or file. Default: the expert's own."),
-]
-Layer = Annotated[str | None, typer.Option(help="Layer whose states are taken, for experts that have layers.")]
-Dtype = Annotated[str, typer.Option(help="Of the stored frames: float16 or float32.")]
-Precision = Annotated[str, typer.Option(help="Of the computation: float32, bfloat16 or float16.")]
-Compile = Annotated[bool, typer.Option("--compile", help="Compile the model (torch.compile); pays on long runs.")]
-PadMargin = Annotated[
-    float | None,
-    typer.Option(
-        help="Pad a clip by so many seconds instead of to 30 s (whisper). Faster; inexact, see docs/experts.md."
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
 
 
 def extract(
@@ -56,9 +44,7 @@ def extract(
         int | None,
         typer.Option(help="Ray actors; 0 runs in this process. Default: one per GPU, or per 4 CPUs.", min=0),
     ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Ray cluster to use: auto, or ray://host:port.", envvar="COAT_RAY_ADDRESS")
-    ] = None,
+    ray_address: RayAddress = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     gpus_per_worker: Annotated[
         float, typer.Option(help="Share of a GPU: 0.5 puts two workers on one.", min=0.01)
@@ -94,9 +80,9 @@ def extract(
     ] = False,
     json_output: Json = False,
 ) -> None:
-    """Run experts over a corpus once, and keep what they hear.
+    """Run experts over a corpus and store their output, frame by frame.
 
-    What is done already is never done again: run the same command after a kill, or when the manifest grew.
+    Finished work is never done twice: run the same command after a kill, or when the manifest grew.
     Exit codes: 0 done, 2 bad input, 3 finished but more rows failed than --max-failed allows.
 
     Examples:
@@ -131,13 +117,13 @@ def extract(
         unit_bytes=unit_bytes or UNIT_BYTES,
         shuffle=shuffle_units,
     )
-    watcher = Watcher(quiet=json_output)
+    watcher = ProgressListener(quiet=json_output)
     try:
         summaries = run(
             found,
             store,
             expert,
-            options(checkpoint, layer, dtype, precision, compile, pad_margin),
+            expert_options(checkpoint, layer, dtype, precision, compile, pad_margin),
             where,
             what,
             listener=watcher,
@@ -152,96 +138,6 @@ def extract(
         worst = max(s.failed for s in summaries)
         typer.echo(f"{worst} of {len(found)} rows failed; --max-failed allows {allowed}", err=True)
         raise typer.Exit(3)
-
-
-def verify(
-    store: Annotated[str, typer.Argument(help="Target store or shard set: folder or URL.")],
-    repair: Annotated[
-        bool,
-        typer.Option(
-            "--repair", help="Drop damaged units, so that the next extract makes them again; build tars again."
-        ),
-    ] = False,
-    sources: Annotated[
-        str | None,
-        typer.Option(help="Manifest whose audio is decoded again: names rows that do not sound as they were heard."),
-    ] = None,
-    json_output: Json = False,
-) -> None:
-    """Read a store back: checksums, counts, finite values, agreement with its specs. Exit 1 where it is damaged.
-
-    Of a shard set: checksums, members, lengths by spec and audio, and that nothing else lies there.
-
-    Examples:
-
-      coat verify targets
-
-      coat verify targets --sources corpus.jsonl
-
-      coat verify shards --repair
-    """
-    from dataclasses import asdict
-
-    from coat.manifests import storage
-    from coat.manifests.shards.index import INDEX_NAME
-
-    if storage.exists(storage.join(store, INDEX_NAME)):
-        verify_shards(store, repair, json_output)
-        return
-    from coat.manifests.corpus.manifest import Manifest
-    from coat.pipeline.store.verification import verify as run
-
-    corpus = Manifest.read(sources) if sources else None
-    with progress(None, "units", "verify", quiet=json_output) as advance:
-        found = run(store, repair, advance, corpus)
-    if json_output:
-        typer.echo(json.dumps(asdict(found), indent=2))
-    else:
-        for damage in found.damages:
-            typer.echo(str(damage))
-        what = f"{found.target_sets} target sets, {found.units} units, {found.frames:,} frames, "
-        typer.echo(f"{what}{bytes_text(found.bytes)}: {len(found.damages) or 'no'} damage found")
-        if found.repaired:
-            typer.echo(f"{found.repaired} damaged units dropped; run `coat extract` again to make them anew")
-        elif found.damages:
-            typer.echo("`coat verify --repair` drops damaged units; the next extract makes them again")
-        for change in found.changes:
-            typer.echo(str(change))
-        if corpus is not None:
-            hint = "; `coat extract --refresh` redoes them" if found.changes else ""
-            typer.echo(f"{len(found.changes) or 'no'} rows sound different or are gone{hint}")
-    if found.damages or found.changes:
-        raise typer.Exit(1)
-
-
-def verify_shards(shards: str, repair: bool, json_output: bool) -> None:
-    from dataclasses import asdict
-
-    from coat.pipeline.shards.verification import verify_shards as run
-
-    with progress(None, "shards", "verify", quiet=json_output) as advance:
-        found = run(shards, repair, advance)
-    if json_output:
-        typer.echo(json.dumps(asdict(found), indent=2))
-    else:
-        for damage in found.damages:
-            typer.echo(str(damage))
-        what = f"{found.shards} shards, {found.samples} samples, {bytes_text(found.bytes)}"
-        typer.echo(f"{what}: {len(found.damages) or 'no'} damage found")
-        if found.damages:
-            typer.echo(f"{found.repaired} mended" if repair else "`coat verify --repair` builds damaged tars again")
-    if found.damages:
-        raise typer.Exit(1)
-
-
-def options(
-    checkpoint: str | None, layer: str | None, dtype: str, precision: str, compile: bool, pad_margin: float | None
-) -> "Options":
-    from coat.extractors.expert import Options
-
-    return Options(
-        checkpoint=checkpoint, layer=layer, dtype=dtype, precision=precision, compile=compile, pad_margin=pad_margin
-    )
 
 
 def read_ids(path: str) -> frozenset[str]:
@@ -273,7 +169,7 @@ def allowed_failures(text: str, rows: int) -> int:
     return int(rows * share)
 
 
-class Watcher:
+class ProgressListener:
     """A progress bar per expert, in seconds of audio, and a line for what goes wrong."""
 
     def __init__(self, quiet: bool) -> None:

@@ -22,9 +22,9 @@ def generate(
         bool, typer.Option("--json", help="A JSON object a prompt instead of bare answers; seconds are of all prompts.")
     ] = False,
 ) -> None:
-    """Ask a trained student about audio. The answers go to stdout, in the order of the prompts.
+    """Ask a trained student questions about audio.
 
-    Several prompts hear the audio once: what they share is kept from one to the next.
+    Answers go to stdout, in the order of the prompts. Several prompts share one pass over the audio.
 
     Examples:
 

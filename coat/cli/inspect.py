@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from coat.cli.extract import Json, ManifestPath, Store
+from coat.cli.options import Json, ManifestPath, Store
 from coat.cli.output import bytes_text
 
 
@@ -24,9 +24,9 @@ def inspect(
     ] = None,
     json_output: Json = False,
 ) -> None:
-    """See what the experts heard in one utterance: its sound and every target on one time axis, in a page that plays.
+    """Make a web page of one utterance: its audio and its targets on one time axis.
 
-    Nothing is extracted: what a target set lacks is said in its place. See docs/inspect.md.
+    The page plays the audio and needs no network. Missing targets are named; nothing is extracted. See docs/inspect.md.
 
     Examples:
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coat.cli.extract import Json
+from coat.cli.options import Json
 from coat.cli.output import bytes_text
 from coat.cli.train import SHARDS_HELP, STUDENT_HELP, Configs, Overrides, quiet, say, settings_of
 
@@ -25,9 +25,9 @@ def inspect_batch(
     show: Annotated[int, typer.Option(help="Samples that are shown of the batch.", min=1)] = 4,
     json_output: Json = False,
 ) -> None:
-    """See what the student is really given: tokens with block and labels, sound and targets on one time axis, masks.
+    """Show a training batch as the student receives it: tokens, labels, audio, targets, masks.
 
-    It is the very batch that `coat train` with these options gives it, on one rank. No weights are loaded.
+    It is the same batch that `coat train` with these options uses, on one rank. No weights are loaded.
 
     Examples:
 

@@ -7,6 +7,7 @@ import threading
 from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from coat.cli import (
     experts,
@@ -23,20 +24,40 @@ from coat.cli import (
     stats,
     status,
     train,
+    verify,
 )
 from coat.cli.telemetry import silence
 
 EPILOG = (
-    "Start here:  [bold]coat quickstart --out runs/quickstart[/bold]\n\n"
-    "The main job:  coat extract → coat build-shards → coat train → coat export"
+    "Try it:  [bold]coat quickstart --out runs/quickstart[/bold]\n\n"
+    "The main job:  coat manifest import → extract → build-shards → train → export"
 )
 
-LEAVE_S = 3.0
+LEAVE_S = 3.0  # for threads to end, at the exit
+
+# Panels of `coat --help`, in the order of the work.
+START, CORPUS, TARGETS, SHARDS, TRAINING, TRAINED = PANELS = (
+    "Start here",
+    "1. A corpus",
+    "2. Targets of experts",
+    "3. Shards",
+    "4. Training",
+    "5. A trained student",
+)
+
+
+class InPanelOrder(TyperGroup):
+    """Lists commands by panel: typer itself would put groups of commands, such as `manifest`, last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(self.commands, key=lambda name: PANELS.index(self.commands[name].rich_help_panel))  # type: ignore[attr-defined]
+
 
 app = typer.Typer(
     name="coat",
-    help="Continuous Audio Thinking: extract what frozen audio experts hear, frame by frame, once; "
-    "then distil it into a large audio language model.",
+    cls=InPanelOrder,
+    help="Continuous Audio Thinking: run frozen audio experts over a corpus once, then train a large audio "
+    "language model to keep what they extract.",
     epilog=EPILOG,
     no_args_is_help=True,
     add_completion=False,
@@ -44,23 +65,24 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(manifest.app, name="manifest")
-app.add_typer(shards.app, name="shards")
-app.command("experts")(experts.experts)
-app.command("plan")(plan.plan)
-app.command("extract")(extract.extract)
-app.command("status")(status.status)
-app.command("verify")(extract.verify)
-app.command("inspect")(inspect.inspect)
-app.command("stats")(stats.stats)
-app.command("build-shards")(shards.build_shards)
-app.command("inspect-batch")(inspect_batch.inspect_batch)
-app.command("plan-train")(plan_train.plan_train)
-app.command("train")(train.train)
-app.command("generate")(generate.generate)
-app.command("export")(export.export)
-app.command("tiny-student")(train.tiny_student)
-app.command("quickstart")(quickstart.quickstart)
+
+app.command("quickstart", rich_help_panel=START)(quickstart.quickstart)
+app.add_typer(manifest.app, name="manifest", rich_help_panel=CORPUS)
+app.command("experts", rich_help_panel=TARGETS)(experts.experts)
+app.command("plan", rich_help_panel=TARGETS)(plan.plan)
+app.command("extract", rich_help_panel=TARGETS)(extract.extract)
+app.command("status", rich_help_panel=TARGETS)(status.status)
+app.command("verify", rich_help_panel=TARGETS)(verify.verify)
+app.command("stats", rich_help_panel=TARGETS)(stats.stats)
+app.command("inspect", rich_help_panel=TARGETS)(inspect.inspect)
+app.command("build-shards", rich_help_panel=SHARDS)(shards.build_shards)
+app.add_typer(shards.app, name="shards", rich_help_panel=SHARDS)
+app.command("plan-train", rich_help_panel=TRAINING)(plan_train.plan_train)
+app.command("inspect-batch", rich_help_panel=TRAINING)(inspect_batch.inspect_batch)
+app.command("train", rich_help_panel=TRAINING)(train.train)
+app.command("tiny-student", rich_help_panel=TRAINING)(train.tiny_student)
+app.command("generate", rich_help_panel=TRAINED)(generate.generate)
+app.command("export", rich_help_panel=TRAINED)(export.export)
 
 
 @app.callback(invoke_without_command=True)

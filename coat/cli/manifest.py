@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from coat.manifests.errors import Problem
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Make, check, describe and split manifests.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Create, check, describe and split manifests.")
 
 BAD_INPUT = 2  # exit code
 SHOWN = 20  # problems on a terminal; --json gives all
@@ -47,7 +47,7 @@ def import_(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a manifest of a corpus in another form.
+    """Convert a corpus in another format to a manifest.
 
     Columns are found by their usual names (audio_filepath, path, wav, ...;
     text, sentence, transcript, ...; prompt, question, ...); everything else
@@ -103,7 +103,7 @@ def validate(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check rows, ids, files and spans; one line a problem, exit code 2 where there is one.
+    """Check the rows and audio files of a manifest: one line per problem, exit code 2 where there is one.
 
     Examples:
 
@@ -132,7 +132,7 @@ def stats(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Hours, durations, formats, and how many rows lack a text, prompt or response.
+    """Describe a corpus: hours, durations, formats, and rows without text, prompt or response.
 
     Examples:
 
@@ -162,7 +162,7 @@ def split(
     out: Annotated[Path | None, typer.Option(help="Folder for the parts; else beside the manifest.")] = None,
     json: Json = False,
 ) -> None:
-    """Write MANIFEST.PART.jsonl for each part; no audio file is in two.
+    """Split a manifest into parts that share no audio file: MANIFEST.PART.jsonl for each.
 
     Groups are dealt out by hash: rows that are added later do not move the
     others, and parts have their shares roughly.

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from coat.cli.extract import (
+from coat.cli.options import (
     Checkpoint,
     Compile,
     Dtype,
@@ -16,7 +16,7 @@ from coat.cli.extract import (
     PadMargin,
     Precision,
     Store,
-    options,
+    expert_options,
 )
 from coat.cli.output import bytes_text, duration_text, table
 
@@ -47,9 +47,9 @@ def plan(
     unit_bytes: Annotated[int | None, typer.Option(help="As for the extract: bytes of a unit, at most.", min=1)] = None,
     json_output: Json = False,
 ) -> None:
-    """Say what an extract would do: units, hours and bytes that are still to come, the time and the cost.
+    """Predict the time, bytes and cost of an extraction.
 
-    Nothing is written. Measure on a machine like a worker's: --calibrate takes all CPUs, or the GPU, of this one.
+    Nothing is written. --calibrate measures on this machine, with all its CPUs or its GPU: use one like a worker's.
 
     Examples:
 
@@ -75,7 +75,9 @@ def plan(
         unit_bytes=unit_bytes or UNIT_BYTES,
     )
     corpus = Manifest.read(manifest, spans=True)
-    found = forecast(corpus, store, expert, options(checkpoint, layer, dtype, precision, compile, pad_margin), rates)
+    found = forecast(
+        corpus, store, expert, expert_options(checkpoint, layer, dtype, precision, compile, pad_margin), rates
+    )
     whole = total(found)
     if json_output:
         typer.echo(json.dumps({"experts": [f.to_dict() for f in found], "total": whole}, indent=2))

@@ -1,19 +1,16 @@
 """`coat plan-train`."""
 
 import json
-import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coat.cli.extract import Json
+from coat.cli.options import Json, parse_bytes
 from coat.cli.output import bytes_text, table
 from coat.cli.train import Configs, Overrides, quiet, settings_of
 
 if TYPE_CHECKING:
     from coat.trainer.planning.footprint import Footprint
-
-UNITS = {"": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
 def plan_train(
@@ -36,9 +33,9 @@ def plan_train(
     gpu: Annotated[str | None, typer.Option(help="Memory of a GPU, to tell whether it fits: 80GB, 24GiB.")] = None,
     json_output: Json = False,
 ) -> None:
-    """Say what a training run takes: parameters, what is trained, and memory by part, for one GPU.
+    """Predict the parameters and the GPU memory of a training run.
 
-    From the student's config alone, on the meta device: nothing is downloaded but that, and nothing is written.
+    It needs only the student's config.json: no weights, no GPU, and nothing is written.
 
     Examples:
 
@@ -50,7 +47,7 @@ def plan_train(
     flags = {"run.out": unused, "student.path": student, "data.batch_size": batch}
     flags["data.shards"] = shards or (None if config else unused)
     settings = settings_of(config, flags, set_)
-    memory = None if gpu is None else bytes_of(gpu)
+    memory = None if gpu is None else parse_bytes("--gpu", gpu)
     with quiet():
         from coat.trainer.planning.footprint import Shape
         from coat.trainer.planning.plan import plan_training
@@ -61,16 +58,6 @@ def plan_train(
         typer.echo(json.dumps({**found.to_dict(), **({} if memory is None else verdicts(found, memory))}, indent=2))
         return
     show(found, settings.run.gradient_checkpointing, settings.data.batch_size, gpu, memory)
-
-
-def bytes_of(text: str) -> float:
-    """`80GB`, `24GiB`, `512 MB`. InputError otherwise."""
-    from coat.manifests.errors import InputError
-
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", text.lower())
-    if not found or found[2] not in UNITS or float(found[1]) <= 0:
-        raise InputError(f"--gpu {text}: expected a size such as 80GB or 24GiB")
-    return float(found[1]) * UNITS[found[2]]
 
 
 def verdicts(found: "Footprint", memory: float) -> dict:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coat.cli.extract import Json, Watcher, show_summaries
+from coat.cli.extract import ProgressListener, show_summaries
+from coat.cli.options import Json
 from coat.cli.output import bytes_text, duration_text, table
 from coat.cli.progress import progress
 
@@ -29,7 +30,7 @@ def quickstart(
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value over the training config; repeat.")] = None,
     json_output: Json = False,
 ) -> None:
-    """Do the whole main job on a small corpus: synthesise, extract, build shards, train, ask.
+    """Run the whole job on a small synthetic corpus: extract, build shards, train, ask.
 
     Needs no downloads: the experts' weights come inside packages, the student is tiny and learns from scratch.
 
@@ -103,7 +104,7 @@ def extract_all(root: Path, quiet: bool) -> "list[Summary]":
     from coat.pipeline.extraction.extraction import extract
 
     reasons = {name: unusable(find(name).card) for name in EXPERTS}
-    watcher = Watcher(quiet)
+    watcher = ProgressListener(quiet)
     for name, reason in reasons.items():
         if reason:
             watcher.say(f"without {name}: {reason}")

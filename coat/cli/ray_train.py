@@ -1,7 +1,7 @@
-"""`coat train --ray-address`: the ranks are workers of Ray Train's TorchTrainer, this process only listens.
+"""`coat train --ray-address`: the ranks are workers of Ray Train's TorchTrainer, this process shows their messages.
 
-Ray starts the ranks, tells them of each other, and starts all of them anew when one is lost; they go on from the last
-checkpoint as any run does. What they say comes by way of a small actor, and so does the wish to stop.
+Ray starts the ranks and connects them. When one is lost, it starts all of them again, and they resume from the last
+checkpoint as any run does. A small actor carries their messages here, and the wish to stop to them.
 """
 
 import os
@@ -21,9 +21,9 @@ from coat.trainer.training.loop import train
 from coat.trainer.training.metrics import Report
 from coat.trainer.training.stopping import stop_signals
 
-LISTEN_S = 0.2  # between looks at what the ranks have said
-GRACE_S = 30.0  # for all ranks to end, when one has said why it cannot go on
-CHOSEN_BY = ("ACCELERATE_", "FSDP_")  # variables that `accelerate launch` sets, for ranks as for this process
+POLL_S = 0.2  # between looks for messages
+GRACE_S = 30.0  # for all ranks to end, once one has said why it failed
+LAUNCHER_VARIABLES = ("ACCELERATE_", "FSDP_")  # variables that `accelerate launch` sets, for ranks as for this process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,25 +37,25 @@ class Workers:
     max_failures: int = 3
 
 
-class Hub:
-    """An actor between the ranks and whoever started them."""
+class MessageQueue:
+    """An actor that carries messages from the ranks to the process that started them, and its wish to stop back."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, Any]] = []
-        self.stopping = False
+        self.messages: list[tuple[str, Any]] = []
+        self.stop_requested = False
 
-    def tell(self, kind: str, value: Any) -> None:
-        self.told.append((kind, value))
+    def put(self, kind: str, value: Any) -> None:
+        self.messages.append((kind, value))
 
-    def take(self) -> list[tuple[str, Any]]:
-        told, self.told = self.told, []
-        return told
+    def take_all(self) -> list[tuple[str, Any]]:
+        messages, self.messages = self.messages, []
+        return messages
 
-    def stop(self) -> None:
-        self.stopping = True
+    def request_stop(self) -> None:
+        self.stop_requested = True
 
-    def stopped(self) -> bool:
-        return self.stopping
+    def must_stop(self) -> bool:
+        return self.stop_requested
 
 
 def train_on_ray(
@@ -81,12 +81,12 @@ def train_on_ray(
             log(f"the cluster has room for {room} of {workers.count} workers; waiting until there is more")
         storage = folder.path.absolute().with_name(f"{folder.path.name}.ray")  # where Ray keeps its own notes
         try:
-            return listen(Fit(config, workers, storage), on_report, log)
+            return forward_messages(RayTrainRun(config, workers, storage), on_report, log)
         finally:
             shutil.rmtree(storage, ignore_errors=True)
 
 
-class Fit:
+class RayTrainRun:
     """TorchTrainer at work, in a thread of its own: Ray's calls do not survive a signal."""
 
     def __init__(self, config: TrainConfig, workers: Workers, storage: Path) -> None:
@@ -94,12 +94,12 @@ class Fit:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
-        self.hub: Any = ray.remote(num_cpus=0)(Hub).remote()
-        environment = {name: value for name, value in os.environ.items() if name.startswith(CHOSEN_BY)}
-        job = {"config": config.to_dict(), "hub": self.hub, "folder": os.getcwd(), "environment": environment}
+        self.queue: Any = ray.remote(num_cpus=0)(MessageQueue).remote()
+        environment = {name: value for name, value in os.environ.items() if name.startswith(LAUNCHER_VARIABLES)}
+        job = {"config": config.to_dict(), "queue": self.queue, "folder": os.getcwd(), "environment": environment}
         resources = {"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})}
         self.trainer = TorchTrainer(
-            work,
+            run_rank,
             train_loop_config=job,
             scaling_config=ScalingConfig(
                 num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
@@ -117,20 +117,20 @@ class Fit:
     def run(self) -> None:
         try:
             self.trainer.fit()
-        except Exception as e:  # noqa: BLE001 - told by `listen`
+        except Exception as e:  # noqa: BLE001 - raised by `forward_messages`
             self.error = e
 
 
-def listen(fit: Fit, on_report: Callable[[Report], None], log: Callable[[str], None]) -> TrainResult:
+def forward_messages(run: RayTrainRun, on_report: Callable[[Report], None], log: Callable[[str], None]) -> TrainResult:
     """Pass on what the ranks say until they have ended. A first signal stops them behind their step."""
     import ray
 
-    starts, asked, result = 0, False, None
+    starts, stop_sent, result = 0, False, None
     failed: tuple[float, Exception] | None = None  # since when, and why
     with stop_signals() as stopped:
         while True:
-            ended = not fit.thread.is_alive()
-            for kind, value in ray.get(fit.hub.take.remote()):
+            ended = not run.thread.is_alive()
+            for kind, value in ray.get(run.queue.take_all.remote()):
                 if kind == "start":
                     starts += 1
                     if starts > 1:
@@ -145,48 +145,48 @@ def listen(fit: Fit, on_report: Callable[[Report], None], log: Callable[[str], N
                     failed = time.monotonic(), value
             if ended or (failed and time.monotonic() - failed[0] > GRACE_S):
                 break
-            if stopped and not asked:
-                asked = True
-                ray.get(fit.hub.stop.remote())
-            time.sleep(LISTEN_S)
+            if stopped and not stop_sent:
+                stop_sent = True
+                ray.get(run.queue.request_stop.remote())
+            time.sleep(POLL_S)
     if failed:
         raise failed[1]
     if result is None:
-        raise lost(fit.error)
+        raise workers_failed(run.error)
     return result
 
 
-def lost(error: Exception | None) -> RunError:
+def workers_failed(error: Exception | None) -> RunError:
     """Why there is no result: of several workers' failures the first that is not a peer's."""
     failures = list(getattr(error, "worker_failures", {}).values())
     return RunError(f"the workers failed: {last_line(failures[0] if failures else error or RuntimeError('no result'))}")
 
 
-def work(job: dict[str, Any]) -> None:
-    """One rank, in a worker of Ray's. What `train` refuses is told, and not raised: to start anew would not help."""
+def run_rank(job: dict[str, Any]) -> None:
+    """One rank, in a Ray worker. What `train` refuses is sent as a message, not raised: a restart would not help."""
     import ray
     from ray.train import get_context
 
-    hub, main = job["hub"], get_context().get_world_rank() == 0
+    queue, main = job["queue"], get_context().get_world_rank() == 0
     os.environ |= job["environment"]
     if os.path.isdir(job["folder"]):
         os.chdir(job["folder"])  # where relative paths are meant from
 
-    def tell(kind: str, value: Any) -> None:
-        ray.get(hub.tell.remote(kind, value))
+    def send(kind: str, value: Any) -> None:
+        ray.get(queue.put.remote(kind, value))
 
     try:
         if main:
-            tell("start", None)
+            send("start", None)
         result = train(
             TrainConfig.from_dict(job["config"], "the run's config"),
-            on_report=lambda report: tell("report", report),
-            log=lambda line: tell("line", line),
-            stop=lambda: main and ray.get(hub.stopped.remote()),
+            on_report=lambda report: send("report", report),
+            log=lambda line: send("line", line),
+            stop=lambda: main and ray.get(queue.must_stop.remote()),
         )
         if main:
-            tell("result", result)
+            send("result", result)
     except InputError as e:
-        tell("error", InputError(str(e)))
+        send("error", InputError(str(e)))
     except RunError as e:
-        tell("error", RunError(str(e)))
+        send("error", RunError(str(e)))

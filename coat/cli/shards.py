@@ -1,13 +1,12 @@
 """`coat build-shards` and `coat shards`."""
 
 import json
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coat.cli.extract import Json, Store
+from coat.cli.options import Json, RayAddress, Store, parse_bytes
 from coat.cli.output import bytes_text, duration_text, table
 from coat.cli.progress import progress
 
@@ -20,9 +19,6 @@ ShardsPath = Annotated[str, typer.Argument(help="A shard set: what `coat build-s
 Workers = Annotated[
     int,
     typer.Option(help="Processes at once (on a Ray cluster: tasks); 0 works in this process.", min=0),
-]
-RayAddress = Annotated[
-    str | None, typer.Option(help="Ray cluster to use: auto, or ray://host:port.", envvar="COAT_RAY_ADDRESS")
 ]
 
 Rate = Annotated[str | None, typer.Option(help="Lower frame rate in Hz: 12.5, or whisper=12.5,pitch=50.")]
@@ -88,7 +84,7 @@ def build_shards(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the shard set in --out.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Join audio, text and targets into WebDataset tars for training.
+    """Join audio, text and targets into WebDataset tar files for training.
 
     Equal inputs give equal bytes. `index.json` is written last: without it the set is not complete. After a kill
     the same command goes on behind the last finished tar.
@@ -112,7 +108,7 @@ def build_shards(
             store,
             [e.strip() for e in experts.split(",") if e.strip()],
             out,
-            shard_size=size_bytes(shard_size),
+            shard_size=parse_bytes("--shard-size", shard_size),
             missing=missing,  # pyright: ignore[reportArgumentType]  checked there, as are layout and audio
             seed=seed if shuffle else None,
             workers=workers,
@@ -124,7 +120,7 @@ def build_shards(
             audio=audio,  # pyright: ignore[reportArgumentType]
             sample_rate=sample_rate,
             filter=filter,
-            weights=numbers(weights) if weights else (),
+            weights=parse_weights(weights) if weights else (),
             max_seconds=max_seconds,
             wishes=Wishes.parse(rate, pca, whiten, dtype, scale, topk),
         )
@@ -152,7 +148,7 @@ def add_expert(
     ray_address: RayAddress = None,
     json_output: Json = False,
 ) -> None:
-    """Write the targets of one more expert beside a shard set, in tars of their own. No file of the set is touched.
+    """Add one expert to a shard set, in tar files of its own. No file of the set is changed.
 
     Example:
 
@@ -187,7 +183,7 @@ def stats(
     ] = None,
     json_output: Json = False,
 ) -> None:
-    """Hours, samples, tokens, and targets by expert.
+    """Show the hours, samples and tokens of a shard set, and its targets by expert.
 
     Example:
 
@@ -253,21 +249,11 @@ def show_reductions(index: "ShardIndex") -> None:
             typer.echo("few targets: measured on utterances that the reduction was fitted to")
 
 
-def numbers(text: str) -> list[float]:
-    """`1,0.5`"""
+def parse_weights(text: str) -> list[float]:
+    """A number for each manifest: `1,0.5`."""
     from coat.manifests.errors import InputError
 
     try:
         return [float(part) for part in text.split(",")]
     except ValueError as e:
         raise InputError(f"--weights {text}: expected a number for each --manifest, as 1,0.5") from e
-
-
-def size_bytes(text: str) -> int:
-    """`256MB`, `1.5GB`, `900kB`: powers of 1000."""
-    from coat.manifests.errors import InputError
-
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKmMgG]?)[bB]?", text.strip())
-    if not match or not float(match[1]):
-        raise InputError(f"--shard-size {text}: expected a size as 256MB or 1GB")
-    return round(float(match[1]) * 1000 ** " kmg".index(match[2].lower() or " "))

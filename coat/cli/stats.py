@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coat.cli.extract import Json
+from coat.cli.options import Json, RayAddress
 from coat.cli.output import bytes_text, table
 from coat.cli.progress import progress
 
@@ -26,12 +26,10 @@ def stats(
     pca: Annotated[
         bool, typer.Option(help="Covariance and principal components too; most of the work of wide targets.")
     ] = True,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Ray cluster to use: auto, or ray://host:port.", envvar="COAT_RAY_ADDRESS")
-    ] = None,
+    ray_address: RayAddress = None,
     json_output: Json = False,
 ) -> None:
-    """Mean, deviation, quantiles, dead dimensions and principal components of targets, whatever their size.
+    """Describe stored targets: mean, deviation, quantiles, dead dimensions, principal components.
 
     Sums are kept beside the units, so that only units that are new are read. See docs/statistics.md.
 

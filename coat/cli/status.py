@@ -27,7 +27,7 @@ def status(
     every: Annotated[float, typer.Option(help="Seconds between two looks of --watch.", min=0.1)] = 10.0,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document (a line a look).")] = False,
 ) -> None:
-    """Show what a store holds, by expert and fingerprint: done, failed, left; and of runs at work rate and ETA.
+    """Show the progress of extractions: rows done, failed and missing, speed and time left.
 
     Examples:
 

@@ -49,7 +49,8 @@ def train(
         bool, typer.Option("--change", help="Go on though optim, losses, stages or run.precision differ from before.")
     ] = False,
     overfit_one_batch: Annotated[
-        bool, typer.Option("--overfit-one-batch", help="Only see whether the first batch can be learnt by heart.")
+        bool,
+        typer.Option("--overfit-one-batch", help="Only test whether the first batch can be learnt by heart."),
     ] = False,
     ray_address: Annotated[
         str | None, typer.Option(help="Train on this Ray cluster (auto, or host:port), which sees --out and --shards.")
@@ -59,7 +60,7 @@ def train(
     cpus_per_worker: Annotated[float, typer.Option(help="CPUs of a rank there.", min=0.1)] = 1.0,
     max_failures: Annotated[int, typer.Option(help="How often lost workers there are started anew.", min=0)] = 3,
 ) -> None:
-    """Train a student with a thinking block and projection heads. The same command goes on where it stopped.
+    """Train a student with a thinking block. The same command resumes a run.
 
     Examples:
 
@@ -123,7 +124,7 @@ def tiny_student(
     seconds: Annotated[int, typer.Option(min=1, help="Longest audio it hears.")] = 3,
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:
-    """Write a tiny random student in its true format, offline: for tests and a first run.
+    """Create a tiny random student, without download: for tests and a first run.
 
     Example:
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from coat.cli.extract import allowed_failures
-from coat.cli.shards import size_bytes
+from coat.cli.options import parse_bytes
 from coat.manifests import InputError
 from tests.integration.helpers import ROOT, coat, coat_each
 from tests.pipeline.conftest import Corpus, make_corpus
@@ -112,10 +112,10 @@ def test_nobody_at_a_ray_address_is_said_at_once(make_corpus: Corpus, tmp_path: 
 
 def test_shares_and_sizes() -> None:
     assert [allowed_failures(t, 1000) for t in ("0", "7", "1%", "0.01", "0.5%")] == [0, 7, 10, 10, 5]
-    assert [size_bytes(t) for t in ("256MB", "1GB", "1.5 kB", "100")] == [256_000_000, 10**9, 1500, 100]
+    assert [parse_bytes("--size", t) for t in ("256MB", "1GB", "1.5 kB", "100")] == [256_000_000, 10**9, 1500, 100]
     for wrong in ("", "MB", "0MB", "-3MB"):
         with pytest.raises(InputError):
-            size_bytes(wrong)
+            parse_bytes("--size", wrong)
 
 
 @pytest.mark.slow

@@ -1,0 +1,59 @@
+"""Options that several commands share, and how their values are read."""
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from coat.extractors.expert import Options
+
+Experts = Annotated[
+    list[str],
+    typer.Option(
+        "--expert",
+        help="Name from [bold]coat experts[/bold], package.module:Class, or file.py:Class. Repeat for several.",
+    ),
+]
+ManifestPath = Annotated[str, typer.Option("--manifest", help="JSONL manifest, path or URL.")]
+Store = Annotated[str, typer.Option("--store", help="Target store: folder or URL (s3://...).")]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(help="Weights: hub id (org/name, org/name@revision), folder or file. Default: the expert's own."),
+]
+Layer = Annotated[str | None, typer.Option(help="Layer whose states are taken, for experts that have layers.")]
+Dtype = Annotated[str, typer.Option(help="Of the stored frames: float16 or float32.")]
+Precision = Annotated[str, typer.Option(help="Of the computation: float32, bfloat16 or float16.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the model (torch.compile); pays on long runs.")]
+PadMargin = Annotated[
+    float | None,
+    typer.Option(
+        help="Pad a clip by so many seconds instead of to 30 s (whisper). Faster; inexact, see docs/experts.md."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
+RayAddress = Annotated[
+    str | None, typer.Option(help="Ray cluster to use: auto, or ray://host:port.", envvar="COAT_RAY_ADDRESS")
+]
+
+BYTES = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def expert_options(
+    checkpoint: str | None, layer: str | None, dtype: str, precision: str, compile: bool, pad_margin: float | None
+) -> "Options":
+    from coat.extractors.expert import Options
+
+    return Options(
+        checkpoint=checkpoint, layer=layer, dtype=dtype, precision=precision, compile=compile, pad_margin=pad_margin
+    )
+
+
+def parse_bytes(flag: str, text: str) -> int:
+    """`256MB`, `1.5 GB`, `900k`: powers of 1000; `24GiB`: of 1024. InputError otherwise, with the flag's name."""
+    from coat.manifests.errors import InputError
+
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", text.strip().lower())
+    if not match or match[2] not in BYTES or not float(match[1]):
+        raise InputError(f"{flag} {text}: expected a size such as 80GB, 256MB or 24GiB")
+    return round(float(match[1]) * BYTES[match[2]])
