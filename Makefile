@@ -45,11 +45,11 @@ check: .venv/.installed-all
 clean:
 	rm -rf .venv runs build dist *.egg-info
 
-.venv/.installed: pyproject.toml constraints.txt
+.venv/.installed: pyproject.toml constraints.txt deploy/install.py
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[opensmile,yamnet]'
+	$(BIN)/python deploy/install.py --editable '.[opensmile,yamnet]'
 	touch $@
 
 .venv/.installed-all: .venv/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	$(BIN)/python deploy/install.py --editable '.[all,dev]'
 	touch $@
