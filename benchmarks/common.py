@@ -26,7 +26,8 @@ import soundfile
 from coat.extractors.expert import Options
 from coat.pipeline.cluster.resources import Where
 from coat.pipeline.extraction.extraction import extract
-from coat.pipeline.extraction.summary import Silent, Summary
+from coat.pipeline.extraction.listeners import Silent
+from coat.pipeline.extraction.summary import Summary
 from coat.pipeline.worker.report import Report
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -14,8 +14,9 @@ from coat.extractors.expert import Options
 from coat.extractors.experts.wav2vec2 import Wav2Vec2
 from coat.extractors.experts.whisper import Whisper
 from coat.manifests.corpus.manifest import Manifest
-from coat.pipeline.cluster.resources import Cluster, Where, joined
-from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.cluster.ray_connection import joined
+from coat.pipeline.cluster.resources import Cluster, Where
+from coat.pipeline.store.target_store import TargetStore
 
 CLIPS = {"wav2vec2": 48, "whisper": 10}
 TOLERANCE = 1e-4  # what the conformance suite asks of every expert

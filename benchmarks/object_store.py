@@ -3,7 +3,8 @@
 from typing import Any
 
 from benchmarks.common import ROOT, Figure, corpus, ray_of, results, run
-from coat.pipeline.cluster.resources import Cluster, connect
+from coat.pipeline.cluster.ray_connection import connect
+from coat.pipeline.cluster.resources import Cluster
 
 CLIPS = 400
 

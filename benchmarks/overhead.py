@@ -17,7 +17,7 @@ import soundfile
 from benchmarks.common import ROOT, Figure, ray_of, results, run
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.pipeline.cluster.resources import Where
-from coat.pipeline.plan.plan import UNIT_BYTES
+from coat.pipeline.plan.planning import UNIT_BYTES
 
 SECONDS = 0.5  # of a row; two rows a unit
 DIM = 1024

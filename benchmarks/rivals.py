@@ -41,7 +41,7 @@ from benchmarks.common import (
     spread,
 )
 from coat.manifests.corpus.manifest import Manifest
-from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.target_store import TargetStore
 
 RATE, HOP = 16000, 320  # of both models
 CLIPS = {"whisper": 16, "wav2vec2": 40}

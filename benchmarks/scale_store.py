@@ -24,10 +24,13 @@ from coat.manifests import storage
 from coat.manifests.corpus.digests import to_hex
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.plan.changes import to_redo
-from coat.pipeline.plan.plan import Plan, make_plan, unit_name
+from coat.pipeline.plan.planning import Plan, make_plan
+from coat.pipeline.plan.redo import to_redo
+from coat.pipeline.plan.units import unit_name
+from coat.pipeline.store.layout import DONE, ROWS, UNITS
 from coat.pipeline.store.rows import ROWS_SCHEMA
-from coat.pipeline.store.target_set import DONE, ROWS, UNITS, TargetSet, TargetStore
+from coat.pipeline.store.target_set import TargetSet
+from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import done_digest, write_spec
 
 LEFT_EVERY = 50  # 2 % of the units are not committed

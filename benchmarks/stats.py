@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.common import Figure, results
 from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.store.rows import Row
-from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import UnitWriter, write_spec
 
 DIM = 1280

@@ -18,9 +18,10 @@ import numpy as np
 from benchmarks.common import Figure, results
 from coat.manifests import storage
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.store.frames import CHUNK_FRAMES, FramesWriter, create_array
+from coat.pipeline.store.frames_reader import open_frames
+from coat.pipeline.store.frames_writer import CHUNK_FRAMES, FramesWriter, create_array
 from coat.pipeline.store.rows import Row
-from coat.pipeline.store.target_set import TargetSet, open_frames
+from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.unit_writer import UnitWriter, write_spec
 
 DIM = 1280  # whisper-large's
@@ -66,7 +67,7 @@ def measure(folder: Path, turns: int, reads: int) -> dict[str, float | int]:
 
     def no_checksum(turn: int) -> None:
         """The same writer without CRC-32C: what the checksums cost."""
-        import coat.pipeline.store.frames as module
+        import coat.pipeline.store.frames_writer as module
 
         kept, module.checksum = module.checksum, lambda data: b"\0\0\0\0"
         try:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from coat.pipeline.extraction.extraction import extract
     from coat.pipeline.extraction.summary import Summary
     from coat.pipeline.shards.build import build_shards
-    from coat.pipeline.store.target_set import Target, TargetSet, TargetStore
+    from coat.pipeline.store.target_set import Target, TargetSet
+    from coat.pipeline.store.target_store import TargetStore
     from coat.pipeline.store.verification import verify
 
 PUBLIC = {

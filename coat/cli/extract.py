@@ -26,7 +26,7 @@ from coat.cli.progress import Advance, progress
 
 if TYPE_CHECKING:
     from coat.pipeline.extraction.summary import Summary
-    from coat.pipeline.plan.plan import Plan
+    from coat.pipeline.plan.planning import Plan
     from coat.pipeline.worker.report import Report
 
 
@@ -96,7 +96,7 @@ def extract(
     from coat.pipeline.cluster.resources import Where
     from coat.pipeline.extraction.extraction import What
     from coat.pipeline.extraction.extraction import extract as run
-    from coat.pipeline.plan.plan import UNIT_BYTES
+    from coat.pipeline.plan.planning import UNIT_BYTES
 
     found = Manifest.read(manifest, spans=True)
     allowed = allowed_failures(max_failed, len(found))

@@ -60,7 +60,7 @@ def plan(
     from coat.manifests.corpus.manifest import Manifest
     from coat.pipeline.cluster.resources import Where, choose
     from coat.pipeline.extraction.extraction import check_one_checkpoint
-    from coat.pipeline.plan.plan import UNIT_BYTES
+    from coat.pipeline.plan.planning import UNIT_BYTES
     from coat.pipeline.status.forecast import Rates, forecast, total
 
     check_one_checkpoint(checkpoint, expert)

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from coat.manifests import InputError, RunError, ShardIndex
-from coat.pipeline.cluster.resources import Cluster, capacity, joined, last_line
+from coat.pipeline.cluster.ray_connection import capacity, joined
+from coat.pipeline.cluster.ray_errors import last_line
+from coat.pipeline.cluster.resources import Cluster
 from coat.trainer import TrainConfig, TrainResult
 from coat.trainer.run_folder import RunFolder
 from coat.trainer.training.loop import train

@@ -72,7 +72,7 @@ def write_report(path: str, store: str, found: "list[Statistics]") -> int:
 
 def chosen(store: str, names: list[str]) -> "list[TargetSet]":
     from coat.manifests.errors import InputError
-    from coat.pipeline.store.target_set import TargetStore
+    from coat.pipeline.store.target_store import TargetStore
 
     held = TargetStore(store)
     if names:

@@ -12,7 +12,8 @@ from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from coat.manifests.errors import RunError
-from coat.pipeline.cluster.resources import Cluster, joined
+from coat.pipeline.cluster.ray_connection import joined
+from coat.pipeline.cluster.resources import Cluster
 
 AHEAD = 2  # jobs per worker whose results may wait: a slow disk holds the workers back, and memory stays bounded
 

@@ -44,3 +44,14 @@ def held_signals() -> Iterator[Deliver]:
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
+
+
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """Ray puts a handler of its own over SIGTERM that aborts the process; afterwards ours stands again."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGTERM, handler)

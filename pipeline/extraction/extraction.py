@@ -13,18 +13,23 @@ from coat.extractors.registry import create, portable
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.errors import InputError, RunError
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.cluster.resources import Cluster, Where, choose, connect, disconnect, threads_of
+from coat.pipeline.cluster.ray_connection import connect, disconnect
+from coat.pipeline.cluster.resources import Cluster, Where, choose, threads_of
 from coat.pipeline.extraction.lease import Lease
+from coat.pipeline.extraction.listeners import Listener, Several, Silent
+from coat.pipeline.extraction.local_runner import run_local
 from coat.pipeline.extraction.metrics import Metrics
-from coat.pipeline.extraction.queue import Queue
+from coat.pipeline.extraction.ray_runner import run_ray
 from coat.pipeline.extraction.run_log import RunLog
-from coat.pipeline.extraction.runners import run_local, run_ray
-from coat.pipeline.extraction.summary import Listener, Several, Silent, Summary, count, outcomes
-from coat.pipeline.plan.changes import to_redo
-from coat.pipeline.plan.plan import UNIT_BYTES, Plan, make_plan
-from coat.pipeline.store.target_set import TargetSet, TargetStore
-from coat.pipeline.store.unit_writer import clean_builds, write_spec
-from coat.pipeline.worker.worker import Job
+from coat.pipeline.extraction.summary import Summary, count, outcomes
+from coat.pipeline.extraction.unit_queue import Queue
+from coat.pipeline.plan.planning import UNIT_BYTES, Plan, make_plan
+from coat.pipeline.plan.redo import to_redo
+from coat.pipeline.store.builds import remove_abandoned_builds
+from coat.pipeline.store.target_set import TargetSet
+from coat.pipeline.store.target_store import TargetStore
+from coat.pipeline.store.unit_writer import write_spec
+from coat.pipeline.worker.config import Job
 
 REFUSED = (OSError, RunError, InputError)  # what a full or removed store may raise
 
@@ -85,7 +90,7 @@ class Extraction:
     def run(self) -> Summary:
         started, what = time.perf_counter(), self.what
         set_url = self.store.set_url(self.spec)
-        clean_builds(set_url)
+        remove_abandoned_builds(set_url)
         targets = TargetSet(set_url, self.spec)
         again = to_redo(self.manifest, targets, what.retry_failed, what.refresh)
         covered = targets.outcomes.digests
@@ -95,7 +100,7 @@ class Extraction:
             write_spec(set_url, self.spec)  # also where all is done: a spec.json that was lost comes back
         if plan.units:
             self.run_units(plan, summary)
-            clean_builds(set_url)
+            remove_abandoned_builds(set_url)
             targets = TargetSet(set_url, self.spec)
         else:
             self.listener.planned(plan, plan.covered)

@@ -20,9 +20,8 @@ import psutil
 
 from coat.manifests import storage
 from coat.manifests.errors import InputError, RunError
-from coat.pipeline.store.target_set import SPEC
+from coat.pipeline.store.layout import RUNNING, SPEC
 
-RUNNING = "running"
 BEAT_S = 5.0
 SILENT_S = 60.0  # a run on another host whose file has not changed for so long, while we watched, is dead
 

@@ -4,7 +4,7 @@ Only the driver records, from the reports of its workers: a worker that dies tak
 counts once. Without Ray (`--workers 0`) nothing is recorded; without `ray[default]` no node exports it.
 """
 
-from coat.pipeline.plan.plan import Plan
+from coat.pipeline.plan.planning import Plan
 from coat.pipeline.worker.report import Report
 
 UNIT_SECONDS = [1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0]  # bounds of the histogram

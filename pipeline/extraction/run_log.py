@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from coat import __version__
 from coat.manifests import storage
 from coat.manifests.errors import RunError
-from coat.pipeline.store.target_set import SPEC
+from coat.pipeline.store.layout import SPEC
 
 if TYPE_CHECKING:
-    from coat.pipeline.plan.plan import Plan
+    from coat.pipeline.plan.planning import Plan
     from coat.pipeline.worker.report import Report
+from coat.pipeline.store.layout import RUNS
 
-RUNS = "runs"
 PART_S = 60.0  # object stores do not append: a part is put when it is so old
 PART_LINES = 500  # ... or so long
 

@@ -1,47 +1,15 @@
-"""What a run says of itself: to who watches it, and at its end."""
+"""What a run did, in numbers, and the state of the whole manifest after it."""
 
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from coat.manifests.errors import RunError
-from coat.pipeline.plan.plan import Plan
-from coat.pipeline.store.rows import Outcomes
+from coat.pipeline.extraction.listeners import Listener
+from coat.pipeline.plan.planning import Plan
+from coat.pipeline.store.outcomes import Outcomes
 from coat.pipeline.worker.report import Report
-
-
-class Listener(Protocol):
-    """Who watches a run: the command line's progress bar, or nobody."""
-
-    def planned(self, plan: Plan, covered: int) -> None: ...
-    def reported(self, report: Report) -> None: ...
-    def say(self, line: str) -> None: ...
-
-
-class Silent:
-    def planned(self, plan: Plan, covered: int) -> None: ...
-    def reported(self, report: Report) -> None: ...
-    def say(self, line: str) -> None: ...
-
-
-class Several:
-    """Tells each."""
-
-    def __init__(self, *listeners: Listener) -> None:
-        self.listeners = listeners
-
-    def planned(self, plan: Plan, covered: int) -> None:
-        for listener in self.listeners:
-            listener.planned(plan, covered)
-
-    def reported(self, report: Report) -> None:
-        for listener in self.listeners:
-            listener.reported(report)
-
-    def say(self, line: str) -> None:
-        for listener in self.listeners:
-            listener.say(line)
 
 
 @dataclass

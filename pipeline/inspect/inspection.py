@@ -24,8 +24,10 @@ from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.inspect.panels import Panel
 from coat.pipeline.inspect.sound import log_mel_panel, waveform
 from coat.pipeline.inspect.targets import target_tracks
-from coat.pipeline.store.rows import Row, pc
-from coat.pipeline.store.target_set import TargetSet, TargetStore
+from coat.pipeline.store.outcomes import pc
+from coat.pipeline.store.rows import Row
+from coat.pipeline.store.target_set import TargetSet
+from coat.pipeline.store.target_store import TargetStore
 
 LONGEST_S = 60.0  # shown where no --end is given
 USUAL_RATE = 16000  # Hz that experts hear at

@@ -36,7 +36,8 @@ from coat.pipeline.shards.recipe import SAMPLE_RATE, SHARD_BYTES, AudioForm, Lay
 from coat.pipeline.shards.samples import How
 from coat.pipeline.shards.sidecars import build_sidecar
 from coat.pipeline.shards.writer import Built, ShardWriter, finished, writing
-from coat.pipeline.store.target_set import TargetSet, TargetStore
+from coat.pipeline.store.target_set import TargetSet
+from coat.pipeline.store.target_store import TargetStore
 
 pc: Any = pyarrow.compute
 

@@ -40,7 +40,8 @@ from coat.pipeline.shards.plan import listed
 from coat.pipeline.shards.recipe import RECIPE_NAME, Missing
 from coat.pipeline.shards.samples import span
 from coat.pipeline.store.rows import OK, Row
-from coat.pipeline.store.target_set import TargetSet, TargetStore
+from coat.pipeline.store.target_set import TargetSet
+from coat.pipeline.store.target_store import TargetStore
 
 RECORDS = "building"  # a file by finished tar, until the index is there
 

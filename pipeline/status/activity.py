@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from coat.manifests import storage
-from coat.pipeline.extraction.lease import RUNNING, exists, is_here, read_leases
-from coat.pipeline.extraction.run_log import RUNS
+from coat.pipeline.extraction.lease import exists, is_here, read_leases
+from coat.pipeline.store.layout import RUNNING, RUNS
 
 RECENT_S = 600.0  # that the rate is taken over
 

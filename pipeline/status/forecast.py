@@ -5,25 +5,19 @@ whatever a clip holds costs the same for each clip.
 """
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from coat.extractors.expert import Expert, Options
 from coat.extractors.registry import create
 from coat.manifests.corpus.manifest import Manifest
-from coat.manifests.errors import InputError, RunError
-from coat.pipeline.plan.plan import UNIT_BYTES, PlannedRow, Units, make_plan
-from coat.pipeline.store.target_set import TargetSet, TargetStore
-from coat.pipeline.worker.decoding import Heard
-from coat.pipeline.worker.report import Clock
-from coat.pipeline.worker.worker import Job, Worker
-
-MEASURED_S = 10.0  # a shorter measurement is repeated,
-PASSES = 5  # ... so often at most
+from coat.manifests.errors import InputError
+from coat.pipeline.plan.planning import UNIT_BYTES, make_plan
+from coat.pipeline.status.calibration import calibrate, cost_seconds, spread
+from coat.pipeline.store.target_set import TargetSet
+from coat.pipeline.store.target_store import TargetStore
+from coat.pipeline.worker.config import Job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,46 +104,3 @@ def total(forecasts: Sequence[Forecast]) -> dict[str, Any]:
 
     summed = ("units", "hours", "bytes", "seconds", "cost")
     return {name: add([getattr(f, name) for f in forecasts]) for name in summed}
-
-
-def spread(units: Units, clips: int) -> list[PlannedRow]:
-    """So many rows over all lengths: the middle one of each of `clips` equal parts, in ascending length."""
-    ascending = units.order[np.argsort(units.seconds[units.order], kind="stable")]
-    n = min(clips, len(ascending))
-    chosen = ascending[(2 * np.arange(n) + 1) * len(ascending) // (2 * n)]
-    utterances = units.manifest.take(chosen)
-    return [units.planned(int(row), u) for row, u in zip(chosen, utterances, strict=True)]
-
-
-def cost_seconds(expert: Expert, seconds: float) -> float:
-    """Of audio that the expert is given for a clip."""
-    rate = expert.spec.sample_rate
-    return expert.padded_samples(round(seconds * rate)) / rate
-
-
-def calibrate(job: Job, rows: Sequence[PlannedRow]) -> tuple[float, float]:
-    """Seconds until the expert is loaded and has heard a clip, and padded seconds per second after that.
-
-    Through the worker's own decoding, batching and forward pass; nothing is stored. A short measurement is made
-    again and the fastest counts: what slows one down is mostly not the expert. RunError where none is heard.
-    """
-    started = time.perf_counter()
-    worker = Worker(job)
-    warm = worker.in_model_thread(hear, worker, [rows[0]])  # the first pass compiles, allocates and finds its kernels
-    startup = time.perf_counter() - started
-    passes: list[float] = []
-    heard: list[Heard] = []
-    while not passes or (sum(passes) < MEASURED_S and len(passes) < PASSES):
-        started = time.perf_counter()
-        heard = worker.in_model_thread(hear, worker, rows)
-        passes.append(time.perf_counter() - started)
-    ok = [h.planned for h in heard if h.status == "ok"]
-    if not ok:
-        first = next(h.error for h in [*warm, *heard] if h.error)
-        raise RunError(f"--calibrate: {job.expert} could hear none of {len(rows)} clips; the first: {first}")
-    return startup, sum(cost_seconds(worker.expert, row.seconds) for row in ok) / min(passes)
-
-
-def hear(worker: Worker, rows: Sequence[PlannedRow]) -> list[Heard]:
-    clock = Clock()
-    return [h for batch in worker.decoded(rows) for h in worker.hear(batch, clock)]

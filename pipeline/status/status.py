@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coat.manifests.corpus.manifest import Manifest
-from coat.pipeline.plan.plan import identities
+from coat.pipeline.plan.row_identities import identities
 from coat.pipeline.status.activity import Activity, activities
-from coat.pipeline.store.target_set import TargetSet, TargetStore
+from coat.pipeline.store.target_set import TargetSet
+from coat.pipeline.store.target_store import TargetStore
 
 STAGES = ("decode", "wait", "forward", "write")
 

@@ -1,39 +1,28 @@
-"""The target store: reading what was committed.
+"""One target set: reading what one expert, with one fingerprint, has committed. N frames, D dim."""
 
-    STORE/<expert>/<fingerprint>/spec.json
-    STORE/<expert>/<fingerprint>/units/<unit>/frames.zarr    [frames of the unit, dim]
-    STORE/<expert>/<fingerprint>/units/<unit>/rows.parquet   a row per utterance, with its outcome
-    STORE/<expert>/<fingerprint>/units/<unit>/done.json      counts, digests, seconds by stage
-
-A unit exists when its done.json does; whatever else lies there is ignored. N frames, D dim.
-"""
-
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zarr
 from numpy.typing import NDArray
 
 from coat.manifests import storage
 from coat.manifests.corpus.utterance import Utterance
-from coat.manifests.errors import InputError, RunError, Unreachable
+from coat.manifests.errors import InputError, RunError
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.store.frames import CHUNK_FRAMES
-from coat.pipeline.store.rows import OK, OUTCOME, ROWS_SCHEMA, Outcomes, Row, Rows
+from coat.pipeline.store.frames_reader import REPAIR, dask_frames, read_frames
+from coat.pipeline.store.layout import DONE, FRAMES, ROWS, SPEC, UNITS
+from coat.pipeline.store.outcomes import OUTCOME, Outcomes, Rows
+from coat.pipeline.store.rows import OK, ROWS_SCHEMA, Row
 
-SPEC, UNITS, FRAMES, ROWS, DONE = "spec.json", "units", "frames.zarr", "rows.parquet", "done.json"
 DONE_KEYS = {"rows", "frames", "bytes", "xxh3", "rows_xxh3", "array_xxh3", "done_xxh3"}  # without which it is torn
-REPAIR = "`coat verify --repair` drops damaged units, and the next extract makes them again"
 READ_AHEAD = 256  # units: bounds the memory of tables that wait
-BLOCK_VALUES = 2**21  # of a block of `dask`: 16 MB in float64, of which a computation holds some copies a thread
 READERS = 16  # small files are read this many at a time: object stores answer slowly, but many at once
-
 Gathered = TypeVar("Gathered", bound=Outcomes)
 
 
@@ -156,77 +145,7 @@ class TargetSet:
     def dask(self, units: Iterable[str] | None = None) -> Any:
         """All frames of the committed units, or of some, as one float32 `dask.array` `[N, D]`, read lazily.
 
-        Units lie in the order of their names, in blocks of some BLOCK_VALUES. Float32 whatever is stored: sums of
-        float16 overflow. A block opens its array by path, so that the graph travels to any scheduler.
+        Units lie in the order of their names. Float32 whatever is stored: sums of float16 overflow.
         """
-        import dask.array as da
-
-        step = max(1, BLOCK_VALUES // self.spec.dim // CHUNK_FRAMES) * CHUNK_FRAMES
-        spans = [
-            (self.unit_url(unit, FRAMES), first, min(step, int(self.done[unit]["frames"]) - first), self.spec.dim)
-            for unit in sorted(self.done if units is None else units)
-            for first in range(0, int(self.done[unit]["frames"]), step)
-        ]
-        if not spans:
-            return da.zeros((0, self.spec.dim), dtype="float32")
-        spans_B = da.from_array(np.fromiter(spans, object), chunks=1)  # pyright: ignore[reportArgumentType]  a size
-        return spans_B.map_blocks(
-            read_block,
-            chunks=(tuple(frames for _, _, frames, _ in spans), (self.spec.dim,)),
-            new_axis=1,
-            dtype="float32",
-            meta=np.zeros((0, 0), np.float32),
-        )
-
-
-class TargetStore:
-    """A folder or URL that holds target sets. It need not exist yet."""
-
-    def __init__(self, url: str) -> None:
-        self.url = storage.absolute(url)  # once, at the border: workers do not share the driver's folder
-
-    def set_url(self, spec: TargetSpec) -> str:
-        return storage.join(self.url, spec.expert, spec.fingerprint)
-
-    def target_sets(self) -> Iterator[TargetSet]:
-        """Every target set, by expert and fingerprint."""
-        for expert in storage.list_names(self.url):
-            for fingerprint in storage.list_names(storage.join(self.url, expert)):
-                if storage.exists(storage.join(self.url, expert, fingerprint, SPEC)):
-                    yield TargetSet.open(storage.join(self.url, expert, fingerprint))
-
-    def target_set(self, expert: str, fingerprint: str | None = None) -> TargetSet:
-        """One expert's targets. InputError where there are none, or several and no fingerprint (or its start)."""
-        names = [n for n in storage.list_names(storage.join(self.url, expert)) if n.startswith(fingerprint or "")]
-        if not names:
-            have = ", ".join(storage.list_names(self.url)) or "nothing"
-            wanted = f"{expert}@{fingerprint}" if fingerprint else expert
-            raise InputError(f"{self.url}: no targets of {wanted}; it has {have}. Run `coat extract` first")
-        if len(names) > 1:
-            raise InputError(
-                f"{self.url}: {expert} has fingerprints {', '.join(names)}; say which, as {expert}@{names[0][:6]}"
-            )
-        return TargetSet.open(storage.join(self.url, expert, names[0]))
-
-
-@lru_cache(maxsize=64)
-def open_frames(url: str) -> zarr.Array:
-    """Committed frames never change, so that an opened array may be kept."""
-    return zarr.open_array(url, mode="r")
-
-
-def read_frames(url: str, first: int, frames: int, dim: int) -> NDArray[Any]:
-    """`[frames, dim]` of a unit. RunError where it was damaged after its commit: Zarr checks every chunk it reads."""
-    try:
-        found = storage.request(url, lambda: np.asarray(open_frames(url)[first : first + frames]))
-    except Unreachable:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
-        raise RunError(f"{storage.parent(url)}: frames cannot be read ({e}); {REPAIR}") from e
-    if found.shape != (frames, dim):
-        raise RunError(f"{storage.parent(url)}: fewer frames than its rows say; {REPAIR}")
-    return found
-
-
-def read_block(span_1: NDArray[Any]) -> NDArray[np.float32]:
-    return read_frames(*span_1[0]).astype(np.float32)
+        names = sorted(self.done if units is None else units)
+        return dask_frames([(self.unit_url(n, FRAMES), int(self.done[n]["frames"])) for n in names], self.spec.dim)

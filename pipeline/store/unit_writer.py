@@ -1,24 +1,14 @@
-"""Writing one unit: built whole on a local disk, then published in one step.
-
-Locally that step is the rename of a folder, done.json inside it; on an object store, which has no
-rename, the objects are put one by one and done.json last. Either way a unit is there or it is not,
-and two writers of one unit do no harm: they write the same bytes.
-"""
+"""Writing one unit: frames are streamed to a build, then all of it is published (`publish.py`) in one step."""
 
 import contextlib
-import os
 import shutil
-import socket
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
@@ -26,15 +16,13 @@ from numpy.typing import NDArray
 
 from coat.manifests import storage
 from coat.manifests.errors import RunError
-from coat.manifests.processes import this_process
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.store.frames import FramesWriter
+from coat.pipeline.store.builds import new_build
+from coat.pipeline.store.frames_writer import FramesWriter
+from coat.pipeline.store.layout import ARRAY, DONE, FRAMES, ROWS, SPEC
+from coat.pipeline.store.publish import publish
 from coat.pipeline.store.rows import ROWS_SCHEMA, Row
-from coat.pipeline.store.target_set import DONE, FRAMES, ROWS, SPEC, UNITS, TargetSet
-
-ARRAY = "zarr.json"  # the metadata of frames.zarr
-BUILDING = "building"  # folder beside units/ for what is not committed yet
-ABANDONED_S = 24 * 3600  # a build of another host that is older is nobody's
+from coat.pipeline.store.target_set import TargetSet
 
 
 def write_spec(set_url: str, spec: TargetSpec) -> None:
@@ -138,70 +126,3 @@ def commit_unit(
 def done_digest(done: Mapping[str, Any]) -> str:
     """Of a done.json but the digest itself: it vouches for the rest, so something must vouch for it."""
     return xxhash.xxh3_128_hexdigest(storage.to_json({k: v for k, v in done.items() if k != "done_xxh3"}))
-
-
-def builds_folder(set_url: str) -> Path:
-    """Where units are built: on the store's own disk, so that a rename moves them; for object stores, here."""
-    if storage.is_local(set_url):
-        return storage.local_path(set_url) / BUILDING
-    return Path(tempfile.gettempdir()) / "coat-building"
-
-
-def new_build(set_url: str, unit: str) -> Path:
-    folder = builds_folder(set_url)
-    prefix = f"{this_process()}+{unit}+"
-    while True:
-        # Of the store's own folders none is made here: a store that was removed under the run stays removed.
-        folder.mkdir(exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # a run that ended has removed the empty folder just now
-            return Path(tempfile.mkdtemp(dir=folder, prefix=prefix))
-
-
-def publish(build: Path, set_url: str, unit: str) -> None:
-    if not storage.exists(storage.join(set_url, SPEC)):
-        raise FileNotFoundError(f"no {SPEC}")  # a unit without its spec says nothing to anyone
-    target = storage.join(set_url, UNITS, unit)
-    if storage.is_local(set_url):
-        publish_folder(build, storage.local_path(target))
-        return
-    for path in sorted(p for p in build.rglob("*") if p.is_file() and p.name != DONE):
-        storage.upload(path, storage.join(target, path.relative_to(build).as_posix()))
-    storage.upload(build / DONE, storage.join(target, DONE))
-
-
-def publish_folder(build: Path, target: Path) -> None:
-    for path in sorted(build.rglob("*")):  # a commit must outlive a power cut, not only a kill
-        if path.is_file():
-            with open(path, "rb") as f:
-                os.fsync(f.fileno())
-    build.chmod(0o755)
-    target.parent.mkdir(exist_ok=True)
-    if target.exists() and not (target / DONE).exists():  # damaged after its commit: a rename brings all or nothing
-        os.rename(target, build.with_name(f"{build.name}+damaged"))
-        shutil.rmtree(build.with_name(f"{build.name}+damaged"), ignore_errors=True)
-    try:
-        os.rename(build, target)
-    except OSError:
-        if not (target / DONE).exists():
-            raise
-        # another run committed the same unit first: its bytes are ours
-
-
-def clean_builds(set_url: str) -> int:
-    """Remove what killed runs left half built; what a living one is building stays. Gives how many."""
-    removed = 0
-    folder = builds_folder(set_url)
-    for build in folder.iterdir() if folder.is_dir() else ():
-        host, _, rest = build.name.partition("+")
-        pid = rest.partition("+")[0]
-        try:
-            age = time.time() - build.stat().st_mtime
-        except FileNotFoundError:
-            continue  # its run has just published it
-        mine = host == socket.gethostname() and pid.isdigit()
-        if (mine and not psutil.pid_exists(int(pid))) or age > ABANDONED_S:
-            shutil.rmtree(build, ignore_errors=True)
-            removed += 1
-    with contextlib.suppress(OSError):  # not empty: another run builds there
-        folder.rmdir()
-    return removed

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
-from coat.pipeline.plan.plan import PlannedRow
+from coat.pipeline.plan.units import PlannedRow
 
 PREFETCH_BATCHES = 2  # decoded ahead of the expert
 

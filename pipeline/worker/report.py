@@ -1,10 +1,8 @@
 """What became of a unit: its rows in numbers, and seconds by stage."""
 
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from coat.pipeline.store.rows import Row
 
@@ -44,33 +42,5 @@ class Report:
         return cls(unit, failed=len(rows), errors=errors, reasons=failed_reasons(rows))
 
 
-@dataclass
-class Clock:
-    """Seconds by stage, of one unit. Waiting for audio is what prefetching failed to hide."""
-
-    decode: float = 0.0
-    wait: float = 0.0
-    forward: float = 0.0
-    write: float = 0.0
-    padded_audio: float = 0.0
-    heard_audio: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
-
-
 def failed_reasons(rows: Iterable[Row]) -> dict[str, int]:
     return dict(Counter(r.reason or "" for r in rows if r.status == "failed"))
-
-
-Item = TypeVar("Item")
-
-
-def timed(items: Iterable[Item], clock: Clock) -> Iterator[Item]:
-    """The same items; what it took to get each counts as waiting."""
-    iterator = iter(items)
-    while True:
-        started = time.perf_counter()
-        item = next(iterator, None)
-        clock.wait += time.perf_counter() - started
-        if item is None:
-            return
-        yield item

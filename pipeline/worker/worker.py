@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,36 +17,27 @@ import numpy as np
 import torch
 
 from coat.extractors.devices import keep_freed_memory
-from coat.extractors.expert import Expert, Frames, Options, Waveform
+from coat.extractors.expert import Expert, Frames, Waveform
 from coat.extractors.registry import create
 from coat.extractors.windows import cut, join
 from coat.manifests.audio.decoding import AudioError, AudioFile, resampled_length
 from coat.manifests.errors import RunError
-from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.plan.plan import PlannedRow, Unit
+from coat.pipeline.plan.units import PlannedRow, Unit
+from coat.pipeline.store.builds import builds_folder
 from coat.pipeline.store.rows import Row
-from coat.pipeline.store.unit_writer import UnitWriter, builds_folder
-from coat.pipeline.worker.decoding import Heard, cut_batches, decode_rows
+from coat.pipeline.store.unit_writer import UnitWriter
+from coat.pipeline.worker.batches import cut_batches
+from coat.pipeline.worker.config import Job
+from coat.pipeline.worker.decoded_row import Heard
+from coat.pipeline.worker.decoding import decode_rows
 from coat.pipeline.worker.prefetch import ahead, prefetched
-from coat.pipeline.worker.report import Clock, Report, failed_reasons, timed
+from coat.pipeline.worker.report import Report, failed_reasons
 from coat.pipeline.worker.spool import Spool
+from coat.pipeline.worker.stage_clock import Clock, timed
 
 UNITS_IN_HAND = 2
 REPORTED = 20  # errors of a unit that its report names; the store has them all
-
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that a worker needs to know, small enough to send anywhere."""
-
-    expert: str
-    options: Options
-    set_url: str
-    spec: TargetSpec
-    device: str
-    threads: int  # CPU threads of this worker
 
 
 class Worker:

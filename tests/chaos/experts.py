@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from coat.extractors.expert import Frames, Options, Waveform
-from coat.pipeline.store import frames, unit_writer
+from coat.pipeline.store import frames_writer, unit_writer
 from coat.pipeline.worker import decoding
 from tests.pipeline.experts import Level, Slow
 
@@ -40,7 +40,7 @@ class Killed(Slow):
         elif stage == "decode":
             decoding.AudioFile = self.deadly(decoding.AudioFile, after=7)  # pyright: ignore
         elif stage == "write":
-            frames.checksum = self.deadly(frames.checksum, after=15)  # a unit of a minute has 12 chunks
+            frames_writer.checksum = self.deadly(frames_writer.checksum, after=15)  # a unit of a minute has 12 chunks
         elif stage == "before done.json":
             unit_writer.rows_parquet = self.deadly(unit_writer.rows_parquet, after=1)
         elif stage == "before the rename":

@@ -12,7 +12,7 @@ from coat.manifests import Manifest, decode
 from coat.pipeline.cluster.resources import Where
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.extraction.summary import Summary
-from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.verification import verify
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.experts import level

@@ -17,8 +17,9 @@ from coat.manifests import InputError, RunError, storage
 from coat.pipeline.cluster.resources import Where
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.extraction.summary import Summary
-from coat.pipeline.store.target_set import TargetStore
-from coat.pipeline.store.unit_writer import builds_folder, commit_unit
+from coat.pipeline.store.builds import builds_folder
+from coat.pipeline.store.target_store import TargetStore
+from coat.pipeline.store.unit_writer import commit_unit
 from coat.pipeline.store.verification import verify
 from tests.chaos.s3 import Fault, FaultyS3, serve_s3
 from tests.pipeline.conftest import Corpus

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from coat.manifests import InputError, RunError
-from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import UnitWriter, commit_unit
 from coat.pipeline.store.verification import verify
 from tests.disks import mounted, remount

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from coat.pipeline.cluster.resources import Where
-from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.verification import verify
 from tests.chaos.helpers import coat, command, events, run, units_done
 from tests.pipeline.extraction.test_extract import tree

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from coat.pipeline.cluster.resources import Cluster, connect
+from coat.pipeline.cluster.ray_connection import connect
+from coat.pipeline.cluster.resources import Cluster
 
 Corpus = Callable[..., Path]
 

@@ -14,7 +14,7 @@ from coat.pipeline.cluster.resources import Where
 from coat.pipeline.extraction.extraction import What, extract
 from coat.pipeline.extraction.summary import Summary
 from coat.pipeline.shards.build import build_shards
-from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.verification import verify
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.experts import level

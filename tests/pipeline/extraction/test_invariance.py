@@ -10,9 +10,10 @@ import pytest
 from coat.extractors.expert import Options
 from coat.extractors.experts.wav2vec2 import Wav2Vec2
 from coat.manifests import Manifest
-from coat.pipeline.cluster.resources import Cluster, Where, connect
+from coat.pipeline.cluster.ray_connection import connect
+from coat.pipeline.cluster.resources import Cluster, Where
 from coat.pipeline.extraction.extraction import extract
-from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.target_store import TargetStore
 from tests.extractors.tiny import wav2vec2
 from tests.pipeline.conftest import Corpus
 

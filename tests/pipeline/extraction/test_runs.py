@@ -14,7 +14,7 @@ import soundfile
 from coat.manifests import RunError
 from coat.pipeline.cluster.resources import Where
 from coat.pipeline.extraction.extraction import extract
-from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.verification import verify
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.extraction.test_extract import run, tree

@@ -24,7 +24,7 @@ from coat.pipeline.inspect.page import page
 from coat.pipeline.inspect.sound import log_mel
 from coat.pipeline.inspect.targets import order_together
 from coat.pipeline.store.rows import Row
-from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import commit_unit, write_spec
 from tests.integration.helpers import coat
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from coat.extractors.expert import Options
 from coat.manifests import Utterance
-from coat.pipeline import plan as planning
-from coat.pipeline.plan.plan import UNIT_ROWS, UNIT_SECONDS, Plan, make_plan
+from coat.pipeline.plan import unit_cuts
+from coat.pipeline.plan.planning import UNIT_SECONDS, Plan, make_plan
+from coat.pipeline.plan.unit_cuts import UNIT_ROWS
 from tests.pipeline.experts import Level
 
 SPEC = Level(Options()).spec
@@ -54,7 +55,7 @@ files_of_spans = st.lists(st.tuples(st.integers(0, 8), st.floats(0.0, 40.0)), mi
 @settings(deadline=None)
 def test_units_that_are_done_leave_the_others_as_they_were(rows: list[Utterance], random, window: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "WINDOW_ROWS", window)
+        patch.setattr(unit_cuts, "WINDOW_ROWS", window)
         whole = make_plan(rows, SPEC)
         done = {u.name for u in whole.units if random.random() < 0.5}
         covered = {r.digest for u in whole.units if u.name in done for r in u.rows}

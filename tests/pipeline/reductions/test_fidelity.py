@@ -9,7 +9,8 @@ from coat.manifests import InputError
 from coat.manifests.targets.reduction import Reduction, decode, encode
 from coat.pipeline.reductions.fidelity import Sample, agreement, components_of, fit, held_out, measure
 from coat.pipeline.statistics.statistics import statistics
-from coat.pipeline.store.target_set import TargetSet, TargetStore
+from coat.pipeline.store.target_set import TargetSet
+from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import write_spec
 from tests.pipeline.statistics.test_statistics import put, spec_of
 

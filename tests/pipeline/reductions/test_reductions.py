@@ -16,7 +16,7 @@ from coat.pipeline.shards.build import build_shards
 from coat.pipeline.shards.recipe import Layout
 from coat.pipeline.shards.sidecars import add_expert
 from coat.pipeline.shards.verification import verify_shards
-from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.target_store import TargetStore
 from coat.trainer import iterate_shards
 from tests.integration.helpers import coat
 from tests.pipeline.conftest import Corpus

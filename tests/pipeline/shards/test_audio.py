@@ -22,7 +22,7 @@ from coat.pipeline.shards.plan import cut_grid, pieces
 from coat.pipeline.shards.samples import span
 from coat.pipeline.shards.verification import verify_shards
 from coat.pipeline.store.rows import Row
-from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.target_store import TargetStore
 from coat.trainer import iterate_shards
 from tests.pipeline.shards.test_sidecars import NAMES
 from tests.trainer.helpers import SPECS

@@ -20,7 +20,7 @@ from coat.manifests.shards.reading import read_at
 from coat.pipeline.cluster.resources import Where
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.shards.build import build_shards
-from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.target_store import TargetStore
 from tests.pipeline.conftest import Corpus
 
 Frames = dict[str, np.ndarray]

@@ -13,7 +13,8 @@ from coat.manifests import InputError, Manifest, RunError, ShardIndex, decode
 from coat.pipeline.cluster.resources import Where
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.shards.build import build_shards
-from coat.pipeline.store.target_set import TargetStore, open_frames
+from coat.pipeline.store.frames_reader import open_frames
+from coat.pipeline.store.target_store import TargetStore
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.extraction.test_extract import run, write_bad_corpus
 

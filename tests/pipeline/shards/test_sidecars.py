@@ -13,7 +13,7 @@ from coat.pipeline.cluster.resources import Where
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.shards.build import build_shards
 from coat.pipeline.shards.sidecars import add_expert
-from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.target_store import TargetStore
 from coat.trainer import iterate_shards
 from coat.trainer.data.samples import ShardStream
 from tests.pipeline.conftest import Corpus

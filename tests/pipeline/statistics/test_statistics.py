@@ -27,9 +27,11 @@ from coat.pipeline.statistics.statistics import (
     statistics,
 )  # fmt: skip
 from coat.pipeline.statistics.sums import Sums
-from coat.pipeline.store import target_set
+from coat.pipeline.store import frames_reader
+from coat.pipeline.store.frames_reader import open_frames
 from coat.pipeline.store.rows import Row
-from coat.pipeline.store.target_set import TargetSet, TargetStore, open_frames
+from coat.pipeline.store.target_set import TargetSet
+from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import commit_unit, write_spec
 
 EXACT = 1e-6  # of the issue; relative to a dimension's own size
@@ -89,7 +91,7 @@ def check(found: Statistics, frames_ND: NDArray[Any]) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_equal_to_numpy(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over three units of several blocks, of which one is no multiple of a chunk."""
-    monkeypatch.setattr(target_set, "BLOCK_VALUES", 512 * 24)
+    monkeypatch.setattr(frames_reader, "BLOCK_VALUES", 512 * 24)
     frames_ND = correlated(3333, 24).astype(dtype)
     targets = put_all(tmp_path, spec_of(24, dtype=dtype), frames_ND)
     assert targets.dask().numblocks == (9, 1)
@@ -150,13 +152,13 @@ def test_what_kinds_say(tmp_path: Path) -> None:
 
 def test_only_new_units_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    true_read = target_set.read_frames
+    true_read = frames_reader.read_frames
 
     def watched(url: str, *where: int) -> NDArray[Any]:
         read.append(Path(url).parent.name)
         return true_read(url, *where)
 
-    monkeypatch.setattr(target_set, "read_frames", watched)
+    monkeypatch.setattr(frames_reader, "read_frames", watched)
     spec, frames_ND = spec_of(6), correlated(2000, 6).astype(np.float32)
     targets = put_all(tmp_path, spec, frames_ND, units=4)
     statistics(targets, exact_values=0)

@@ -15,7 +15,7 @@ from PIL import Image
 from coat.pipeline.statistics.page import page
 from coat.pipeline.statistics.partial_sums import scheduler_at
 from coat.pipeline.statistics.statistics import Statistics, statistics
-from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.target_store import TargetStore
 from tests.integration.helpers import PEAK, ROOT, coat
 from tests.pipeline.inspect.test_inspect import CHROMIUM, browse
 from tests.pipeline.statistics.test_statistics import check, correlated, put_all, spec_of

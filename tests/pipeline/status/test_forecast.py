@@ -10,8 +10,9 @@ from coat.manifests import Manifest
 from coat.manifests.errors import InputError, RunError
 from coat.pipeline import extract
 from coat.pipeline.cluster.resources import Where
-from coat.pipeline.plan.plan import make_plan
-from coat.pipeline.status.forecast import Rates, cost_seconds, forecast, spread, total
+from coat.pipeline.plan.planning import make_plan
+from coat.pipeline.status.calibration import cost_seconds, spread
+from coat.pipeline.status.forecast import Rates, forecast, total
 from tests.integration.helpers import coat
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.experts import Broken, Level, Slow

@@ -10,8 +10,8 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coat.pipeline.store import frames
-from coat.pipeline.store.frames import CHUNK_FRAMES, FramesWriter
+from coat.pipeline.store import frames_writer
+from coat.pipeline.store.frames_writer import CHUNK_FRAMES, FramesWriter
 from tests.integration.helpers import PEAK
 
 ROOT = Path(__file__).parents[3]
@@ -44,11 +44,11 @@ def test_bytes_are_zarrs_own_and_follow_from_the_frames_alone(
     frames_ND[: n // 2] *= data.draw(st.sampled_from([0, 1]))  # chunks of zeros are chunks too
     root = tmp_path_factory.mktemp("frames")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frames, "SHARD_BYTES", shard_chunks * CHUNK_FRAMES * dim * frames_ND.itemsize)
+        patch.setattr(frames_writer, "SHARD_BYTES", shard_chunks * CHUNK_FRAMES * dim * frames_ND.itemsize)
         writer = write(root / "ours", frames_ND, cuts)
     shards = min(shard_chunks, max(1, -(-n // CHUNK_FRAMES)))
     with zarr.config.set({"array.write_empty_chunks": True}):
-        zarrs = frames.create_array(root / "zarr", n, dim, frames_ND.dtype, shards)
+        zarrs = frames_writer.create_array(root / "zarr", n, dim, frames_ND.dtype, shards)
         if n:
             zarrs[:] = frames_ND
     assert files_of(root / "ours") == files_of(root / "zarr")

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from coat.pipeline.cluster.resources import Cluster, Where, connect
+from coat.pipeline.cluster.ray_connection import connect
+from coat.pipeline.cluster.resources import Cluster, Where
 from coat.pipeline.extraction.extraction import extract
 from tests.pipeline.conftest import Corpus
 

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coat.manifests.corpus.digests import to_hex
-from coat.pipeline.plan.plan import as_integers
-from coat.pipeline.store.rows import OUTCOME, ROWS_SCHEMA, Outcomes, Row, Rows, Status
+from coat.pipeline.plan.planning import as_integers
+from coat.pipeline.store.outcomes import OUTCOME, Outcomes, Rows
+from coat.pipeline.store.rows import ROWS_SCHEMA, Row, Status
 
 DIGESTS = st.sampled_from([f"{n:016x}" for n in (0, 1, 2**63, 2**64 - 1, 0xABCDEF, 12345678901234567890 % 2**64)])
 OUTCOMES: st.SearchStrategy[tuple[Status, str | None]] = st.sampled_from(

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks import scale, scale_store
-from coat.pipeline.plan.plan import make_plan
+from coat.pipeline.plan.planning import make_plan
 from coat.pipeline.status.status import status
-from coat.pipeline.store.target_set import ROWS, TargetStore
+from coat.pipeline.store.layout import ROWS
+from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import commit_unit, rows_parquet, write_spec
 
 N = 20_000

@@ -11,7 +11,7 @@ import soundfile
 from coat.manifests import InputError, Manifest, RunError
 from coat.pipeline.extraction.extraction import What
 from coat.pipeline.status.status import status
-from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.verification import verify
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.extraction.test_extract import run, tree

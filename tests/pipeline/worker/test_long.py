@@ -14,7 +14,8 @@ from coat.extractors import Options
 from coat.manifests import decode
 from coat.manifests.audio import decoding as audio
 from coat.manifests.audio.decoding import AudioFile
-from coat.pipeline.store.target_set import Target, TargetStore
+from coat.pipeline.store.target_set import Target
+from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.worker import decoding, spool
 from tests.integration.helpers import PEAK
 from tests.pipeline.experts import level

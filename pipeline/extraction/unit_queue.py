@@ -7,19 +7,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from coat.manifests import storage
+from coat.pipeline.cluster.ray_errors import Cause
 from coat.pipeline.extraction.lease import BEAT_S, Lease
-from coat.pipeline.plan.plan import Unit
-from coat.pipeline.store.target_set import DONE, UNITS, Row
+from coat.pipeline.plan.units import Unit
+from coat.pipeline.store.layout import DONE, UNITS
+from coat.pipeline.store.target_set import Row
 from coat.pipeline.store.unit_writer import commit_unit
+from coat.pipeline.worker.config import Job
 from coat.pipeline.worker.report import Report
-from coat.pipeline.worker.worker import Job
 
-Cause = Literal["crashed", "oom", "timeout", "lost"]  # lost: with its node, which is rarely the unit's fault
 HARM: dict[Cause, float] = {"crashed": 1.0, "oom": 1.0, "timeout": 1.5, "lost": 0.25}
 FATAL = 3.0  # harm after which a unit is halved, and a row that is alone recorded as failed
 SHORTEST_DEADLINE_S = 60.0  # of a part of a unit, unless the unit's own is shorter

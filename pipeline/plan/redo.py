@@ -1,37 +1,16 @@
-"""Rows to do once more: that failed, or whose audio sounds different now from what was heard."""
-
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+"""Rows to extract once more: those that failed, or whose audio sounds different now."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coat.manifests.audio.decoding import AudioError, decode
 from coat.manifests.corpus.digests import to_hex
 from coat.manifests.corpus.manifest import Manifest
-from coat.manifests.corpus.utterance import Utterance
-from coat.pipeline.store.rows import FAILED, Rows
+from coat.pipeline.store.outcomes import Rows
+from coat.pipeline.store.rows import FAILED
+from coat.pipeline.store.source_changes import sounds
 from coat.pipeline.store.target_set import TargetSet
 
-AHEAD = 1024  # utterances that wait for a decoder
 DECODED_ROWS = 4096  # asked for at a time when all audio is compared
-
-
-def sounds(utterances: Iterable[Utterance]) -> Iterator[tuple[Utterance, str | None, str]]:
-    """Each with the digest of its sound as it is now, in order; None and why, where it cannot be decoded."""
-    left = iter(utterances)
-    with ThreadPoolExecutor() as pool:
-        while ahead := list(islice(left, AHEAD)):
-            for utterance, (digest, fault) in zip(ahead, pool.map(sound, ahead), strict=True):
-                yield utterance, digest, fault
-
-
-def sound(utterance: Utterance) -> tuple[str | None, str]:
-    try:
-        return decode(utterance.audio, utterance.offset, utterance.duration).digest, ""
-    except AudioError as e:
-        return None, f"{e.reason}: {e}"
 
 
 def to_redo(manifest: Manifest, targets: TargetSet, failed: bool, changed: bool) -> dict[str, str]:

@@ -1,12 +1,4 @@
-"""Writing a unit's frames.zarr as a stream: a Zarr v3 array `[N, D]` whose N is known only at the end.
-
-512-frame chunks with a CRC-32C each, in shards of at most SHARD_BYTES; a unit below that is one shard.
-Not compressed: float16 hidden states shrink by a few percent and cost more time than that.
-
-The bytes of a shard are put down here and not by Zarr, whose writer wants a whole shard in memory and
-copies it several times. They are the bytes that Zarr writes (a test holds that): chunk after chunk, then
-the index, as in the specification of the codec `sharding_indexed`. The metadata are Zarr's own.
-"""
+"""TODO"""
 
 import contextlib
 import os

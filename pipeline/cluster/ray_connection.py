@@ -1,0 +1,82 @@
+"""Ray: joining or starting it, leaving it, and how many workers it has room for."""
+
+import logging
+import math
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from coat.manifests.errors import RunError
+from coat.pipeline.cluster.ray_errors import cause_of, last_line
+from coat.pipeline.cluster.resources import Cluster
+from coat.pipeline.cluster.signals import own_signals
+
+
+def connect(cluster: Cluster) -> bool:
+    """Join or start Ray; True where this process started it. RunError where there is none at the address."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        return False
+    if cluster.address:
+        check_listens(cluster.address)
+        with own_signals():
+            try:
+                ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+            except (ConnectionError, ValueError, TimeoutError) as e:
+                raise RunError(f"no Ray cluster at {cluster.address} ({last_line(e)})") from e
+        return True
+    with own_signals():
+        ray.init(
+            address="local",
+            num_cpus=max(1, math.ceil(max(cluster.workers, cluster.max_workers or 0) * cluster.cpus)),
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    return True
+
+
+def disconnect() -> None:
+    import ray
+
+    ray.shutdown()
+
+
+@contextmanager
+def joined(cluster: Cluster) -> Iterator[None]:
+    """Ray for a while, left if it was joined here. What a task raised comes out as itself."""
+    from ray.exceptions import RayError
+
+    started_here = connect(cluster)
+    try:
+        yield
+    except RayError as e:
+        raise cause_of(e) from e
+    finally:
+        if started_here:
+            disconnect()
+
+
+def check_listens(address: str) -> None:
+    """RunError where nobody listens: Ray itself would try for many minutes, deaf to Ctrl-C."""
+    host, _, port = address.split("://", 1)[-1].rpartition(":")
+    if not port.isdigit():
+        return  # auto, local
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as e:
+        raise RunError(f"no Ray cluster at {address} ({e})") from e
+
+
+def capacity(cluster: Cluster) -> int:
+    """Workers that all nodes could hold together, as they are now."""
+    import ray
+
+    have = ray.cluster_resources()
+    rooms = [have.get("CPU", 0.0) / cluster.cpus] if cluster.cpus else []
+    rooms += [have.get("GPU", 0.0) / cluster.gpus] if cluster.gpus else []
+    return math.floor(min(rooms, default=0.0) + 1e-6)

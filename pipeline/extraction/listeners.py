@@ -1,0 +1,39 @@
+"""Who watches a run: each is told the plan, every report, and lines for people."""
+
+from typing import Protocol
+
+from coat.pipeline.plan.planning import Plan
+from coat.pipeline.worker.report import Report
+
+
+class Listener(Protocol):
+    """Who watches a run: the command line's progress bar, or nobody."""
+
+    def planned(self, plan: Plan, covered: int) -> None: ...
+    def reported(self, report: Report) -> None: ...
+    def say(self, line: str) -> None: ...
+
+
+class Silent:
+    def planned(self, plan: Plan, covered: int) -> None: ...
+    def reported(self, report: Report) -> None: ...
+    def say(self, line: str) -> None: ...
+
+
+class Several:
+    """Tells each."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self.listeners = listeners
+
+    def planned(self, plan: Plan, covered: int) -> None:
+        for listener in self.listeners:
+            listener.planned(plan, covered)
+
+    def reported(self, report: Report) -> None:
+        for listener in self.listeners:
+            listener.reported(report)
+
+    def say(self, line: str) -> None:
+        for listener in self.listeners:
+            listener.say(line)

@@ -1,0 +1,117 @@
+"""From a manifest to the units that are still to be extracted. All is done on columns, for millions of rows."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from coat.manifests.audio.decoding import AudioError, probe
+from coat.manifests.corpus.digests import hashes
+from coat.manifests.corpus.manifest import Manifest
+from coat.manifests.corpus.utterance import Utterance
+from coat.manifests.targets.spec import TargetSpec
+from coat.pipeline.plan.row_identities import Identities, among, identities
+from coat.pipeline.plan.unit_cuts import cut_windows
+from coat.pipeline.plan.units import Units
+
+UNIT_BYTES = 128 * 2**20  # of targets: large enough for object stores, small enough for memory
+UNIT_SECONDS = 1800.0  # of audio, for small targets: what a kill costs at most
+SMALL_UNIT_SECONDS = 60.0  # a small corpus is cut finer, down to this, so that every worker has work
+SMALL_UNITS = 32  # ... into about so many
+NONE_AGAIN: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """All units of a manifest that are not yet committed, longest rows last."""
+
+    spec: TargetSpec
+    units: Units
+    digests: NDArray[np.uint64]  # of the rows that were chosen: of the whole manifest, where nothing was
+    covered: int  # of these, by committed units
+    seconds: float  # of audio in the units
+
+    @property
+    def rows(self) -> int:
+        """How many were chosen."""
+        return len(self.digests)
+
+    @property
+    def bytes(self) -> int:
+        """Of targets that the units will add, as predicted from their durations."""
+        return round(self.seconds * self.spec.bytes_per_second())
+
+
+def make_plan(
+    utterances: Sequence[Utterance],
+    spec: TargetSpec,
+    covered: Collection[str] | NDArray[np.uint64] = (),
+    again: Mapping[str, str] = NONE_AGAIN,
+    unit_bytes: int = UNIT_BYTES,
+    on_probed: Callable[[int], None] = lambda n: None,
+    only: Collection[str] | None = None,
+    limit: int | None = None,
+) -> Plan:
+    """Plan what `covered` (digests of rows that committed units hold) leaves over.
+
+    `again` names the unit of a row that is tried once more: its new unit must not take the old one's name.
+    `only` (ids) and then `limit` (the first so many) choose rows; the others are left out of the units.
+
+    The limits of a unit come from the whole manifest and the windows from its row numbers, both before
+    rows are taken out; rows are sorted ascending and cut greedily. So taking out whole units leaves the
+    cuts between the others where they were.
+    """
+    manifest = utterances if isinstance(utterances, Manifest) else Manifest(utterances)
+    who = identities(manifest)
+    seconds = row_seconds(manifest, who, on_probed)
+    cap = min(UNIT_SECONDS, max(SMALL_UNIT_SECONDS, seconds.sum() / SMALL_UNITS))
+    cap = min(cap, unit_bytes / spec.bytes_per_second())
+    chosen = choose_rows(manifest, only, limit) & manifest.with_audio
+    done = among(who.digests, as_integers(covered)) & ~among(who.digests, as_integers(again))
+    left = chosen & ~done
+    order, starts = cut_windows(manifest, who.digests, seconds, left, cap)
+    units = Units(manifest, who, seconds, again, order, starts, np.append(starts[1:], len(order)))
+    return Plan(spec, units, who.digests[chosen], int((chosen & done).sum()), float(seconds[left].sum()))
+
+
+def as_integers(digests: Iterable[str] | NDArray[np.uint64]) -> NDArray[np.uint64]:
+    if isinstance(digests, np.ndarray):
+        return digests
+    return np.array([int(d, 16) for d in digests], np.uint64)
+
+
+def choose_rows(manifest: Manifest, only: Collection[str] | None, limit: int | None) -> NDArray[np.bool_]:
+    chosen = np.ones(len(manifest), bool)
+    if only is not None:
+        wanted = np.array([xxhash.xxh3_64_intdigest(i.encode()) for i in only], np.uint64)
+        chosen = among(hashes(manifest.ids), wanted)
+    if limit is not None:
+        chosen &= np.cumsum(chosen) <= limit
+    return chosen
+
+
+def row_seconds(manifest: Manifest, who: Identities, on_probed: Callable[[int], None]) -> NDArray[np.float64]:
+    """Stated durations; where a row states none, what the header of its file leaves after its offset."""
+    seconds = manifest.durations.copy()
+    seconds[list(who.repeated)] = 0.0
+    unknown = np.flatnonzero(np.isnan(seconds))
+    if len(unknown):
+        rows = manifest.take(unknown)
+        lengths = {u.audio: 0.0 for u in rows}
+        with ThreadPoolExecutor(16) as pool:
+            for audio, length in zip(lengths, pool.map(header_seconds, lengths), strict=True):
+                lengths[audio] = length
+                on_probed(1)
+        seconds[unknown] = [lengths[u.audio] - u.offset for u in rows]
+    return np.maximum(seconds, 0.0)
+
+
+def header_seconds(audio: str) -> float:
+    try:
+        return probe(audio).seconds
+    except AudioError:
+        return 0.0  # decoding will give the row its reason

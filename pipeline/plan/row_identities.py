@@ -1,0 +1,51 @@
+"""A digest for every row of a manifest, also where rows repeat an id."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from numpy.typing import NDArray
+
+from coat.manifests.corpus.digests import hashes
+from coat.manifests.corpus.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Identities:
+    """Who the rows of a manifest are: a digest each. Of equal ids the first counts, the others are at fault."""
+
+    digests: NDArray[np.uint64]
+    repeated: Mapping[int, int]  # position of a row: line of the first row that has its id
+
+
+def among(digests: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """np.isin, in a third of its memory."""
+    if not len(others):
+        return np.zeros(len(digests), bool)
+    others = np.sort(others)
+    return others[np.minimum(np.searchsorted(others, digests), len(others) - 1)] == digests
+
+
+def identities(manifest: Manifest) -> Identities:
+    """A digest for every row; a row that repeats an id gets one of its own."""
+    digests = manifest.digests
+    names = hashes(manifest.ids)
+    ascending = np.sort(names)
+    shared = ascending[1:][ascending[1:] == ascending[:-1]]
+    if not len(shared):
+        return Identities(digests, {})
+    digests = digests.copy()
+    first: dict[str, int] = {}
+    repeats: dict[str, int] = {}
+    repeated: dict[int, int] = {}
+    rows = np.flatnonzero(among(names, shared))
+    for i, identity in zip(rows.tolist(), manifest.ids.take(pa.array(rows)).to_pylist(), strict=True):
+        if first.setdefault(identity, i) == i:
+            continue
+        digest = f"{digests[i]:016x}"
+        repeats[digest] = n = repeats.get(digest, 1) + 1
+        digests[i] = xxhash.xxh3_64_intdigest(f"{digest} again {n}".encode())
+        repeated[i] = int(manifest.lines[first[identity]])
+    return Identities(digests, repeated)

@@ -1,0 +1,48 @@
+"""Units that are being built: a folder each, on a local disk, named after the process that writes it."""
+
+import contextlib
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from coat.manifests import storage
+from coat.manifests.processes import ABANDONED_S, process_is_alive, this_process
+from coat.pipeline.store.layout import BUILDING
+
+
+def builds_folder(set_url: str) -> Path:
+    """Where units are built: on the store's own disk, so that a rename moves them; for object stores, here."""
+    if storage.is_local(set_url):
+        return storage.local_path(set_url) / BUILDING
+    return Path(tempfile.gettempdir()) / "coat-building"
+
+
+def new_build(set_url: str, unit: str) -> Path:
+    """An empty folder for a unit."""
+    folder = builds_folder(set_url)
+    prefix = f"{this_process()}+{unit}+"
+    while True:
+        # Of the store's own folders none is made here: a store that was removed under the run stays removed.
+        folder.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # a run that ended has removed the empty folder just now
+            return Path(tempfile.mkdtemp(dir=folder, prefix=prefix))
+
+
+def remove_abandoned_builds(set_url: str) -> int:
+    """Remove what killed runs left half built; what a living one is building stays. Gives how many."""
+    removed = 0
+    folder = builds_folder(set_url)
+    for build in folder.iterdir() if folder.is_dir() else ():
+        host, pid = (build.name.split("+") + [""])[:2]
+        try:
+            age_s = time.time() - build.stat().st_mtime
+        except FileNotFoundError:
+            continue  # its run has just published it
+        dead = pid.isdigit() and process_is_alive(host, int(pid)) is False
+        if dead or age_s > ABANDONED_S:
+            shutil.rmtree(build, ignore_errors=True)
+            removed += 1
+    with contextlib.suppress(OSError):  # not empty: another run builds there
+        folder.rmdir()
+    return removed

@@ -1,0 +1,60 @@
+"""Reading frames of committed units. N frames, D dim."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from coat.manifests import storage
+from coat.manifests.errors import RunError, Unreachable
+from coat.pipeline.store.frames_writer import CHUNK_FRAMES
+
+REPAIR = "`coat verify --repair` drops damaged units, and the next extract makes them again"
+BLOCK_VALUES = 2**21  # of a block of `dask_frames`: 16 MB in float64, of which a computation holds some copies a thread
+
+
+@lru_cache(maxsize=64)
+def open_frames(url: str) -> zarr.Array:
+    """Committed frames never change, so that an opened array may be kept."""
+    return zarr.open_array(url, mode="r")
+
+
+def read_frames(url: str, first: int, frames: int, dim: int) -> NDArray[Any]:
+    """`[frames, dim]` of a unit. RunError where it was damaged after its commit: Zarr checks every chunk it reads."""
+    try:
+        found = storage.request(url, lambda: np.asarray(open_frames(url)[first : first + frames]))
+    except Unreachable:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
+        raise RunError(f"{storage.parent(url)}: frames cannot be read ({e}); {REPAIR}") from e
+    if found.shape != (frames, dim):
+        raise RunError(f"{storage.parent(url)}: fewer frames than its rows say; {REPAIR}")
+    return found
+
+
+def dask_frames(arrays: Sequence[tuple[str, int]], dim: int) -> Any:
+    """Arrays (URL, number of frames), one after the other, as one float32 `dask.array` `[N, D]`, read lazily.
+
+    A block has some BLOCK_VALUES, and opens its array by URL, so that the graph travels to any scheduler.
+    """
+    import dask.array as da
+
+    step = max(1, BLOCK_VALUES // dim // CHUNK_FRAMES) * CHUNK_FRAMES
+    spans = [(url, first, min(step, frames - first), dim) for url, frames in arrays for first in range(0, frames, step)]
+    if not spans:
+        return da.zeros((0, dim), dtype="float32")
+    spans_B = da.from_array(np.fromiter(spans, object), chunks=1)  # pyright: ignore[reportArgumentType]  a size
+    return spans_B.map_blocks(
+        read_block,
+        chunks=(tuple(frames for _, _, frames, _ in spans), (dim,)),
+        new_axis=1,
+        dtype="float32",
+        meta=np.zeros((0, 0), np.float32),
+    )
+
+
+def read_block(span_1: NDArray[Any]) -> NDArray[np.float32]:
+    return read_frames(*span_1[0]).astype(np.float32)

@@ -1,0 +1,176 @@
+"""Outcomes of all utterances of a target set, as columns: for millions of rows at once."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import xxhash
+from numpy.typing import NDArray
+
+from coat.manifests.corpus.columns import TEXT, concatenated
+from coat.manifests.corpus.digests import from_hex, hashes, to_hex
+from coat.pipeline.store.rows import FAILED, OK, STATUSES, Row
+
+pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
+OUTCOME = ("id", "digest", "seconds", "status", "error")  # what planning and counting read of it
+COUNTED = pa.schema(
+    [
+        pa.field("digest", pa.uint64()),
+        pa.field("seconds", pa.float64()),
+        pa.field("status", pa.int8()),  # index into STATUSES
+    ]
+)
+BAD = pa.schema([pa.field("id", TEXT), pa.field("error", TEXT)])
+PLACES = pa.schema(
+    [
+        pa.field("id", TEXT),
+        pa.field("source", pa.string()),
+        pa.field("first", pa.int64()),
+        pa.field("frames", pa.int64()),
+    ]
+)
+GROUPED_UNITS = 512  # made into columns at a time: thousands of small tables take more room than their values
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of some rows. `seconds`: of the audio of those that are ok."""
+
+    ok: int
+    failed: int
+    skipped: int
+    seconds: float
+    reasons: dict[str, int]  # of those that are not ok; the most frequent first
+    failures: tuple[tuple[str, str], ...]  # id, error
+
+
+class Outcomes:
+    """What became of every utterance, in the order of the commits; the newest, where one was tried more than once.
+
+    For millions of rows at once: some 30 bytes a row, and the ids and errors of those that are not ok.
+    """
+
+    places = pa.schema([])  # further columns that are kept
+
+    def __init__(self, units: Sequence[str], tables: Iterable[pa.Table]) -> None:
+        """`tables`: of each unit, oldest commit first. ValueError where a value is none of its kind."""
+        self.units = tuple(units)
+        tables, lengths = iter(tables), []
+        counted, bad, places = [], [], []
+        while group := list(islice(tables, GROUPED_UNITS)):
+            lengths += [len(t) for t in group]
+            table = pa.concat_tables(group)
+            counted.append(checked(table))
+            bad.append(table.filter(pc.not_equal(table["status"], "ok")).select(BAD.names).cast(BAD).combine_chunks())
+            places.append(table.select(self.places.names).cast(self.places).combine_chunks())
+        self.unit = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+        columns = concatenated(counted, COUNTED)
+        self.digests, self.seconds, self.status = (columns.column(n).chunk(0).to_numpy() for n in COUNTED.names)
+        self.bad, self.place = concatenated(bad, BAD), concatenated(places, self.places)
+        pa.default_memory_pool().release_unused()  # what the units' tables took
+        self.sort()
+        older = self.sorted[:-1] == self.sorted[1:]
+        if older.any():
+            self.keep(np.delete(self.order, np.flatnonzero(older)))
+
+    def sort(self) -> None:
+        """For `find`. Equal digests stay in the order of their commits."""
+        order = np.argsort(self.digests, kind="stable")
+        self.order = order.astype(np.int32) if len(order) < 2**31 else order
+        self.sorted = self.digests[order]
+
+    def keep(self, positions: NDArray[np.integer]) -> None:
+        kept = np.zeros(len(self.digests), bool)
+        kept[positions] = True
+        self.bad = self.bad.filter(pa.array(kept[self.status != OK])).combine_chunks()
+        if self.places.names:
+            self.place = self.place.filter(pa.array(kept)).combine_chunks()
+        self.digests, self.seconds, self.status = self.digests[kept], self.seconds[kept], self.status[kept]
+        self.unit = self.unit[kept]
+        self.sort()
+
+    def find(self, digests: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Positions of rows by digest; -1 where there is none."""
+        if not len(self.digests):
+            return np.full(len(digests), -1)
+        ascending = np.argsort(digests)  # so that the search goes through memory once
+        wanted = digests[ascending]
+        at = np.minimum(np.searchsorted(self.sorted, wanted), len(self.sorted) - 1)
+        found = np.empty(len(digests), np.int64)
+        found[ascending] = np.where(self.sorted[at] == wanted, self.order[at], -1)
+        return found
+
+    def count(self, positions: NDArray[np.integer] | None = None) -> Counts:
+        """Of all rows, or of those at `positions`."""
+        positions = np.arange(len(self.digests)) if positions is None else positions
+        status = self.status[positions]
+        ok, failed, skipped = np.bincount(status, minlength=3).tolist()
+        bad = self.bad.take(pa.array(self.bad_index(positions[status != OK])))
+        ids, errors, kinds = bad["id"].to_pylist(), bad["error"].to_pylist(), status[status != OK].tolist()
+        reasons = Counter(e.split(":", 1)[0] if e else STATUSES[k] for e, k in zip(errors, kinds, strict=True))
+        failures = tuple((i, e or "") for i, e, k in zip(ids, errors, kinds, strict=True) if k == FAILED)
+        seconds = float(self.seconds[positions[status == OK]].sum())
+        return Counts(ok, failed, skipped, seconds, dict(reasons.most_common()), failures)
+
+    def bad_index(self, positions: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Where rows that are not ok stand in `bad`."""
+        return np.searchsorted(np.flatnonzero(self.status != OK), positions)
+
+
+class Rows(Outcomes, Mapping[str, Row]):
+    """Outcomes with what it takes to read each one's frames, by `Utterance.digest`."""
+
+    places = PLACES
+
+    def at(self, position: int) -> Row:
+        (values,) = self.place.slice(position, 1).to_pylist()
+        status = STATUSES[self.status[position]]
+        error = None if status == "ok" else self.bad["error"][int(self.bad_index(np.array([position]))[0])].as_py()
+        unit, digest = self.units[self.unit[position]], f"{self.digests[position]:016x}"
+        return Row(unit, digest=digest, seconds=float(self.seconds[position]), status=status, error=error, **values)
+
+    def by_id(self, identity: str) -> list[Row]:
+        """Rows that have targets. Several, where two corpora in one store share the id."""
+        order, digests = self.ids
+        wanted = np.uint64(xxhash.xxh3_64_intdigest(identity.encode()))
+        start, stop = (np.searchsorted(digests, wanted, side=side) for side in ("left", "right"))
+        rows = [self.at(int(position)) for position in np.sort(order[start:stop])]
+        return [row for row in rows if row.id == identity and row.status == "ok"]
+
+    @cached_property
+    def ids(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """Positions by the digest of their id, and these digests, ascending."""
+        digests = hashes(self.place.column("id").chunk(0))
+        order = np.argsort(digests)
+        return order, digests[order]
+
+    def __getitem__(self, digest: str) -> Row:
+        try:
+            wanted = np.uint64(int(digest, 16))
+        except ValueError as e:
+            raise KeyError(digest) from e
+        at = np.searchsorted(self.sorted, wanted)
+        if at == len(self) or self.sorted[at] != wanted:
+            raise KeyError(digest)
+        return self.at(int(self.order[at]))
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(to_hex(self.digests))
+
+
+def checked(table: pa.Table) -> pa.Table:
+    """A table of ROWS_SCHEMA as COUNTED."""
+    status = pc.index_in(table["status"].combine_chunks(), pa.array(STATUSES))
+    if status.null_count:
+        raise ValueError(f"a status that is none of {', '.join(STATUSES)}")
+    digests = pa.array(from_hex(table["digest"].combine_chunks()))
+    return pa.table([digests, table["seconds"].combine_chunks(), status.cast(pa.int8())], schema=COUNTED)
