@@ -41,7 +41,7 @@ TOWER_POSITIONS = 1500  # 30 s, whatever the clip
 
 def prepare() -> Path:
     """The folder with student and shards, made once."""
-    from coat.trainer.tiny_students.tiny import make_tiny_student
+    from coat.trainer.tiny_students.make import make_tiny_student
 
     if (HOME / "shards" / "index.json").exists():
         return HOME

@@ -132,7 +132,7 @@ def flac_spans(folder: Path) -> dict[str, list[tuple[int, int]]]:
 
 
 def coat(folder: Path) -> Counts:
-    from coat.trainer.data.samples import iterate_shards
+    from coat.trainer.data.stream import iterate_shards
 
     return counted((s.samples_S, list(s.targets.values())) for s in iterate_shards(str(folder)))
 
@@ -225,7 +225,7 @@ def reading(clips: int, rounds: int, found: Results) -> None:
 
 
 def resuming(index: ShardIndex, found: Results) -> None:
-    from coat.trainer.data.samples import ShardStream
+    from coat.trainer.data.stream import ShardStream
 
     def first(position: int) -> float:
         stream = ShardStream(index, seed=0, shuffle=16)
@@ -243,7 +243,7 @@ def resuming(index: ShardIndex, found: Results) -> None:
 def learning(steps: int, found: Results) -> None:
     """A tiny student of the quickstart's size, from shards of clips that it hears whole."""
     from coat.trainer import TrainConfig, train
-    from coat.trainer.tiny_students.tiny import make_tiny_student
+    from coat.trainer.tiny_students.make import make_tiny_student
     from coat.trainer.training.metrics import read_metrics
 
     rng = np.random.default_rng(6)
@@ -275,10 +275,10 @@ def learning(steps: int, found: Results) -> None:
 
 
 def padding(root: Path, found: Results) -> None:
-    from coat.trainer.config.models import DataConfig, ThinkingConfig
-    from coat.trainer.data.batches import Collator
+    from coat.trainer.config.sections import DataConfig, ThinkingConfig
+    from coat.trainer.data.collator import Collator
     from coat.trainer.data.loader import by_length
-    from coat.trainer.data.samples import ShardStream
+    from coat.trainer.data.stream import ShardStream
     from coat.trainer.model.thinking import ThinkingBlock
     from coat.trainer.students.registry import load_student
 

@@ -12,19 +12,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coat.trainer.config.models import TrainConfig
-    from coat.trainer.data.samples import Sample, iterate_shards
+    from coat.trainer.config.train_config import TrainConfig
+    from coat.trainer.data.samples import Sample
+    from coat.trainer.data.stream import iterate_shards
     from coat.trainer.generation.export import export_run
     from coat.trainer.generation.generate import Trained, load_run
     from coat.trainer.training.loop import TrainResult, train
 
 PUBLIC = {
     "Sample": "coat.trainer.data.samples",
-    "TrainConfig": "coat.trainer.config.models",
+    "TrainConfig": "coat.trainer.config.train_config",
     "TrainResult": "coat.trainer.training.loop",
     "Trained": "coat.trainer.generation.generate",
     "export_run": "coat.trainer.generation.export",
-    "iterate_shards": "coat.trainer.data.samples",
+    "iterate_shards": "coat.trainer.data.stream",
     "load_run": "coat.trainer.generation.generate",
     "train": "coat.trainer.training.loop",
 }

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save_file
 
 from coat.manifests import InputError, RunError, ShardIndex, storage
-from coat.trainer.config.models import EvaluationConfig, TrainConfig, differences, to_toml
+from coat.trainer.config.resume import differences
+from coat.trainer.config.sections import EvaluationConfig
+from coat.trainer.config.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from coat.trainer.model.coat_model import CoatModel
@@ -71,7 +73,7 @@ class RunFolder:
             if self.path.is_dir() and any(self.path.iterdir()):
                 raise InputError(f"{self.path}: not empty, and not a run of coat; choose another --out")
             replace(index, sidecars={}).write(str(self.path))  # with all experts
-            storage.write_bytes(str(self.config_file), to_toml(config).encode())
+            storage.write_bytes(str(self.config_file), config.to_toml().encode())
             return []
         changed = differences(comparable(TrainConfig.read(str(self.config_file))), comparable(config))
         fixed = [c for c in changed if not c.startswith(CHANGEABLE) or c.startswith(FIXED)]
@@ -82,7 +84,7 @@ class RunFolder:
                 f"use another --out{goes}, or --restart to drop it"
             )
         if changed:
-            storage.write_bytes(str(self.config_file), to_toml(config).encode())
+            storage.write_bytes(str(self.config_file), config.to_toml().encode())
         return changed
 
     def check_shared(self, rank: int) -> None:
@@ -104,7 +106,7 @@ class RunFolder:
         """Write what generation needs, and the heads beside it."""
         student = model.student
         shutil.rmtree(self.student, ignore_errors=True)
-        if student.adapted is None:
+        if student.peft_model is None:
             student.model.save_pretrained(self.student)
         else:
             save_adapter(student, self.student)
@@ -116,7 +118,7 @@ class RunFolder:
 
 def save_adapter(student: "Student", folder: Path) -> None:
     """LoRA, and the rows of the think tokens (trainable tokens): whole embeddings would make it large."""
-    student.adapted.save_pretrained(folder, save_embedding_layers=False)
+    student.peft_model.save_pretrained(folder, save_embedding_layers=False)
 
 
 def comparable(config: TrainConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from benchmarks.scale_model.corpus import QUESTIONS
 from benchmarks.scale_model.student import THINK
 from coat.cli.quickstart import EXPERTS
-from coat.trainer.config.models import TrainConfig
+from coat.trainer.config.train_config import TrainConfig
 
 Regime = Literal["scratch", "tuned", "pretrain"]
 ARMS = ("A", "B", "C", "D")

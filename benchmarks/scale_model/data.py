@@ -22,9 +22,11 @@ from benchmarks.scale_model.corpus import ASKABLE, CLIP_S, Truth, make_corpus, w
 from coat.cli.quickstart import EXPERTS
 from coat.manifests import ShardIndex, decode
 from coat.manifests.corpus.manifest import Manifest, write_rows
-from coat.trainer.config.models import DataConfig
-from coat.trainer.data.batches import IGNORED, Batch, Collator, Item, Targets, pad_targets
-from coat.trainer.data.samples import Sample, iterate_shards
+from coat.trainer.config.sections import DataConfig
+from coat.trainer.data.collator import Collator, Item, pad_targets
+from coat.trainer.data.samples import Sample
+from coat.trainer.data.stream import iterate_shards
+from coat.trainer.model.batch import IGNORED, Batch, Targets
 from coat.trainer.students.base import Student
 
 CACHE = Path(os.environ.get("COAT_SCALE_CACHE", "runs/scale_model"))

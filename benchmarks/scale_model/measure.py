@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from benchmarks.scale_model.corpus import ASKABLE
 from benchmarks.scale_model.data import Asker
-from coat.trainer.data.batches import Batch
+from coat.trainer.model.batch import Batch
 from coat.trainer.model.coat_model import CoatModel
 
 BATCH = 100  # clips

@@ -23,7 +23,7 @@ from benchmarks.scale_model.data import Asker, Clips, load_split
 from benchmarks.scale_model.measure import accuracy, causal, least_losses, majority
 from benchmarks.scale_model.probes import probe
 from benchmarks.scale_model.training import asker_of, train
-from coat.trainer.data.batches import Collator
+from coat.trainer.data.collator import Collator
 from coat.trainer.model.coat_model import CoatModel
 
 RESULTS = Path(__file__).parent / "results"

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 
 from benchmarks.scale_model.corpus import CLIP_S, QUESTIONS
-from coat.trainer.config.models import ThinkingConfig
+from coat.trainer.config.sections import ThinkingConfig
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.students.registry import load_student
-from coat.trainer.tiny_students.tiny import PAD, QWEN_AUDIO, SAMPLE_RATE, TURN_END, TURN_START, ids_of, sinusoids
+from coat.trainer.tiny_students.processor import PAD, SAMPLE_RATE, TURN_END, TURN_START, ids_of
+from coat.trainer.tiny_students.qwen2_audio import QWEN_AUDIO
+from coat.trainer.tiny_students.whisper_positions import sinusoids
 
 TOWER_DIM, TOWER_LAYERS = 64, 2
 TEXT_DIM, TEXT_LAYERS = 96, 3

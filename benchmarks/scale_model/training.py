@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from benchmarks.scale_model.arms import Run, config_of
 from benchmarks.scale_model.data import Asker, Clips, Drawn, index_of
 from benchmarks.scale_model.student import make_student, with_block
-from coat.trainer.data.batches import Collator
+from coat.trainer.data.collator import Collator
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.run_folder import RunFolder
 from coat.trainer.training.loop import Trainer
@@ -74,10 +74,10 @@ def asker_of(run: Run, collator: Collator, clips: Clips) -> Asker:
 
 def parameters(model: CoatModel) -> dict[str, int]:
     """Of the student without adapters, of what is trained of it, and of the heads, which are dropped behind it."""
-    network = dict(model.network.named_parameters())
-    adapters = sum(p.numel() for name, p in network.items() if "lora_" in name or "trainable_tokens" in name)
+    weights = dict(model.student.model.named_parameters())
+    adapters = sum(p.numel() for name, p in weights.items() if "lora_" in name or "trainable_tokens" in name)
     return {
-        "student": sum(p.numel() for p in network.values()) - adapters,
+        "student": sum(p.numel() for p in weights.values()) - adapters,
         "trained": sum(p.numel() for name, p in model.trainable().items() if not name.startswith("heads.")),
         "heads": sum(p.numel() for p in model.heads.parameters()),
     }

@@ -16,7 +16,7 @@ from coat.cli.progress import progress
 
 if TYPE_CHECKING:
     from coat.pipeline.extraction.summary import Summary
-    from coat.trainer.config.models import TrainConfig
+    from coat.trainer.config.train_config import TrainConfig
     from coat.trainer.evaluation.evaluate import Evaluation
 
 EXPERTS = ("pitch", "vad", "mel", "yamnet", "prosody")  # whose weights come inside packages
@@ -125,7 +125,7 @@ def build(root: Path, experts: Sequence[str]) -> Any:
 
 def recipe(root: Path, seed: int, overrides: list[str]) -> "TrainConfig":
     """What lies beside this file, with the folders of this quickstart."""
-    from coat.trainer.config.models import TrainConfig
+    from coat.trainer.config.train_config import TrainConfig
 
     file = package_files("coat.cli") / "quickstart.toml"
     here = [f"student.path={root / 'student'}", f"data.shards={root / 'shards'}", f"run.out={root / 'run'}"]
@@ -135,8 +135,7 @@ def recipe(root: Path, seed: int, overrides: list[str]) -> "TrainConfig":
 
 def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> dict[str, Any]:
     from coat.cli import train as train_command
-    from coat.trainer.config.models import to_toml
-    from coat.trainer.tiny_students.tiny import make_tiny_student
+    from coat.trainer.tiny_students.make import make_tiny_student
     from coat.trainer.training.loop import train
     from coat.trainer.training.metrics import read_metrics
 
@@ -144,7 +143,7 @@ def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> d
         if not (root / "student").exists():
             make_tiny_student(root / "student", hidden=64, heads=4, text_layers=2, audio_layers=1, seed=seed)
         made = recipe(root, seed, overrides)
-        (root / "train.toml").write_text(to_toml(made))  # for the next steps
+        (root / "train.toml").write_text(made.to_toml())  # for the next steps
         result = train(made, on_report=(lambda _: None) if quiet else show_report)
     if not result.finished:
         raise KeyboardInterrupt

@@ -13,7 +13,7 @@ from coat.cli.progress import progress
 from coat.cli.telemetry import allow
 
 if TYPE_CHECKING:
-    from coat.trainer.config.models import TrainConfig
+    from coat.trainer.config.train_config import TrainConfig
     from coat.trainer.training.metrics import Report
 
 
@@ -27,7 +27,7 @@ SHARDS_HELP = "Folder or URL that build-shards wrote (data.shards)."
 
 def settings_of(config: list[str] | None, flags: Mapping[str, Any], set_: list[str] | None) -> "TrainConfig":
     """The config, the flags that were given (by key) over it, and `--set` over these."""
-    from coat.trainer.config.models import TrainConfig
+    from coat.trainer.config.train_config import TrainConfig
 
     given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
     return TrainConfig.read(config, [*given, *(set_ or [])])
@@ -131,7 +131,7 @@ def tiny_student(
       coat tiny-student qwen2-audio ./student
     """
     with quiet():
-        from coat.trainer.tiny_students.tiny import make_tiny_student
+        from coat.trainer.tiny_students.make import make_tiny_student
 
         folder = make_tiny_student(
             out, name=name, hidden=hidden, text_layers=text_layers, audio_layers=audio_layers, heads=heads,

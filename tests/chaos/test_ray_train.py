@@ -11,8 +11,7 @@ import psutil
 import pytest
 
 from coat.trainer import TrainConfig
-from coat.trainer.config.models import to_toml
-from coat.trainer.tiny_students.tiny import make_tiny_student
+from coat.trainer.tiny_students.make import make_tiny_student
 from tests.integration.ray_head import Head, ray_head
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 from tests.trainer.training.processes import run_ranks, train_and_die
@@ -23,7 +22,7 @@ UP_S = 300.0  # of workers on a loaded machine; some 15 s are enough
 
 def start(head: Head, config: TrainConfig, folder: Path, workers: int = 2) -> subprocess.Popen[str]:
     file = folder / "config.toml"
-    file.write_text(to_toml(config))
+    file.write_text(config.to_toml())
     command = [sys.executable, "-m", "coat", "train", "--config", str(file), "--ray-address", head.address]
     return subprocess.Popen(
         [*command, "--workers", str(workers)], env={**head.env, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,

@@ -8,7 +8,7 @@ import torch
 
 from coat.trainer.students.base import Student
 from coat.trainer.students.registry import load_student
-from coat.trainer.tiny_students.tiny import BUILDERS, make_tiny_student
+from coat.trainer.tiny_students.make import BUILDERS, make_tiny_student
 from tests.trainer.helpers import toy_sample, write_shards
 
 

@@ -11,7 +11,7 @@ import xxhash
 from webdataset.writer import TarWriter
 
 from coat.manifests import ExpertInfo, ShardIndex, ShardInfo, TargetSpec
-from coat.trainer.config.models import TrainConfig
+from coat.trainer.config.train_config import TrainConfig
 
 RATE = 16000
 

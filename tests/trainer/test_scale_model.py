@@ -12,10 +12,12 @@ from benchmarks.scale_model.data import Asker, Clips, Drawn
 from benchmarks.scale_model.student import make_student, with_block
 from coat.manifests import ShardIndex
 from coat.manifests.corpus.sounds import SAMPLE_RATE
-from coat.trainer.data.batches import Collator
+from coat.trainer.data.collator import Collator
 from coat.trainer.data.samples import Sample
 from coat.trainer.generation.generate import Trained
-from coat.trainer.model.coat_model import CoatModel, build_model, experts_of
+from coat.trainer.model.build import build_model
+from coat.trainer.model.coat_model import CoatModel
+from coat.trainer.model.experts import experts_of
 from tests.trainer.helpers import toy_sample, toy_targets, write_shards
 
 CLIPS = 5
@@ -43,7 +45,7 @@ class World:
         self.config = config.model_copy(update={"heads": heads})
         self.model: CoatModel = build_model(self.config, experts_of(self.config, index)).eval()
         with torch.no_grad():  # else all answers are one: states hardly differ at random weights
-            self.model.network.model.multi_modal_projector.linear.weight.mul_(30)
+            self.model.student.model.model.multi_modal_projector.linear.weight.mul_(30)
         self.collator = Collator(self.model.student, self.model.block, index, list(self.model.heads.heads))
         made = [corpus.make_clip(np.random.default_rng([5, i])) for i in range(CLIPS)]
         self.sounds = [decoded(flac) for flac, _ in made]

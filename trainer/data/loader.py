@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 
 from coat.manifests import ShardIndex
-from coat.trainer.config.models import DataConfig
-from coat.trainer.data.batches import Batch, Collator
-from coat.trainer.data.samples import BadSample, RawSample, ShardStream, decode_sample
+from coat.trainer.config.sections import DataConfig
+from coat.trainer.data.collator import Collator
+from coat.trainer.data.decoding import decode_sample
+from coat.trainer.data.samples import BadSample, RawSample
+from coat.trainer.data.stream import ShardStream
+from coat.trainer.model.batch import Batch
 from coat.trainer.students.base import Unusable
 
 BATCH_ORDER = 1  # use of a run's random numbers

@@ -52,7 +52,7 @@ def export_run(
     trained = load_run(run, device="cpu")
     block = fixed_block(trained.block, positions)
     fixed = Trained(trained.student, block, trained.config)
-    kind = "model" if merged or trained.student.adapted is None else "adapter"
+    kind = "model" if merged or trained.student.peft_model is None else "adapter"
     base = base or hub_id(trained.config.student.path)
     expected = trial_ids(fixed)  # before its template is changed
     partial = target.parent / f".{target.name}.partial"
@@ -98,7 +98,7 @@ def write(trained: Trained, folder: Path, kind: str, base: str | None) -> None:
             str(folder / "adapter_config.json"), storage.to_json({**settings, "base_model_name_or_path": base})
         )  # peft writes where the base was loaded from
     else:
-        model = student.model if student.adapted is None else student.adapted.merge_and_unload()
+        model = student.model if student.peft_model is None else student.peft_model.merge_and_unload()
         model.generation_config = generation
         model.save_pretrained(folder)
     generation.save_pretrained(folder)

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 
 from coat.manifests import Clip, InputError, RunError, decode, storage
 from coat.manifests.audio.decoding import AudioError
-from coat.trainer.config.models import TrainConfig
-from coat.trainer.data.batches import render_prompt
-from coat.trainer.model.coat_model import add_lora
+from coat.trainer.config.train_config import TrainConfig
+from coat.trainer.data.collator import render_prompt
+from coat.trainer.model.lora import add_lora
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.run_folder import RunFolder
 from coat.trainer.students.base import Student, Turns
@@ -190,7 +190,7 @@ def load_adapter(student: Student, folder: Path) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     weights = load_file(folder / "adapter_model.safetensors")
-    expected = get_peft_model_state_dict(student.adapted, save_embedding_layers=False)
+    expected = get_peft_model_state_dict(student.peft_model, save_embedding_layers=False)
     if wrong := sorted(set(weights) ^ set(expected)):
         raise RunError(f"{folder}: the adapter does not fit the student: {wrong[0]} and {len(wrong) - 1} more")
-    set_peft_model_state_dict(student.adapted, weights)
+    set_peft_model_state_dict(student.peft_model, weights)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from coat.manifests import ShardIndex
-from coat.trainer.config.models import TrainConfig, to_toml
+from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.generation.generate import Trained
-from coat.trainer.model.coat_model import experts_of
+from coat.trainer.model.experts import experts_of
 from coat.trainer.run_folder import RunFolder
 from coat.trainer.training.metrics import EVALUATION, METRICS, read_lines
 
@@ -167,7 +167,7 @@ def public_config(config: TrainConfig) -> str:
         "run": ("out", "trackers", "project"),
     }
     lines, part = [], ""
-    for line in to_toml(config).splitlines():
+    for line in config.to_toml().splitlines():
         part = line.strip("[]") if line.startswith("[") else part
         if line.partition(" = ")[0] not in hidden.get(part, ()):
             lines.append(line)

@@ -5,14 +5,14 @@ the expert's own frame times, so that the number of positions and the expert's r
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from coat.manifests import ExpertInfo, InputError, ShardIndex
-from coat.trainer.config.models import HeadsConfig, LossConfig
-from coat.trainer.data.batches import Targets
+from coat.manifests import ExpertInfo, InputError
+from coat.trainer.config.sections import HeadsConfig, LossConfig
+from coat.trainer.model.batch import Targets
 from coat.trainer.model.losses import DistillLoss
 
 SHORTEST_PERIOD_S, LONGEST_PERIOD_S = 0.02, 60.0  # of the time encoding: finer than any frame, longer than a clip
@@ -143,7 +143,7 @@ class DistillHeads(nn.Module):
     ) -> dict[str, Tensor]:
         """The sum of each expert's loss over its frames. Samples without targets are not computed.
 
-        `watch` passes the states on to the head of a name: see monitor.Pulls.
+        `watch` passes the states on to the head of a name: see LossGradientNorms.
         """
         return {n: self.loss(n, watch(n, states_BKD), mask_BK, seconds_B, targets[n]) for n in self.heads}
 
@@ -158,17 +158,3 @@ class DistillHeads(nn.Module):
             states_BKD[with_target_B], mask_BK[with_target_B], seconds_B[with_target_B], mask_BN.shape[1]
         )
         return self.losses[name](predicted_BNO, target.frames_BND[with_target_B], mask_BN)
-
-
-def chosen_experts(index: ShardIndex, wanted: Sequence[str] | None, weights: Mapping[str, float]) -> list[str]:
-    """Names of the experts to distil, in the index's order. InputError names those that the shards lack."""
-    unknown = sorted({*(wanted or ()), *weights} - set(index.experts))
-    if unknown:
-        raise InputError(
-            f"{index.path}: no targets of {', '.join(unknown)}; the shards have {', '.join(index.experts) or 'none'}"
-        )
-    if empty := [name for name in wanted or () if not index.experts[name].frames]:
-        raise InputError(
-            f"{index.path}: has no frame of {', '.join(empty)}; extract it for these rows, or leave it out"
-        )
-    return [name for name in index.experts if wanted is None or name in wanted]

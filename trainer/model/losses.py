@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coat.manifests import ExpertInfo
-from coat.trainer.config.models import LossConfig
+from coat.trainer.config.sections import LossConfig
 
 DEAD_STD = 1e-6  # a dimension below this never varies, rounding aside
 VOICED = 0.5  # voicing confidence from which a frame has a pitch

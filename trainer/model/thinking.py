@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from coat.manifests import InputError, RunError
-from coat.trainer.config.models import ThinkingConfig
+from coat.trainer.config.sections import ThinkingConfig
 from coat.trainer.students.base import Prefix, Student
 
 BEGIN, END = "<|audio_think_begin|>", "<|audio_think_end|>"

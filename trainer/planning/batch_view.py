@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from coat.manifests import ExpertInfo, ShardIndex
-from coat.trainer.config.models import TrainConfig
-from coat.trainer.data.batches import IGNORED, Batch, Collator
+from coat.trainer.config.train_config import TrainConfig
+from coat.trainer.data.collator import Collator
 from coat.trainer.data.loader import Loader
-from coat.trainer.data.samples import ShardStream
-from coat.trainer.model.coat_model import experts_of
+from coat.trainer.data.stream import ShardStream
+from coat.trainer.model.batch import IGNORED, Batch
+from coat.trainer.model.experts import experts_of
 from coat.trainer.model.heads import think_times
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.students.base import Student

@@ -23,13 +23,13 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from coat.manifests import ExpertInfo
-from coat.trainer.config.models import TrainConfig
+from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.heads import DistillHead
 from coat.trainer.model.losses import DistillLoss
+from coat.trainer.model.parameters import model_part
 from coat.trainer.planning.online_experts import FIVE
 from coat.trainer.students.base import Student
-from coat.trainer.training.monitor import group_of
 
 SPARE = 0.1  # of a GPU: CUDA's context, workspaces, and what the allocator loses to fragments
 FLOAT = 4  # bytes
@@ -142,7 +142,7 @@ def parts_of(model: CoatModel) -> Iterator[Part]:
     names = {"lora": "LoRA", "rows": "think rows"}
     found: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        group = group_of(name)
+        group = model_part(name)
         if group == "student":
             tower = any(part in name for part in ("audio_tower", "projector"))
             group = "audio tower" if tower else "vision tower" if "visual" in name else "language model"

@@ -16,12 +16,16 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from coat.manifests import InputError, RunError, ShardIndex
-from coat.trainer.config.models import TrainConfig
-from coat.trainer.data.batches import Batch, Collator, Targets
+from coat.trainer.config.train_config import TrainConfig
+from coat.trainer.data.collator import Collator
 from coat.trainer.data.loader import Loader
-from coat.trainer.data.samples import ShardStream
-from coat.trainer.model.coat_model import CoatModel, build_model, experts_of, parameter_groups
+from coat.trainer.data.stream import ShardStream
+from coat.trainer.model.batch import Batch, Targets
+from coat.trainer.model.build import build_model
+from coat.trainer.model.coat_model import CoatModel
+from coat.trainer.model.experts import experts_of
 from coat.trainer.model.losses import LOG2_F0, SCALARS, VOICED, VOICING, DistillLoss, pitch_bins
+from coat.trainer.model.parameters import parameter_groups
 from coat.trainer.training.parallel import precision
 
 STEPS = 600  # at most, or as many as the run has

@@ -5,9 +5,13 @@ from collections.abc import Mapping
 import torch
 
 from coat.manifests import ExpertInfo, ShardIndex
-from coat.trainer.config.models import ThinkingConfig, TrainConfig
-from coat.trainer.model.coat_model import CoatModel, add_lora, experts_of, freeze_constants
+from coat.trainer.config.sections import ThinkingConfig
+from coat.trainer.config.train_config import TrainConfig
+from coat.trainer.model.build import freeze_constants
+from coat.trainer.model.coat_model import CoatModel
+from coat.trainer.model.experts import experts_of
 from coat.trainer.model.heads import DistillHeads
+from coat.trainer.model.lora import add_lora
 from coat.trainer.model.thinking import ThinkingBlock, grow_embeddings, most_positions
 from coat.trainer.planning.footprint import Footprint, Shape, footprint
 from coat.trainer.planning.online_experts import FIVE

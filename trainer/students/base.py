@@ -64,7 +64,7 @@ class Student(ABC):
         self.source = source
         self.model = model  # ...ForConditionalGeneration
         self.processor = processor
-        self.adapted: Any = None  # the PeftModel around `model`, where LoRA was added
+        self.peft_model: Any = None  # the PeftModel around `model`, where LoRA was added
 
     @classmethod
     def load(cls, source: str, dtype: torch.dtype) -> Self:

@@ -16,11 +16,14 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from coat.manifests import ExpertInfo, InputError, ShardIndex
-from coat.trainer.config.models import TrainConfig
-from coat.trainer.data.batches import Batch, Collator, Item, ask_of
-from coat.trainer.data.samples import BadSample, RawSample, Sample, decode_sample, read_whole
+from coat.trainer.config.train_config import TrainConfig
+from coat.trainer.data.collator import Collator, Item, ask_of
+from coat.trainer.data.decoding import decode_sample
+from coat.trainer.data.samples import BadSample, RawSample, Sample
+from coat.trainer.data.stream import read_whole
 from coat.trainer.evaluation.evaluate import Evaluation, record
 from coat.trainer.generation.generate import Question, Trained
+from coat.trainer.model.batch import Batch
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.students.base import Unusable
 from coat.trainer.training.ranks import gathered, summed

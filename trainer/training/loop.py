@@ -19,11 +19,15 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from coat.manifests import ShardIndex
-from coat.trainer.config.models import TrainConfig
-from coat.trainer.data.batches import Batch, Collator
+from coat.trainer.config.train_config import TrainConfig
+from coat.trainer.data.collator import Collator
 from coat.trainer.data.loader import Loader
-from coat.trainer.data.samples import ShardStream
-from coat.trainer.model.coat_model import CoatModel, build_model, experts_of, parameter_groups, same_experts
+from coat.trainer.data.stream import ShardStream
+from coat.trainer.model.batch import Batch
+from coat.trainer.model.build import build_model
+from coat.trainer.model.coat_model import CoatModel
+from coat.trainer.model.experts import experts_of, same_experts
+from coat.trainer.model.parameters import parameter_groups
 from coat.trainer.run_folder import RunFolder
 from coat.trainer.training.checkpoint import (
     Checkpoints,
@@ -210,7 +214,7 @@ class Trainer:
                 culprits += [] if math.isfinite(value) else [(name, batch.ids)]
         if self.sharded:
             average_gradients(self.accelerator, self.model.trainable().values())
-        found = summed(self.accelerator, [*sums.values(), *self.model.pulls.take(list(weights))])
+        found = summed(self.accelerator, [*sums.values(), *self.model.loss_gradient_norms.pop_squares(list(weights))])
         sums, squares = (
             dict(zip(weights, part, strict=True)) for part in (found[: len(weights)], found[len(weights) :])
         )

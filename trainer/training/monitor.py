@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from coat.manifests import RunError
-from coat.trainer.config.models import RunConfig, StageConfig
+from coat.trainer.config.sections import RunConfig, StageConfig
+from coat.trainer.model.parameters import model_part
 
 WINDOW = 100  # steps whose median the gradient's norm is compared with
 SETTLED = 20  # steps before it is compared at all
@@ -26,53 +27,14 @@ NAMED = 8  # samples that are named
 STATUS = Path("/proc/self/status")  # of Linux
 
 
-class Pulls:
-    """How hard each loss pulls at the student: the norm of its gradient at the hidden states that it is made of.
-
-    Those are the think states `[B, K, D]` for an expert, and the states before response tokens `[R, D]` for the
-    cross-entropy, each over all samples of a step. Weights and counts are in it, as in what the optimizer is given.
-    A hook on the way back sees it, so it costs a norm, and no further backward pass.
-    """
-
-    def __init__(self) -> None:
-        self.squares: dict[str, Tensor] = {}
-
-    def watch(self, name: str, states: Tensor) -> Tensor:
-        """The same states, on a way of their own for this loss."""
-        if not states.requires_grad:
-            return states
-        states = states.view_as(states)
-        states.register_hook(lambda gradient: self.add(name, gradient))
-        return states
-
-    def add(self, name: str, gradient: Tensor) -> None:
-        self.squares[name] = self.squares.get(name, torch.zeros((), device=gradient.device)) + (
-            gradient.detach().float().square().sum()
-        )
-
-    def take(self, names: Sequence[str]) -> list[float]:
-        """Sums of squares since the last call."""
-        zero = torch.zeros((), device=next(iter(self.squares.values())).device) if self.squares else torch.zeros(())
-        taken = torch.stack([self.squares.get(name, zero) for name in names]).tolist()
-        self.squares.clear()
-        return taken
-
-
 def gradient_norms(parameters: Mapping[str, nn.Parameter]) -> dict[str, float]:
     """`grad_norm/<group>`: lora, rows (of think tokens), student (`lora.full`), and each expert's head."""
     groups: dict[str, list[Tensor]] = {}
     for name, parameter in parameters.items():
         if parameter.grad is not None:
-            groups.setdefault(f"grad_norm/{group_of(name)}", []).append(parameter.grad)
+            groups.setdefault(f"grad_norm/{model_part(name)}", []).append(parameter.grad)
     norms = torch.stack([torch.nn.utils.get_total_norm(gradients) for gradients in groups.values()])
     return dict(zip(groups, norms.tolist(), strict=True))
-
-
-def group_of(name: str) -> str:
-    """Of a parameter of CoatModel."""
-    if name.startswith("heads."):
-        return "heads/" + name.split(".")[2]  # heads.heads.<expert>.
-    return "lora" if "lora_" in name else "rows" if "trainable_tokens" in name else "student"
 
 
 def peak_memory(device: torch.device) -> float:

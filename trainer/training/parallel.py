@@ -15,7 +15,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, pa
 from torch import Tensor, nn
 
 from coat.manifests import InputError
-from coat.trainer.config.models import TrainConfig
+from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.model.coat_model import CoatModel
 
 SPREADS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP)

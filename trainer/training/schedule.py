@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from coat.manifests import ExpertInfo
-from coat.trainer.config.models import LossConfig, OptimConfig, StageConfig
+from coat.trainer.config.sections import LossConfig, OptimConfig, StageConfig
 
 
 def stage_at(stages: Sequence[StageConfig], step: int) -> tuple[StageConfig, int]:

@@ -14,7 +14,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_availa
 
 from coat.manifests import InputError, RunError, storage
 from coat.manifests.errors import one_line
-from coat.trainer.config.models import TrainConfig
+from coat.trainer.config.train_config import TrainConfig
 
 LONGEST = 200  # characters of an error of theirs
 TRACKED = "tracked.json"  # the run's id with trackers, so that a resumed run is one run there

@@ -28,7 +28,7 @@ from coat.extractors.checkpoints.partial import INDEX
 from coat.extractors.conformance.events import relative_error
 from coat.extractors.experts.student_audio import StudentAudio
 from coat.manifests import InputError
-from coat.trainer.tiny_students.tiny import make_tiny_student
+from coat.trainer.tiny_students.make import make_tiny_student
 from tests.extractors.conformance.conformance import CheckpointConformance, loaded, noise
 
 RATE, SECONDS, OMNI_SECONDS = 16000, 3, 4

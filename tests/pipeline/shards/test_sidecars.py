@@ -15,7 +15,7 @@ from coat.pipeline.shards.build import build_shards
 from coat.pipeline.shards.sidecars import add_expert
 from coat.pipeline.store.target_store import TargetStore
 from coat.trainer import iterate_shards
-from coat.trainer.data.samples import ShardStream
+from coat.trainer.data.stream import ShardStream
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.shards.test_builds import tree_of
 

@@ -16,7 +16,8 @@ from coat.pipeline.inspect.inspection import inspect
 from coat.pipeline.shards.build import build_shards
 from coat.pipeline.shards.verification import verify_shards
 from coat.pipeline.status.status import status
-from coat.trainer.data.samples import Sample, iterate_shards
+from coat.trainer.data.samples import Sample
+from coat.trainer.data.stream import iterate_shards
 from tests.pipeline.conftest import Corpus
 
 TEXT = {"id": "sum", "audio_filepath": None, "prompt": "Two and two?", "response": "four", "turns": [["Hi", "Hello"]]}

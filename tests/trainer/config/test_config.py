@@ -6,8 +6,7 @@ import pytest
 
 from coat.manifests import InputError
 from coat.trainer import TrainConfig, train
-from coat.trainer.config.models import to_toml
-from coat.trainer.tiny_students.tiny import make_tiny_student
+from coat.trainer.tiny_students.make import make_tiny_student
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
@@ -108,7 +107,7 @@ def test_overrides_reach_tables_and_lists(file: Path) -> None:
 
 def test_toml_round_trip(file: Path) -> None:
     config = TrainConfig.read(str(file), ["losses.weights.mel=0.5", 'data.transcribe_prompt="A \\"b\\"\\n é"'])
-    file.write_text(to_toml(config))
+    file.write_text(config.to_toml())
     assert TrainConfig.read(str(file)) == config
 
 

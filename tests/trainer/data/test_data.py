@@ -11,10 +11,11 @@ import pytest
 
 from coat.manifests import InputError, ShardIndex
 from coat.trainer import iterate_shards
-from coat.trainer.config.models import DataConfig, ThinkingConfig
-from coat.trainer.data.batches import Collator
+from coat.trainer.config.sections import DataConfig, ThinkingConfig
+from coat.trainer.data.collator import Collator
 from coat.trainer.data.loader import Loader
-from coat.trainer.data.samples import BadSample, ShardStream
+from coat.trainer.data.samples import BadSample
+from coat.trainer.data.stream import ShardStream
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.students.base import Student, Unusable
 from tests.trainer.helpers import SPECS, toy_sample, write_shards

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from webdataset.writer import TarWriter
 
 from coat.manifests import InputError, ShardIndex, ShardInfo
-from coat.trainer.config.models import DataConfig, ThinkingConfig
-from coat.trainer.data.batches import Batch, Collator
+from coat.trainer.config.sections import DataConfig, ThinkingConfig
+from coat.trainer.data.collator import Collator
 from coat.trainer.data.loader import NAMED, Loader, by_length
-from coat.trainer.data.samples import BadSample, RawSample, Sample, ShardStream
+from coat.trainer.data.samples import BadSample, RawSample, Sample
+from coat.trainer.data.stream import ShardStream
+from coat.trainer.model.batch import Batch
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.students.base import Student
 from tests.trainer.helpers import SPECS, members, toy_sample, write_shards

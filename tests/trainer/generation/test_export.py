@@ -22,7 +22,7 @@ from coat.trainer import load_run, train
 from coat.trainer.generation.export import export_run, with_block
 from coat.trainer.generation.generate import Question
 from coat.trainer.generation.model_card import hub_id, public_name
-from coat.trainer.tiny_students.tiny import BUILDERS, make_tiny_student
+from coat.trainer.tiny_students.make import BUILDERS, make_tiny_student
 from tests.trainer.helpers import SPECS, toy_config, toy_sample
 
 AUDIO = (toy_sample(1)["audio"], 16000)
@@ -107,7 +107,7 @@ def test_a_process_without_coat_gives_the_same_tokens(runs: dict[tuple[str, str]
         trained = load_run(run)
         inputs = trained.inputs([(str(tmp_path / "clip.wav"), "What is heard?", ())])
         tokens = trained.generate(inputs, TOKENS)[0].tolist()
-        with trained.student.adapted.disable_adapter():
+        with trained.student.peft_model.disable_adapter():
             assert trained.generate(inputs, TOKENS)[0].tolist() != tokens  # else the adapter would show nothing
         for merged in (False, True):
             out = tmp_path / f"{name}-{placement}-{merged}"

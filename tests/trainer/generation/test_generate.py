@@ -11,7 +11,8 @@ from coat.manifests import InputError, RunError, ShardIndex, Utterance
 from coat.trainer import load_run, train
 from coat.trainer.evaluation.evaluate import evaluate, most_common_answer, parse
 from coat.trainer.generation.generate import Trained
-from coat.trainer.model.coat_model import build_model, experts_of
+from coat.trainer.model.build import build_model
+from coat.trainer.model.experts import experts_of
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from coat.manifests import ExpertInfo, InputError, ShardIndex
-from coat.trainer.config.models import HeadsConfig
-from coat.trainer.data.batches import Targets
-from coat.trainer.model.heads import DistillHead, DistillHeads, chosen_experts, think_times
+from coat.trainer.config.sections import HeadsConfig
+from coat.trainer.model.batch import Targets
+from coat.trainer.model.experts import chosen_experts
+from coat.trainer.model.heads import DistillHead, DistillHeads, think_times
 from tests.trainer.helpers import SPECS
 
 CONFIG = HeadsConfig(dim=16, layers=2, heads=2)

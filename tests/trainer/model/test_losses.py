@@ -9,7 +9,7 @@ import torch
 
 from coat.manifests import ExpertInfo, TargetSpec
 from coat.manifests.targets.spec import Kind
-from coat.trainer.config.models import LossConfig
+from coat.trainer.config.sections import LossConfig
 from coat.trainer.model.losses import PITCH_BINS, PITCH_LOW, PITCH_STEP, DistillLoss, pitch_bins, pitch_of
 from tests.trainer.helpers import SPECS
 

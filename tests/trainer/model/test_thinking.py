@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from coat.manifests import InputError, ShardIndex
-from coat.trainer.config.models import ThinkingConfig
-from coat.trainer.data.batches import Collator
-from coat.trainer.data.samples import iterate_shards
-from coat.trainer.model.coat_model import build_model, experts_of
+from coat.trainer.config.sections import ThinkingConfig
+from coat.trainer.data.collator import Collator
+from coat.trainer.data.stream import iterate_shards
+from coat.trainer.model.build import build_model
+from coat.trainer.model.experts import experts_of
 from coat.trainer.model.heads import think_times
 from coat.trainer.model.thinking import ThinkingBlock, think_token
 from coat.trainer.students.base import Student, Unusable

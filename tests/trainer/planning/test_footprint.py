@@ -9,14 +9,18 @@ from typer.testing import CliRunner
 
 from coat.cli.main import app
 from coat.manifests import InputError, ShardIndex
-from coat.trainer.config.models import TrainConfig
-from coat.trainer.data.batches import Batch, Collator
-from coat.trainer.data.samples import decode_sample, read_shard
-from coat.trainer.model.coat_model import CoatModel, build_model, experts_of
+from coat.trainer.config.train_config import TrainConfig
+from coat.trainer.data.collator import Collator
+from coat.trainer.data.decoding import decode_sample
+from coat.trainer.data.stream import read_shard
+from coat.trainer.model.batch import Batch
+from coat.trainer.model.build import build_model
+from coat.trainer.model.coat_model import CoatModel
+from coat.trainer.model.experts import experts_of
 from coat.trainer.planning.footprint import Shape, footprint, saved_bytes, storages
 from coat.trainer.planning.online_experts import FIVE
 from coat.trainer.planning.plan import meta_model, plan_training
-from coat.trainer.tiny_students.tiny import make_tiny_student
+from coat.trainer.tiny_students.make import make_tiny_student
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 from tests.trainer.students.published import AUDIO_FLAMINGO_3, QWEN2_5_OMNI, QWEN2_AUDIO
 

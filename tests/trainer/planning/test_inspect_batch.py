@@ -17,7 +17,7 @@ from coat.trainer.planning.batch_drawing import COLOURS, picture
 from coat.trainer.planning.batch_view import by_role, look, nth_batch
 from coat.trainer.run_folder import RunFolder
 from coat.trainer.students.registry import load_student
-from coat.trainer.tiny_students.tiny import BUILDERS, make_tiny_student
+from coat.trainer.tiny_students.make import BUILDERS, make_tiny_student
 from coat.trainer.training.loop import Trainer
 from tests.trainer.helpers import RATE, SPECS, toy_config, toy_sample
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from coat.cli.main import app
 from coat.manifests import ExpertInfo, RunError, TargetSpec
-from coat.trainer.data.batches import Targets
+from coat.trainer.model.batch import Targets
 from coat.trainer.model.losses import PITCH_LOW, PITCH_STEP, DistillLoss
 from coat.trainer.planning.overfit import check, overfit, prediction
 from tests.trainer.helpers import SPECS, toy_config, toy_sample, write_shards

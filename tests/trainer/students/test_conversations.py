@@ -11,11 +11,14 @@ from torch import Tensor
 
 from coat.manifests import InputError, ShardIndex
 from coat.trainer import train
-from coat.trainer.config.models import DataConfig, ThinkingConfig
-from coat.trainer.data.batches import IGNORED, Collator, Item
-from coat.trainer.data.samples import Sample, iterate_shards, read_shard
+from coat.trainer.config.sections import DataConfig, ThinkingConfig
+from coat.trainer.data.collator import Collator, Item
+from coat.trainer.data.samples import Sample
+from coat.trainer.data.stream import iterate_shards, read_shard
 from coat.trainer.generation.generate import Question, Trained
-from coat.trainer.model.coat_model import build_model, experts_of
+from coat.trainer.model.batch import IGNORED
+from coat.trainer.model.build import build_model
+from coat.trainer.model.experts import experts_of
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.students.base import Student, Unusable
 from coat.trainer.students.registry import load_student

@@ -15,15 +15,17 @@ from torch import Tensor
 
 from coat.manifests import ShardIndex
 from coat.trainer import load_run, train
-from coat.trainer.config.models import DataConfig, ThinkingConfig
-from coat.trainer.data.batches import IGNORED, Batch, Collator
-from coat.trainer.data.samples import iterate_shards
+from coat.trainer.config.sections import DataConfig, ThinkingConfig
+from coat.trainer.data.collator import Collator
+from coat.trainer.data.stream import iterate_shards
 from coat.trainer.generation.generate import Trained
-from coat.trainer.model.coat_model import build_model, experts_of
+from coat.trainer.model.batch import IGNORED, Batch
+from coat.trainer.model.build import build_model
+from coat.trainer.model.experts import experts_of
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.students.base import Student, Unusable
 from coat.trainer.students.registry import STUDENTS, load_student
-from coat.trainer.tiny_students.tiny import make_tiny_student
+from coat.trainer.tiny_students.make import make_tiny_student
 from coat.trainer.training.checkpoint import load_weights
 from tests.trainer.helpers import toy_config, toy_sample
 
@@ -256,7 +258,7 @@ def test_merged_is_unmerged(folder: Path, shards_dir: Path, tmp_path: Path) -> N
         for parameter in model.trainable().values():
             parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
         unmerged = model.student.model(**inputs).logits
-        merged = copy.deepcopy(model.student.adapted).merge_and_unload()
+        merged = copy.deepcopy(model.student.peft_model).merge_and_unload()
         assert not any("lora" in name or "token_adapter" in name for name, _ in merged.named_modules())
         assert (unmerged - begun).abs().max() > 0.1 * begun.abs().max()
         close(merged(**inputs).logits, unmerged)

@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 from transformers.utils.logging import disable_progress_bar
 
 from coat.manifests import RunError
-from coat.trainer.config.models import TrainConfig
+from coat.trainer.config.train_config import TrainConfig
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.trainer.training.preloaded"])

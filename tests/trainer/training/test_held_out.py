@@ -10,7 +10,7 @@ import torch
 
 from coat.manifests import InputError, ShardIndex
 from coat.trainer import iterate_shards, load_run, train
-from coat.trainer.tiny_students.tiny import make_tiny_student
+from coat.trainer.tiny_students.make import make_tiny_student
 from coat.trainer.training.metrics import read_lines
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 from tests.trainer.training.test_loop import RARELY, rows_of, trainer

@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 
 from coat.manifests import InputError, RunError, ShardIndex
 from coat.trainer import TrainConfig, load_run, train
-from coat.trainer.config.models import to_toml
-from coat.trainer.data.batches import Batch, Item
-from coat.trainer.data.samples import decode_sample
+from coat.trainer.data.collator import Item
+from coat.trainer.data.decoding import decode_sample
+from coat.trainer.model.batch import Batch
 from coat.trainer.run_folder import RunFolder
 from coat.trainer.training.checkpoint import load_optimizer
 from coat.trainer.training.loop import Trainer
@@ -129,7 +129,7 @@ train(TrainConfig.read(sys.argv[1]), log=lambda line: print(line, flush=True))
 
 def start(config: TrainConfig, folder: Path) -> subprocess.Popen[str]:
     file = folder / f"{Path(config.run.out).name}.toml"
-    file.write_text(to_toml(config))
+    file.write_text(config.to_toml())
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(file)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

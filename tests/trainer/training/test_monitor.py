@@ -14,8 +14,9 @@ import torch
 
 from coat.manifests import InputError, RunError, ShardIndex
 from coat.trainer import TrainConfig, train
-from coat.trainer.data.batches import Batch
-from coat.trainer.model.coat_model import build_model, same_experts
+from coat.trainer.model.batch import Batch
+from coat.trainer.model.build import build_model
+from coat.trainer.model.experts import same_experts
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.run_folder import RunFolder
 from coat.trainer.students.registry import load_student
@@ -58,7 +59,7 @@ def test_gradient_norms_by_group_and_by_loss(student_dir: Path, shards_dir: Path
     # How hard each loss pulls: autograd, asked for the states themselves, with weight and count by hand.
     fresh = trainer(config)
     batch, seen = batches[0], {}
-    fresh.model.pulls.watch = lambda name, states: seen.setdefault(name, states)  # type: ignore[method-assign]
+    fresh.model.loss_gradient_norms.watch = lambda name, states: seen.setdefault(name, states)  # type: ignore[method-assign]
     losses = fresh.model(batch)
     scales = {"ce": 0.1, "mel": 3.0, "pitch": 1.0, "events": 1.0, "prosody": 1.0}
     for name, scale in scales.items():

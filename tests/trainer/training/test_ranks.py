@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file
 
 from coat.trainer import TrainConfig, load_run
-from coat.trainer.config.models import to_toml
 from coat.trainer.training.metrics import read_lines
 from tests.disks import mounted, remount
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
@@ -137,7 +136,7 @@ def launch(*command: object) -> subprocess.CompletedProcess[str]:
 def test_torchrun_starts_lost_ranks_anew(
     student_dir: Path, shards_dir: Path, tmp_path: Path, whole_runs: dict[int, Path]
 ) -> None:
-    (tmp_path / "config.toml").write_text(to_toml(short_run(student_dir, shards_dir, tmp_path / "run", 2)))
+    (tmp_path / "config.toml").write_text(short_run(student_dir, shards_dir, tmp_path / "run", 2).to_toml())
     launch(
         "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1", "-m",
         "tests.trainer.training.processes", tmp_path / "config.toml", tmp_path / "log",
@@ -155,7 +154,7 @@ def test_sharded_weights_train_evaluate_save_resume_and_export_as_whole_ones(
         optim = {"lr": 1e-2, "ema": 0.9}
         return short_run(student_dir, shards_dir, tmp_path / name, 2, lora=lora, evaluation=held_out, optim=optim)
 
-    (tmp_path / "config.toml").write_text(to_toml(config("whole")))
+    (tmp_path / "config.toml").write_text(config("whole").to_toml())
     fsdp = ["--num_processes", 2, "--num_machines", 1, "--use_fsdp", "--fsdp_version", 2, "--mixed_precision", "no"]
     done = launch(
         "accelerate.commands.launch", *fsdp, "--dynamo_backend", "no", "-m", "coat", "train",

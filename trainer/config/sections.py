@@ -1,32 +1,28 @@
-"""What a run is: TOML parsed into frozen models, each knob in the model of the part that owns it.
-
-    config = TrainConfig.read("train.toml", ["optim.lr=1e-4", "run.out=runs/a"])
+"""The sections of a run's TOML file, one frozen model each, each knob in the model of the part that owns it.
 
 Where the paper (arXiv 2606.18273) does not say a value, the defaults are ours: see docs/training.md.
 """
 
-import tomllib
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from coat.manifests import InputError, storage
 from coat.manifests.targets.spec import Family
 
 Weight = Annotated[float, Field(ge=0)]
 
 
-class Part(BaseModel):
+class ConfigSection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class StudentConfig(Part):
+class StudentConfig(ConfigSection):
     path: str = Field(min_length=1)  # hub id or folder
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the frozen weights
 
 
-class ThinkingConfig(Part):
+class ThinkingConfig(ConfigSection):
     """The block of continuous thinking positions.
 
     `count` 0 leaves it out: a baseline, without distillation unless `states` is "audio".
@@ -41,7 +37,7 @@ class ThinkingConfig(Part):
     noise: float = Field(default=0.02, ge=0)  # of new embeddings, in standard deviations of the old ones
 
 
-class DataConfig(Part):
+class DataConfig(ConfigSection):
     shards: str = Field(min_length=1)  # folder or URL with index.json
     batch_size: int = Field(default=8, ge=1)  # samples of one forward pass, per rank
     # Padded positions of one forward pass, at most: samples of like length go together, up to batch_size of them.
@@ -57,7 +53,7 @@ class DataConfig(Part):
     choices: Literal["append", "ignore"] = "append"  # write a sample's choices behind its prompt
 
 
-class HeadsConfig(Part):
+class HeadsConfig(ConfigSection):
     experts: tuple[str, ...] | None = None  # None: all of the shards
     dim: int = Field(default=256, ge=8)
     layers: int = Field(default=2, ge=1)
@@ -87,7 +83,7 @@ class HeadsConfig(Part):
         return next((group for group, members in self.groups.items() if expert in members), expert)
 
 
-class LossConfig(Part):
+class LossConfig(ConfigSection):
     """L = ce * CE + distill * sum_k weight_k * L_k; ce and distill are the stage's."""
 
     weights: Mapping[str, Weight] = Field(default_factory=dict)  # by expert
@@ -101,14 +97,14 @@ class LossConfig(Part):
         return self.weights.get(expert, self.families.get(family, self.default))
 
 
-class LoraConfig(Part):
+class LoraConfig(ConfigSection):
     full: bool = False  # train every weight instead
     rank: int = Field(default=16, ge=1)
     alpha: float = Field(default=32, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
-class OptimConfig(Part):
+class OptimConfig(ConfigSection):
     lr: float = Field(default=1e-4, gt=0)  # of the student; a stage scales it
     heads_lr: float = Field(default=5e-4, gt=0)  # of the heads and, under LoRA, the thinking embeddings
     weight_decay: float = Field(default=0.01, ge=0)  # of matrices only
@@ -122,7 +118,7 @@ class OptimConfig(Part):
     ema: float | None = Field(default=None, gt=0, lt=1)
 
 
-class StageConfig(Part):
+class StageConfig(ConfigSection):
     name: str
     steps: int = Field(ge=1)
     ce: Weight = 1.0
@@ -131,7 +127,13 @@ class StageConfig(Part):
     lr: float = Field(default=1.0, gt=0)  # times optim.lr and optim.heads_lr
 
 
-class EvaluationConfig(Part):
+DEFAULT_STAGES = (
+    StageConfig(name="distill", steps=1000, ce=0.1, distill=1.0),
+    StageConfig(name="answer", steps=2000, ce=1.0, distill=0.3, distill_end=0.03),
+)
+
+
+class EvaluationConfig(ConfigSection):
     """Beside the training, on held-out shards: losses, accuracy and sample answers. It never changes the training."""
 
     shards: str | None = None  # folder or URL with index.json; None: no evaluation
@@ -141,7 +143,7 @@ class EvaluationConfig(Part):
     max_new_tokens: int = Field(default=64, ge=1)  # of an answer
 
 
-class RunConfig(Part):
+class RunConfig(ConfigSection):
     out: str = Field(min_length=1)
     seed: int = 0
     accumulate: int = Field(default=1, ge=1)  # forward passes of one step
@@ -163,157 +165,3 @@ class RunConfig(Part):
         if "://" in out:
             raise ValueError("checkpoints are renamed when whole, which object stores cannot; expected a local folder")
         return out
-
-
-class TrainConfig(Part):
-    """A run as a whole. InputError, one line with file and key, where it is not one."""
-
-    student: StudentConfig
-    thinking: ThinkingConfig = ThinkingConfig()
-    data: DataConfig
-    heads: HeadsConfig = HeadsConfig()
-    losses: LossConfig = LossConfig()
-    lora: LoraConfig = LoraConfig()
-    optim: OptimConfig = OptimConfig()
-    stages: tuple[StageConfig, ...] = Field(
-        default=(
-            StageConfig(name="distill", steps=1000, ce=0.1, distill=1.0),
-            StageConfig(name="answer", steps=2000, ce=1.0, distill=0.3, distill_end=0.03),
-        ),
-        min_length=1,
-    )
-    evaluation: EvaluationConfig = EvaluationConfig()
-    run: RunConfig
-
-    @property
-    def steps(self) -> int:
-        return sum(s.steps for s in self.stages)
-
-    @property
-    def distils(self) -> bool:
-        """Whether heads have states to read, and a stage in which their losses weigh something."""
-        heard = self.thinking.count > 0 or self.thinking.states == "audio"
-        return heard and any(s.distill or s.distill_end for s in self.stages)
-
-    @classmethod
-    def read(cls, path: str | Sequence[str] | None, overrides: Sequence[str] = ()) -> "TrainConfig":
-        """Parse a TOML file with `dotted.key=value` overrides on top. Of several files the later lie over the earlier.
-
-        A later file's values replace those of their keys, its [[stages]] all stages. No file: the overrides alone.
-        """
-        paths = [path] if isinstance(path, str) else list(path or ())
-        data: dict[str, Any] = {}
-        for one in paths:
-            data = laid_over(data, read_toml(one))
-        for override in overrides:
-            apply_override(data, override)
-        return cls.from_dict(data, " with --set ".join([" and ".join(paths), *overrides]).strip())
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], source: str) -> "TrainConfig":
-        try:
-            return cls.model_validate(dict(data))
-        except ValidationError as e:
-            raise InputError("; ".join(f"{source}: {describe(error)}" for error in e.errors()[:3])) from e
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.model_dump(mode="json")
-
-
-def read_toml(path: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(storage.read_bytes(path).decode())
-    except FileNotFoundError as e:
-        raise InputError(f"{path}: no such config") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise InputError(f"{path}: not TOML ({e})") from e
-
-
-def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables merged key by key; any other value is that of `above`."""
-    tables = [key for key in above if isinstance(below.get(key), Mapping) and isinstance(above[key], Mapping)]
-    return {**below, **above, **{key: laid_over(below[key], above[key]) for key in tables}}
-
-
-def describe(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return f"unknown key {key}"
-    if error["type"] == "missing":
-        flag = {"student": "--student", "data": "--shards", "run": "--out"}.get(key.split(".")[0])
-        return f"{key} is missing" + (f" (give {flag}, or a --config that has it)" if flag else "")
-    return f"{key} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
-
-
-def apply_override(data: dict[str, Any], override: str) -> None:
-    """Set `a.b=value` in `data`; the value is TOML where it parses as such, else a string."""
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise InputError(f"--set {override}: expected key=value, such as optim.lr=1e-4")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *parents, last = key.strip().split(".")
-    if parents[:1] == ["stages"] and "stages" not in data:
-        data["stages"] = [stage.model_dump() for stage in TrainConfig.model_fields["stages"].default]
-    node: Any = data
-    for name in parents:
-        node = child(node, name, override)
-    if isinstance(node, list):
-        node[index_of(node, last, override)] = value
-    else:
-        node[last] = value
-
-
-def child(node: Any, name: str, override: str) -> Any:
-    if isinstance(node, list):  # stages.0.steps=10
-        return node[index_of(node, name, override)]
-    found = node.setdefault(name, {})
-    if not isinstance(found, dict | list):
-        raise InputError(f"--set {override}: {name} is a value, not a table")
-    return found
-
-
-def index_of(node: list[Any], name: str, override: str) -> int:
-    if not name.isdigit() or int(name) >= len(node):
-        raise InputError(f"--set {override}: {name} is not a position below {len(node)}")
-    return int(name)
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """`key: old -> new` for each value that differs, nested."""
-    found = []
-    for key in sorted({*old, *new}):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key}: {a!r} -> {b!r}")
-    return found
-
-
-def to_toml(config: TrainConfig) -> str:
-    """The whole config as TOML, so that a run can be made again from its own folder."""
-    import json
-
-    data = config.to_dict()
-    lines = []
-    for name, part in data.items():
-        for table in part if isinstance(part, list) else [part]:
-            lines.append(f"[[{name}]]" if isinstance(part, list) else f"[{name}]")
-            lines += [f"{k} = {inline(v)}" for k, v in table.items() if v is not None]
-            lines.append("")
-    text = "\n".join(lines)
-    assert TrainConfig.from_dict(tomllib.loads(text), "config") == config, json.dumps(data)
-    return text
-
-
-def inline(value: Any) -> str:
-    import json
-
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(k)} = {inline(v)}" for k, v in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(inline(v) for v in value) + "]"
-    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,41 @@
+"""How strongly each loss acts on the student: norms of its gradient at the hidden states.
+
+B batch, K think positions, R response tokens, D hidden dim.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class LossGradientNorms:
+    """For each loss, the norm of its gradient at the hidden states that it is computed from.
+
+    Those are the think states `[B, K, D]` for an expert, and the states before response tokens `[R, D]` for the
+    cross-entropy, each over all samples of a step. Loss weights and counts are included, as in the gradient that the
+    optimizer is given. A backward hook reads the gradient, so this costs a norm, and no further backward pass.
+    """
+
+    def __init__(self) -> None:
+        self.squares: dict[str, Tensor] = {}
+
+    def watch(self, name: str, states: Tensor) -> Tensor:
+        """The same states as a view of their own, so that its gradient is this loss's alone."""
+        if not states.requires_grad:
+            return states
+        states = states.view_as(states)
+        states.register_hook(lambda gradient: self.add(name, gradient))
+        return states
+
+    def add(self, name: str, gradient: Tensor) -> None:
+        self.squares[name] = self.squares.get(name, torch.zeros((), device=gradient.device)) + (
+            gradient.detach().float().square().sum()
+        )
+
+    def pop_squares(self, names: Sequence[str]) -> list[float]:
+        """Sums of squared gradients since the last call, by loss."""
+        zero = torch.zeros((), device=next(iter(self.squares.values())).device) if self.squares else torch.zeros(())
+        squares = torch.stack([self.squares.get(name, zero) for name in names]).tolist()
+        self.squares.clear()
+        return squares

@@ -1,0 +1,42 @@
+"""Tiny random checkpoints in the students' true formats: for tests and the quickstart, fully offline."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from coat.manifests import InputError
+from coat.trainer.tiny_students.audio_flamingo3 import audio_flamingo3
+from coat.trainer.tiny_students.qwen2_audio import qwen2_audio
+from coat.trainer.tiny_students.qwen_omni import qwen2_5_omni, qwen3_omni
+from coat.trainer.tiny_students.sizes import Sizes
+
+
+def make_tiny_student(out: str | Path, *, name: str = "qwen2-audio", seed: int = 0, **sizes: int) -> Path:
+    """Write a random student of these Sizes; equal arguments give equal weights.
+
+    InputError: unknown name, bad sizes, or `out` holds something already.
+    """
+    folder = Path(out)
+    if name not in BUILDERS:
+        raise InputError(f"tiny student {name!r} is not one of {', '.join(BUILDERS)}")
+    wanted = Sizes(**sizes)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: not an empty folder; choose another")
+    import torch
+
+    with torch.random.fork_rng(devices=[]):  # the caller's random state is its own
+        torch.manual_seed(seed)
+        model, processor = BUILDERS[name](wanted)
+    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    model.eval().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+BUILDERS: Mapping[str, Callable[[Sizes], tuple[Any, Any]]] = {
+    "qwen2-audio": qwen2_audio,
+    "audio-flamingo-3": audio_flamingo3,
+    "qwen2.5-omni": qwen2_5_omni,
+    "qwen3-omni": qwen3_omni,
+}
