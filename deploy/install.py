@@ -1,7 +1,8 @@
 """Install with uv, in the versions of constraints.txt:  python deploy/install.py --editable '.[all]'
 
-The Makefile and the image use it, with the Python that is installed into. It needs pip alone, which brings uv: pip resolves
-for minutes, uv for seconds. uv reads none of pip's settings, so they are passed on where UV_* does not say otherwise.
+The Makefile and the image use it, with the Python that is installed into. It needs pip alone, which brings uv:
+pip resolves for minutes, uv for seconds. uv reads none of pip's settings, so they are passed on where UV_* does not say
+otherwise.
 """
 
 import ast
