@@ -18,7 +18,7 @@ def test_a_process_is_alive_until_it_ends() -> None:
     assert process_is_alive(here, child.pid, started)
     assert process_is_alive(here, child.pid, started - 60) is False  # another one had its number
     child.kill()
-    psutil.wait_procs([psutil.Process(child.pid)], timeout=0.5)
+    psutil.wait_procs([psutil.Process(child.pid)], timeout=60)
     assert process_is_alive(here, child.pid) is False
     child.communicate()
     assert process_is_alive(here, child.pid) is False

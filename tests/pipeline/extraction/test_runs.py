@@ -42,7 +42,7 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
 
 
 def wait_for_units(store: Path, count: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(list(store.glob("*/*/units/*/done.json"))) < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -64,7 +64,7 @@ def test_a_driver_killed_in_the_middle_leaves_a_store_that_ends_as_if_undisturbe
     assert 2 <= left < whole
 
     kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "killed").glob("*/*/units/*/done.json")}
-    subprocess.run(command(many, tmp_path / "killed", "Slow"), cwd=ROOT, check=True, capture_output=True, timeout=120)
+    subprocess.run(command(many, tmp_path / "killed", "Slow"), cwd=ROOT, check=True, capture_output=True, timeout=300)
     assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
     assert {p: p.stat().st_mtime_ns for p in kept} == kept  # what was done was not done again
     assert not verify(str(tmp_path / "killed")).damages
@@ -76,12 +76,12 @@ def test_an_interrupted_run_says_so_and_goes_on_when_asked(number: signal.Signal
     process = start(arguments)
     wait_for_units(tmp_path / "store", 1, process)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "the same command goes on from there" in errors
     assert "Traceback" not in errors
     assert not verify(str(tmp_path / "store")).damages
-    again = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    again = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
     assert "rows are done already" in again.stderr
     assert len(TargetStore(str(tmp_path / "store")).target_set("slow")) == 480
 

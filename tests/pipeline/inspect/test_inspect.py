@@ -380,7 +380,7 @@ def browse(document: Path, address: str, *arguments: str) -> tuple[str, list[str
         [CHROMIUM, *QUIET, profile, *logged, *arguments, f"{document.as_uri()}{address}"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 

@@ -107,7 +107,7 @@ def test_a_build_that_is_killed_is_finished_by_the_same_command(
     build_shards(*corpus, LEVELS, str(tmp_path / "whole"), SHARD)
     out = tmp_path / "killed"
     process = start(command(corpus, out, "--workers", workers))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(list(out.glob("building/*/shard-*.json"))) < 2:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -116,7 +116,7 @@ def test_a_build_that_is_killed_is_finished_by_the_same_command(
     process.communicate()
     kept = {p: p.stat().st_mtime_ns for p in out.glob("*.tar") if (list(out.glob(f"building/*/{p.name}.json")))}
     assert not (out / "index.json").exists()
-    done = subprocess.run(command(corpus, out), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command(corpus, out), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert tree_of(out) == tree_of(tmp_path / "whole")
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
@@ -141,7 +141,7 @@ def test_what_was_being_written_at_a_kill_is_swept_and_what_others_write_is_not(
 def test_builds_at_once_do_no_harm(corpus: tuple[str, str], tmp_path: Path) -> None:
     build_shards(*corpus, LEVELS, str(tmp_path / "whole"), SHARD)
     both = [start(command(corpus, tmp_path / "both")) for _ in range(3)]
-    outcomes = [(p.communicate(timeout=120), p.returncode) for p in both]
+    outcomes = [(p.communicate(timeout=300), p.returncode) for p in both]
     # The later one may find the set complete, and says so.
     assert 0 in [code for _, code in outcomes], outcomes
     assert all(code == 0 or "holds a shard set already" in texts[1] for texts, code in outcomes), outcomes

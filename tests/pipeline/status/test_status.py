@@ -45,12 +45,12 @@ def test_a_run_at_work_is_shown_with_its_rate_and_what_is_left(many: Path, tmp_p
     assert at_work.rate > 0
     assert at_work.eta_seconds
     arguments = [*command(many, store, "Slow")[:3], "status", str(store), "--watch", "--json", "--every", "0.5"]
-    watched = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    watched = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
     looks = [json.loads(line)[0] for line in watched.stdout.splitlines()]
     assert looks[0]["runs"][0]["units"] == at_work.units
     assert looks[-1]["runs"] == []  # it watched until the run ended
     assert [look["ok"] for look in looks] == sorted(look["ok"] for look in looks)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 0
     assert status(str(store))[0].ok == 480
 

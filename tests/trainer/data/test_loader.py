@@ -263,7 +263,7 @@ def test_an_iteration_that_is_dropped_may_be_collected_in_one_of_its_own_threads
     batches = cast(Generator[Batch], iter(loader(student, shards_dir)))
     next(batches)
     own: ThreadPoolExecutor = batches.gi_frame.f_locals["decoders"]  # type: ignore[union-attr]
-    assert own.submit(batches.close).result(timeout=30) is None
+    assert own.submit(batches.close).result(timeout=300) is None
 
 
 @pytest.mark.gpu

@@ -30,7 +30,7 @@ SERVER.set_forkserver_preload(["tests.trainer.training.preloaded"])
 GRACE_S = 10.0  # for the others, when a rank has failed: they may be about to say the same
 
 
-def run_ranks(ranks: int, function: Callable[..., None], *args: Any, timeout: float = 120) -> list[int | None]:
+def run_ranks(ranks: int, function: Callable[..., None], *args: Any, timeout: float = 300) -> list[int | None]:
     """Call a module's function in so many processes; their exit codes: 0, 1 where it raised, -9 where it was killed."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

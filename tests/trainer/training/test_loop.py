@@ -137,7 +137,7 @@ def start(config: TrainConfig, folder: Path) -> subprocess.Popen[str]:
 
 
 def wait_for(check: Any, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not check():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
@@ -155,7 +155,7 @@ def test_a_terminated_run_ends_as_an_uninterrupted_one(student_dir: Path, shards
     cut = tmp_path / "cut"
     wait_for(lambda: any((cut / "checkpoints").glob("step-*")), process)
     process.send_signal(signal.SIGTERM)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=300)[0]
     assert not (cut / "done.json").exists(), output
     assert process.returncode == 0, output
     lines: list[str] = []

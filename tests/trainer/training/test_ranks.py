@@ -127,7 +127,7 @@ def launch(*command: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # else ranks that are started anew read old addresses
     done = subprocess.run(
-        [sys.executable, "-m", *map(str, command)], env=environment, capture_output=True, text=True, timeout=240
+        [sys.executable, "-m", *map(str, command)], env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done
