@@ -27,7 +27,7 @@ GROWTH = 1.5  # of the peak, from the smallest set to the largest, sixteen times
 MEASURE = """
 import json, sys, time
 from coat.pipeline.store.target_set import TargetStore
-from coat.pipeline.statistics.statistics import statistics
+from coat.pipeline.statistics.compute import statistics
 import dask.array
 def peak():  # not getrusage's, which begins at the parent's
     with open("/proc/self/status") as f:

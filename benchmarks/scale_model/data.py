@@ -53,7 +53,7 @@ def prepare(cache: Path = CACHE, clips: Mapping[str, int] = CLIPS, student: Path
     from benchmarks.scale_model.student import make_student
     from coat.pipeline.cluster.resources import Where
     from coat.pipeline.extraction.extraction import extract
-    from coat.pipeline.reductions.reduce import Wishes
+    from coat.pipeline.reductions.options import Wishes
     from coat.pipeline.shards.build import build_shards
     from coat.trainer.students.registry import load_student
 

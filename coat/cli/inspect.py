@@ -36,14 +36,14 @@ def inspect(
     """
     from coat.manifests import storage
     from coat.manifests.errors import InputError
-    from coat.pipeline.inspect.drawing import picture
     from coat.pipeline.inspect.inspection import inspect as run
-    from coat.pipeline.inspect.page import page
+    from coat.pipeline.inspect.page import inspection_page
+    from coat.pipeline.inspect.plots import picture
 
     if not (out or png):
         raise InputError("nothing to write: give --out page.html, --png picture.png, or both")
     found = run(store, manifest, identity, [e.strip() for e in experts.split(",") if e.strip()], start, end)
-    made = {out: page} if out else {}
+    made = {out: inspection_page} if out else {}
     made |= {png: picture} if png else {}
     written = {}
     for path, make in made.items():

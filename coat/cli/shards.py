@@ -99,7 +99,7 @@ def build_shards(
       coat build-shards --manifest corpus.jsonl --store targets --experts pitch,whisper,yamnet --out small
       --rate whisper=25 --pca whisper=192 --dtype int8 --topk yamnet=10
     """
-    from coat.pipeline.reductions.reduce import Wishes
+    from coat.pipeline.reductions.options import Wishes
     from coat.pipeline.shards.build import build_shards as run
 
     with progress(None, "samples", "build-shards", quiet=json_output) as advance:
@@ -154,7 +154,7 @@ def add_expert(
 
       coat shards add-expert shards --store targets --expert clap
     """
-    from coat.pipeline.reductions.reduce import Wishes
+    from coat.pipeline.reductions.options import Wishes
     from coat.pipeline.shards.sidecars import add_expert as run
 
     with progress(None, "samples", "add-expert", quiet=json_output) as advance:
@@ -189,7 +189,7 @@ def stats(
 
       coat shards stats shards --student students/qwen2-audio
     """
-    from coat.pipeline.shards.stats import shard_stats
+    from coat.pipeline.shard_checks.stats import shard_stats
 
     found = shard_stats(shards, tokens_counter(student) if student else None)
     if json_output:

@@ -39,8 +39,8 @@ def stats(
 
       coat stats s3://bucket/targets --expert whisper --report whisper.html --ray-address auto
     """
-    from coat.pipeline.statistics.partial_sums import scheduler_at
-    from coat.pipeline.statistics.statistics import statistics
+    from coat.pipeline.statistics.compute import statistics
+    from coat.pipeline.statistics.saved_sums import scheduler_at
 
     sets = chosen(store, expert or [])
     units = sum(len(targets.done) for targets in sets)
@@ -63,9 +63,9 @@ def stats(
 def write_report(path: str, store: str, found: "list[Statistics]") -> int:
     """Gives its bytes. Drawing is imported only here."""
     from coat.manifests import storage
-    from coat.pipeline.statistics.page import page
+    from coat.pipeline.statistics.page import statistics_page
 
-    document = page(store, found)
+    document = statistics_page(store, found)
     storage.write_bytes(path, document)
     return len(document)
 

@@ -74,7 +74,7 @@ def verify(
 def verify_shards(shards: str, repair: bool, json_output: bool) -> None:
     from dataclasses import asdict
 
-    from coat.pipeline.shards.verification import verify_shards as run
+    from coat.pipeline.shard_checks.verification import verify_shards as run
 
     with progress(None, "shards", "verify", quiet=json_output) as advance:
         found = run(shards, repair, advance)

@@ -8,58 +8,40 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Mapping
 from html import escape
-from importlib.resources import files as package_files
-from typing import Any
 
 import soundfile
 
 from coat.manifests.audio.decoding import Clip
-from coat.pipeline.inspect.drawing import gradient, time_ticks, track_png
+from coat.pipeline.drawing.html import data_url, definition_list, html_document, read_asset
+from coat.pipeline.drawing.text import short
 from coat.pipeline.inspect.inspection import Inspection
-from coat.pipeline.inspect.panels import Panel, Track, short
+from coat.pipeline.inspect.panels import Panel, Track
+from coat.pipeline.inspect.plots import gradient, time_ticks, track_png
 
 HIGHEST_RATE = 48000  # Hz of the sound in the page; browsers play no more
 EDGE = 0.08  # of a track's height: a tick that near to its border is written inside
 
 
-def page(found: Inspection) -> bytes:
-    script = asset("page.js")
+def inspection_page(found: Inspection) -> bytes:
+    script = read_asset("coat.pipeline.inspect", "page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     )
     panels = [*found.sound, *found.experts]
-    body = "\n".join(panel_html(i, panel, found) for i, panel in enumerate(panels))
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<link rel="icon" href="data:,">
-<title>{escape(found.utterance.id)} – what the experts heard</title>
-<style>{asset("page.css")}</style>
-</head>
-<body>
-{head_html(found, panels)}
+    sections = "\n".join(panel_html(i, panel, found) for i, panel in enumerate(panels))
+    body = f"""{head_html(found, panels)}
 {bar_html(found)}
 <main>
-{body}
+{sections}
 </main>
 <footer><p>Made by <code>coat inspect</code>. Frame i of a target is centred at start + i / rate and drawn
 1 / rate wide; the values at a time are those of the frame that lies there.</p></footer>
 <script type="application/json" id="data">{data_json(found, panels)}</script>
-<script>{script}</script>
-</body>
-</html>
-""".encode()
-
-
-def asset(name: str) -> str:
-    return (package_files("coat.pipeline.inspect") / name).read_text(encoding="utf-8")
+<script>{script}</script>"""
+    style = read_asset("coat.pipeline.inspect", "page.css")
+    return html_document(f"{found.utterance.id} – what the experts heard", policy, style, body)
 
 
 def head_html(found: Inspection, panels: list[Panel]) -> str:
@@ -72,7 +54,7 @@ def head_html(found: Inspection, panels: list[Panel]) -> str:
     return f"""<header>
 <h1>{escape(u.id)}</h1>
 <p class="facts">{found.seconds:.3f} s of {escape(u.audio_filepath)}{span}</p>
-{definitions("said", {key: value for key, value in said.items() if value})}
+{definition_list("said", {key: value for key, value in said.items() if value})}
 {f'<p class="part">{escape(found.part)}</p>' if found.part else ""}
 <nav>{links}</nav>
 </header>"""
@@ -137,12 +119,7 @@ def spec_html(panel: Panel) -> str:
         shown["channels"] = ", ".join(names[:8]) + (f", … ({len(names)})" if len(names) > 8 else "")
     layer = "" if spec["layer"] == "last" else f", layer {spec['layer']}"
     summary = f"{first}; fingerprint {shown['fingerprint']}, weights {spec['weights']} from {spec['checkpoint']}{layer}"
-    return f"<details><summary>{escape(summary)}</summary>{definitions('', shown)}</details>"
-
-
-def definitions(kind: str, items: Mapping[str, Any]) -> str:
-    rows = "".join(f"<dt>{escape(key)}</dt><dd>{escape(str(value))}</dd>" for key, value in items.items())
-    return f'<dl class="{kind}">{rows}</dl>' if rows else ""
+    return f"<details><summary>{escape(summary)}</summary>{definition_list('', shown)}</details>"
 
 
 def data_json(found: Inspection, panels: list[Panel]) -> str:
@@ -175,7 +152,3 @@ def sound_url(clip: Clip) -> str:
     out = io.BytesIO()
     soundfile.write(out, clip.at(rate), rate, format="FLAC", subtype="PCM_16")
     return data_url("audio/flac", out.getvalue())
-
-
-def data_url(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

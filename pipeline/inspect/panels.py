@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coat.manifests.targets.spec import TargetSpec
+from coat.pipeline.drawing.text import short
 
 Floats = NDArray[np.float32]
 Style = Literal["line", "area", "band", "image", "wave"]
@@ -58,12 +59,3 @@ class Panel:
 
 def ticks_at(low: float, high: float, values: Sequence[float]) -> tuple[tuple[float, str], ...]:
     return tuple(((value - low) / (high - low), short(value)) for value in values)
-
-
-def short(value: float) -> str:
-    """For scales: `0.0123`, `12.3`, `1234`."""
-    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
-
-
-def rounded(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}"

@@ -14,30 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coat.manifests.errors import InputError
-from coat.manifests.targets.reduction import LARGEST, Basis, Dtype, Numbers, Reduction, Scaling, decode, encode
+from coat.manifests.targets.reduction import Reduction, decode, encode
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.statistics.pca import PCA
-from coat.pipeline.statistics.statistics import Statistics
-from coat.pipeline.statistics.sums import Sums
-from coat.pipeline.store.rows import OK
-from coat.pipeline.store.target_set import TargetSet
+from coat.pipeline.reductions.evaluation_sample import Sample
 
-SAMPLE_VALUES = 2**23  # of the held-out sample: 64 MB in float64
-SAMPLE_SHARE = 5  # of a small set at most every fifth utterance
-# Standard deviations that integers by dimension span: what lies further out is cut. For int4 it is what gives the
-# smallest error, between that of a Gaussian (2.5) and that of Whisper's states (docs/log.md).
-WIDEST = {"int8": 6.0, "int4": 2.8}
-SURE = 10  # frames to fit per dimension; of fewer, the sample is not held out
 HOUR_S = 3600.0
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Utterances `[N, D]` that a reduction is measured on. `apart`: it is not fitted to them."""
-
-    utterances: tuple[NDArray[Any], ...]
-    apart: bool
 
 
 @dataclass(frozen=True)
@@ -65,81 +46,6 @@ class Fidelity:
 
     def to_dict(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if name != "std_ratio_D"}
-
-
-def held_out(targets: TargetSet, most_values: int = SAMPLE_VALUES) -> Sample:
-    """Utterances by the order of their digests, which is random and always the same. InputError: no targets."""
-    rows, dim = targets.rows, targets.spec.dim
-    ok = rows.order[rows.status[rows.order] == OK]
-    if not len(ok):
-        raise InputError(f"{targets.url}: no targets to measure a reduction on; run `coat extract`")
-    taken, values = [], 0
-    for position in ok[: max(1, len(ok) // SAMPLE_SHARE)]:
-        taken.append(targets.read_row(rows.at(int(position))).frames)
-        values += taken[-1].size
-        if values >= most_values:
-            break
-    left = sum(int(done["frames"]) for done in targets.done.values()) - values // dim
-    return Sample(tuple(taken), apart=left >= SURE * dim)
-
-
-def fit(
-    found: Statistics,
-    sample: Sample,
-    *,
-    rate_hz: float | None = None,
-    pca: int | None = None,
-    whiten: bool = False,
-    topk: int | None = None,
-    dtype: Dtype = "float16",
-    scaling: Scaling = "frame",
-) -> Reduction:
-    """A reduction of a target set. InputError where it does not go with the targets' kind."""
-    basis = offset_C = scale_C = None
-    widest = WIDEST.get(dtype, 0.0)
-    if pca is not None:
-        if found.pca is None or not 0 < pca <= found.spec.dim:
-            raise InputError(f"--pca {found.spec.expert}={pca}: expected 1 to {found.spec.dim} components")
-        components = components_of(found, sample)
-        size_C = np.sqrt(components.variance_C[:pca]) if whiten else np.ones(pca)
-        size_C = np.where(size_C > 0, size_C, 1.0)  # a component that holds nothing stays at 0
-        basis = Basis(Numbers.of(components.mean_D), Numbers.of(components.axes_CD[:pca]), Numbers.of(size_C))
-        std_C = np.sqrt(components.variance_C[:pca]) / size_C
-        offset_C, reach_C = np.zeros(pca), widest * std_C
-    else:
-        s = found.sums
-        offset_C = s.mean_D
-        farthest_C = np.maximum(s.high_D - s.mean_D, s.mean_D - s.low_D)
-        reach_C = np.minimum(farthest_C, widest * s.std_D)
-    if dtype in LARGEST and scaling == "dimension":
-        scale_C = Numbers.of(reach_C / LARGEST[dtype])
-    return Reduction.of(
-        found.spec,
-        rate_hz=rate_hz,
-        basis=basis,
-        topk=topk,
-        dtype=dtype,
-        scaling=scaling,
-        offset_C=Numbers.of(offset_C) if scale_C else None,
-        scale_C=scale_C,
-    )
-
-
-def components_of(found: Statistics, sample: Sample) -> PCA:
-    """Of all frames but those of the sample, whose part is taken out of the sums (Chan's rule, backwards)."""
-    whole = found.sums
-    assert found.pca is not None
-    if not sample.apart:
-        return found.pca
-    frames_ND = np.concatenate(sample.utterances)
-    part = Sums.of(frames_ND, found.spec.kind, covariance=True)
-    left = whole.whole - part.whole
-    mean_D = whole.centre_D + (whole.centre_D - part.centre_D) * (part.whole / left)
-    move_D = part.centre_D - mean_D
-    assert whole.scatter_DD is not None
-    assert part.scatter_DD is not None
-    scatter_DD = whole.scatter_DD - part.scatter_DD - np.outer(move_D, move_D * (left * part.whole / whole.whole))
-    return PCA.of(mean_D, scatter_DD / left)
 
 
 def measure(sample: Sample, how: Reduction, spec: TargetSpec) -> Fidelity:

@@ -7,10 +7,8 @@ a rename, with a record by which a rerun goes on behind it; samples.parquet and 
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute
 import xxhash
 
@@ -19,22 +17,17 @@ from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.errors import InputError
 from coat.manifests.shards.index import (
     INDEX_NAME,
-    SAMPLES,
-    ExpertInfo,
     ShardIndex,
-    ShardInfo,
-    samples_schema,
-    write_samples_table,
 )
 from coat.pipeline.cluster.ordered import run_ordered
-from coat.pipeline.reductions.reduce import Reduced, Wishes, expert_info, reduce_sets
-from coat.pipeline.shards.build_folder import BuildFolder, remove_set, remove_strays
-from coat.pipeline.shards.energon import INDEX_SUFFIX, write_meta
-from coat.pipeline.shards.parts import PART_BYTES, PartJob, make_part
-from coat.pipeline.shards.plan import Plan, Sample, chain, listed, plan_shards
+from coat.pipeline.reductions.options import Wishes
+from coat.pipeline.reductions.reduce import Reduced, reduce_sets
+from coat.pipeline.shards.build_folder import BuildFolder, remove_set
+from coat.pipeline.shards.encoding import PART_BYTES, PartJob, make_part
+from coat.pipeline.shards.plan import Plan, Sample, chain, plan_shards
 from coat.pipeline.shards.recipe import SAMPLE_RATE, SHARD_BYTES, AudioForm, Layout, Missing, Recipe
 from coat.pipeline.shards.samples import How
-from coat.pipeline.shards.sidecars import build_sidecar
+from coat.pipeline.shards.set_files import Finished, write_index
 from coat.pipeline.shards.writer import Built, ShardWriter, finished, writing
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
@@ -116,21 +109,6 @@ def build_shards(
     return index
 
 
-@dataclass(frozen=True)
-class Finished:
-    """All tars so far; rows are columns, for there may be millions."""
-
-    shards: list[ShardInfo]
-    tables: list[pa.Table]
-    left_out: list[tuple[str, str]]
-
-    def add(self, built: Built, experts: list[str]) -> None:
-        self.left_out.extend(built.left_out)
-        if built.rows:
-            self.tables.append(rows_table(len(self.shards), built.rows, experts))
-            self.shards.append(built.info)
-
-
 def write_shards(
     plan: Plan,
     recipe: Recipe,
@@ -176,50 +154,6 @@ def write_shards(
         yield from writer.built
 
 
-def write_index(
-    plan: Plan,
-    recipe: Recipe,
-    reduced: Mapping[str, Reduced],
-    folder: BuildFolder,
-    tars: Finished,
-    workers: int,
-    ray_address: str | None,
-) -> ShardIndex:
-    """All that tells of the tars; index.json last. InputError where samples failed that may not."""
-    out = folder.out
-    late = tars.left_out
-    if late and (recipe.missing == "fail" or not tars.shards):
-        raise InputError(f"{', '.join(recipe.manifests)}: {len(late)} utterances cannot be written: {listed(late)}")
-    shards = tuple(tars.shards)
-    joint = recipe.layout == "joint"
-    table = pa.concat_tables(tars.tables).combine_chunks()
-    index = ShardIndex(
-        path=out,
-        layout=recipe.layout,
-        sample_rate=recipe.sample_rate,
-        shards=shards,
-        experts={n: joint_info(n, targets, reduced.get(n), table) for n, targets in plan.sets.items()} if joint else {},
-        skipped=len(plan.left_out) + len(late),
-        audio=recipe.audio,
-        samples_xxh3=write_samples_table(out, table),
-    )
-    if not joint:
-        for name, targets in plan.sets.items():
-            build_sidecar(index, table, name, targets, reduced.get(name), recipe.missing, workers, ray_address)
-    remove_strays(out, {s.name + end for s in shards for end in ("", INDEX_SUFFIX)}, index.identity)
-    write_meta(out, shards)
-    recipe.write(out)
-    index.write(out)
-    return index.with_sidecars()
-
-
-def rows_table(number: int, rows: Sequence[dict[str, Any]], experts: list[str]) -> pa.Table:
-    columns: dict[str, list[Any]] = {"shard": [number] * len(rows)}
-    columns |= {name: [row[name] for row in rows] for name in SAMPLES.names if name != "shard"}
-    columns |= {f"frames.{expert}": [row["frames"].get(expert) for row in rows] for expert in experts}
-    return pa.table(columns, schema=samples_schema(experts))
-
-
 def open_sets(store: str, experts: Sequence[str]) -> dict[str, TargetSet]:
     sets: dict[str, TargetSet] = {}
     for wanted in dict.fromkeys(experts):
@@ -230,8 +164,3 @@ def open_sets(store: str, experts: Sequence[str]) -> dict[str, TargetSet]:
     if not sets:
         raise InputError("--experts: expected at least one, as pitch,whisper")
     return sets
-
-
-def joint_info(name: str, targets: TargetSet, reduced: Reduced | None, table: pa.Table) -> ExpertInfo:
-    frames = table[f"frames.{name}"]
-    return expert_info(targets, reduced, len(frames) - frames.null_count, pc.sum(frames).as_py() or 0)

@@ -7,8 +7,6 @@ M rows of a manifest.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -17,21 +15,19 @@ import xxhash
 from numpy.typing import NDArray
 
 from coat.manifests import storage
-from coat.manifests.corpus.digests import hashes
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.corpus.utterance import Utterance, key_of
 from coat.manifests.errors import InputError
+from coat.pipeline.shards.coverage import Found
 from coat.pipeline.shards.recipe import Recipe
 from coat.pipeline.shards.row_filter import row_filter
-from coat.pipeline.store.rows import OK, Row
+from coat.pipeline.shards.segments import cut_grid, pieces
+from coat.pipeline.store.rows import Row
 from coat.pipeline.store.target_set import TargetSet
 
 pc: Any = pyarrow.compute
 
-FLAC_BYTES_PER_SECOND = 17_000  # of 16-bit mono speech and music at 16 kHz; only parts are cut by it
-MEMBER_BYTES = 1024  # header and padding
 NAMED = 10  # ids in one message
-UNKNOWN = -1  # status of a row that was not extracted
 
 
 @dataclass(frozen=True)
@@ -144,56 +140,6 @@ def plan_shards(manifests: Sequence[Manifest], sets: Mapping[str, TargetSet], re
     return Plan(manifests, sets, *(c[order] for c in joined), left_out=left_out)
 
 
-class Found:
-    """What the target sets have for the rows of a manifest."""
-
-    def __init__(self, manifest: Manifest, sets: Mapping[str, TargetSet]) -> None:
-        self.manifest, self.sets = manifest, sets
-        found = [targets.rows.find(manifest.digests) for targets in sets.values()]
-        status = [
-            np.append(t.rows.status, UNKNOWN)[at].astype(np.int8) for t, at in zip(sets.values(), found, strict=True)
-        ]
-        heard = [
-            np.append(pc.is_valid(t.rows.place["source"]).to_numpy(), True)[at]
-            for t, at in zip(sets.values(), found, strict=True)
-        ]
-        self.at_ME, self.status_ME = np.stack(found, axis=1), np.stack(status, axis=1)
-        self.unheard_M = ~np.stack(heard, axis=1).any(axis=1)
-        self.place_ME = np.where(self.status_ME == OK, self.at_ME, -1)
-        seconds = [np.append(t.rows.seconds, 0.0)[self.place_ME[:, e]] for e, t in enumerate(sets.values())]
-        stated = np.nan_to_num(manifest.durations)
-        self.seconds_M = np.where((self.place_ME >= 0).any(axis=1), np.max(seconds, axis=0), stated)
-        self.ids_M = hashes(manifest.ids)
-        _, first, group = np.unique(self.ids_M, return_index=True, return_inverse=True)
-        self.first_M = first[group]  # the row that has this id first
-
-    def lacks(self, masks: bool) -> NDArray[np.bool_]:
-        """Rows that cannot be a sample. Masked: those alone that no expert could decode, so that there is no audio.
-
-        Text alone lacks nothing.
-        """
-        repeated = self.first_M != np.arange(len(self.manifest))
-        lacking = self.unheard_M if masks else (self.place_ME < 0).any(axis=1)
-        return repeated | (lacking & self.manifest.with_audio)
-
-    def reasons(self, positions: NDArray[np.int64]) -> Iterator[tuple[str, str]]:
-        for position, u in zip(positions.tolist(), self.manifest.take(positions), strict=True):
-            if self.first_M[position] != position:
-                yield u.id, f"row {u.row} repeats the id of row {self.manifest[int(self.first_M[position])].row}"
-                continue
-            e = int(np.flatnonzero(self.place_ME[position] < 0)[0])
-            (name, targets), at = list(self.sets.items())[e], int(self.at_ME[position, e])
-            yield u.id, f"{name} {targets.rows.at(at).error if at >= 0 else 'was not extracted'}"
-
-    def bytes_M(self, sets: Mapping[str, TargetSet], recipe: Recipe) -> NDArray[np.float64]:
-        nbytes = 2.0 * MEMBER_BYTES + self.seconds_M * (FLAC_BYTES_PER_SECOND if recipe.audio != "none" else 0)
-        if recipe.layout == "joint":
-            for e, targets in enumerate(sets.values()):
-                frames = np.append(targets.rows.place["frames"].to_numpy(), 0)[self.place_ME[:, e]]
-                nbytes += frames * targets.spec.dim * np.dtype(targets.spec.dtype).itemsize + MEMBER_BYTES
-        return nbytes
-
-
 def weighted(rows: NDArray[np.int64], digests: NDArray[np.uint64], weight: float) -> Iterator[NDArray[np.int64]]:
     """Rows once more for each whole of the weight, and those whose digest falls into the rest of it."""
     whole = math.floor(weight)
@@ -201,40 +147,6 @@ def weighted(rows: NDArray[np.int64], digests: NDArray[np.uint64], weight: float
         yield rows
     if weight > whole:
         yield rows[(digests[rows] >> np.uint64(11)) / 2.0**53 < weight - whole]
-
-
-def cut_grid(rates: Sequence[float], limit_s: float) -> float:
-    """Seconds at whose multiples every expert's frames begin anew, so that a piece's frames lie as those of a whole.
-
-    The least common multiple of the frames' periods, for rates 50 and 62.5 Hz 0.08 s. Where that is longer than a
-    piece may be: milliseconds, and frames are then right to half a frame.
-    """
-    periods = [1 / Fraction(hz).limit_denominator(10_000) for hz in rates]
-    grid = reduce(lcm, periods, Fraction(1, 1000))
-    return float(grid) if grid <= limit_s else 0.001
-
-
-def lcm(a: Fraction, b: Fraction) -> Fraction:
-    return Fraction(math.lcm(a.numerator * b.denominator, b.numerator * a.denominator), a.denominator * b.denominator)
-
-
-def pieces(
-    seconds: NDArray[np.float64], limit_s: float | None, grid_s: float
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Of each utterance: its place, and start and seconds of its pieces (NaN: whole), which are about equally long."""
-    if limit_s is None:
-        return np.arange(len(seconds)), np.zeros(len(seconds)), np.full(len(seconds), np.nan)
-    longest = max(math.floor(limit_s / grid_s + 1e-9), 1) * grid_s
-    even = np.ceil(seconds / np.maximum(np.ceil(seconds / longest), 1) / grid_s - 1e-9) * grid_s
-    step = np.minimum(even, longest)
-    cut = seconds > limit_s
-    counts = np.where(cut, np.ceil(seconds / np.maximum(step, grid_s) - 1e-9), 1).astype(np.int64)
-    of = np.repeat(np.arange(len(seconds)), counts)
-    number = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
-    start = np.round(number * step[of], 6)
-    stop = np.where(number + 1 < counts[of], np.round((number + 1) * step[of], 6), seconds[of])
-    length = np.where(cut[of], np.round(stop - start, 6), np.nan)
-    return of, np.where(cut[of], start, 0.0), length
 
 
 def shuffled(start_S: NDArray[np.float64], seed: int | None) -> NDArray[np.int64]:

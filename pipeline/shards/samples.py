@@ -1,31 +1,19 @@
 """One sample as the members of a tar: audio, text and targets. N frames, D dim, T samples."""
 
-import io
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
-import soundfile
-from numpy.typing import NDArray
-
 from coat.manifests import storage
-from coat.manifests.audio.decoding import AudioError, AudioFile, check_span
-from coat.manifests.corpus.utterance import Utterance
+from coat.manifests.audio.decoding import AudioError
 from coat.manifests.targets.members import to_members
 from coat.manifests.targets.reduction import Reduction
 from coat.manifests.targets.spec import TargetSpec
+from coat.pipeline.shards.audio import cut, flac, hear, original
 from coat.pipeline.shards.plan import Sample
 from coat.pipeline.shards.recipe import Recipe
-from coat.pipeline.store.rows import Row
+from coat.pipeline.shards.segments import span
 from coat.pipeline.store.target_set import TargetSet
-
-# Files that a reader of shards decodes as they are (by libsndfile), by what libsndfile calls them.
-SUFFIXES = {"FLAC": "flac", "WAV": "wav", "WAVEX": "wav", "OGG": "ogg", "MP3": "mp3", "MPEG": "mp3", "AIFF": "aiff"}
-
-END_SLACK_S = 1e-4  # durations are rounded to microseconds; no frame is as short
 
 
 @dataclass(frozen=True)
@@ -45,16 +33,6 @@ class Made:
     source: str | None
     frames: dict[str, int]
     characters: int
-
-
-@dataclass(frozen=True)
-class Heard:
-    """The sound of a whole utterance at the rate of the shards."""
-
-    samples_T: NDArray[np.float32]
-    rate: int  # Hz
-    seconds: float
-    digest: str
 
 
 def make(sample: Sample, sets: Mapping[str, TargetSet], how: How) -> Made:
@@ -122,20 +100,6 @@ def text_of(sample: Sample) -> dict[str, Any]:
     }
 
 
-def span(row: Row, rate_hz: float, start: float, seconds: float | None) -> tuple[int, int]:
-    """Frames of a piece: cut at the nearest frame, so that each frame of an utterance is in one piece."""
-    if seconds is None:
-        return 0, row.frames
-    first = min(nearest(start, rate_hz), row.frames)
-    is_last = start + seconds > row.seconds - END_SLACK_S
-    return first, row.frames if is_last else max(first, min(nearest(start + seconds, rate_hz), row.frames))
-
-
-def nearest(time_s: float, rate_hz: float) -> int:
-    """Equal for the end of a piece and the start of the next, which are the same time up to rounding."""
-    return math.floor(round(time_s, 6) * rate_hz + 0.5)
-
-
 def unheard(sample: Sample) -> tuple[float, str | None]:
     """Seconds and digest as the store has them; the audio is not opened."""
     rows = list(sample.rows.values())
@@ -147,38 +111,3 @@ def unheard(sample: Sample) -> tuple[float, str | None]:
         raise AudioError("changed", f"{sample.utterance.audio}: experts heard different sounds; extract it anew")
     seconds = whole if sample.seconds is None else min(sample.seconds, whole - sample.start)
     return seconds, next(iter(sources), None)
-
-
-@lru_cache(maxsize=1)
-def hear(audio: str, offset: float, duration: float | None, rate: int | None) -> Heard:
-    """The pieces of a long utterance come one after another: the last one that was decoded is kept."""
-    check_span(audio, offset, duration)
-    found = AudioFile(audio).span(offset, duration)
-    wanted = rate or found.rate
-    samples_T = np.concatenate(list(found.pieces(wanted)))
-    return Heard(samples_T, wanted, found.seconds, found.digest)
-
-
-def cut(heard: Heard, sample: Sample) -> NDArray[np.float32]:
-    if sample.seconds is None:
-        return heard.samples_T
-    first, stop = (nearest(t, heard.rate) for t in (sample.start, sample.start + sample.seconds))
-    return heard.samples_T[first:stop]
-
-
-def original(u: Utterance, heard: Heard) -> dict[str, bytes]:
-    """The file's bytes, where the utterance is the whole of a file that libsndfile reads; else nothing."""
-    data = storage.read_bytes(u.audio)
-    try:
-        info = soundfile.info(io.BytesIO(data))
-    except soundfile.LibsndfileError:
-        return {}
-    is_whole = abs(info.frames - len(heard.samples_T)) <= 1 and info.samplerate == heard.rate
-    return {SUFFIXES[info.format]: data} if info.format in SUFFIXES and is_whole else {}
-
-
-def flac(samples_T: NDArray[np.float32], rate: int) -> bytes:
-    """16-bit mono FLAC; resampling may overshoot full scale, which is clipped."""
-    sink = io.BytesIO()
-    soundfile.write(sink, np.clip(samples_T, -1.0, 1.0), rate, format="FLAC", subtype="PCM_16")
-    return sink.getvalue()

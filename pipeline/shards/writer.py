@@ -13,8 +13,8 @@ from coat.manifests.errors import RunError
 from coat.manifests.shards.index import ShardInfo
 from coat.manifests.shards.tar import END
 from coat.pipeline.shards.build_folder import BuildFolder
+from coat.pipeline.shards.encoding import Piece
 from coat.pipeline.shards.energon import write_offsets
-from coat.pipeline.shards.parts import Piece
 
 
 def shard_name(number: int) -> str:

@@ -3,47 +3,26 @@
 from collections.abc import Sequence
 from html import escape
 
-from coat.pipeline.inspect.page import asset, data_url, definitions
-from coat.pipeline.statistics.drawing import pictures
+from coat.pipeline.drawing.html import data_url, definition_list, html_document, read_asset
+from coat.pipeline.statistics.plots import pictures
 from coat.pipeline.statistics.statistics import Statistics
 from coat.pipeline.statistics.text import facts, problems, table_of
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 MOST_ROWS = 24  # of the table of dimensions
-STYLE = """
-figure { margin: 14px 0; } figure img { display: block; width: 100%; max-width: 1000px; height: auto; }
-figcaption { font-size: 13px; color: var(--soft); margin-bottom: 4px; }
-.numbers { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 12.5px; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 2px 10px; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } th { color: var(--soft); font-weight: 500; }
-"""
 
 
-def page(store: str, found: Sequence[Statistics]) -> bytes:
+def statistics_page(store: str, found: Sequence[Statistics]) -> bytes:
     links = "".join(f'<a href="#set-{i}">{escape(f.spec.expert)}</a>' for i, f in enumerate(found))
-    body = "\n".join(section(i, f) for i, f in enumerate(found))
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<link rel="icon" href="data:,">
-<title>Statistics of {escape(store)}</title>
-<style>{asset("page.css")}{STYLE}</style>
-</head>
-<body>
-<header><h1>Statistics of {escape(store)}</h1><nav>{links}</nav></header>
+    sections = "\n".join(section(i, f) for i, f in enumerate(found))
+    title = f"Statistics of {store}"
+    body = f"""<header><h1>{escape(title)}</h1><nav>{links}</nav></header>
 <main>
-{body}
+{sections}
 </main>
 <footer><p>Made by <code>coat stats</code>. Deviations are of the population. NaN and infinities are counted, and left
-out of all else.</p></footer>
-</body>
-</html>
-""".encode()
+out of all else.</p></footer>"""
+    return html_document(title, POLICY, read_asset("coat.pipeline.statistics", "page.css"), body)
 
 
 def section(number: int, found: Statistics) -> str:
@@ -58,7 +37,7 @@ def section(number: int, found: Statistics) -> str:
     )
     return f"""<section id="set-{number}">
 <div class="title"><h2>{escape(spec.expert)}</h2><span class="what">{escape(what)}</span></div>
-{faults}{definitions("said", facts(found))}
+{faults}{definition_list("said", facts(found))}
 {figures}
 {table_html(found) if found.sums.frames else ""}
 </section>"""

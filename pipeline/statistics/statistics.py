@@ -2,41 +2,23 @@
 
 STORE/<expert>/<fingerprint>/statistics.json      all that is said per dimension, with a digest of its own
 STORE/<expert>/<fingerprint>/statistics/pca.npz   mean and axes of the principal components
-STORE/<expert>/<fingerprint>/statistics/...       sums per group of units: see `partial_sums.py`
+STORE/<expert>/<fingerprint>/statistics/...       sums per group of units: see `saved_sums.py`
 """
 
-import io
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
-from coat.manifests import storage
-from coat.manifests.errors import InputError
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.statistics.partial_sums import FOLDER, gather
 from coat.pipeline.statistics.pca import PCA
 from coat.pipeline.statistics.sums import VOICING, Sums
-from coat.pipeline.store.target_set import TargetSet
 
-STATISTICS, PCA_FILE = "statistics.json", "pca.npz"
 FORMAT = "coat-statistics/1"
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
-EXACT_VALUES = 2**23  # in a set, up to which it is read again for exact quantiles: 64 MB in float64
 ROUNDING = 2.0**-11  # of float16, relative: a dimension that moves no more than that says nothing
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Per dimension, over all frames of a target set. `mean_D` and `std_D` float64."""
-
-    frames: int
-    mean_D: NDArray[np.float64]
-    std_D: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -103,95 +85,6 @@ class Statistics:
             data["variance"] = self.pca.variance_C.tolist()
             data["covariance_frames"] = s.whole
         return data
-
-
-def statistics(
-    targets: TargetSet,
-    covariance: bool = True,
-    scheduler: Any = "threads",
-    exact_values: int = EXACT_VALUES,
-    on_units: Callable[[int], None] = lambda n: None,
-) -> Statistics:
-    """Of all committed units; frames of units that were there the last time are not read again.
-
-    `scheduler` is Dask's (see `partial_sums.scheduler_at`). Sets of up to `exact_values` values are read once more
-    for exact quantiles.
-    """
-    gathered = gather(targets, covariance, scheduler, on_units)
-    sums = gathered.sums
-    exact = sums.frames * targets.spec.dim <= exact_values
-    found = Statistics(
-        spec=targets.spec,
-        units=len(targets.done),
-        seconds=sum(float(done.get("audio_seconds", 0.0)) for done in targets.done.values()),
-        sums=sums,
-        quantiles_QD=exact_quantiles(targets, scheduler) if exact else sums.histogram.quantiles(QUANTILES),
-        exact=exact,
-        read=gathered.read,
-        dropped=gathered.dropped,
-    )
-    save(targets, found)
-    return found
-
-
-def exact_quantiles(targets: TargetSet, scheduler: Any) -> NDArray[np.float64]:
-    """NaN where a dimension has no finite value."""
-    values_ND = np.asarray(targets.dask().compute(scheduler=scheduler), np.float64)
-    quantiles_QD = np.full((len(QUANTILES), targets.spec.dim), np.nan)
-    for d in range(targets.spec.dim):
-        values_N = values_ND[:, d]
-        finite_N = values_N[np.isfinite(values_N)]
-        if len(finite_N):
-            quantiles_QD[:, d] = np.quantile(finite_N, QUANTILES)
-    return quantiles_QD
-
-
-def moments(targets: TargetSet) -> Moments:
-    """Mean and standard deviation: as saved where the units are the same, else of statistics without a covariance."""
-    known = read_saved(targets)
-    if known is not None:
-        return Moments(known["frames"], np.array(known["mean"]), np.array(known["std"]))
-    sums = statistics(targets, covariance=False).sums
-    if not sums.frames:
-        return Moments(0, np.zeros(targets.spec.dim), np.ones(targets.spec.dim))
-    return Moments(sums.frames, sums.mean_D, sums.std_D)
-
-
-def save(targets: TargetSet, found: Statistics) -> None:
-    """pca.npz first: statistics.json vouches for it."""
-    if not found.sums.frames:
-        return
-    data = found.to_dict() | {"units": units_digest(targets)}
-    if found.pca is None:
-        storage.remove(storage.join(targets.url, FOLDER, PCA_FILE))
-    else:
-        sink = io.BytesIO()
-        np.savez(sink, mean=found.pca.mean_D, axes=found.pca.axes_CD, variance=found.pca.variance_C)
-        storage.write_bytes(storage.join(targets.url, FOLDER, PCA_FILE), sink.getvalue())
-        data["pca_xxh3"] = xxhash.xxh3_128_hexdigest(sink.getvalue())
-    data["statistics_xxh3"] = own_digest(data)
-    storage.write_bytes(storage.join(targets.url, STATISTICS), storage.to_json(data))
-
-
-def read_saved(targets: TargetSet) -> dict[str, Any] | None:
-    """statistics.json; None where there is none, or it is damaged, or of other units than are there now."""
-    try:
-        data = storage.read_json(storage.join(targets.url, STATISTICS))
-    except (FileNotFoundError, InputError):
-        return None
-    if not isinstance(data, dict) or data.get("statistics_xxh3") != own_digest(data):
-        return None
-    return data if data["format"] == FORMAT and data["units"] == units_digest(targets) else None
-
-
-def units_digest(targets: TargetSet) -> str:
-    """Of the units' names and frames."""
-    lines = sorted(f"{unit} {done['xxh3']}" for unit, done in targets.done.items())
-    return xxhash.xxh3_128_hexdigest("\n".join(lines).encode())
-
-
-def own_digest(data: Mapping[str, Any]) -> str:
-    return xxhash.xxh3_128_hexdigest(storage.to_json({k: v for k, v in data.items() if k != "statistics_xxh3"}))
 
 
 def numbers(values_D: NDArray[np.float64]) -> list[float | None]:

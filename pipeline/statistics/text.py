@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from coat.pipeline.inspect.panels import short
+from coat.pipeline.drawing.text import short
 from coat.pipeline.statistics.statistics import QUANTILES, Statistics
 
 MOST_NAMED = 12  # dead dimensions, or with NaN

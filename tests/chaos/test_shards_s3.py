@@ -9,9 +9,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from coat.pipeline.shard_checks.verification import verify_shards
 from coat.pipeline.shards.build import build_shards
 from coat.pipeline.shards.sidecars import add_expert
-from coat.pipeline.shards.verification import verify_shards
 from coat.trainer import iterate_shards
 from tests.chaos.s3 import Fault, FaultyS3
 from tests.chaos.test_s3 import bucket, corpus, extract_s3, put_corpus, s3, server

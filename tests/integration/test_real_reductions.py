@@ -7,7 +7,7 @@ import pytest
 from coat.extractors.expert import Options
 from coat.pipeline.cluster.resources import Where
 from coat.pipeline.extraction.extraction import extract
-from coat.pipeline.reductions.reduce import Wishes
+from coat.pipeline.reductions.options import Wishes
 from coat.pipeline.shards.build import build_shards
 from tests.integration.helpers import folder
 

@@ -18,11 +18,12 @@ from PIL import Image
 
 from coat.manifests import InputError, Manifest, decode
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.inspect.drawing import LEFT_IN, RIGHT_IN, picture, time_ticks
-from coat.pipeline.inspect.inspection import frames_between, inspect
-from coat.pipeline.inspect.page import page
+from coat.pipeline.inspect.expert_panels import frames_between
+from coat.pipeline.inspect.inspection import inspect
+from coat.pipeline.inspect.page import inspection_page
+from coat.pipeline.inspect.plots import LEFT_IN, RIGHT_IN, picture, time_ticks
 from coat.pipeline.inspect.sound import log_mel
-from coat.pipeline.inspect.targets import order_together
+from coat.pipeline.inspect.target_tracks import order_together
 from coat.pipeline.store.rows import Row
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import commit_unit, write_spec
@@ -114,7 +115,7 @@ def test_a_frame_is_drawn_where_it_is_centred_and_as_wide_as_it_is(
     spec = spec_of("e", kind, dim, rate_hz=5.0, start_s=0.0375, family=family, channels=names)
     put(store, spec, manifest, event(spec, 20, 6, 7))
     found = inspect(str(store), str(manifest), "a")
-    image = images(page(found).decode())[name]
+    image = images(inspection_page(found).decode())[name]
     left, right = place(image[:, :1960], 3.92)  # behind that there is no frame
     centre, width = 0.0375 + 6 / 5.0, 1 / 5.0
     assert left == pytest.approx(centre - width / 2, abs=2 * PIXEL_S)
@@ -124,7 +125,7 @@ def test_a_frame_is_drawn_where_it_is_centred_and_as_wide_as_it_is(
 def test_the_sound_is_drawn_on_the_same_axis(manifest: Path, store: Path) -> None:
     spec = spec_of("vad", "probabilities", 1, 31.25, 0.016)
     put(store, spec, manifest, np.zeros((125, 1), np.float32))
-    shown = images(page(inspect(str(store), str(manifest), "a")).decode())
+    shown = images(inspection_page(inspect(str(store), str(manifest), "a")).decode())
     grid = min(abs(t - CLICK_S) for t in time_ticks(0.0, 4.0))
     assert grid > 0.05  # no line of the grid is near
     wave = shown["amplitude"][4:40]  # above the middle: the click, and the grid
@@ -142,7 +143,7 @@ def test_f0_is_broken_where_unvoiced(manifest: Path, store: Path) -> None:
     frames[100:150, 1] = 0.9
     frames[120:125, 1] = 0.4
     put(store, spec, manifest, frames)
-    document = page(inspect(str(store), str(manifest), "a")).decode()
+    document = inspection_page(inspect(str(store), str(manifest), "a")).decode()
     reads = data_of(document)["panels"][2]["reads"]
     assert reads[0] == [220.0 if 100 <= i < 120 or 125 <= i < 150 else None for i in range(250)]
     image = images(document)["f0"]
@@ -159,7 +160,7 @@ def test_values_are_those_of_the_frame_at_that_time(manifest: Path, store: Path)
     frames = rng.normal(size=(400, 2)).astype(np.float32)
     put(store, spec, manifest, frames)
     found = inspect(str(store), str(manifest), "a", start_s=1.0, end_s=2.5)
-    panel = data_of(page(found).decode())["panels"][2]
+    panel = data_of(inspection_page(found).decode())["panels"][2]
     assert panel["units"] == ["dB", ""]
     assert panel["first"] == pytest.approx(1.005)
     for shown, values in zip(panel["reads"], frames[100:250].T, strict=True):
@@ -175,7 +176,7 @@ def test_every_expert_is_there_with_its_spec(manifest: Path, store: Path) -> Non
     rng = np.random.default_rng(0)
     for spec in specs:
         put(store, spec, manifest, rng.normal(size=(200, spec.dim)))
-    document = page(inspect(str(store), str(manifest), "a")).decode()
+    document = inspection_page(inspect(str(store), str(manifest), "a")).decode()
     sections = re.findall(r"<section.*?</section>", document, flags=re.DOTALL)
     assert [re.findall("<h2>(.*?)</h2>", s)[0] for s in sections] == ["waveform", "log-mel", "many", "one", "wide"]
     for spec in specs:
@@ -215,7 +216,7 @@ def test_what_is_missing_is_said_in_its_place(manifest: Path, store: Path) -> No
     assert (first.title, first.problem, second.frames) == ("bad", "failed: model: <it> broke", 200)
     assert (
         '<p class="problem">failed: model: &lt;it&gt; broke</p>'
-        in page(inspect(str(store), str(manifest), "a")).decode()
+        in inspection_page(inspect(str(store), str(manifest), "a")).decode()
     )
 
     lost = inspect(str(store), str(manifest), "b")  # the page of a row without sound
@@ -223,7 +224,7 @@ def test_what_is_missing_is_said_in_its_place(manifest: Path, store: Path) -> No
     assert "no such file" in lost.sound[0].problem
     assert [p.problem.split(":")[0] for p in lost.experts] == ["failed", "missing"]
     assert "run `coat extract --expert good`" in lost.experts[1].problem
-    assert "<audio" not in page(lost).decode()
+    assert "<audio" not in inspection_page(lost).decode()
     assert Image.open(io.BytesIO(picture(lost))).format == "PNG"
 
 
@@ -259,7 +260,7 @@ def test_of_long_audio_a_minute_is_shown(tmp_path: Path, store: Path) -> None:
     put(store, spec, manifest, np.arange(5000.0)[:, None])
     found = inspect(str(store), str(manifest), "a")
     assert (found.start_s, found.end_s, found.until_s) == (0.0, 60.0, 60.0)
-    assert "0 to 60 s of 100.0 s are shown" in page(found).decode()
+    assert "0 to 60 s of 100.0 s are shown" in inspection_page(found).decode()
     later = inspect(str(store), str(manifest), "a", start_s=90.0)
     assert (later.end_s, later.until_s, later.clip and later.clip.seconds) == (100.0, 100.0, 10.0)
     assert later.experts[0].first_s == 90.0
@@ -271,7 +272,7 @@ def test_frames_behind_a_short_sound_stay_visible(tmp_path: Path, store: Path) -
     put(store, spec_of("e", "probabilities", 1, 2.0, 0.5), manifest, np.ones((1, 1)))
     found = inspect(str(store), str(manifest), "a")
     assert (found.end_s, found.until_s) == (pytest.approx(0.05), 0.75)
-    assert b"NaN" not in page(found)
+    assert b"NaN" not in inspection_page(found)
 
 
 def test_frames_between_are_those_that_overlap() -> None:
@@ -289,7 +290,7 @@ def test_no_size_or_silence_gives_nan(dim: int, kind: str, frames: int, manifest
     spec = spec_of("e", kind, dim, frames / 4, 2 / frames)
     put(store, spec, manifest, np.zeros((frames, dim)))
     soundfile.write(manifest.parent / "a.wav", np.zeros(4 * RATE, np.float32), RATE)
-    document = page(inspect(str(store), str(manifest), "a")).decode()
+    document = inspection_page(inspect(str(store), str(manifest), "a")).decode()
     panels = data_of(document)["panels"]
     assert all(len(reads) == frames for reads in panels[2]["reads"])
     assert "NaN" not in json.dumps(panels)
@@ -321,7 +322,7 @@ def test_strangers_words_stay_words(tmp_path: Path, store: Path) -> None:
     spec = spec_of("e", "scalars", 40, 50.0, channels=(HOSTILE,) * 40, family="reconstruction", checkpoint=HOSTILE)
     put(store, spec, manifest, np.zeros((200, 40)), identity=HOSTILE)
     found = inspect(str(store), str(manifest), HOSTILE)
-    document = page(found).decode()
+    document = inspection_page(found).decode()
     assert document.count("<script") == document.count("</script>") == 2
     assert "<img src=x" not in document
     assert "<!--" not in document
@@ -412,7 +413,7 @@ def test_a_browser_moves_the_cursor_and_has_nothing_to_complain_of(manifest: Pat
     spec = spec_of("count", "scalars", 1, 50.0, 0.01, channels=("n_db",))
     put(store, spec, manifest, np.arange(200.0)[:, None])
     out = tmp_path / "page.html"
-    document = page(inspect(str(store), str(manifest), "a")).decode()
+    document = inspection_page(inspect(str(store), str(manifest), "a")).decode()
     out.write_text(document)
 
     dom, console = browse(out, "#t=1.5", "--dump-dom")

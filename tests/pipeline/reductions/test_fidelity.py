@@ -7,8 +7,10 @@ import pytest
 
 from coat.manifests import InputError
 from coat.manifests.targets.reduction import Reduction, decode, encode
-from coat.pipeline.reductions.fidelity import Sample, agreement, components_of, fit, held_out, measure
-from coat.pipeline.statistics.statistics import statistics
+from coat.pipeline.reductions.evaluation_sample import Sample, held_out
+from coat.pipeline.reductions.fidelity import agreement, measure
+from coat.pipeline.reductions.fit import components_of, fit
+from coat.pipeline.statistics.compute import statistics
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import write_spec

@@ -11,17 +11,17 @@ from coat.manifests import InputError, Manifest, ShardIndex
 from coat.manifests.targets.reduction import decode, encode
 from coat.pipeline.cluster.resources import Where
 from coat.pipeline.extraction.extraction import extract
-from coat.pipeline.reductions.reduce import Wishes
+from coat.pipeline.reductions.options import Wishes
+from coat.pipeline.shard_checks.verification import verify_shards
 from coat.pipeline.shards.build import build_shards
 from coat.pipeline.shards.recipe import Layout
 from coat.pipeline.shards.sidecars import add_expert
-from coat.pipeline.shards.verification import verify_shards
 from coat.pipeline.store.target_store import TargetStore
 from coat.trainer import iterate_shards
 from tests.integration.helpers import coat
 from tests.pipeline.conftest import Corpus
+from tests.pipeline.shard_checks.test_verify import flip
 from tests.pipeline.shards.test_builds import tree_of
-from tests.pipeline.shards.test_verify import flip
 
 SMALL = {"rate": "states=20", "pca": "6", "dtype": "int8", "topk": None}
 

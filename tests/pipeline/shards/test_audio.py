@@ -17,10 +17,9 @@ from coat.manifests.shards.reading import read_samples
 from coat.manifests.shards.tar import TarSample
 from coat.pipeline.cluster.resources import Where
 from coat.pipeline.extraction.extraction import extract
+from coat.pipeline.shard_checks.verification import verify_shards
 from coat.pipeline.shards.build import build_shards
-from coat.pipeline.shards.plan import cut_grid, pieces
-from coat.pipeline.shards.samples import span
-from coat.pipeline.shards.verification import verify_shards
+from coat.pipeline.shards.segments import cut_grid, pieces, span
 from coat.pipeline.store.rows import Row
 from coat.pipeline.store.target_store import TargetStore
 from coat.trainer import iterate_shards

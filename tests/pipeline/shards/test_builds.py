@@ -13,10 +13,10 @@ import pytest
 from coat.manifests import InputError, Manifest, ShardIndex
 from coat.pipeline.cluster.resources import Where
 from coat.pipeline.extraction.extraction import extract
+from coat.pipeline.shard_checks.verification import verify_shards
 from coat.pipeline.shards.build import build_shards
 from coat.pipeline.shards.build_folder import BUILDING, BuildFolder
 from coat.pipeline.shards.recipe import Recipe
-from coat.pipeline.shards.verification import verify_shards
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.extraction.test_runs import ROOT, start
 

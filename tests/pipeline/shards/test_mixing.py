@@ -9,9 +9,9 @@ import pytest
 from coat.manifests import InputError, Manifest
 from coat.pipeline.cluster.resources import Where
 from coat.pipeline.extraction.extraction import extract
+from coat.pipeline.shard_checks.stats import shard_stats
 from coat.pipeline.shards.build import build_shards
 from coat.pipeline.shards.row_filter import row_filter
-from coat.pipeline.shards.stats import shard_stats
 from coat.trainer import iterate_shards
 from tests.integration.helpers import coat, coat_each
 from tests.pipeline.conftest import Corpus

@@ -13,8 +13,8 @@ from coat.manifests.corpus.validate import validate
 from coat.pipeline.cluster.resources import Where
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.inspect.inspection import inspect
+from coat.pipeline.shard_checks.verification import verify_shards
 from coat.pipeline.shards.build import build_shards
-from coat.pipeline.shards.verification import verify_shards
 from coat.pipeline.status.status import status
 from coat.trainer.data.samples import Sample
 from coat.trainer.data.stream import iterate_shards

@@ -13,19 +13,11 @@ from numpy.typing import NDArray
 
 from coat.manifests import RunError
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.statistics import partial_sums
+from coat.pipeline.statistics import saved_sums
+from coat.pipeline.statistics.compute import moments, statistics
 from coat.pipeline.statistics.histogram import BINS
-from coat.pipeline.statistics.statistics import (
-    FORMAT,
-    PCA_FILE,
-    QUANTILES,
-    STATISTICS,
-    Statistics,
-    moments,
-    own_digest,
-    read_saved,
-    statistics,
-)  # fmt: skip
+from coat.pipeline.statistics.saved_statistics import PCA_FILE, STATISTICS, own_digest, read_saved
+from coat.pipeline.statistics.statistics import FORMAT, QUANTILES, Statistics
 from coat.pipeline.statistics.sums import Sums
 from coat.pipeline.store import frames_reader
 from coat.pipeline.store.frames_reader import open_frames
@@ -176,7 +168,7 @@ def test_only_new_units_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_files_of_gone_units_and_damaged_files_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partial_sums, "GROUP_BYTES", 1)  # a file a unit
+    monkeypatch.setattr(saved_sums, "GROUP_BYTES", 1)  # a file a unit
     spec, frames_ND = spec_of(3), correlated(900, 3).astype(np.float32)
     targets = put_all(tmp_path, spec, frames_ND)
     statistics(targets, exact_values=0)
@@ -236,13 +228,13 @@ def test_sums_without_a_covariance_are_made_anew_where_one_is_asked_for(tmp_path
 
 
 def test_many_files_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partial_sums, "MOST_GROUPS", 2)
+    monkeypatch.setattr(saved_sums, "MOST_GROUPS", 2)
     spec, frames_ND = spec_of(3), correlated(600, 3).astype(np.float32)
     targets = put(tmp_path, spec, "unit", frames_ND[:0])
     for i in range(6):
         targets = put(tmp_path, spec, f"unit-{i}", frames_ND[i * 100 : i * 100 + 100])
         assert statistics(targets).read == (f"unit-{i}",)
-        assert len(partial_sums.saved_files(targets)) <= 4
+        assert len(saved_sums.saved_files(targets)) <= 4
     check(statistics(targets), frames_ND)
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coat.pipeline.statistics.page import page
-from coat.pipeline.statistics.partial_sums import scheduler_at
-from coat.pipeline.statistics.statistics import Statistics, statistics
+from coat.pipeline.statistics.compute import statistics
+from coat.pipeline.statistics.page import statistics_page
+from coat.pipeline.statistics.saved_sums import scheduler_at
+from coat.pipeline.statistics.statistics import Statistics
 from coat.pipeline.store.target_store import TargetStore
 from tests.integration.helpers import PEAK, ROOT, coat
 from tests.pipeline.inspect.test_inspect import CHROMIUM, browse
@@ -48,7 +49,7 @@ def test_the_command(store: Path, tmp_path: Path) -> None:
     assert "voiced" in done.stdout
     assert "Speech 4" in done.stdout
     assert "states: 1 of 64 dimensions never move, or no more than float16 rounds: 5" in done.stdout
-    assert out.read_bytes() == page(str(store), found_in(store))
+    assert out.read_bytes() == statistics_page(str(store), found_in(store))
     done = coat("stats", store, "--expert", "pitch", "--json")
     (data,) = json.loads(done.stdout)
     assert data["channels"] == ["log2_f0_hz", "voicing", "loudness_db"]
@@ -68,7 +69,7 @@ def test_saved_sums_that_are_damaged_are_told(store: Path) -> None:
 
 
 def test_the_page_needs_nothing_and_strangers_words_are_words(store: Path) -> None:
-    document = page(str(store), found_in(store)).decode()
+    document = statistics_page(str(store), found_in(store)).decode()
     assert "<script" not in document
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in document
     assert not re.findall(r'(?:src|href)="(?!data:|#)', document)
@@ -84,7 +85,7 @@ def test_the_page_needs_nothing_and_strangers_words_are_words(store: Path) -> No
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to open the page with")
 def test_a_browser_has_nothing_to_complain_of(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
-    out.write_bytes(page(str(store), found_in(store)))
+    out.write_bytes(statistics_page(str(store), found_in(store)))
     dom, console = browse(out, "", "--dump-dom")
     assert console == []
     assert "voiced" in dom
@@ -107,7 +108,7 @@ def test_memory_does_not_grow_with_the_set(tmp_path: Path) -> None:
         + """
 import sys
 from coat.pipeline.store.target_set import TargetStore
-from coat.pipeline.statistics.statistics import statistics
+from coat.pipeline.statistics.compute import statistics
 statistics(TargetStore(sys.argv[1]).target_set("e"), exact_values=0)
 print(peak())
 """

@@ -7,8 +7,9 @@ from typing import Any
 
 from coat.manifests.audio.decoding import AudioError
 from coat.manifests.shards.tar import sample_bytes
+from coat.pipeline.shards.audio import hear
 from coat.pipeline.shards.plan import Sample
-from coat.pipeline.shards.samples import How, hear, make
+from coat.pipeline.shards.samples import How, make
 from coat.pipeline.store.target_set import TargetSet
 
 PART_BYTES = 16 * 2**20  # about; what is redone after a kill, and what one worker holds

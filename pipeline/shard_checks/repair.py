@@ -12,11 +12,12 @@ from coat.manifests.errors import InputError, RunError
 from coat.manifests.shards.index import ShardIndex, ShardInfo
 from coat.manifests.shards.tar import END
 from coat.pipeline.shards.build import open_sets
-from coat.pipeline.shards.parts import make_piece
+from coat.pipeline.shards.encoding import make_piece
 from coat.pipeline.shards.plan import Plan, plan_shards
 from coat.pipeline.shards.recipe import Recipe
 from coat.pipeline.shards.samples import How
-from coat.pipeline.shards.sidecars import side_jobs, side_tar, targets_of
+from coat.pipeline.shards.sidecar_tars import side_jobs, side_tar
+from coat.pipeline.shards.sidecars import targets_of
 
 CHUNK = 4096  # samples whose keys are looked at at once
 

@@ -20,8 +20,8 @@ from coat.manifests.shards.tar import END, header, read_tar, sample_bytes
 from coat.manifests.targets.arrays import from_npy, to_npy
 from coat.pipeline.cluster.resources import Where
 from coat.pipeline.extraction.extraction import extract
+from coat.pipeline.shard_checks.verification import verify_shards
 from coat.pipeline.shards.build import build_shards
-from coat.pipeline.shards.verification import verify_shards
 from coat.trainer import iterate_shards
 from tests.integration.helpers import coat
 from tests.pipeline.conftest import Corpus

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from coat.pipeline.inspect.drawing import AREA, INK, LINE, PALE, cut, saved
+from coat.pipeline.drawing.figures import AREA, INK, LINE, PALE, saved
+from coat.pipeline.drawing.text import cut
 from coat.pipeline.statistics.statistics import QUANTILES, Statistics
 from coat.pipeline.statistics.text import FEWEST, most_telling, name_of, percent
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.inspect.panels import Floats, Read, Track, rounded, ticks_at
+from coat.pipeline.drawing.text import rounded
+from coat.pipeline.inspect.panels import Floats, Read, Track, ticks_at
 
 CURVES = 32  # dimensions that are drawn as curves, one below the other; more of them are an image
 TALL_CURVES = 6  # of these there is room for tall ones

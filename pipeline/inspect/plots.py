@@ -4,23 +4,20 @@ Every picture spans the same seconds from its left to its right edge, so that on
 figures are made as objects, without pyplot.
 """
 
-import io
 import math
-import warnings
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from PIL import Image
 
+from coat.pipeline.drawing.figures import AREA, INK, LINE, PALE, saved
+from coat.pipeline.drawing.text import cut
 from coat.pipeline.inspect.inspection import Inspection
 from coat.pipeline.inspect.panels import Panel, Track
 
-INK, LINE, AREA, PALE = "#1f2937", "#0072b2", "#8fc1de", "#e5e7eb"  # blue: told apart in every kind of colour vision
 OUTSIDE = "#e7e9ee"  # behind the end of the sound, and where an image has no frame
 TRACK_WIDTH, TRACK_DPI = 1000, 200  # pixels of the page, drawn twice as fine
 PAGE_DPI = 100  # so many pixels of the page to an inch
@@ -155,24 +152,7 @@ def scaled(track: Track, fraction: float) -> float:
     return track.low + (track.high - track.low) * fraction
 
 
-def cut(text: str, letters: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= letters else line[: letters - 1] + "…"
-
-
 def gradient(colours: str) -> str:
     """A colour map as a CSS gradient."""
     stops = [to_hex(c) for c in mpl.colormaps[colours](np.linspace(0, 1, 9))]
     return f"linear-gradient(90deg,{','.join(stops)})"
-
-
-def saved(figure: Figure, palette: bool) -> bytes:
-    """As PNG; with a palette half as large, and as good where colours are few."""
-    canvas = FigureCanvasAgg(figure)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # scripts that matplotlib's own font lacks: boxes
-        canvas.draw()
-    image, out = Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3]), io.BytesIO()
-    dots = figure.dpi
-    (image.quantize(256) if palette else image).save(out, format="PNG", dpi=(dots, dots))
-    return out.getvalue()

@@ -5,7 +5,6 @@ nothing of them is executed or written. N frames, D dim.
 """
 
 import io
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import soundfile
 import xxhash
 
 from coat.manifests import storage
@@ -22,24 +20,16 @@ from coat.manifests.shards.index import (
     INDEX_NAME,
     SAMPLES_NAME,
     SIDECARS,
-    ExpertInfo,
     ShardIndex,
     ShardInfo,
     read_samples_table,
 )
 from coat.manifests.shards.tar import TarSample, read_tar
-from coat.manifests.targets.members import PARTS, suffix_of
-from coat.manifests.targets.reduction import VALUES
+from coat.pipeline.shard_checks.repair import Repair
+from coat.pipeline.shard_checks.sample_checks import check_audio, check_record, check_targets
 from coat.pipeline.shards.build_folder import BUILDING
 from coat.pipeline.shards.energon import INDEX_SUFFIX, META, meta_files, offsets
 from coat.pipeline.shards.recipe import RECIPE_NAME
-from coat.pipeline.shards.repair import Repair
-from coat.pipeline.shards.samples import SUFFIXES
-
-FLAC_SLACK_S = 0.001  # durations are rounded, and resampled audio to a sample
-FILE_SLACK_S = 0.1  # of MP3 and the like, whose headers count padding
-# How far a target may reach beyond its audio, or stay behind it: an expert's last window may be padded or left out.
-TARGET_SLACK_S, TARGET_SLACK_FRAMES = 1.0, 2
 
 
 @dataclass(frozen=True)
@@ -173,64 +163,6 @@ def by_shard(table: pa.Table, shards: int) -> list[list[dict[str, Any]]]:
 
 def place(sample: TarSample) -> tuple[str, int, int]:
     return sample.key, sample.offset, sample.length
-
-
-def check_record(key: str, members: dict[str, bytes], row: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The json; it is taken out of `members`, as the following take what they know."""
-    try:
-        record = json.loads(members.pop("json"))
-        duration, targets = float(record["duration"]), dict(record["targets"])
-    except (KeyError, ValueError, TypeError) as e:
-        raise InputError(f"{key}: no whole .json ({e!r})") from e
-    if record.get("key") != key or (row and (record.get("id"), duration) != (row["id"], row["duration"])):
-        raise InputError(f"{key}: its .json is of another sample")
-    return {**record, "duration": duration, "targets": targets}
-
-
-def check_audio(key: str, members: dict[str, bytes], record: Mapping[str, Any], form: str) -> None:
-    if record.get("audio", "") is None:  # text alone
-        return
-    if form == "none":
-        if not isinstance(record.get("audio"), dict):
-            raise InputError(f"{key}: its .json does not name its audio")
-        return
-    suffix = next((s for s in dict.fromkeys(["flac", *SUFFIXES.values()]) if s in members), "")
-    if not suffix or (form == "flac" and suffix != "flac"):
-        raise InputError(f"{key}: no audio member")
-    try:
-        info = soundfile.info(io.BytesIO(members.pop(suffix)))
-    except soundfile.LibsndfileError as e:
-        raise InputError(f"{key}: its .{suffix} cannot be decoded ({e})") from e
-    seconds = info.frames / info.samplerate
-    if abs(seconds - record["duration"]) > (FLAC_SLACK_S if suffix == "flac" else FILE_SLACK_S):
-        raise InputError(f"{key}: {seconds:.3f} s of audio, but its .json says {record['duration']:.3f} s")
-
-
-def check_targets(
-    key: str,
-    members: dict[str, bytes],
-    experts: Mapping[str, ExpertInfo],
-    frames: Mapping[str, int | None],
-    seconds: float | None,
-) -> None:
-    """Each target that is promised, of the shape that its spec and the audio ask for. None: not known here."""
-    for name, wanted in frames.items():
-        if name not in experts:
-            raise InputError(f"{key}: names targets of {name}, which the index does not know")
-        spec = experts[name].spec
-        if suffix_of(name, VALUES) not in members:
-            raise InputError(f"{key}: no .{name}.npy, but it should be there")
-        try:
-            frames_ND = experts[name].decode(members)
-        except ValueError as e:
-            raise InputError(f"{key}: target of {name}: {e}") from e
-        for part in PARTS:
-            members.pop(suffix_of(name, part), None)
-        if wanted is not None and len(frames_ND) != wanted:
-            raise InputError(f"{key}: .{name}.npy has {len(frames_ND)} frames; {wanted} are promised")
-        slack = TARGET_SLACK_S + TARGET_SLACK_FRAMES / spec.rate_hz
-        if seconds is not None and abs(len(frames_ND) / spec.rate_hz - seconds) > slack:
-            raise InputError(f"{key}: .{name}.npy has {len(frames_ND)} frames for {seconds:.3f} s of audio")
 
 
 def expected_files(index: ShardIndex) -> Iterator[tuple[str, bytes]]:
