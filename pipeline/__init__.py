@@ -23,7 +23,7 @@ PUBLIC = {
     "Summary": "coat.pipeline.extraction.summary",
     "Target": "coat.pipeline.store.target_set",
     "TargetSet": "coat.pipeline.store.target_set",
-    "TargetStore": "coat.pipeline.store.target_set",
+    "TargetStore": "coat.pipeline.store.target_store",
     "Where": "coat.pipeline.cluster.resources",
     "build_shards": "coat.pipeline.shards.build",
     "extract": "coat.pipeline.extraction.extraction",
