@@ -94,6 +94,9 @@ class Expert(ABC):
     device: str = "cpu"  # set by `load` where the model can be elsewhere
     # Whether the clips of a batch are padded to the longest; False: they are heard one by one, or with their equals.
     pads: bool = True
+    # Whether `extract` may run in several threads at once, a clip in each: for models that use one CPU thread and let
+    # others run meanwhile, as C code under ctypes does. A worker with more CPUs then hears as many clips at once.
+    parallel_rows: bool = False
     # Longer audio than `window_s` is heard in windows of that length, and of these the frames are kept that have
     # `context_s` seconds of the window on both sides of their centre. Where a frame hears no more than that, the
     # result equals a single pass; where it does, it is another one. Set them before `describe`: they are in the spec.

@@ -17,7 +17,8 @@ from 0.5 s on the windows could not be told from a single pass on two minutes of
 Clips under 70 ms are padded with zeros to that, and give one row.
 
 Limits: F0, jitter, shimmer and HNR are 0 where unvoiced; formants are guesses in noise and silence. Heard at
-16 kHz, spectral slopes differ from those of 44.1 kHz audio. One clip at a time, on one CPU thread.
+16 kHz, spectral slopes differ from those of 44.1 kHz audio. A clip takes one CPU thread; a worker with more hears more
+clips at once.
 """
 
 from collections.abc import Sequence
@@ -81,6 +82,7 @@ class Prosody(Expert):
     )
     trial = Trial(whole=1e-5, view=lambda frames: frames[:, :1])  # loudness; formants of noise are guesses
     pads = False
+    parallel_rows = True  # each call makes an openSMILE of its own, whose C code lets other threads run
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
@@ -101,7 +103,7 @@ class Prosody(Expert):
         self.smile: Any = opensmile.Smile(
             feature_set=opensmile.FeatureSet.eGeMAPSv02,
             feature_level=opensmile.FeatureLevel.LowLevelDescriptors,
-            num_workers=1,  # in this process and thread: the worker is the unit of parallel work
+            num_workers=1,  # in this process and thread: the worker has the threads
             multiprocessing=False,
         )
         assert tuple(self.smile.feature_names) == self.spec.channels, self.smile.feature_names

@@ -49,6 +49,8 @@ class Worker:
         # and where these are more than the CPUs, libgomp lets all of them wait more slowly. So weights load there too.
         self.model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self.expert: Expert = self.in_model_thread(self.load)
+        parallel = self.expert.parallel_rows and job.threads > 1
+        self.row_threads = ThreadPoolExecutor(job.threads, thread_name_prefix="rows") if parallel else None
         self.stopped = threading.Event()  # set: units in hand are dropped at their next batch
         self.decoders = ThreadPoolExecutor(max(2, min(8, (os.cpu_count() or 2))), thread_name_prefix="decode")
         self.halvings = 0
@@ -190,7 +192,7 @@ class Worker:
             part = rows[start : start + budget]
             waveforms = [h.waveform_T for h in part if h.waveform_T is not None]
             try:
-                frames = self.expert.extract(waveforms)
+                frames = self.frames_of(waveforms)
             except (torch.OutOfMemoryError, MemoryError) as e:
                 if len(part) == 1:
                     part[0].fail("oom", f"{part[0].seconds:.1f} s do not fit into memory ({self.job.device}: {e})")
@@ -211,6 +213,12 @@ class Worker:
                 clock.heard_audio += sum(len(w) for w in waveforms) / self.job.spec.sample_rate
                 for h, frames_ND in zip(part, frames, strict=True):
                     self.accept(h, frames_ND)
+
+    def frames_of(self, waveforms: list[Waveform]) -> list[Frames]:
+        """In order, whichever thread is done first."""
+        if self.row_threads is None:
+            return self.expert.extract(waveforms)
+        return [frames for (frames,) in self.row_threads.map(lambda x: self.expert.extract([x]), waveforms)]
 
     def accept(self, heard: Heard, frames_ND: Frames) -> None:
         """Cast to the stored dtype; a row whose frames are not finite or not of the spec's shape fails."""
