@@ -51,7 +51,7 @@ class Clips:
 def prepare(cache: Path = CACHE, clips: Mapping[str, int] = CLIPS, student: Path | None = None) -> None:
     """Make what is missing: some minutes with 4,400 clips on one core. `student`: whose features are taken."""
     from benchmarks.scale_model.student import make_student
-    from coat.pipeline.cluster.resources import Where
+    from coat.pipeline.cluster.resources import Resources
     from coat.pipeline.extraction.extraction import extract
     from coat.pipeline.reductions.options import Wishes
     from coat.pipeline.shards.build import build_shards
@@ -68,7 +68,7 @@ def prepare(cache: Path = CACHE, clips: Mapping[str, int] = CLIPS, student: Path
     rows = [json.loads(line) for line in (corpus / "manifest.jsonl").read_text().splitlines()]
     train = corpus / "train.jsonl"
     write_rows(str(train), [row for row in rows if row["split"] == "train"])
-    extract(str(train), str(cache / "targets"), EXPERTS, where=Where(workers=0))
+    extract(str(train), str(cache / "targets"), EXPERTS, resources=Resources(workers=0))
     wishes = Wishes.parse(rate=f"{TARGET_HZ}")
     build_shards(str(train), str(cache / "targets"), EXPERTS, str(cache / "shards"), overwrite=True, wishes=wishes)
     folder = cache / "students" / "plain-0"

@@ -100,7 +100,7 @@ class Step:
 def extract_all(root: Path, quiet: bool) -> "list[Summary]":
     """With every expert that is installed here; the others are named."""
     from coat.extractors.registry import find, unusable
-    from coat.pipeline.cluster.resources import Where
+    from coat.pipeline.cluster.resources import Resources
     from coat.pipeline.extraction.extraction import extract
 
     reasons = {name: unusable(find(name).card) for name in EXPERTS}
@@ -111,7 +111,7 @@ def extract_all(root: Path, quiet: bool) -> "list[Summary]":
     manifest, store = str(root / "corpus" / "manifest.jsonl"), str(root / "targets")
     usable = [name for name, reason in reasons.items() if reason is None]
     try:
-        return extract(manifest, store, usable, where=Where(workers=0), listener=watcher)
+        return extract(manifest, store, usable, resources=Resources(workers=0), listener=watcher)
     finally:
         watcher.close()
 

@@ -34,7 +34,7 @@ def held_out(targets: TargetSet, most_values: int = SAMPLE_VALUES) -> Sample:
         raise InputError(f"{targets.url}: no targets to measure a reduction on; run `coat extract`")
     taken, values = [], 0
     for position in ok[: max(1, len(ok) // SAMPLE_SHARE)]:
-        taken.append(targets.read_row(rows.at(int(position))).frames)
+        taken.append(targets.read_row(rows.row_at(int(position))).frames)
         values += taken[-1].size
         if values >= most_values:
             break

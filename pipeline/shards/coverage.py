@@ -34,7 +34,7 @@ class Found:
             np.append(t.rows.status, UNKNOWN)[at].astype(np.int8) for t, at in zip(sets.values(), found, strict=True)
         ]
         heard = [
-            np.append(pc.is_valid(t.rows.place["source"]).to_numpy(), True)[at]
+            np.append(pc.is_valid(t.rows.locations["source"]).to_numpy(), True)[at]
             for t, at in zip(sets.values(), found, strict=True)
         ]
         self.at_ME, self.status_ME = np.stack(found, axis=1), np.stack(status, axis=1)
@@ -63,12 +63,12 @@ class Found:
                 continue
             e = int(np.flatnonzero(self.place_ME[position] < 0)[0])
             (name, targets), at = list(self.sets.items())[e], int(self.at_ME[position, e])
-            yield u.id, f"{name} {targets.rows.at(at).error if at >= 0 else 'was not extracted'}"
+            yield u.id, f"{name} {targets.rows.row_at(at).error if at >= 0 else 'was not extracted'}"
 
     def bytes_M(self, sets: Mapping[str, TargetSet], recipe: Recipe) -> NDArray[np.float64]:
         nbytes = 2.0 * MEMBER_BYTES + self.seconds_M * (FLAC_BYTES_PER_SECOND if recipe.audio != "none" else 0)
         if recipe.layout == "joint":
             for e, targets in enumerate(sets.values()):
-                frames = np.append(targets.rows.place["frames"].to_numpy(), 0)[self.place_ME[:, e]]
+                frames = np.append(targets.rows.locations["frames"].to_numpy(), 0)[self.place_ME[:, e]]
                 nbytes += frames * targets.spec.dim * np.dtype(targets.spec.dtype).itemsize + MEMBER_BYTES
         return nbytes

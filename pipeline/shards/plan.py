@@ -78,7 +78,7 @@ class Plan:
 
     def sample(self, s: int, u: Utterance) -> Sample:
         places = zip(self.sets.items(), self.place_SE[s].tolist(), strict=True)
-        rows = {name: targets.rows.at(place) for (name, targets), place in places if place >= 0}
+        rows = {name: targets.rows.row_at(place) for (name, targets), place in places if place >= 0}
         start, seconds, copy = float(self.start_S[s]), float(self.seconds_S[s]), int(self.copy_S[s])
         whole = math.isnan(seconds)
         name = u.id + ("" if whole else f"@{start:.3f}") + (f"#{copy + 1}" if copy else "")

@@ -75,7 +75,7 @@ def side_jobs(
         rows = table.slice(ends[number], ends[number + 1] - ends[number]).to_pylist()
         at = places[ends[number] : ends[number + 1]].tolist()
         samples = tuple(
-            (row["key"], targets.rows.at(place), row["start"], None if row["whole"] else row["duration"])
+            (row["key"], targets.rows.row_at(place), row["start"], None if row["whole"] else row["duration"])
             for row, place in zip(rows, at, strict=True)
             if place >= 0
         )
@@ -89,7 +89,7 @@ def places_of(table: pa.Table, targets: TargetSet) -> NDArray[np.int64]:
     rows = targets.rows
     places = rows.find(from_hex(table["digest"].combine_chunks()))
     is_ok = np.append(rows.status == OK, False)[places]
-    heard = np.array([*rows.place["source"].to_pylist(), None], dtype=object)[places]
+    heard = np.array([*rows.locations["source"].to_pylist(), None], dtype=object)[places]
     held = np.array(table["source"].to_pylist(), dtype=object)
     unknown = np.array([source is None for source in held], dtype=bool)
     same = (heard == held) | unknown

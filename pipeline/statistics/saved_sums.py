@@ -117,10 +117,10 @@ def scheduler_at(ray_address: str | None) -> Iterator[Any]:
         return
     from ray.util.dask import ray_dask_get
 
-    from coat.pipeline.cluster.ray_connection import joined
+    from coat.pipeline.cluster.ray_connection import connected
     from coat.pipeline.cluster.resources import Cluster
 
-    with joined(Cluster(workers=1, address=ray_address)):
+    with connected(Cluster(workers=1, address=ray_address)):
         yield ray_dask_get
 
 

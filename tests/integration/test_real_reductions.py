@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from coat.extractors.expert import Options
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.reductions.options import Wishes
 from coat.pipeline.shards.build import build_shards
@@ -26,7 +26,13 @@ REACHED = {
 
 def test_an_eighth_of_float32_at_a_cosine_of_099(tmp_path: Path) -> None:
     manifest, store = str(folder("COAT_REAL_DIR") / "manifest.jsonl"), str(tmp_path / "store")
-    extract(manifest, store, ["whisper"], Options(checkpoint=str(folder("COAT_WHISPER_DIR"))), where=Where(workers=0))
+    extract(
+        manifest,
+        store,
+        ["whisper"],
+        Options(checkpoint=str(folder("COAT_WHISPER_DIR"))),
+        resources=Resources(workers=0),
+    )
     for name, (options, smaller, cosine) in REACHED.items():
         index = build_shards(
             manifest, store, ["whisper"], str(tmp_path / name), missing="skip", wishes=Wishes.parse(**options)

@@ -9,7 +9,7 @@ import pytest
 
 from coat.manifests import InputError, Manifest, ShardIndex
 from coat.manifests.targets.reduction import decode, encode
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.reductions.options import Wishes
 from coat.pipeline.shard_checks.verification import verify_shards
@@ -34,7 +34,7 @@ def store(make_corpus: Corpus, tmp_path: Path) -> tuple[str, str]:
         str(manifest),
         str(tmp_path / "store"),
         ["tests.pipeline.experts:States", "vad", "pitch"],
-        where=Where(workers=0),
+        resources=Resources(workers=0),
     )
     return str(manifest), str(tmp_path / "store")
 

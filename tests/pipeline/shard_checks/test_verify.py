@@ -18,7 +18,7 @@ import xxhash
 from coat.manifests import InputError, ShardIndex
 from coat.manifests.shards.tar import END, header, read_tar, sample_bytes
 from coat.manifests.targets.arrays import from_npy, to_npy
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.shard_checks.verification import verify_shards
 from coat.pipeline.shards.build import build_shards
@@ -33,7 +33,7 @@ NAMES = ["tests.pipeline.experts:Level", "tests.pipeline.experts:Scarce"]
 @pytest.fixture
 def store(make_corpus: Corpus, tmp_path: Path) -> tuple[str, str]:
     manifest = make_corpus()
-    extract(str(manifest), str(tmp_path / "store"), NAMES, where=Where(workers=0))
+    extract(str(manifest), str(tmp_path / "store"), NAMES, resources=Resources(workers=0))
     return str(manifest), str(tmp_path / "store")
 
 

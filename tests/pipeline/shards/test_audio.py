@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from coat.manifests import InputError, Manifest, ShardIndex, decode
 from coat.manifests.shards.reading import read_samples
 from coat.manifests.shards.tar import TarSample
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.shard_checks.verification import verify_shards
 from coat.pipeline.shards.build import build_shards
@@ -41,7 +41,7 @@ def mixed(tmp_path: Path) -> tuple[str, str]:
         rows.append({"id": name[0], "audio_filepath": name, "response": "noise"})
     rows.append({"id": "span", "audio_filepath": "b.flac", "offset": 0.5, "duration": 1.25})
     (root / "m.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    extract(str(root / "m.jsonl"), str(tmp_path / "store"), LEVEL, where=Where(workers=0))
+    extract(str(root / "m.jsonl"), str(tmp_path / "store"), LEVEL, resources=Resources(workers=0))
     return str(root / "m.jsonl"), str(tmp_path / "store")
 
 

@@ -10,7 +10,7 @@ from coat.manifests import InputError, Manifest, ManifestError, ShardIndex
 from coat.manifests.corpus.split import split
 from coat.manifests.corpus.stats import stats
 from coat.manifests.corpus.validate import validate
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.inspect.inspection import inspect
 from coat.pipeline.shard_checks.verification import verify_shards
@@ -34,7 +34,7 @@ def manifest(make_corpus: Corpus) -> Path:
 
 def test_from_a_manifest_to_samples(manifest: Path, tmp_path: Path) -> None:
     store = str(tmp_path / "store")
-    (summary,) = extract(str(manifest), store, ["tests.pipeline.experts:Level"], where=Where(workers=0))
+    (summary,) = extract(str(manifest), store, ["tests.pipeline.experts:Level"], resources=Resources(workers=0))
     assert (summary.rows, summary.ok) == (12, 12)
     (found,) = status(store, Manifest.read(str(manifest), spans=True))
     assert (found.ok, found.missing) == (12, 0)

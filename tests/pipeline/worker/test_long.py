@@ -145,8 +145,8 @@ MEASURE = (
     PEAK
     + """
 import sys
-from coat.pipeline import Where, extract
-(s,) = extract(sys.argv[1], sys.argv[2], ["tests.pipeline.experts:Level"], where=Where(workers=0))
+from coat.pipeline import Resources, extract
+(s,) = extract(sys.argv[1], sys.argv[2], ["tests.pipeline.experts:Level"], resources=Resources(workers=0))
 assert s.ok == 1, s
 print(peak() / 2**20)
 """
