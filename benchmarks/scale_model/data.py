@@ -53,7 +53,7 @@ def prepare(cache: Path = CACHE, clips: Mapping[str, int] = CLIPS, student: Path
     from benchmarks.scale_model.student import make_student
     from coat.pipeline.cluster.resources import Resources
     from coat.pipeline.extraction.extraction import extract
-    from coat.pipeline.reductions.options import Wishes
+    from coat.pipeline.reductions.options import ReductionOptions
     from coat.pipeline.shards.build import build_shards
     from coat.trainer.students.registry import load_student
 
@@ -69,8 +69,9 @@ def prepare(cache: Path = CACHE, clips: Mapping[str, int] = CLIPS, student: Path
     train = corpus / "train.jsonl"
     write_rows(str(train), [row for row in rows if row["split"] == "train"])
     extract(str(train), str(cache / "targets"), EXPERTS, resources=Resources(workers=0))
-    wishes = Wishes.parse(rate=f"{TARGET_HZ}")
-    build_shards(str(train), str(cache / "targets"), EXPERTS, str(cache / "shards"), overwrite=True, wishes=wishes)
+    options = ReductionOptions.parse(rate=f"{TARGET_HZ}")
+    shards = str(cache / "shards")
+    build_shards(str(train), str(cache / "targets"), EXPERTS, shards, overwrite=True, reduction_options=options)
     folder = cache / "students" / "plain-0"
     model = load_student(str(student or (folder if folder.exists() else make_student(folder, 0))))
     targets = {s.id: s.targets for s in iterate_shards(str(cache / "shards"))}

@@ -155,8 +155,8 @@ def test_another_recipe_waits_while_a_living_build_is_there_and_sweeps_after_a_d
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         mine = BuildFolder(str(out), Recipe(manifests=(corpus[0],), store=corpus[1], experts=("level@00",)))
-        theirs = out / BUILDING / mine.me.replace(f"+{os.getpid()}", f"+{sleeper.pid}")
-        (out / BUILDING / mine.me).rename(theirs)
+        theirs = out / BUILDING / mine.process.replace(f"+{os.getpid()}", f"+{sleeper.pid}")
+        (out / BUILDING / mine.process).rename(theirs)
         with pytest.raises(InputError, match=f"process {sleeper.pid} .* builds shards with other options"):
             build_shards(*corpus, LEVELS, str(out), SHARD)
     finally:
