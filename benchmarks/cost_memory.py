@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import CPUS, Figure, Results, median, results, whisper
-from benchmarks.cost_training import BATCH, HOME, make_trainer, prepare
+from benchmarks.cost_training import BATCH, HOME, make_run, prepare
 
 EXPERTS = ("whisper", "yamnet", "pitch")
 SAME = 0.01  # of the losses: float16
@@ -65,11 +65,11 @@ def child(kind: str, steps: int) -> dict[str, Any]:
     import torch
 
     from coat.trainer import iterate_shards
-    from coat.trainer.training.monitor import peak_memory
+    from coat.trainer.training.measurements import peak_memory
 
     torch.set_num_threads(CPUS)
-    trainer = make_trainer(f"memory-{kind}", 32, EXPERTS)
-    collator, config = trainer.loader.collator, trainer.config.data
+    run = make_run(f"memory-{kind}", 32, EXPERTS)
+    collator, config = run.loader.collator, run.config.data
     samples = list(iterate_shards(config.shards))
     experts = online_experts() if kind == "online" else {}
     seconds, losses = [], []
@@ -79,13 +79,13 @@ def child(kind: str, steps: int) -> dict[str, Any]:
         given = samples[at : at + BATCH]
         if experts:
             given = heard(given, experts)
-        trainer.one_step([collator.batch([collator.item(s, config) for s in given])], False)
+        run.trainer.step([collator.batch([collator.item(s, config) for s in given])])
         seconds.append(time.perf_counter() - started)
-        losses.append({name: value for name, value in trainer.meter.means().items() if name.startswith("distill/")})
-        trainer.meter.clear()
+        losses.append({name: value for name, value in run.trainer.meter.means().items() if name.startswith("distill/")})
+        run.trainer.meter.clear()
     return {
         "peak_mb": peak_memory(torch.device("cpu")) * 1024,
-        "trainer_mb": sum(p.numel() * p.element_size() for p in trainer.model.parameters()) / 2**20,
+        "trainer_mb": sum(p.numel() * p.element_size() for p in run.model.parameters()) / 2**20,
         "experts_mb": parameter_bytes(experts) / 2**20 if experts else 0.0,
         "seconds": seconds[1:],
         "losses": losses,

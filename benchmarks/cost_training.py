@@ -71,14 +71,14 @@ def prepare() -> Path:
     return HOME
 
 
-def make_trainer(name: str, count: int, experts: tuple[str, ...]) -> Any:
-    """A trainer at its first step, as `coat train` makes it; `count` is K."""
+def make_run(name: str, count: int, experts: tuple[str, ...]) -> Any:
+    """A run at its first step, as `coat train` makes it; `count` is K."""
     from accelerate import Accelerator
 
     from coat.manifests import ShardIndex
     from coat.trainer import TrainConfig
     from coat.trainer.run_folder import RunFolder
-    from coat.trainer.training.loop import Trainer
+    from coat.trainer.training.run import TrainingRun
 
     home = prepare()
     config = TrainConfig.from_dict(
@@ -94,26 +94,26 @@ def make_trainer(name: str, count: int, experts: tuple[str, ...]) -> Any:
     )
     folder, index = RunFolder(Path(config.run.out)), ShardIndex.read(config.data.shards)
     folder.open(config, index, True, False)
-    trainer = Trainer(config, index, folder, Accelerator(mixed_precision="no"), lambda _: None, lambda _: None)
-    trainer.model.train()
-    return trainer
+    run = TrainingRun(config, index, folder, Accelerator(mixed_precision="no"), lambda _: None, lambda _: None)
+    run.model.train()
+    return run
 
 
-def first_batches(trainer: Any, number: int) -> list[Any]:
-    given = iter(trainer.loader)
+def first_batches(run: Any, number: int) -> list[Any]:
+    given = iter(run.loader)
     batches = [next(given) for _ in range(number)]
     given.close()
     return batches
 
 
-def operations(trainer: Any, batch: Any) -> int:
+def operations(run: Any, batch: Any) -> int:
     """Of one pass, forward and backward; the matrix products, as torch counts them."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        torch.stack([*trainer.model(batch).values()]).sum().backward()
-    trainer.optimizer.zero_grad()
+        torch.stack([*run.model(batch).values()]).sum().backward()
+    run.trainer.optimizer.zero_grad()
     return counter.get_total_flops()
 
 
@@ -122,24 +122,24 @@ def measure(rounds: int, found: Results) -> None:
 
     torch.set_num_threads(CPUS)
     arms = {"plain": (0, ()), "block": (K, ()), "CoAT": (K, EXPERTS)}
-    trainers = {name: make_trainer(name, count, experts) for name, (count, experts) in arms.items()}
-    batches = {name: first_batches(trainer, 2) for name, trainer in trainers.items()}
+    runs = {name: make_run(name, count, experts) for name, (count, experts) in arms.items()}
+    batches = {name: first_batches(run, 2) for name, run in runs.items()}
     assert len({tuple(b.ids for b in given) for given in batches.values()}) == 1, "the same clips"
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(rounds + 1):
-        for name, trainer in trainers.items():
+        for name, run in runs.items():
             started = time.perf_counter()
-            trainer.one_step([batches[name][turn % 2]], False)
+            run.trainer.step([batches[name][turn % 2]])
             if turn:  # the first warms up
                 seconds[name].append(time.perf_counter() - started)
     positions = {name: sum(b.positions[0] for b in given) / (2 * BATCH) for name, given in batches.items()}
-    counted = {name: operations(trainer, batches[name][0]) / BATCH for name, trainer in trainers.items()}
+    counted = {name: operations(run, batches[name][0]) / BATCH for name, run in runs.items()}
 
     def ratios(a: str, b: str) -> list[float]:
         return [x / y for x, y in zip(seconds[a], seconds[b], strict=True)]
 
     tokens, block = positions["block"] / positions["plain"], ratios("block", "plain")
-    weights = sum(p.numel() for p in trainers["plain"].model.student.model.parameters())
+    weights = sum(p.numel() for p in runs["plain"].model.student.model.parameters())
     note = (
         f"{positions['plain']:.0f} and {positions['block']:.0f} positions a clip; {median(seconds['plain']):.2f} s "
         f"a step of {BATCH}; Qwen2-Audio of {weights / 1e6:.0f} million random weights, LoRA"

@@ -243,8 +243,8 @@ def resuming(index: ShardIndex, found: Results) -> None:
 def learning(steps: int, found: Results) -> None:
     """A tiny student of the quickstart's size, from shards of clips that it hears whole."""
     from coat.trainer import TrainConfig, train
+    from coat.trainer.run_folder import read_metrics
     from coat.trainer.tiny_students.make import make_tiny_student
-    from coat.trainer.training.metrics import read_metrics
 
     rng = np.random.default_rng(6)
     root = ROOT / "loader"

@@ -16,18 +16,20 @@ if TYPE_CHECKING:
     from coat.trainer.data.samples import Sample
     from coat.trainer.data.stream import iterate_shards
     from coat.trainer.generation.export import export_run
-    from coat.trainer.generation.generate import Trained, load_run
-    from coat.trainer.training.loop import TrainResult, train
+    from coat.trainer.generation.generate import Trained
+    from coat.trainer.generation.run_student import load_run
+    from coat.trainer.training.run import TrainResult
+    from coat.trainer.training.train import train
 
 PUBLIC = {
     "Sample": "coat.trainer.data.samples",
     "TrainConfig": "coat.trainer.config.train_config",
-    "TrainResult": "coat.trainer.training.loop",
+    "TrainResult": "coat.trainer.training.run",
     "Trained": "coat.trainer.generation.generate",
     "export_run": "coat.trainer.generation.export",
     "iterate_shards": "coat.trainer.data.stream",
-    "load_run": "coat.trainer.generation.generate",
-    "train": "coat.trainer.training.loop",
+    "load_run": "coat.trainer.generation.run_student",
+    "train": "coat.trainer.training.train",
 }
 
 __all__ = ["Sample", "TrainConfig", "TrainResult", "Trained", "export_run", "iterate_shards", "load_run", "train"]

@@ -1,31 +1,35 @@
-"""A run's folder: what belongs to it, how it is opened again, and what is exported at its end.
+"""A run's folder: what belongs to it, how it is opened again, and how its rows are read.
 
 RUN/config.toml         the whole config
 RUN/index.json          of the shards it was trained on
-RUN/metrics.jsonl, evaluation.jsonl, samples.jsonl, tensorboard/   see metrics.py
+RUN/metrics.jsonl       one object per logged step
+RUN/evaluation.jsonl    one per evaluation: held-out losses and accuracy
+RUN/samples.jsonl       one per held-out prompt that was asked there: prompt, answer and truth
+RUN/tensorboard/        the same numbers
 RUN/tracked.json        the run's id with trackers, where there are any
-RUN/checkpoints/        see checkpoint.py
+RUN/checkpoints/        see training/checkpoints.py
 RUN/student/            at the end: the student (or its LoRA adapter), with processor and think tokens
 RUN/heads.safetensors   at the end: the projection heads, which generation does not need
 RUN/done.json           written LAST
 """
 
+import json
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 
 from coat.manifests import InputError, RunError, ShardIndex, storage
+from coat.manifests.errors import one_line
 from coat.trainer.config.resume import differences
 from coat.trainer.config.sections import EvaluationConfig
 from coat.trainer.config.train_config import TrainConfig
 
-if TYPE_CHECKING:
-    from coat.trainer.model.coat_model import CoatModel
-    from coat.trainer.students.base import Student
-
+METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE = "metrics.jsonl", "evaluation.jsonl", "samples.jsonl"
 # May differ when a run goes on: they change neither weights nor order.
 FREE = {
     "run": ("out", "log_every", "save_every", "keep", "max_growth", "trackers", "project"),
@@ -35,9 +39,9 @@ FREE = {
 # May be changed on purpose (`change`): how it is trained from here on, but not what.
 CHANGEABLE = ("optim.", "losses.", "stages.", "run.precision")
 FIXED = ("optim.ema",)  # of those: it decides what a checkpoint holds
-OWN = (
-    "config.toml", "index.json", "metrics.jsonl", "evaluation.jsonl", "samples.jsonl", "tensorboard", "wandb",
-    "tracked.json", "checkpoints", "student", "heads.safetensors",
+RUN_FILES = (
+    "config.toml", "index.json", METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE, "tensorboard", "wandb", "tracked.json",
+    "checkpoints", "student", "heads.safetensors",
 )  # fmt: skip
 
 
@@ -48,6 +52,7 @@ class RunFolder:
         self.done_file = path / "done.json"
         self.checkpoints = path / "checkpoints"
         self.student = path / "student"
+        self.heads = path / "heads.safetensors"
 
     @property
     def finished(self) -> bool:
@@ -63,7 +68,7 @@ class RunFolder:
         return ShardIndex.read(str(self.path))
 
     def open(self, config: TrainConfig, index: ShardIndex, restart: bool = False, change: bool = False) -> list[str]:
-        """Make the folder, or check that it holds this same run: but for what was changed on purpose, which is given.
+        """Make the folder, or check that it holds this same run: what was changed on purpose is returned.
 
         InputError where it holds something else.
         """
@@ -95,30 +100,38 @@ class RunFolder:
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""
         self.done_file.unlink(missing_ok=True)
-        for name in OWN:
+        for name in RUN_FILES:
             path = self.path / name
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
 
-    def export(self, model: "CoatModel", step: int) -> None:
-        """Write what generation needs, and the heads beside it."""
-        student = model.student
-        shutil.rmtree(self.student, ignore_errors=True)
-        if student.peft_model is None:
-            student.model.save_pretrained(self.student)
-        else:
-            save_adapter(student, self.student)
-        student.processor.save_pretrained(self.student)
-        heads = {k: v.detach().cpu().contiguous() for k, v in model.heads.state_dict().items()}
-        save_file(heads, self.path / "heads.safetensors")
-        storage.write_bytes(str(self.done_file), storage.to_json({"step": step, "think_ids": model.block.new_ids}))
+
+@contextmanager
+def disk_errors(problem: str, kept: Callable[[], str]) -> Iterator[None]:
+    """What the disk does not take is a RunError of one line: `problem`, why, what is `kept`, what to do."""
+    try:
+        yield
+    except (OSError, SafetensorError) as e:
+        why = e.strerror if isinstance(e, OSError) and e.strerror else one_line(e)
+        raise RunError(f"{problem} ({why}); {kept()}; make room, and the same command goes on from there") from e
 
 
-def save_adapter(student: "Student", folder: Path) -> None:
-    """LoRA, and the rows of the think tokens (trainable tokens): whole embeddings would make it large."""
-    student.peft_model.save_pretrained(folder, save_embedding_layers=False)
+def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """Rows of a run's metrics.jsonl."""
+    return read_rows(Path(folder) / METRICS_FILE)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a file of JSON lines; a last line that a crash cut short is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
 
 
 def comparable(config: TrainConfig) -> dict[str, Any]:

@@ -16,9 +16,8 @@ from benchmarks.scale_model.data import Asker, Clips, Drawn, index_of
 from benchmarks.scale_model.student import make_student, with_block
 from coat.trainer.data.collator import Collator
 from coat.trainer.model.coat_model import CoatModel
-from coat.trainer.run_folder import RunFolder
-from coat.trainer.training.loop import Trainer
-from coat.trainer.training.metrics import read_metrics
+from coat.trainer.run_folder import RunFolder, read_metrics
+from coat.trainer.training.run import TrainingRun
 
 KEPT = ("ce", "lr", "grad_norm", "steps_per_s")  # of metrics.jsonl, and each expert's loss
 
@@ -51,21 +50,21 @@ def train_in(out: Path, run: Run, student: Path, cache: Path, clips: Clips, befo
     config, index = config_of(run, student, cache / "shards", out), index_of(cache)
     folder = RunFolder(out)
     folder.open(config, index)
-    trainer = Trainer(config, index, folder, Accelerator(cpu=True), lambda _: None, lambda _: None)
-    collator = trainer.loader.collator
-    trainer.loader = Drawn(asker_of(run, collator, clips), config.data.batch_size, run.seed)  # type: ignore[assignment]
+    training = TrainingRun(config, index, folder, Accelerator(cpu=True), lambda _: None, lambda _: None)
+    collator = training.loader.collator
+    training.loader = Drawn(asker_of(run, collator, clips), config.data.batch_size, run.seed)  # type: ignore[assignment]
     if before:
-        before(trainer.model.eval(), collator)
-    counts = parameters(trainer.model)
+        before(training.model.eval(), collator)
+    counts = parameters(training.model)
     cpu = time.process_time()
-    result = trainer.run()
+    result = training.run()
     if not result.finished:
         raise SystemExit(f"{run.name}: stopped by a signal; nothing of it is kept")
     cpu = time.process_time() - cpu
     rows = read_metrics(out)
     losses = [{"step": r["step"]} | {k: r[k] for k in r if k in KEPT or k.startswith("distill/")} for r in rows]
     facts = {"seconds": round(result.seconds, 1), "cpu_seconds": round(cpu, 1), "parameters": counts, "log": losses}
-    return Trained(trainer.model.eval(), collator, facts)
+    return Trained(training.model.eval(), collator, facts)
 
 
 def asker_of(run: Run, collator: Collator, clips: Clips) -> Asker:

@@ -44,7 +44,7 @@ def generate(
     except ValueError as e:
         raise InputError(f"--turns {turns}: {e}") from e
     with quiet():
-        from coat.trainer.generation.generate import load_run
+        from coat.trainer.generation.run_student import load_run
 
         trained = load_run(run)
         start = time.monotonic()

@@ -135,9 +135,9 @@ def recipe(root: Path, seed: int, overrides: list[str]) -> "TrainConfig":
 
 def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> dict[str, Any]:
     from coat.cli import train as train_command
+    from coat.trainer.run_folder import read_metrics
     from coat.trainer.tiny_students.make import make_tiny_student
-    from coat.trainer.training.loop import train
-    from coat.trainer.training.metrics import read_metrics
+    from coat.trainer.training.train import train
 
     with train_command.quiet(), train_command.progress_lines() as show_report:
         if not (root / "student").exists():
@@ -157,7 +157,7 @@ def ask(root: Path, quiet: bool) -> "Evaluation":
     from coat.cli import train as train_command
     from coat.manifests.corpus.manifest import Manifest
     from coat.trainer.evaluation.evaluate import evaluate
-    from coat.trainer.generation.generate import load_run
+    from coat.trainer.generation.run_student import load_run
 
     rows = Manifest.read(str(root / "corpus" / "heldout.jsonl"))
     with train_command.quiet(), progress(len(rows), "clips", "ask", quiet=quiet) as advance:

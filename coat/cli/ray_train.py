@@ -19,9 +19,9 @@ from coat.pipeline.cluster.ray_errors import error_summary
 from coat.pipeline.cluster.resources import Cluster
 from coat.trainer import TrainConfig, TrainResult
 from coat.trainer.run_folder import RunFolder
-from coat.trainer.training.loop import train
-from coat.trainer.training.metrics import Report
+from coat.trainer.training.metrics_log import Report
 from coat.trainer.training.stopping import stop_signals
+from coat.trainer.training.train import train
 
 POLL_S = 0.2  # between looks for messages
 GRACE_S = 30.0  # for all ranks to end, once one has said why it failed

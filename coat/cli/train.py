@@ -14,7 +14,7 @@ from coat.cli.telemetry import allow
 
 if TYPE_CHECKING:
     from coat.trainer.config.train_config import TrainConfig
-    from coat.trainer.training.metrics import Report
+    from coat.trainer.training.metrics_log import Report
 
 
 Configs = Annotated[
@@ -80,16 +80,16 @@ def train(
     settings = settings_of(config, flags, set_)
     if overfit_one_batch:
         with quiet():
-            from coat.trainer.planning.overfit import check, overfit
+            from coat.trainer.planning.overfit import overfit, verdict
 
-            typer.echo(check(overfit(settings, log=say)))
+            typer.echo(verdict(overfit(settings, log=say)))
         return
     if "wandb" in settings.run.trackers:
         allow("WANDB_MODE")
     with quiet(), progress_lines() as show:
         options = {"restart": not resume, "change": change, "on_report": show, "log": say}
         if ray_address is None:
-            from coat.trainer.training.loop import train as run_training
+            from coat.trainer.training.train import train as run_training
 
             result = run_training(settings, **options)
         else:

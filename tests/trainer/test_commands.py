@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from coat.cli import export, generate
 from coat.cli import train as commands
-from coat.trainer.training.metrics import Report
+from coat.trainer.training.metrics_log import Report
 
 ROOT = Path(__file__).parents[2]
 

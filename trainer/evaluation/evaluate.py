@@ -1,6 +1,6 @@
 """Accuracy over a manifest's rows: multiple choice where a row has choices, else exact match.
 
-A prediction that is missing (audio that cannot be heard) or unparsed (no choice, or more than one, named)
+A prediction that is missing (audio that cannot be decoded or is too long) or unparsed (no choice, or several, named)
 counts as wrong; it is never replaced by a guess, and its rate is reported.
 """
 
@@ -14,8 +14,8 @@ from coat.manifests import AudioError, InputError, Utterance, decode
 from coat.trainer.generation.generate import Audio, Question, Trained
 
 
-class Row(Protocol):
-    """What was asked: a manifest's utterance, or a sample of shards."""
+class QuestionRow(Protocol):
+    """A manifest's utterance, or a sample of shards."""
 
     @property
     def id(self) -> str: ...
@@ -66,6 +66,22 @@ class Evaluation:
     by_task: dict[str, Score] = field(default_factory=dict)  # by the row's `task`, where it has one
     predictions: list[Prediction] = field(default_factory=list)
 
+    def add(self, row: QuestionRow, text: str | None) -> None:
+        """Score the text that the student answered; None: it is missing."""
+        answer = row.response or ""
+        choice = None if text is None else parse_choice(text, row.choices)
+        right = choice is not None and normalise(choice) == normalise(answer)
+        scores = [self.total]
+        if "task" in row.extra:
+            scores.append(self.by_task.setdefault(str(row.extra["task"]), Score()))
+        for score in scores:
+            score.rows += 1
+            score.right += right
+            score.missing += text is None
+            score.unparsed += text is not None and choice is None
+            score.chance_sum += 1 / len(row.choices) if row.choices else 0.0
+        self.predictions.append(Prediction(row.id, text, choice, answer, right))
+
 
 def evaluate(
     trained: Trained,
@@ -79,65 +95,49 @@ def evaluate(
 
     Rows without a prompt or response are not asked. InputError where none has both.
     """
-    asked = [u for u in rows if u.prompt is not None and u.response is not None]
-    if not asked:
+    questions = [u for u in rows if u.prompt is not None and u.response is not None]
+    if not questions:
         raise InputError("no row has a prompt and a response; there is nothing to evaluate")
     result = Evaluation()
-    for start in range(0, len(asked), batch_size):
-        part = asked[start : start + batch_size]
-        for utterance, text in zip(part, ask_rows(trained, part, max_new_tokens), strict=True):
-            record(result, utterance, text)
-        on_rows(len(part))
+    for start in range(0, len(questions), batch_size):
+        batch = questions[start : start + batch_size]
+        for utterance, text in zip(batch, ask_rows(trained, batch, max_new_tokens), strict=True):
+            result.add(utterance, text)
+        on_rows(len(batch))
     return result
 
 
 def ask_rows(trained: Trained, rows: Sequence[Utterance], max_new_tokens: int) -> list[str | None]:
-    """An answer a row; None where its audio cannot be decoded, or heard whole."""
-    asked: dict[int, Question] = {}
+    """An answer a row; None where its audio cannot be decoded, or is too short or long for the student."""
+    questions: dict[int, Question] = {}
     for i, u in enumerate(rows):
         try:
-            audio = None if u.text_only else heard(trained, u)
+            audio = None if u.text_only else read_audio(trained, u)
         except (AudioError, InputError):
             continue  # counted as missing
-        asked[i] = Question(audio, u.prompt or "", u.choices, u.turns)
+        questions[i] = Question(audio, u.prompt or "", u.choices, u.turns)
     answers: list[str | None] = [None] * len(rows)
-    if asked:
-        texts = trained.ask_many(list(asked.values()), max_new_tokens=max_new_tokens)
-        for i, text in zip(asked, texts, strict=True):
+    if questions:
+        texts = trained.ask_many(list(questions.values()), max_new_tokens=max_new_tokens)
+        for i, text in zip(questions, texts, strict=True):
             answers[i] = text
     return answers
 
 
-def heard(trained: Trained, utterance: Utterance) -> Audio:
-    """AudioError or InputError where it cannot be decoded, or heard whole."""
+def read_audio(trained: Trained, utterance: Utterance) -> Audio:
+    """AudioError or InputError where it cannot be decoded, or is too short or long for the student."""
     clip = decode(utterance.audio, utterance.offset, utterance.duration)
     trained.student.check_audio(clip.at(trained.student.sample_rate))
     return clip.samples_T, clip.rate
 
 
-def record(result: Evaluation, row: Row, text: str | None) -> None:
-    answer = row.response or ""
-    choice = None if text is None else parse(text, row.choices)
-    right = choice is not None and normalise(choice) == normalise(answer)
-    scores = [result.total]
-    if "task" in row.extra:
-        scores.append(result.by_task.setdefault(str(row.extra["task"]), Score()))
-    for score in scores:
-        score.rows += 1
-        score.right += right
-        score.missing += text is None
-        score.unparsed += text is not None and choice is None
-        score.chance_sum += 1 / len(row.choices) if row.choices else 0.0
-    result.predictions.append(Prediction(row.id, text, choice, answer, right))
-
-
-def parse(text: str, choices: Sequence[str]) -> str | None:
+def parse_choice(text: str, choices: Sequence[str]) -> str | None:
     """The one choice that a prediction is or names as whole words; without choices the prediction itself."""
-    said = normalise(text)
+    words = normalise(text)
     if not choices:
-        return text if said else None
-    named = [c for c in choices if f" {normalise(c)} " in f" {said} "]
-    exact = [c for c in named if normalise(c) == said]
+        return text if words else None
+    named = [c for c in choices if f" {normalise(c)} " in f" {words} "]
+    exact = [c for c in named if normalise(c) == words]
     found = exact or named
     return found[0] if len(found) == 1 else None
 
@@ -147,7 +147,7 @@ def normalise(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
-def most_common_answer(rows: Iterable[Utterance]) -> float:
+def majority_baseline(rows: Iterable[Utterance]) -> float:
     """Accuracy of always giving each prompt's most common response: what there is to gain without listening."""
     by_prompt: dict[str, Counter[str]] = {}
     for u in rows:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from coat.manifests import InputError, RunError, storage
-from coat.trainer.generation.generate import Trained, generation_config, load_run
+from coat.trainer.generation.generate import Trained, generation_config
 from coat.trainer.generation.model_card import hub_id, model_card
+from coat.trainer.generation.run_student import load_run, save_adapter
 from coat.trainer.model.thinking import ThinkingBlock
-from coat.trainer.run_folder import save_adapter
 from coat.trainer.students.base import Student
 
 TRIAL_SECONDS, TRIAL_PROMPT = 1.0, "What is heard?"  # what the written template is tried with

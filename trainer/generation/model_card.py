@@ -12,8 +12,7 @@ from coat.manifests import ShardIndex
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.generation.generate import Trained
 from coat.trainer.model.experts import experts_of
-from coat.trainer.run_folder import RunFolder
-from coat.trainer.training.metrics import EVALUATION, METRICS, read_lines
+from coat.trainer.run_folder import EVALUATION_FILE, METRICS_FILE, RunFolder, read_rows
 
 PAPER = "[Continuous Audio Thinking](https://arxiv.org/abs/2606.18273)"
 SHOWN = re.compile(r"(loss|ce|distill/.*|samples|audio_hours|accuracy.*|chance|unparsed.*)$")
@@ -150,8 +149,8 @@ def public_name(checkpoint: str) -> str:
 def figures(run: Path) -> str:
     """The last lines of evaluation.jsonl and metrics.jsonl."""
     found = []
-    for name, title in ((EVALUATION, "held-out samples"), (METRICS, "training, since the line before")):
-        rows = read_lines(run / name) if (run / name).exists() else []
+    for name, title in ((EVALUATION_FILE, "held-out samples"), (METRICS_FILE, "training, since the line before")):
+        rows = read_rows(run / name) if (run / name).exists() else []
         if rows:
             values = [[k, f"{v:.4g}"] for k, v in rows[-1].items() if SHOWN.match(k)]
             found.append(f"Step {rows[-1]['step']}, {title}:\n\n{table(['figure', 'value'], values)}")

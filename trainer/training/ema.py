@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 PREFIX = "ema."  # of its tensors in a checkpoint
 
@@ -12,7 +13,7 @@ PREFIX = "ema."  # of its tensors in a checkpoint
 class Ema:
     """`average = d * average + (1 - d) * weights` after each step, d = min(decay, (1 + step) / (10 + step)).
 
-    The smaller d of the first steps lets go of the random start, which a constant one would remember for
+    The smaller d of the first steps forgets the random start, which a constant one would remember for
     1 / (1 - decay) steps. It is a function of the step alone, so a resumed run goes on bit for bit.
     """
 
@@ -20,20 +21,19 @@ class Ema:
         self.parameters, self.decay = parameters, decay
         self.averages = {name: p.detach().float().clone() for name, p in parameters.items()}
 
-    @torch.no_grad()
     def update(self, step: int) -> None:
-        """Behind step `step`, counted from 1."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for name, parameter in self.parameters.items():
-            self.averages[name].lerp_(parameter.float(), 1 - decay)
+        """After step `step`, counted from 1."""
+        update_averages = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
+        weights = [parameter.detach().float() for parameter in self.parameters.values()]
+        update_averages(list(self.averages.values()), weights, step)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds of it."""
+        """The averages by name, as a checkpoint holds them."""
         return {PREFIX + name: average for name, average in self.averages.items()}
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The model has the averages for weights; its own come back unchanged."""
+        """Within, the model has the averages for weights; its own come back unchanged."""
         self.swap()
         try:
             yield
@@ -44,6 +44,6 @@ class Ema:
     def swap(self) -> None:
         """Exact, since what is trained is float32."""
         for name, parameter in self.parameters.items():
-            own = parameter.detach().clone()
+            weights = parameter.detach().clone()
             parameter.copy_(self.averages[name])
-            self.averages[name].copy_(own)
+            self.averages[name].copy_(weights)

@@ -1,4 +1,4 @@
-"""How a run is spread over ranks, as its launcher has it: DDP, or FSDP2 of what is frozen.
+"""How a run is distributed over ranks, as its launcher says: DDP, or FSDP2 of what is frozen.
 
 Under LoRA nearly all memory is frozen weights. So FSDP2 shards those, layer by layer, and what is trained stays whole
 on every rank, its gradients averaged here: checkpoints, resume, EMA and export are the same as under DDP.
@@ -18,7 +18,7 @@ from coat.manifests import InputError
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.model.coat_model import CoatModel
 
-SPREADS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP)
+SUPPORTED_TYPES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP)
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
@@ -27,10 +27,10 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     if not torch.accelerator.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"  # else ranks on CPUs would not know of each other
     AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
-    accelerator = Accelerator(mixed_precision=precision(config))
-    if accelerator.distributed_type not in SPREADS:
+    accelerator = Accelerator(mixed_precision=mixed_precision(config))
+    if accelerator.distributed_type not in SUPPORTED_TYPES:
         raise InputError(f"{accelerator.distributed_type.value}: coat trains with DDP or FSDP2 alone")
-    plugin = sharding(accelerator)
+    plugin = fsdp_plugin(accelerator)
     if plugin is not None and plugin.fsdp_version != 2:
         raise InputError("FSDP 1: coat shards with FSDP2 alone: accelerate launch --use_fsdp --fsdp_version 2")
     if plugin is not None and config.lora.full:
@@ -38,24 +38,24 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     return accelerator
 
 
-def precision(config: TrainConfig) -> str:
+def mixed_precision(config: TrainConfig) -> str:
     """bf16 only where a GPU has it: on CPUs it is slower than float32."""
     if config.run.precision != "auto":
         return config.run.precision
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
 
 
-def sharding(accelerator: Accelerator) -> FullyShardedDataParallelPlugin | None:
-    """What the launcher asks of FSDP, where it does. Of CPUs accelerate itself does not heed it."""
+def fsdp_plugin(accelerator: Accelerator) -> FullyShardedDataParallelPlugin | None:
+    """The launcher's settings of FSDP, or None. On CPUs accelerate itself ignores them."""
     if accelerator.distributed_type == DistributedType.FSDP:
         return accelerator.state.fsdp_plugin
-    asked = accelerator.distributed_type == DistributedType.MULTI_CPU and parse_flag_from_env("ACCELERATE_USE_FSDP")
-    return FullyShardedDataParallelPlugin() if asked else None
+    wanted = accelerator.distributed_type == DistributedType.MULTI_CPU and parse_flag_from_env("ACCELERATE_USE_FSDP")
+    return FullyShardedDataParallelPlugin() if wanted else None
 
 
-def spread(model: CoatModel, accelerator: Accelerator) -> Callable[..., Any]:
-    """The model on this rank's device, as it is called in training; what is trained are the same objects as before."""
-    plugin = sharding(accelerator)
+def distribute(model: CoatModel, accelerator: Accelerator) -> Callable[..., Any]:
+    """The model on this rank's device, as it is called in training; trained parameters stay the same objects."""
+    plugin = fsdp_plugin(accelerator)
     if plugin is None:
         return accelerator.prepare(model)
     shard_frozen(model, accelerator, plugin)
@@ -81,9 +81,9 @@ def shard_frozen(model: CoatModel, accelerator: Accelerator, plugin: FullySharde
 
 @torch.no_grad()
 def average_gradients(accelerator: Accelerator, parameters: Iterable[nn.Parameter]) -> None:
-    """Of what is trained, over ranks, in one call: DDP's part where weights are sharded."""
-    reached = [p for p in parameters if p.grad is not None]  # the same on all ranks: the model reaches every weight
-    gradients = [cast(Tensor, p.grad) for p in reached]
-    whole = cast(Tensor, accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean"))
-    for gradient, part in zip(gradients, whole.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+    """Average gradients over ranks, in one call: what DDP does where weights are not sharded."""
+    # The same parameters on all ranks: the model reaches every weight.
+    gradients = [cast(Tensor, p.grad) for p in parameters if p.grad is not None]
+    flat = cast(Tensor, accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean"))
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))

@@ -16,34 +16,34 @@ def stage_at(stages: Sequence[StageConfig], step: int) -> tuple[StageConfig, int
     return stages[-1], stages[-1].steps
 
 
-def rate(optim: OptimConfig, stage: StageConfig, within: int) -> float:
-    """Times the base rate: a linear warm-up, then what `optim.schedule` says, in each stage anew.
+def rate_factor(optim: OptimConfig, stage: StageConfig, stage_step: int) -> float:
+    """What base rates are multiplied by: a linear warm-up, then what `optim.schedule` says, in each stage anew.
 
     cosine: down to `lr_end` at the end of the stage. wsd (warm-up, stable, decay): the whole rate until the last
     `decay` share of the stage, then down to `lr_end` by 1 - sqrt of the way (Hägele et al., arXiv 2405.18392).
     constant: the whole rate.
     """
     warmup = min(optim.warmup, stage.steps // 2)
-    if within < warmup:
-        return stage.lr * (within + 1) / warmup
+    if stage_step < warmup:
+        return stage.lr * (stage_step + 1) / warmup
     if optim.schedule == "constant":
         return stage.lr
-    first = warmup
+    decay_start = warmup
     if optim.schedule == "wsd":
-        first = max(warmup, stage.steps - round(optim.decay * stage.steps))
-    done = max(0, within - first) / max(1, stage.steps - first)
+        decay_start = max(warmup, stage.steps - round(optim.decay * stage.steps))
+    done = max(0, stage_step - decay_start) / max(1, stage.steps - decay_start)
     left = 0.5 * (1 + math.cos(math.pi * done)) if optim.schedule == "cosine" else 1 - math.sqrt(done)
     return stage.lr * (optim.lr_end + (1 - optim.lr_end) * left)
 
 
-def distill_weight(stage: StageConfig, within: int) -> float:
+def distill_weight(stage: StageConfig, stage_step: int) -> float:
     end = stage.distill if stage.distill_end is None else stage.distill_end
-    return stage.distill + (end - stage.distill) * within / max(1, stage.steps - 1)
+    return stage.distill + (end - stage.distill) * stage_step / max(1, stage.steps - 1)
 
 
 def loss_weights(
-    stage: StageConfig, within: int, config: LossConfig, experts: Mapping[str, ExpertInfo]
+    stage: StageConfig, stage_step: int, config: LossConfig, experts: Mapping[str, ExpertInfo]
 ) -> dict[str, float]:
-    """Of `ce` and each expert: what their sums are multiplied by."""
-    distill = distill_weight(stage, within)
+    """Of `ce` and each expert: the weight of its mean loss."""
+    distill = distill_weight(stage, stage_step)
     return {"ce": stage.ce} | {n: distill * config.weight(n, e.spec.family) for n, e in experts.items()}

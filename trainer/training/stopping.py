@@ -11,19 +11,19 @@ from typing import Any
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
     """SIGTERM and SIGINT fill the list instead of killing; the step that runs is finished and saved."""
-    received: list[int] = []
+    signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield received  # handlers can be set in the main thread alone
+        yield signals  # handlers can be set in the main thread alone
         return
 
-    def note(number: int, _frame: FrameType | None) -> Any:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt  # asked twice
-        received.append(number)
+    def add_signal(number: int, _frame: FrameType | None) -> Any:
+        if signals and number == signal.SIGINT:
+            raise KeyboardInterrupt  # a second Ctrl-C
+        signals.append(number)
 
-    before = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)}
+    before = {s: signal.signal(s, add_signal) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield received
+        yield signals
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)

@@ -16,8 +16,8 @@ from coat.manifests import InputError, RunError, storage
 from coat.manifests.errors import one_line
 from coat.trainer.config.train_config import TrainConfig
 
-LONGEST = 200  # characters of an error of theirs
-TRACKED = "tracked.json"  # the run's id with trackers, so that a resumed run is one run there
+MAX_CHARS = 200  # of an error of theirs
+RUN_ID_FILE = "tracked.json"  # the run's id with trackers, so that a resumed run is one run there
 USER_INFO = re.compile(r"(?<=//)[^/@\s]*@")  # a name and password inside a URL
 
 
@@ -42,33 +42,35 @@ class Trackers:
         self.running: dict[str, GeneralTracker] = {}
         for name in config.run.trackers:
             try:
-                made = LOGGER_TYPE_TO_CLASS[name]
-                places = [str(folder)] if made.requires_logging_directory else []
-                tracker = made(config.run.project, *places, **options(name, folder))
+                tracker_class = LOGGER_TYPE_TO_CLASS[name]
+                logging_dir = [str(folder)] if tracker_class.requires_logging_directory else []
+                tracker = tracker_class(config.run.project, *logging_dir, **tracker_options(name, folder))
                 tracker.start()
-                tracker.store_init_configuration(flat(config.to_dict()))
+                tracker.store_init_configuration(flatten(config.to_dict()))
             except Exception as e:
                 self.close()
-                raise RunError(f"{name} did not start ({one_line(e, LONGEST)}); log in there, or leave it out") from e
+                raise RunError(f"{name} did not start ({one_line(e, MAX_CHARS)}); log in there, or leave it out") from e
             self.running[name] = tracker
 
     def write(self, values: Mapping[str, float], step: int) -> None:
-        self.each(lambda tracker: tracker.log(dict(values), step=step))
+        self.call_each(lambda tracker: tracker.log(dict(values), step=step))
 
     def close(self) -> None:
-        self.each(lambda tracker: tracker.finish())
+        self.call_each(lambda tracker: tracker.finish())
         self.running.clear()
 
-    def each(self, call: Callable[[GeneralTracker], None]) -> None:
+    def call_each(self, call: Callable[[GeneralTracker], None]) -> None:
         for name, tracker in list(self.running.items()):
             try:
                 call(tracker)
             except Exception as e:  # noqa: BLE001 - days of training must not end with somebody's server
-                self.log(f"{name} failed ({one_line(e, LONGEST)}) and is left out from here on; metrics.jsonl goes on")
+                self.log(
+                    f"{name} failed ({one_line(e, MAX_CHARS)}) and is left out from here on; metrics.jsonl goes on"
+                )
                 del self.running[name]
 
 
-def options(name: str, folder: Path) -> dict[str, Any]:
+def tracker_options(name: str, folder: Path) -> dict[str, Any]:
     """What names the run there, and lets a resumed one go on. MLflow begins a new run of the same name."""
     if name == "wandb":
         import wandb
@@ -79,15 +81,15 @@ def options(name: str, folder: Path) -> dict[str, Any]:
 
 
 def run_id(folder: Path) -> str:
-    file = str(folder / TRACKED)
+    file = str(folder / RUN_ID_FILE)
     if not storage.exists(file):
         storage.write_bytes(file, storage.to_json({"id": secrets.token_hex(8)}))
     return storage.read_json(file)["id"]
 
 
-def flat(data: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
     """`a.b.0: value`, without the passwords that URLs may hold."""
     if isinstance(data, dict | list):
         items = data.items() if isinstance(data, dict) else enumerate(data)
-        return {k: v for name, value in items for k, v in flat(value, f"{prefix}{name}.").items()}
+        return {k: v for name, value in items for k, v in flatten(value, f"{prefix}{name}.").items()}
     return {prefix.rstrip("."): USER_INFO.sub("", data) if isinstance(data, str) else data}

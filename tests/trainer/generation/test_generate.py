@@ -9,7 +9,7 @@ import torch
 
 from coat.manifests import InputError, RunError, ShardIndex, Utterance
 from coat.trainer import load_run, train
-from coat.trainer.evaluation.evaluate import evaluate, most_common_answer, parse
+from coat.trainer.evaluation.evaluate import evaluate, majority_baseline, parse_choice
 from coat.trainer.generation.generate import Trained
 from coat.trainer.model.build import build_model
 from coat.trainer.model.experts import experts_of
@@ -69,7 +69,7 @@ def test_many_are_answered_as_each_alone(trained: Trained) -> None:
 
 
 def test_a_loaded_run_has_the_logits_of_the_trained_model(run: Path) -> None:
-    from coat.trainer.training.checkpoint import load_weights
+    from coat.trainer.training.checkpoint_tensors import load_weights
 
     trained = load_run(run)
     live = build_model(trained.config, experts_of(trained.config, ShardIndex.read(str(run))))
@@ -150,7 +150,7 @@ def test_evaluation_counts_missing_and_unparsed_as_wrong(
     assert result.total.unparsed_rate == 0.4
     assert result.by_task["tone"].accuracy == 0.5
     assert result.total.chance == pytest.approx((0.5 + 0.5 + 0 + 1 / 3 + 0.5) / 5)
-    assert most_common_answer(rows) == 0.6
+    assert majority_baseline(rows) == 0.6
     with pytest.raises(InputError, match="nothing to evaluate"):
         evaluate(trained, [row(path, response=None)])
 
@@ -160,4 +160,4 @@ def test_evaluation_counts_missing_and_unparsed_as_wrong(
     [("Rising.", "rising"), ("It is rising", "rising"), ("rising falling", None), ("raising", None), ("", None)],
 )
 def test_parse(text: str, choice: str | None) -> None:
-    assert parse(text, ("rising", "falling")) == choice
+    assert parse_choice(text, ("rising", "falling")) == choice

@@ -18,7 +18,7 @@ from coat.trainer.planning.batch_view import by_role, look, nth_batch
 from coat.trainer.run_folder import RunFolder
 from coat.trainer.students.registry import load_student
 from coat.trainer.tiny_students.make import BUILDERS, make_tiny_student
-from coat.trainer.training.loop import Trainer
+from coat.trainer.training.run import TrainingRun
 from tests.trainer.helpers import RATE, SPECS, toy_config, toy_sample
 
 runner = CliRunner()
@@ -27,8 +27,8 @@ runner = CliRunner()
 def test_it_is_the_batch_that_training_is_given(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
     config = toy_config(student_dir, shards_dir, tmp_path / "run", data={"batch_size": 3})
     index = ShardIndex.read(str(shards_dir))
-    trainer = Trainer(config, index, RunFolder(tmp_path / "run"), Accelerator(cpu=True), lambda _: None, lambda _: None)
-    batches = iter(trainer.loader)
+    run = TrainingRun(config, index, RunFolder(tmp_path / "run"), Accelerator(cpu=True), lambda _: None, lambda _: None)
+    batches = iter(run.loader)
     for number, given in zip((1, 2, 3), batches, strict=False):
         shown = nth_batch(config, number).batch
         assert shown.ids == given.ids

@@ -12,7 +12,7 @@ from coat.cli.main import app
 from coat.manifests import ExpertInfo, RunError, TargetSpec
 from coat.trainer.model.batch import Targets
 from coat.trainer.model.losses import PITCH_LOW, PITCH_STEP, DistillLoss
-from coat.trainer.planning.overfit import check, overfit, prediction
+from coat.trainer.planning.overfit import overfit, prediction, verdict
 from tests.trainer.helpers import SPECS, toy_config, toy_sample, write_shards
 
 SECONDS = 0.4
@@ -42,9 +42,9 @@ def test_one_batch_is_learnt_by_heart_and_nothing_is_written(student_dir: Path, 
     shards = write_shards(tmp_path / "shards", [smooth(i) for i in range(2)])
     lines: list[str] = []
     result = overfit(of(student_dir, shards, tmp_path / "run", 200), lines.append)
-    assert "learnt 2 samples by heart" in check(result)
-    assert {fit.name for fit in result.fits} == {"ce", *SPECS}
-    assert all(fit.floor - 1e-4 <= fit.last <= fit.near < fit.first for fit in result.fits), result.fits
+    assert "learnt 2 samples by heart" in verdict(result)
+    assert {loss.name for loss in result.losses} == {"ce", *SPECS}
+    assert all(loss.floor - 1e-4 <= loss.last <= loss.threshold < loss.first for loss in result.losses), result.losses
     assert lines[0].startswith("step 0: ce ")
     assert not (tmp_path / "run").exists()
 
@@ -71,9 +71,9 @@ def test_equal_inputs_with_other_answers_are_reported(student_dir: Path, tmp_pat
 def test_a_rate_that_is_too_low_is_reported(student_dir: Path, tmp_path: Path) -> None:
     shards = write_shards(tmp_path / "shards", [smooth(i) for i in range(2)])
     result = overfit(of(student_dir, shards, tmp_path / "run", 40, optim={"lr": 1e-7, "heads_lr": 1e-7}))
-    assert {fit.name for fit in result.fits if not fit.learnt} == {"ce", *SPECS}
+    assert {loss.name for loss in result.losses if not loss.learnt} == {"ce", *SPECS}
     with pytest.raises(RunError, match=r"optim\.lr; look at the targets of .*heads_lr"):
-        check(result)
+        verdict(result)
 
 
 def entropy(p: np.ndarray) -> np.ndarray:

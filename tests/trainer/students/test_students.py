@@ -26,7 +26,7 @@ from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.students.base import Student, Unusable
 from coat.trainer.students.registry import STUDENTS, load_student
 from coat.trainer.tiny_students.make import make_tiny_student
-from coat.trainer.training.checkpoint import load_weights
+from coat.trainer.training.checkpoint_tensors import load_weights
 from tests.trainer.helpers import toy_config, toy_sample
 
 ALIKE = 2e-5  # of the largest value: what other shapes of matrix products change
@@ -237,7 +237,7 @@ def test_prompts_about_one_audio_share_it_and_are_answered_as_each_alone(student
     trained.generate = lambda *args, **kwargs: given.append(generate(*args, **kwargs)) or given[-1]  # type: ignore[method-assign]
     answers = trained.ask_each(audio, prompts, max_new_tokens=8)
     assert [ids.tolist() for ids in given] == [ids.tolist() for ids in alone]
-    assert answers == [trained.texts(ids)[0] for ids in alone]
+    assert answers == [trained.decode(ids)[0] for ids in alone]
     end = student.prefix(*audio[:1], "?").audio_end
     shared = lengths[0]
     assert shared >= end + (4 + 2 if placement == "after_audio" else 0)

@@ -4,5 +4,5 @@ import peft  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
 from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor  # noqa: F401
 
-import coat.trainer.training.loop  # noqa: F401
+import coat.trainer.training.train  # noqa: F401
 import tests.trainer.training.processes  # noqa: F401

@@ -66,7 +66,7 @@ def train_and_die(config: TrainConfig, deadly: tuple[int, int, str] | None, out:
     Where: `step`, behind a forward pass of it; `weights`, `done` or `rename`: in the writing of the checkpoint behind
     it, before these. Lines of the log go to `out`; the error that ends it too.
     """
-    from coat.trainer.training import checkpoint, loop
+    from coat.trainer.training import checkpoints, train, trainer
 
     def line(text: str) -> None:
         with out.open("a") as f:
@@ -74,15 +74,15 @@ def train_and_die(config: TrainConfig, deadly: tuple[int, int, str] | None, out:
 
     rank = int(os.environ.get("RANK", "0"))
     if deadly and deadly[0] == rank:
-        arm(checkpoint, loop, deadly[1], deadly[2])
+        arm(checkpoints, trainer, deadly[1], deadly[2])
     try:
-        loop.train(config, log=line)
+        train.train(config, log=line)
     except Exception as e:  # noqa: BLE001 - the test reads it
         line(f"rank {rank}: {type(e).__name__}: {e}")
         raise SystemExit(1) from None
 
 
-def arm(checkpoint: Any, loop: Any, step: int, where: str) -> None:
+def arm(checkpoints: Any, trainer: Any, step: int, where: str) -> None:
     def deadly(owner: Any, name: str, due: Callable[..., bool]) -> None:
         original = getattr(owner, name)
 
@@ -94,11 +94,12 @@ def arm(checkpoint: Any, loop: Any, step: int, where: str) -> None:
         setattr(owner, name, call)
 
     if where == "step":
-        deadly(loop.Trainer, "total", lambda trainer, *_: trainer.step == step - 1)
+        deadly(trainer.Trainer, "weighted_mean", lambda trainer, *_: trainer.steps_done == step - 1)
         return
     name = f".step-{step:08d}.partial"
     owner, call = {
-        "weights": (checkpoint, "save_file"), "done": (checkpoint, "describe"), "rename": (checkpoint, "flush"),
+        "weights": (checkpoints, "save_weights"), "done": (checkpoints, "file_digest"),
+        "rename": (checkpoints, "sync_to_disk"),
     }[where]  # fmt: skip
     deadly(owner, call, lambda *args: any(name in str(a) for a in args if isinstance(a, Path)))
 
@@ -113,12 +114,12 @@ def count_shards(config: TrainConfig, out: Path) -> None:
     """Write what a rank holds where weights are sharded: values of frozen parameters by whether layers own them."""
     from coat.manifests import ShardIndex
     from coat.trainer.run_folder import RunFolder
-    from coat.trainer.training.loop import Trainer
     from coat.trainer.training.parallel import make_accelerator
+    from coat.trainer.training.run import TrainingRun
 
     os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
     index, folder = ShardIndex.read(config.data.shards), RunFolder(Path(config.run.out))
-    model = Trainer(config, index, folder, make_accelerator(config), lambda _: None, lambda _: None).model
+    model = TrainingRun(config, index, folder, make_accelerator(config), lambda _: None, lambda _: None).model
     held = {"layers": [0, 0], "rest": [0, 0], "trained": [0, 0]}
     for name, p in model.named_parameters():
         kind = "trained" if p.requires_grad else "layers" if "language_model.layers" in name else "rest"
@@ -130,16 +131,16 @@ def count_shards(config: TrainConfig, out: Path) -> None:
 
 def save_gradients(config: TrainConfig, out: Path) -> None:
     """Those of a run's first step, as each rank has them."""
-    from coat.trainer.training import loop
+    from coat.trainer.training import train, trainer
 
     def stop_here(trained: dict[str, Any]) -> None:
         gradients = {name: p.grad.contiguous() for name, p in trained.items()}
         save_file(gradients, out / f"{os.environ.get('RANK', 'alone')}.safetensors")
         raise RunError("the gradients are saved")
 
-    loop.gradient_norms = stop_here  # type: ignore[assignment]
+    trainer.gradient_norms = stop_here  # type: ignore[assignment]
     with pytest.raises(RunError, match="are saved"):
-        loop.train(config)
+        train.train(config)
 
 
 if __name__ == "__main__":  # under torchrun: rank 1 is killed in step 5, unless torchrun has restarted them

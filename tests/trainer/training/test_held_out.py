@@ -10,10 +10,10 @@ import torch
 
 from coat.manifests import InputError, ShardIndex
 from coat.trainer import iterate_shards, load_run, train
+from coat.trainer.run_folder import read_rows
 from coat.trainer.tiny_students.make import make_tiny_student
-from coat.trainer.training.metrics import read_lines
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
-from tests.trainer.training.test_loop import RARELY, rows_of, trainer
+from tests.trainer.training.test_loop import RARELY, new_run, rows_of
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +45,13 @@ def test_training_is_bit_for_bit_what_it_is_without(
             student, shards_dir, tmp_path / out, steps=4, lora={"full": False, "dropout": 0.3}, evaluation=table,
             run={**RARELY, "gradient_checkpointing": True},
         )  # fmt: skip
-        made = trainer(config)
-        made.folder.path.mkdir()
-        made.run()
-        weights.append(made.model.trainable())
+        training = new_run(config)
+        training.folder.path.mkdir()
+        training.run()
+        weights.append(training.model.trainable())
     assert rows_of(tmp_path / "without") == rows_of(tmp_path / "with")
     assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
-    assert len(read_lines(tmp_path / "with" / "evaluation.jsonl")) == 2
+    assert len(read_rows(tmp_path / "with" / "evaluation.jsonl")) == 2
 
 
 def test_figures_are_those_of_the_exported_run_asked_one_by_one(
@@ -63,22 +63,22 @@ def test_figures_are_those_of_the_exported_run_asked_one_by_one(
     )  # fmt: skip
     lines: list[str] = []
     train(config, log=lines.append)
-    rows = read_lines(tmp_path / "a" / "evaluation.jsonl")
+    rows = read_rows(tmp_path / "a" / "evaluation.jsonl")
     last = rows[-1]
     assert [row["step"] for row in rows] == [2, 4, 6]
 
     # Losses: a sample at a time, on the averaged weights of the last checkpoint.
-    made = trainer(config)
-    made.resume()
-    made.model.eval()
-    assert made.ema is not None
-    assert made.held_out is not None
+    training = new_run(config)
+    training.resume()
+    training.model.eval()
+    assert training.trainer.ema is not None
+    assert training.held_out is not None
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
-    with made.ema.in_place(), torch.no_grad():
-        for _, _, item in made.held_out.usable():
-            batch = made.held_out.collator.batch([item])
-            for name, loss in made.model(batch).items():
+    with training.trainer.ema.in_place(), torch.no_grad():
+        for _, _, item in training.held_out.usable_samples():
+            batch = training.held_out.collator.batch([item])
+            for name, loss in training.model(batch).items():
                 sums[name] = sums.get(name, 0.0) + float(loss)
                 counts[name] = counts.get(name, 0) + batch.counts()[name]
     for name, total in sums.items():
@@ -88,7 +88,7 @@ def test_figures_are_those_of_the_exported_run_asked_one_by_one(
     # Answers: the exported run, asked one by one.
     trained = load_run(tmp_path / "a")
     samples = {s.id: s for s in iterate_shards(str(held_dir))}
-    answers = [row for row in read_lines(tmp_path / "a" / "samples.jsonl") if row["step"] == 6]
+    answers = [row for row in read_rows(tmp_path / "a" / "samples.jsonl") if row["step"] == 6]
     assert [row["id"] for row in answers] == ["s100", "s103", "s104", "s105"]  # of the first six
     assert (answers[0]["prompt"], answers[0]["truth"]) == ("Transcribe the speech.", "a tone")
     right = []
@@ -136,9 +136,9 @@ def test_held_out_shards_must_have_what_is_trained(student_dir: Path, shards_dir
     (held / "index.json").write_text(json.dumps(index))
     config = toy_config(student_dir, shards_dir, tmp_path / "a", evaluation=evaluation(held))
     with pytest.raises(InputError, match=r"targets of mel are .*, those of the training .*; build both sets"):
-        trainer(config)
+        new_run(config)
     del index["experts"]["mel"]
     (held / "index.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match="no targets of mel, which is trained"):
-        trainer(config)
+        new_run(config)
     assert "mel" in ShardIndex.read(str(shards_dir)).experts

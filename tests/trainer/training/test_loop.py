@@ -22,10 +22,9 @@ from coat.trainer import TrainConfig, load_run, train
 from coat.trainer.data.collator import Item
 from coat.trainer.data.decoding import decode_sample
 from coat.trainer.model.batch import Batch
-from coat.trainer.run_folder import RunFolder
-from coat.trainer.training.checkpoint import load_optimizer
-from coat.trainer.training.loop import Trainer
-from coat.trainer.training.metrics import read_metrics
+from coat.trainer.run_folder import RunFolder, read_metrics
+from coat.trainer.training.checkpoint_tensors import load_optimizer
+from coat.trainer.training.run import TrainingRun
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 
 ROOT = Path(__file__).parents[3]
@@ -33,34 +32,34 @@ RARELY = {"save_every": 1000}
 TIMES = ("steps_per_s", "samples_per_s", "tokens_per_s", "wait_share", "peak_memory_gib")
 
 
-def trainer(
+def new_run(
     config: TrainConfig, accelerator: Accelerator | None = None, log: Callable[[str], None] = lambda _: None
-) -> Trainer:
+) -> TrainingRun:
     index, folder = ShardIndex.read(config.data.shards), RunFolder(Path(config.run.out))
-    return Trainer(config, index, folder, accelerator or Accelerator(), lambda _: None, log)
+    return TrainingRun(config, index, folder, accelerator or Accelerator(), lambda _: None, log)
 
 
-def first_items(made: Trainer, count: int) -> list[Item]:
-    raws = islice(made.loader.stream, count)
-    collator = made.loader.collator
-    return [collator.item(decode_sample(raw, collator.index), made.config.data) for raw in raws]
+def first_items(training: TrainingRun, count: int) -> list[Item]:
+    raws = islice(training.loader.stream, count)
+    collator = training.loader.collator
+    return [collator.item(decode_sample(raw, collator.index), training.config.data) for raw in raws]
 
 
-def first_batch(made: Trainer) -> Batch:
+def first_batch(training: TrainingRun) -> Batch:
     """Of its loader, whose threads are ended here: the garbage collector may come in one of them."""
-    with closing(iter(made.loader)) as batches:  # type: ignore[type-var]
+    with closing(iter(training.loader)) as batches:  # type: ignore[type-var]
         return next(batches)
 
 
 def gradients(config: TrainConfig, size: int) -> dict[str, torch.Tensor]:
     """Of the first step over the same eight samples, cut into passes of `size`."""
-    made = trainer(config)
-    made.optimizer.step = lambda: None  # type: ignore[method-assign]
-    made.optimizer.zero_grad = lambda: None  # type: ignore[method-assign]
-    items = first_items(made, 8)
-    batches: list[Batch] = [made.loader.collator.batch(items[i : i + size]) for i in range(0, 8, size)]
-    made.one_step(batches, stop=False)
-    return {n: p.grad.clone() for n, p in made.model.trainable().items() if p.grad is not None}
+    training = new_run(config)
+    training.trainer.optimizer.step = lambda: None  # type: ignore[method-assign]
+    training.trainer.optimizer.zero_grad = lambda: None  # type: ignore[method-assign]
+    items = first_items(training, 8)
+    batches: list[Batch] = [training.loader.collator.batch(items[i : i + size]) for i in range(0, 8, size)]
+    training.trainer.step(batches)
+    return {n: p.grad.clone() for n, p in training.model.trainable().items() if p.grad is not None}
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["full", "lora"])
@@ -81,22 +80,22 @@ def test_accumulation_never_changes_the_gradient(
 def test_lora_trains_the_language_model_new_rows_and_heads_alone(
     student_dir: Path, shards_dir: Path, tmp_path: Path
 ) -> None:
-    made = trainer(toy_config(student_dir, shards_dir, tmp_path, lora={"full": False}))
+    training = new_run(toy_config(student_dir, shards_dir, tmp_path, lora={"full": False}))
     kinds = {
         "lora" if "lora_" in n else "rows" if "trainable_tokens" in n else n.split(".")[0]: n
-        for n in made.model.trainable()
+        for n in training.model.trainable()
     }
     assert kinds.keys() == {"lora", "rows", "heads"}
-    assert not any("audio_tower" in n for n in made.model.trainable())
+    assert not any("audio_tower" in n for n in training.model.trainable())
 
 
 def test_a_batched_loss_is_the_sum_of_single_ones(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
-    made = trainer(toy_config(student_dir, shards_dir, tmp_path))
-    made.model.eval()
-    items = first_items(made, 6)
+    training = new_run(toy_config(student_dir, shards_dir, tmp_path))
+    training.model.eval()
+    items = first_items(training, 6)
     with torch.no_grad():
-        together = made.model(made.loader.collator.batch(items))
-        alone = [made.model(made.loader.collator.batch([item])) for item in items]
+        together = training.model(training.loader.collator.batch(items))
+        alone = [training.model(training.loader.collator.batch([item])) for item in items]
     for name, value in together.items():
         assert value.item() == pytest.approx(sum(a[name].item() for a in alone), rel=1e-4), name
 
@@ -187,12 +186,12 @@ def test_a_broken_newest_checkpoint_is_named_and_the_one_before_is_used(
 
 def test_a_half_written_checkpoint_is_no_checkpoint(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
     config = toy_config(student_dir, shards_dir, tmp_path / "a")
-    made = trainer(config)
-    half = made.checkpoints.path(3)
+    training = new_run(config)
+    half = training.checkpoints.path(3)
     half.mkdir(parents=True)
     (half / "model.safetensors").write_bytes(b"")
-    made.resume()
-    assert made.step == 0
+    training.resume()
+    assert training.step == 0
 
 
 def test_another_config_is_refused_unless_restarted(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
@@ -252,13 +251,13 @@ def test_unknown_experts_are_named(student_dir: Path, shards_dir: Path, tmp_path
 
 def test_a_loss_that_is_not_finite_stops_the_run(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    made = trainer(toy_config(student_dir, shards_dir, tmp_path / "a"))
+    training = new_run(toy_config(student_dir, shards_dir, tmp_path / "a"))
     with torch.no_grad():
-        made.model.student.model.lm_head.weight.fill_(float("nan"))
+        training.model.student.model.lm_head.weight.fill_(float("nan"))
     with pytest.raises(
         RunError, match=r"step 1: the loss is not finite: ce, in the pass of samples s00\d, s00\d; look"
     ):
-        made.run()
+        training.run()
 
 
 def test_a_tiny_student_learns_one_batch_by_heart(student_dir: Path, tmp_path: Path) -> None:
@@ -308,9 +307,9 @@ def test_a_bfloat16_student_keeps_what_is_trained_in_float32(
     half = {"path": str(student_dir), "dtype": "bfloat16"}
     config = toy_config(student_dir, shards_dir, tmp_path / "a", lora={"full": False})
     config = TrainConfig.from_dict({**config.to_dict(), "student": half}, "test")
-    made = trainer(config)
-    assert {p.dtype for p in made.model.trainable().values()} == {torch.float32}
-    assert made.model.student.model.lm_head.weight.dtype == torch.bfloat16
+    training = new_run(config)
+    assert {p.dtype for p in training.model.trainable().values()} == {torch.float32}
+    assert training.model.student.model.lm_head.weight.dtype == torch.bfloat16
     assert train(config).finished
     with pytest.raises(InputError, match="small updates would be rounded away"):
-        trainer(TrainConfig.from_dict({**config.to_dict(), "lora": {"full": True}}, "test"))
+        new_run(TrainConfig.from_dict({**config.to_dict(), "lora": {"full": True}}, "test"))

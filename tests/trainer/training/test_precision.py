@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 from coat.manifests import InputError
 from coat.trainer import train
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
-from tests.trainer.training.test_loop import RARELY, first_batch, rows_of, trainer, weights_of
+from tests.trainer.training.test_loop import RARELY, first_batch, new_run, rows_of, weights_of
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ def test_bf16_computes_the_student_in_bfloat16_and_heads_and_losses_in_float32(
     config = toy_config(
         student_dir, shards, tmp_path / "a", data=data, stages=stages, optim={"lr": 5e-3, "heads_lr": 5e-3}, run=run
     )
-    made = trainer(config, Accelerator(mixed_precision="bf16"))
+    training = new_run(config, Accelerator(mixed_precision="bf16"))
     seen: dict[str, torch.dtype] = {}
-    student = made.model.student.language_model.get_submodule("layers.0.mlp")
-    modules = {"student": student, **dict(made.model.heads.heads.items())}
+    student = training.model.student.language_model.get_submodule("layers.0.mlp")
+    modules = {"student": student, **dict(training.model.heads.heads.items())}
 
     def watch(name: str, module: torch.nn.Module) -> None:
         def keep(_module: torch.nn.Module, _args: Any, output: torch.Tensor) -> None:
@@ -47,10 +47,10 @@ def test_bf16_computes_the_student_in_bfloat16_and_heads_and_losses_in_float32(
 
     for name, module in modules.items():
         watch(name, module)
-    losses = made.forward(first_batch(made), made.model)
+    losses = training.trainer.forward(first_batch(training), training.model)
     assert seen.pop("student") == torch.bfloat16
     assert set(seen.values()) == {loss.dtype for loss in losses.values()} == {torch.float32}
-    assert {p.dtype for p in made.model.trainable().values()} == {torch.float32}
+    assert {p.dtype for p in training.model.trainable().values()} == {torch.float32}
     train(config)
     rows = rows_of(tmp_path / "a")
     assert rows[-1]["ce"] < 0.5 * rows[0]["ce"]
@@ -82,4 +82,4 @@ def test_compiled_is_the_same_training(student_dir: Path, shards_dir: Path, tmp_
 
 def test_an_unknown_backend_is_one_line(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"run.compile 'fast': torch has no such backend; it has .*inductor"):
-        trainer(toy_config(student_dir, shards_dir, tmp_path, run={"compile": "fast"}))
+        new_run(toy_config(student_dir, shards_dir, tmp_path, run={"compile": "fast"}))

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from coat.trainer import TrainConfig, load_run
-from coat.trainer.training.metrics import read_lines
+from coat.trainer.run_folder import read_rows
 from tests.disks import mounted, remount
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 from tests.trainer.training.processes import count_shards, run_ranks, save_gradients, train_and_die, train_sharded
@@ -170,7 +170,7 @@ def test_sharded_weights_train_evaluate_save_resume_and_export_as_whole_ones(
     assert run_ranks(2, train_and_die, config("ddp"), None, log) == [0, 0]
     for ours, theirs in zip(rows_of(tmp_path / "whole"), rows_of(tmp_path / "ddp"), strict=True):
         assert (ours.pop("stage"), ours) == (theirs.pop("stage"), pytest.approx(theirs, rel=1e-4, abs=1e-6))
-    figures = [read_lines(tmp_path / name / "evaluation.jsonl") for name in ("ddp", "whole")]
+    figures = [read_rows(tmp_path / name / "evaluation.jsonl") for name in ("ddp", "whole")]
     assert len(figures[0]) == 2
     assert figures[0] == [pytest.approx(row, rel=1e-4) for row in figures[1]]
     ours, theirs = weights_of(tmp_path / "whole"), weights_of(tmp_path / "ddp")

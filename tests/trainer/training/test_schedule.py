@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from coat.trainer import TrainConfig
-from coat.trainer.training.schedule import distill_weight, rate, stage_at
+from coat.trainer.training.schedule import distill_weight, rate_factor, stage_at
 
 
 def config_of(**optim: Any) -> TrainConfig:
@@ -17,7 +17,7 @@ def config_of(**optim: Any) -> TrainConfig:
 
 def rates(stage: int, **optim: Any) -> list[float]:
     config = config_of(**optim)
-    return [rate(config.optim, config.stages[stage], s) for s in range(config.stages[stage].steps + 1)]
+    return [rate_factor(config.optim, config.stages[stage], s) for s in range(config.stages[stage].steps + 1)]
 
 
 def test_stages_follow_each_other() -> None:

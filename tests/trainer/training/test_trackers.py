@@ -11,7 +11,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, register_t
 from coat.cli import telemetry
 from coat.manifests import InputError, RunError
 from coat.trainer import train
-from coat.trainer.training.metrics import read_lines, read_metrics
+from coat.trainer.run_folder import read_metrics, read_rows
 from tests.trainer.helpers import toy_config
 
 IN_USE: list["Notebook"] = []
@@ -69,7 +69,7 @@ def test_a_tracker_gets_the_config_and_every_row(student_dir: Path, shards_dir: 
     logged = [row for row in used.rows if "loss" in row]
     assert logged == [{k: v for k, v in row.items() if k != "stage"} for row in read_metrics(tmp_path / "a")]
     assert [row["step"] for row in evaluated] == [3, 6]
-    assert evaluated[1]["eval/ce"] == read_lines(tmp_path / "a" / "evaluation.jsonl")[1]["ce"]
+    assert evaluated[1]["eval/ce"] == read_rows(tmp_path / "a" / "evaluation.jsonl")[1]["ce"]
 
 
 def test_a_tracker_that_fails_is_named_and_the_run_goes_on(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
@@ -109,9 +109,9 @@ def test_what_is_unknown_or_not_installed_is_said_before_any_work(
 
 
 def test_passwords_in_addresses_are_not_sent(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
-    from coat.trainer.training.trackers import flat
+    from coat.trainer.training.trackers import flatten
 
-    assert flat({"data": {"shards": "s3://me:secret@bucket/a@b", "n": [1, None]}}) == {
+    assert flatten({"data": {"shards": "s3://me:secret@bucket/a@b", "n": [1, None]}}) == {
         "data.shards": "s3://bucket/a@b", "data.n.0": 1, "data.n.1": None,
     }  # fmt: skip
 

@@ -18,37 +18,36 @@ from coat.trainer.model.batch import Batch
 from coat.trainer.model.build import build_model
 from coat.trainer.model.experts import same_experts
 from coat.trainer.model.thinking import ThinkingBlock
-from coat.trainer.run_folder import RunFolder
+from coat.trainer.run_folder import RunFolder, read_metrics
 from coat.trainer.students.registry import load_student
-from coat.trainer.training.loop import Trainer
-from coat.trainer.training.metrics import read_metrics
-from coat.trainer.training.monitor import peak_memory
+from coat.trainer.training.measurements import peak_memory
+from coat.trainer.training.run import TrainingRun
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
-from tests.trainer.training.test_loop import ROOT, first_batch, first_items, trainer
+from tests.trainer.training.test_loop import ROOT, first_batch, first_items, new_run
 
 
-def stepped(config: TrainConfig, size: int) -> tuple[Trainer, list[Batch], dict[str, torch.Tensor]]:
+def stepped(config: TrainConfig, size: int) -> tuple[TrainingRun, list[Batch], dict[str, torch.Tensor]]:
     """One step over the same eight samples in passes of `size`, and its gradients as they are before clipping."""
-    made = trainer(config)
+    training = new_run(config)
     gradients: dict[str, torch.Tensor] = {}
 
     def keep(parameters: Any, _clip: float) -> torch.Tensor:
-        gradients.update({n: p.grad.clone() for n, p in made.model.trainable().items() if p.grad is not None})
+        gradients.update({n: p.grad.clone() for n, p in training.model.trainable().items() if p.grad is not None})
         return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
-    made.accelerator.clip_grad_norm_ = keep  # type: ignore[method-assign]
-    items = first_items(made, 8)
-    batches = [made.loader.collator.batch(items[i : i + size]) for i in range(0, 8, size)]
-    made.one_step(batches, stop=False)
-    return made, batches, gradients
+    training.accelerator.clip_grad_norm_ = keep  # type: ignore[method-assign]
+    items = first_items(training, 8)
+    batches = [training.loader.collator.batch(items[i : i + size]) for i in range(0, 8, size)]
+    training.trainer.step(batches)
+    return training, batches, gradients
 
 
 def test_gradient_norms_by_group_and_by_loss(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
     config = toy_config(
         student_dir, shards_dir, tmp_path, lora={"full": False, "rank": 2}, losses={"weights": {"mel": 3.0}}
     )
-    made, batches, gradients = stepped(config, 8)
-    logged = made.meter.means()
+    training, batches, gradients = stepped(config, 8)
+    logged = training.trainer.meter.means()
     marks = {"grad_norm/lora": "lora_", "grad_norm/rows": "trainable_tokens", "grad_norm/heads/mel": "heads.heads.mel."}
     for name, mark in marks.items():
         squares = sum(g.double().square().sum().item() for n, g in gradients.items() if mark in n)
@@ -57,7 +56,7 @@ def test_gradient_norms_by_group_and_by_loss(student_dir: Path, shards_dir: Path
     assert logged["grad_norm"] == pytest.approx(math.hypot(*parts), rel=1e-5)
 
     # How hard each loss pulls: autograd, asked for the states themselves, with weight and count by hand.
-    fresh = trainer(config)
+    fresh = new_run(config)
     batch, seen = batches[0], {}
     fresh.model.loss_gradient_norms.watch = lambda name, states: seen.setdefault(name, states)  # type: ignore[method-assign]
     losses = fresh.model(batch)
@@ -68,7 +67,7 @@ def test_gradient_norms_by_group_and_by_loss(student_dir: Path, shards_dir: Path
         assert logged[f"state_grad_norm/{name}"] == pytest.approx(expected, rel=1e-4), name
     assert logged["state_grad_norm/mel"] > 0
 
-    cut = stepped(config, 2)[0].meter.means()
+    cut = stepped(config, 2)[0].trainer.meter.means()
     for name in ("grad_norm", "grad_norm/lora", "grad_norm/heads/mel", *(f"state_grad_norm/{n}" for n in scales)):
         assert cut[name] == pytest.approx(logged[name], rel=1e-3), name
 
@@ -76,9 +75,8 @@ def test_gradient_norms_by_group_and_by_loss(student_dir: Path, shards_dir: Path
 def test_peak_memory_is_the_process_own() -> None:
     """Not its parent's, from which a launcher's ranks would all begin."""
     np.ones(2**27)  # a gigabyte, touched and given back
-    code = (
-        "import torch; from coat.trainer.training.monitor import peak_memory; print(peak_memory(torch.device('cpu')))"
-    )
+    code = "import torch; from coat.trainer.training import measurements as m"
+    code += "; print(m.peak_memory(torch.device('cpu')))"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert 0.05 < float(child.stdout) < 1 < peak_memory(torch.device("cpu"))
 
@@ -87,7 +85,7 @@ def test_rates_padding_and_memory_are_logged(student_dir: Path, shards_dir: Path
     config = toy_config(student_dir, shards_dir, tmp_path / "a", steps=2, optim={"heads_lr": 3e-3})
     train(config)
     row = read_metrics(tmp_path / "a")[0]
-    batch = first_batch(trainer(config))  # of the first step
+    batch = first_batch(new_run(config))  # of the first step
     lengths = batch.inputs["attention_mask"].sum(1)
     assert row["padding"] == pytest.approx(1 - lengths.float().mean().item() / lengths.max().item())
     assert row["tokens_per_s"] / row["samples_per_s"] == pytest.approx(lengths.float().mean().item())
@@ -96,27 +94,27 @@ def test_rates_padding_and_memory_are_logged(student_dir: Path, shards_dir: Path
     assert 0.05 < row["peak_memory_gib"] < 64
 
 
-def poisoned(config: TrainConfig, at: int, name: str) -> Trainer:
+def poisoned(config: TrainConfig, at: int, name: str) -> TrainingRun:
     """A run whose weight `name` is NaN from behind step `at` on."""
-    made = trainer(config)
-    made.folder.open(config, ShardIndex.read(config.data.shards))
+    training = new_run(config)
+    training.folder.open(config, ShardIndex.read(config.data.shards))
 
     def poison(report: Any) -> None:
         if report.step == at:
             with torch.no_grad():
-                made.model.trainable()[name].fill_(math.nan)
+                training.model.trainable()[name].fill_(math.nan)
 
-    made.on_report = poison
-    return made
+    training.on_report = poison
+    return training
 
 
 def test_a_loss_that_is_not_finite_names_itself_its_samples_and_what_is_kept(
     student_dir: Path, shards_dir: Path, tmp_path: Path
 ) -> None:
     config = toy_config(student_dir, shards_dir, tmp_path / "a", run={"save_every": 4})
-    made = poisoned(config, 5, "heads.heads.mel.trunk.norm.weight")
+    training = poisoned(config, 5, "heads.heads.mel.trunk.norm.weight")
     with pytest.raises(RunError) as caught:
-        made.run()
+        training.run()
     said = str(caught.value)
     assert said.startswith("step 6: the loss is not finite: mel, in the pass of samples s00")
     assert said.endswith("or go on with a lower optim.lr (--change) (step-00000004 is kept)")
@@ -126,14 +124,14 @@ def test_a_loss_that_is_not_finite_names_itself_its_samples_and_what_is_kept(
 
 
 def test_a_gradient_that_is_not_finite_names_its_group(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
-    made = trainer(toy_config(student_dir, shards_dir, tmp_path / "a", lora={"full": False}))
-    made.folder.path.mkdir()
-    name = next(n for n in made.model.trainable() if "lora_B" in n)
-    made.model.trainable()[name].register_hook(lambda g: g * math.inf)
+    training = new_run(toy_config(student_dir, shards_dir, tmp_path / "a", lora={"full": False}))
+    training.folder.path.mkdir()
+    name = next(n for n in training.model.trainable() if "lora_B" in n)
+    training.model.trainable()[name].register_hook(lambda g: g * math.inf)
     with pytest.raises(
         RunError, match=r"^step 1: the gradient is not finite \(grad_norm/lora\), .* no checkpoint yet\)$"
     ):
-        made.run()
+        training.run()
 
 
 def test_a_gradient_that_grows_stops_the_run_only_where_asked(
@@ -141,16 +139,16 @@ def test_a_gradient_that_grows_stops_the_run_only_where_asked(
 ) -> None:
     """From step 23 on it is a thousandfold: ten steps later, that is enough."""
 
-    def run(**table: Any) -> Trainer:
+    def run(**table: Any) -> TrainingRun:
         config = toy_config(
             student_dir, shards_dir, tmp_path / str(len(table)), stages=[{"name": "answer", "steps": 36}],
             heads={"experts": []}, lora={"full": False, "rank": 1}, run={"save_every": 30, **table},
         )  # fmt: skip
-        made = trainer(config)
-        made.folder.path.mkdir()
-        for parameter in made.model.trainable().values():
-            parameter.register_hook(lambda g: g * 1000 if made.step >= 22 else g)
-        return made
+        training = new_run(config)
+        training.folder.path.mkdir()
+        for parameter in training.model.trainable().values():
+            parameter.register_hook(lambda g: g * 1000 if training.step >= 22 else g)
+        return training
 
     assert run().run().finished
     growing = run(max_growth=50.0)
@@ -161,8 +159,8 @@ def test_a_gradient_that_grows_stops_the_run_only_where_asked(
     assert "step-00000030 is kept" in growing.checkpoints.kept()
     state = growing.checkpoints.state(growing.checkpoints.path(30))["monitor"]
     assert (len(state["norms"]), state["growing"]) == (30, 8)  # a resumed run stops at the same step
-    growing.monitor.load_state_dict(state)
-    assert growing.monitor.state_dict() == state
+    growing.trainer.watchdog.load_state_dict(state)
+    assert growing.trainer.watchdog.state_dict() == state
 
 
 def test_responses_that_are_all_missing_stop_the_run(student_dir: Path, tmp_path: Path) -> None:
@@ -176,10 +174,10 @@ def test_responses_that_are_all_missing_stop_the_run(student_dir: Path, tmp_path
 
 def test_a_target_that_never_comes_is_said_once(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    made = trainer(toy_config(student_dir, shards_dir, tmp_path), log=lines.append)
-    stage = made.config.stages[0]
+    training = new_run(toy_config(student_dir, shards_dir, tmp_path), log=lines.append)
+    stage = training.config.stages[0]
     for step in range(1, 130):
-        made.monitor.counts(step, stage, {"ce": 3.0, "mel": 0.0}, {"ce": 1.0, "mel": 0.5}, 2)
+        training.trainer.watchdog.check_counts(step, stage, {"ce": 3.0, "mel": 0.0}, {"ce": 1.0, "mel": 0.5}, 2)
     assert lines == ["step 100: none of 200 samples, in 100 steps, had a finite target of mel"]
 
 
@@ -213,14 +211,14 @@ def test_experts_are_those_that_the_run_began_with(student_dir: Path, shards_dir
 
 def test_think_tokens_with_other_ids_are_refused_at_resume(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
     config = toy_config(student_dir, shards_dir, tmp_path / "a", steps=2)
-    made = trainer(config)
-    made.save()
-    ids = made.model.block.new_ids
-    made.model.block = replace(made.model.block, end_id=max(ids) + 1)  # as of another tokenizer
+    training = new_run(config)
+    training.save()
+    ids = training.model.block.new_ids
+    training.model.block = replace(training.model.block, end_id=max(ids) + 1)  # as of another tokenizer
     with pytest.raises(
         RunError, match=rf"ids {min(ids)} to {max(ids)}, now {min(ids)} to {max(ids) + 1}: .* another --out"
     ):
-        made.resume()
+        training.resume()
 
 
 def test_a_tokenizer_that_is_larger_than_the_embeddings_is_refused(student_dir: Path, tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""What the ranks of a run send each other. A rank is one process of the run; all ranks must call these functions."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from coat.manifests import InputError, RunError
+from coat.manifests.errors import one_line
+
+T = TypeVar("T")
+
+
+def sum_over_ranks(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
+    """Each value summed over ranks, in double precision."""
+    if accelerator.num_processes == 1:
+        return [float(v) for v in values]
+    tensor = torch.tensor(values, dtype=torch.float64, device=accelerator.device)
+    return accelerator.reduce(tensor, "sum").tolist()  # type: ignore[union-attr]
+
+
+def gather_from_ranks(accelerator: Accelerator, rows: list[Any]) -> list[Any]:
+    """The lists of all ranks in one, by rank."""
+    return gather_object(rows) if accelerator.num_processes > 1 else rows
+
+
+@contextmanager
+def raise_on_all_ranks(accelerator: Accelerator) -> Iterator[None]:
+    """If the block raises on one rank, all ranks raise after it. The others would wait for a rank that left alone.
+
+    It is a barrier, too. The block must not contain calls that need all ranks: some ranks would not reach them.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as e:  # noqa: BLE001 - raised again by `raise_shared_error`
+        error = e
+    raise_shared_error(accelerator, error)
+
+
+def result_or_error(call: Callable[[], T]) -> T | Exception:
+    """The result of a call, or the exception it raised: for `raise_shared_error` later."""
+    try:
+        return call()
+    except Exception as e:  # noqa: BLE001 - see above
+        return e
+
+
+def raise_shared_error(accelerator: Accelerator, error: Exception | None) -> None:
+    """Raise, on all ranks, the error of the first rank that has one. InputError and RunError keep their type."""
+    own_rank = accelerator.process_index
+    own = [] if error is None else [(own_rank, *error_for_others(error, own_rank))]
+    for rank, error_type, text in gather_from_ranks(accelerator, own):
+        raise error if error is not None and rank == own_rank else error_type(text)
+
+
+def error_for_others(error: Exception, rank: int) -> tuple[type[Exception], str]:
+    """Type and text of what the other ranks raise for it."""
+    for error_type in (InputError, RunError):
+        if isinstance(error, error_type):
+            return error_type, str(error)
+    return RunError, f"rank {rank}: {type(error).__name__}: {one_line(error)}"

@@ -1,0 +1,208 @@
+"""Checkpoints: written under another name, renamed when whole, and used only with a `done.json` that matches.
+
+RUN/checkpoints/step-00000500/
+    model.safetensors    trained weights by name (under LoRA: adapters, new embedding rows, heads); ema.<name>: averages
+    optimizer.pt         tensors and numbers only, read with weights_only=True
+    rank-0.pt, ...       random state of each rank
+    rank-0.json, ...     its place in the data
+    state.json           step, meter, watchdog, ids of the think tokens
+    done.json            written LAST: bytes and xxh3 of every file
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from accelerate import Accelerator
+from torch import Tensor
+
+from coat.manifests import InputError, RunError, storage
+from coat.trainer.ranks import gather_from_ranks, raise_on_all_ranks
+from coat.trainer.run_folder import disk_errors
+from coat.trainer.training.checkpoint_tensors import (
+    OPTIMIZER_FILE,
+    WEIGHTS_FILE,
+    random_state,
+    random_state_file,
+    save_tensors,
+    save_weights,
+)
+
+DONE_FILE = "done.json"
+PARTIAL = ".partial"  # suffix of a checkpoint that is being written, or was when the run was killed
+BLOCK_BYTES = 1 << 24
+
+
+class Checkpoints:
+    """The checkpoints of one run, in a folder that all ranks see. All ranks must call `save` and `choose`."""
+
+    def __init__(self, folder: Path, keep: int, accelerator: Accelerator, log: Callable[[str], None]) -> None:
+        self.folder, self.keep, self.accelerator, self.log = folder, keep, accelerator, log
+        self.is_main, self.rank = accelerator.is_main_process, accelerator.process_index
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+    def partial_path(self, step: int) -> Path:
+        return self.folder / f".step-{step:08d}{PARTIAL}"
+
+    def save(
+        self,
+        step: int,
+        cursor: Mapping[str, Any],
+        weights: Mapping[str, Tensor],
+        optimizer: Mapping[str, Any],
+        state: Mapping[str, Any],
+    ) -> None:
+        """Each rank writes its `cursor`; the main one the rest, which is the same on all, and drops the oldest.
+
+        RunError, on all ranks alike, where the disk refuses: nothing of it stays, and the checkpoint before does.
+        """
+        try:
+            with self.shared_errors(step):
+                if self.is_main:
+                    self.partial_path(step).mkdir(parents=True)
+            with self.shared_errors(step):
+                self.write_rank(step, cursor)
+            with self.shared_errors(step):
+                if self.is_main:
+                    self.write_shared(step, weights, optimizer, state)
+                    self.publish(step)
+                    self.drop_old(step)
+        except RunError:
+            if self.is_main:
+                shutil.rmtree(self.partial_path(step), ignore_errors=True)
+            raise
+
+    @contextmanager
+    def shared_errors(self, step: int) -> Iterator[None]:
+        with raise_on_all_ranks(self.accelerator), disk_errors(f"{self.path(step)} was not written", self.kept):
+            yield
+
+    def write_rank(self, step: int, cursor: Mapping[str, Any]) -> None:
+        """This rank's random state and place in the data."""
+        partial = self.partial_path(step)
+        save_tensors(random_state(), random_state_file(partial, self.rank))
+        cursor_file(partial, self.rank).write_bytes(storage.to_json(cursor))
+
+    def write_shared(
+        self, step: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Any], state: Mapping[str, Any]
+    ) -> None:
+        """What is the same on all ranks; last the file that says that all is there."""
+        partial = self.partial_path(step)
+        save_weights(weights, partial / WEIGHTS_FILE)
+        save_tensors(dict(optimizer), partial / OPTIMIZER_FILE)
+        (partial / "state.json").write_bytes(storage.to_json({**state, "step": step}))
+        files = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
+        (partial / DONE_FILE).write_bytes(storage.to_json({"step": step, "files": files}))
+
+    def publish(self, step: int) -> None:
+        """Give the checkpoint its own name, when all of it is on the disk."""
+        partial, final = self.partial_path(step), self.path(step)
+        for path in (*partial.iterdir(), partial):
+            sync_to_disk(path)
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(partial, final)
+        sync_to_disk(self.folder)
+
+    def drop_old(self, step: int) -> None:
+        """All but the newest; and any of a later step: it was broken when the run went on from an older one."""
+        paths = self.all()
+        for old in {*paths[: -self.keep], *(path for path in paths if path.name > self.path(step).name)}:
+            shutil.rmtree(old)
+
+    def choose(self) -> Path | None:
+        """The newest whole checkpoint: the main rank looks, and tells the others. It removes half-written ones.
+
+        InputError where it is of another number of ranks; RunError where a rank does not see it.
+        """
+        newest: list[Path | None] = []
+        with raise_on_all_ranks(self.accelerator):
+            if self.is_main:
+                for partial in self.folder.glob(f".*{PARTIAL}"):
+                    shutil.rmtree(partial)
+                newest = [self.newest()]
+        chosen = gather_from_ranks(self.accelerator, newest)[0]
+        with raise_on_all_ranks(self.accelerator):
+            if chosen is not None:
+                self.check(chosen)
+        return chosen
+
+    def check(self, checkpoint: Path) -> None:
+        if not (checkpoint / DONE_FILE).exists():
+            raise RunError(f"{checkpoint}: not seen by rank {self.rank}; run.out must be a folder that all ranks share")
+        ranks = len(list(checkpoint.glob("rank-*.json")))
+        if ranks != self.accelerator.num_processes:
+            raise InputError(
+                f"{checkpoint}: of a run of {ranks} ranks, and these are {self.accelerator.num_processes}, to which "
+                f"the data would be dealt otherwise; resume with {ranks}"
+            )
+
+    @staticmethod
+    def state(checkpoint: Path) -> dict[str, Any]:
+        return json.loads((checkpoint / "state.json").read_bytes())
+
+    def cursor(self, checkpoint: Path) -> dict[str, Any]:
+        """This rank's place in the data."""
+        return json.loads(cursor_file(checkpoint, self.rank).read_bytes())
+
+    def all(self) -> list[Path]:
+        """Oldest first, whole or not."""
+        return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
+
+    def kept(self) -> str:
+        """What a run that stops leaves, in words."""
+        paths = self.all()
+        return f"{paths[-1].name} is kept" if paths else "there is no checkpoint yet"
+
+    def newest(self) -> Path | None:
+        """The newest whole checkpoint. Each newer one that is not whole is named in the log."""
+        paths = self.all()
+        for path in reversed(paths):
+            problem = damage(path)
+            if problem is None:
+                return path
+            next_try = "trying the one before" if path != paths[0] else "there is none before; beginning anew"
+            self.log(f"checkpoint {path.name} is not whole ({problem}); {next_try}")
+        return None
+
+
+def cursor_file(checkpoint: Path, rank: int) -> Path:
+    return checkpoint / f"rank-{rank}.json"
+
+
+def damage(checkpoint: Path) -> str | None:
+    """Why a checkpoint is not whole, or None."""
+    try:
+        files = json.loads((checkpoint / DONE_FILE).read_bytes())["files"]
+        damaged = [name for name, digest in files.items() if file_digest(checkpoint / name) != digest]
+    except FileNotFoundError as e:
+        return f"no {Path(e.filename).name}"
+    except OSError as e:
+        return f"{e.filename}: {e.strerror}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{DONE_FILE} cannot be read"
+    return f"{damaged[0]} is damaged" if damaged else None
+
+
+def file_digest(path: Path) -> dict[str, Any]:
+    digest = xxhash.xxh3_64()
+    with path.open("rb") as f:
+        while block := f.read(BLOCK_BYTES):
+            digest.update(block)
+    return {"bytes": path.stat().st_size, "xxh3": digest.hexdigest()}
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until it is on the disk itself: a rename may otherwise outlive the data that it names."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,196 @@
+"""A run: steps over the shards, with reports, held-out evaluations and checkpoints in its folder."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from coat.manifests import ShardIndex
+from coat.trainer.config.train_config import TrainConfig
+from coat.trainer.data.collator import Collator
+from coat.trainer.data.loader import Loader
+from coat.trainer.data.stream import ShardStream
+from coat.trainer.generation.run_student import write_student
+from coat.trainer.model.batch import Batch
+from coat.trainer.model.build import build_model
+from coat.trainer.model.experts import experts_of
+from coat.trainer.ranks import gather_from_ranks, raise_on_all_ranks, result_or_error, sum_over_ranks
+from coat.trainer.run_folder import RunFolder, disk_errors
+from coat.trainer.training.checkpoint_tensors import (
+    WEIGHTS_FILE,
+    load_optimizer,
+    load_weights,
+    restore_random_state,
+)
+from coat.trainer.training.checkpoints import Checkpoints
+from coat.trainer.training.held_out import HeldOut
+from coat.trainer.training.measurements import peak_memory
+from coat.trainer.training.metrics_log import MetricsLog, Report
+from coat.trainer.training.schedule import stage_at
+from coat.trainer.training.stopping import stop_signals
+from coat.trainer.training.trackers import Trackers
+from coat.trainer.training.trainer import Trainer
+from coat.trainer.training.watchdog import Watchdog
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    run: Path
+    step: int
+    finished: bool  # False: stopped by a signal; the same call goes on
+    seconds: float  # of this call
+    skipped: dict[str, int]  # samples left out by reason, since the run began
+
+
+class TrainingRun:
+    """One process of a run."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        index: ShardIndex,
+        folder: RunFolder,
+        accelerator: Accelerator,
+        on_report: Callable[[Report], None],
+        log: Callable[[str], None],
+    ) -> None:
+        self.config, self.folder, self.accelerator = config, folder, accelerator
+        self.on_report, self.log = on_report, log
+        self.experts = experts_of(config, index)
+        rank, ranks = accelerator.process_index, accelerator.num_processes
+        with raise_on_all_ranks(accelerator):
+            stream = ShardStream(index, seed=config.data.seed, shuffle=config.data.shuffle, rank=rank, ranks=ranks)
+            self.model = build_model(config, self.experts)
+        self.checkpoints = Checkpoints(folder.checkpoints, config.run.keep, accelerator, log)
+        watchdog = Watchdog(config.run, 2 * index.samples * ranks, log, self.checkpoints.kept)
+        self.trainer = Trainer(config, self.model, self.experts, accelerator, watchdog)
+        collator = Collator(self.model.student, self.model.block, index, list(self.experts))
+        self.loader = Loader(stream, collator, config.data, log, pin=accelerator.device.type == "cuda")
+        self.held_out: HeldOut | None = None
+        if config.evaluation.shards is not None:
+            self.held_out = HeldOut(config, self.model, self.experts, accelerator, self.trainer.sharded)
+        self.metrics: MetricsLog | None = None  # on the main rank, while it runs
+        self.first_step = 0  # of this call: above 0 where it resumed
+
+    @property
+    def step(self) -> int:
+        """Steps that are done."""
+        return self.trainer.steps_done
+
+    @property
+    def finished(self) -> bool:
+        return self.step == self.config.steps
+
+    def run(self, stop_requested: Callable[[], bool] = lambda: False) -> TrainResult:
+        """Train from the last checkpoint to the end, or until a rank is asked to stop; `stop_requested` each step."""
+        self.resume()
+        self.model.train()
+        start, self.first_step = time.monotonic(), self.step
+        with self.shared_errors():
+            if self.accelerator.is_main_process:
+                trackers = Trackers(self.config, self.folder.path, self.log)
+                self.metrics = MetricsLog(self.folder.path, self.step, trackers)
+        batches = iter(self.loader)
+        try:
+            self.evaluate_if_missed()
+            with stop_signals() as signals:
+                stop = False
+                while not self.finished and not stop:
+                    stop = self.timed_step(batches, lambda: bool(signals) or stop_requested())
+                    if self.step % self.config.run.log_every == 0 or self.finished:
+                        self.report()
+                    if self.step % self.config.run.save_every == 0 or self.finished or stop:
+                        self.save()
+                    if self.finished or not stop:
+                        self.evaluate()
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+            if self.metrics is not None:
+                self.metrics.close()
+        with self.shared_errors(), self.trainer.averaged_weights():
+            if self.finished and self.accelerator.is_main_process:
+                write_student(self.folder, self.model, self.step)
+        seconds = time.monotonic() - start
+        return TrainResult(self.folder.path, self.step, self.finished, seconds, dict(self.loader.skipped))
+
+    def timed_step(self, batches: Iterator[Batch], stop_requested: Callable[[], bool]) -> bool:
+        """One step over the next batches; whether to stop behind it."""
+        start = time.monotonic()
+        loaded = result_or_error(lambda: list(islice(batches, self.config.run.accumulate)))
+        waited = time.monotonic() - start
+        if isinstance(loaded, Exception):
+            stop = self.trainer.step([], stop=stop_requested(), error=loaded)
+        else:
+            stop = self.trainer.step(loaded, stop=stop_requested())
+        self.trainer.meter.add_time(time.monotonic() - start, waited)
+        return stop
+
+    def report(self) -> None:
+        stage, _ = stage_at(self.config.stages, self.step - 1)
+        values = {
+            **self.trainer.meter.means(),
+            **self.trainer.rates(),
+            "samples": self.trainer.samples,
+            "audio_hours": self.trainer.audio_s / 3600,
+            "peak_memory_gib": max(gather_from_ranks(self.accelerator, [peak_memory(self.accelerator.device)])),
+        }
+        self.trainer.meter.clear()
+        with self.shared_errors():
+            if self.metrics is not None:
+                report = Report(self.step, self.config.steps, self.first_step, stage.name, values)
+                self.metrics.write(report)
+                self.on_report(report)
+
+    def evaluate_if_missed(self) -> None:
+        """A run may have been killed between a checkpoint and its evaluation."""
+        evaluated = self.metrics is not None and self.metrics.evaluated(self.step)
+        if self.step and not sum_over_ranks(self.accelerator, [evaluated])[0]:
+            self.evaluate()
+
+    def evaluate(self) -> None:
+        """On held-out data, where it is due at this step; with averaged weights, where there are some."""
+        due = self.step % self.config.evaluation.every == 0 or self.finished
+        if self.held_out is None or not due:
+            return
+        with self.trainer.averaged_weights():
+            results = self.held_out.evaluate(lambda batch: self.trainer.forward(batch, self.model))
+        with self.shared_errors():
+            if self.metrics is not None:
+                self.metrics.write_evaluation(self.step, results.values, results.answers)
+                self.log(f"step {self.step}: {results}")
+
+    @contextmanager
+    def shared_errors(self) -> Iterator[None]:
+        """For what the main rank writes into the run's folder: what fails there ends all ranks alike."""
+        problem = f"{self.folder.path}: not written"
+        with raise_on_all_ranks(self.accelerator), disk_errors(problem, self.checkpoints.kept):
+            yield
+
+    def save(self) -> None:
+        state = {**self.trainer.state_dict(), "think_ids": self.model.block.new_ids}
+        weights, optimizer = self.trainer.weights(), self.trainer.optimizer.state_dict()
+        self.checkpoints.save(self.step, self.loader.state_dict(), weights, optimizer, state)
+
+    def resume(self) -> None:
+        """Go on from the newest whole checkpoint, where there is one."""
+        checkpoint = self.checkpoints.choose()
+        if checkpoint is None:
+            torch.manual_seed(self.config.run.seed + self.accelerator.process_index)
+            return
+        with raise_on_all_ranks(self.accelerator):
+            self.load(checkpoint)
+        self.log(f"resumed at step {self.step} of {self.config.steps}")
+
+    def load(self, checkpoint: Path) -> None:
+        state = self.checkpoints.state(checkpoint)
+        self.model.block.check_ids(state["think_ids"], f"{checkpoint}")
+        load_weights(checkpoint / WEIGHTS_FILE, self.trainer.weights())
+        self.trainer.load_optimizer(load_optimizer(checkpoint))
+        self.trainer.load_state_dict(state)
+        self.loader.load_state_dict(self.checkpoints.cursor(checkpoint))
+        restore_random_state(checkpoint, self.accelerator.process_index)

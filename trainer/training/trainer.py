@@ -1,0 +1,191 @@
+"""The step: accelerate for devices and ranks, and nothing between the losses and the optimizer.
+
+A step is some forward passes (`run.accumulate`) on each rank. Every loss is divided by its count over all of them, so
+that how a batch is split into passes and ranks never changes the gradient.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import astuple, dataclass
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from coat.manifests import ExpertInfo
+from coat.trainer.config.train_config import TrainConfig
+from coat.trainer.model.batch import Batch
+from coat.trainer.model.coat_model import CoatModel
+from coat.trainer.model.parameters import parameter_groups
+from coat.trainer.ranks import gather_from_ranks, raise_shared_error, sum_over_ranks
+from coat.trainer.training.ema import Ema
+from coat.trainer.training.measurements import gradient_norms
+from coat.trainer.training.meter import Meter
+from coat.trainer.training.parallel import average_gradients, distribute, fsdp_plugin
+from coat.trainer.training.schedule import loss_weights, rate_factor, stage_at
+from coat.trainer.training.watchdog import Watchdog
+
+
+@dataclass(frozen=True)
+class StepCounts:
+    """What the batches of a step hold: of one rank, or summed over all."""
+
+    losses: dict[str, float]  # what each loss is divided by: label tokens (`ce`), or an expert's frames
+    positions: float  # without padding
+    padded_positions: float
+    samples: float
+    audio_s: float
+    stops: float  # ranks that were asked to stop
+    errors: float  # ranks whose batches could not be made
+
+    @classmethod
+    def of(cls, batches: Sequence[Batch], losses: Sequence[str], stop: bool, error: bool) -> "StepCounts":
+        counts: Counter[str] = Counter()
+        for batch in batches:
+            counts.update(batch.counts())
+        return cls(
+            losses={name: counts[name] for name in losses},
+            positions=sum(batch.positions[0] for batch in batches),
+            padded_positions=sum(batch.positions[1] for batch in batches),
+            samples=sum(len(batch) for batch in batches),
+            audio_s=sum(float(batch.seconds_B.sum()) for batch in batches),
+            stops=stop,
+            errors=error,
+        )
+
+    def sum_over_ranks(self, accelerator: Accelerator) -> "StepCounts":
+        losses, *others = astuple(self)
+        sums = sum_over_ranks(accelerator, [*losses.values(), *others])
+        return StepCounts(dict(zip(losses, sums, strict=False)), *sums[len(losses) :])
+
+
+class Trainer:
+    """Model, optimizer and what watches them, on one rank. It reads and writes no file: see run.TrainingRun."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: CoatModel,
+        experts: Mapping[str, ExpertInfo],
+        accelerator: Accelerator,
+        watchdog: Watchdog,
+    ) -> None:
+        self.config, self.model, self.experts = config, model, experts
+        self.accelerator, self.watchdog = accelerator, watchdog
+        self.sharded = fsdp_plugin(accelerator) is not None
+        self.distributed_model = distribute(model, accelerator)
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, config))
+        self.ema = Ema(model.trainable(), config.optim.ema) if config.optim.ema else None
+        self.meter = Meter()
+        self.steps_done, self.samples, self.audio_s = 0, 0, 0.0
+
+    def step(self, batches: Sequence[Batch], *, stop: bool = False, error: Exception | None = None) -> bool:
+        """Take one step; whether any rank was asked to stop. Where any rank has an error, all raise it."""
+        stage, stage_step = stage_at(self.config.stages, self.steps_done)
+        weights = loss_weights(stage, stage_step, self.config.losses, self.experts)
+        counts = StepCounts.of(batches, list(weights), stop, error is not None).sum_over_ranks(self.accelerator)
+        if counts.errors:
+            raise_shared_error(self.accelerator, error)
+        self.watchdog.check_counts(self.steps_done + 1, stage, counts.losses, weights, round(counts.samples))
+        sums, state_norms = self.backward(batches, counts.losses, weights)
+        ids = [id for batch in batches for id in batch.ids]
+        norms = self.update(rate_factor(self.config.optim, stage, stage_step), stage_step, ids)
+        self.samples += round(counts.samples)
+        self.audio_s += counts.audio_s
+        self.meter.add_losses(sums, counts.losses, weights)
+        self.meter.add_work(counts.positions, counts.padded_positions, counts.samples)
+        for name, norm in {**norms, **state_norms}.items():
+            self.meter.add(name, norm)
+        return counts.stops > 0
+
+    def backward(
+        self, batches: Sequence[Batch], counts: Mapping[str, float], weights: Mapping[str, float]
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Forward and backward of all passes: the losses' sums, and the norms of their gradients at the states."""
+        sums = dict.fromkeys(weights, 0.0)
+        not_finite: list[tuple[str, tuple[str, ...]]] = []  # losses, and the samples of their pass
+        for i, batch in enumerate(batches):
+            is_last = i == len(batches) - 1
+            with nullcontext() if is_last or self.sharded else self.accelerator.no_sync(self.distributed_model):
+                losses = self.forward(batch, self.distributed_model)
+                self.accelerator.backward(self.weighted_mean(losses, counts, weights))
+            for name, loss in losses.items():
+                value = float(loss.detach())
+                sums[name] += value
+                if not math.isfinite(value):
+                    not_finite.append((name, batch.ids))
+        if self.sharded:
+            average_gradients(self.accelerator, self.model.trainable().values())
+        squares = self.model.loss_gradient_norms.pop_squares(list(weights))
+        shared = sum_over_ranks(self.accelerator, [*sums.values(), *squares])
+        sums = dict(zip(weights, shared[: len(weights)], strict=True))
+        if not all(map(math.isfinite, sums.values())):
+            raise self.watchdog.loss_error(self.steps_done + 1, gather_from_ranks(self.accelerator, not_finite))
+        ranks = self.accelerator.num_processes  # each rank's losses are multiplied by it: see `weighted_mean`
+        norms = [math.sqrt(square) / ranks for square in shared[len(weights) :]]
+        return sums, {f"state_grad_norm/{name}": norm for name, norm in zip(weights, norms, strict=True)}
+
+    def update(self, rate: float, stage_step: int, ids: Sequence[str]) -> dict[str, float]:
+        """Change the weights by the gradients, at `rate` times the base rates; the norms before they are clipped."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * rate
+        parameters = self.model.trainable()
+        group_norms = gradient_norms(parameters)
+        clipped = self.accelerator.clip_grad_norm_(list(parameters.values()), self.config.optim.clip)
+        norm = float(cast(Tensor, clipped))
+        self.watchdog.check_gradient(self.steps_done + 1, stage_step, norm, group_norms, ids)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.steps_done += 1
+        if self.ema is not None:
+            self.ema.update(self.steps_done)
+        return {"grad_norm": norm, **group_norms}
+
+    def forward(self, batch: Batch, model: Callable[[Batch], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Sums of losses, in the precision of the run."""
+        with self.accelerator.autocast():
+            return model(batch.to(self.accelerator.device))
+
+    def weighted_mean(
+        self, losses: Mapping[str, Tensor], counts: Mapping[str, float], weights: Mapping[str, float]
+    ) -> Tensor:
+        """sum_k w_k L_k / count_k; times ranks, since gradients are averaged over them."""
+        terms = [weights[name] * loss / max(counts[name], 1.0) for name, loss in losses.items()]
+        return torch.stack(terms).sum() * self.accelerator.num_processes
+
+    def averaged_weights(self) -> AbstractContextManager[None]:
+        """Within, the model is as it is evaluated and exported: with averaged weights, where there are some."""
+        return nullcontext() if self.ema is None else self.ema.in_place()
+
+    def rates(self) -> dict[str, float]:
+        """Learning rates of the last step."""
+        stage, stage_step = stage_at(self.config.stages, self.steps_done - 1)
+        factor = rate_factor(self.config.optim, stage, stage_step)
+        return {"lr": self.config.optim.lr * factor, "lr/heads": self.config.optim.heads_lr * factor}
+
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors of a checkpoint: what is trained, and its averages."""
+        return {**self.model.trainable(), **(self.ema.tensors() if self.ema else {})}
+
+    def load_optimizer(self, state: dict[str, Any]) -> None:
+        """Its moments; rates and other settings are the config's, which may have changed."""
+        self.optimizer.load_state_dict(state)
+        for group, now in zip(self.optimizer.param_groups, parameter_groups(self.model, self.config), strict=True):
+            group.update({name: value for name, value in now.items() if name != "params"})
+
+    def state_dict(self) -> dict[str, Any]:
+        """All else that a checkpoint holds of it; the step is the checkpoint's own."""
+        return {
+            "meter": self.meter.state_dict(),
+            "samples": self.samples,
+            "audio_s": self.audio_s,
+            "monitor": self.watchdog.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.meter.load_state_dict(state["meter"])
+        self.watchdog.load_state_dict(state["monitor"])
+        self.steps_done, self.samples, self.audio_s = state["step"], state["samples"], state["audio_s"]
