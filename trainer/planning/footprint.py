@@ -25,7 +25,6 @@ from torch.overrides import TorchFunctionMode
 from coat.manifests import ExpertInfo
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.model.coat_model import CoatModel
-from coat.trainer.model.heads import DistillHead
 from coat.trainer.model.losses import DistillLoss
 from coat.trainer.model.parameters import model_part
 from coat.trainer.planning.online_experts import FIVE
@@ -267,10 +266,12 @@ def head(kept: Kept, name: str, expert: ExpertInfo, shape: Shape, heard: int, di
     seconds_B = torch.ones(shape.batch)
     target_BND = torch.ones(shape.batch, frames, expert.spec.dim)
     mask_BN = torch.ones(shape.batch, frames, dtype=torch.bool)
-    made, loss = kept.model.heads.heads[name], kept.model.heads.losses[name]
-    assert isinstance(made, DistillHead)
+    heads = kept.model.heads
+    loss = heads.losses[name]
     assert isinstance(loss, DistillLoss)
-    return kept.bytes(lambda: loss(made(states_BKD, mask_BK, seconds_B, frames), target_BND, mask_BN), autocast=False)
+    return kept.bytes(
+        lambda: loss(heads.predict(name, states_BKD, mask_BK, seconds_B, frames), target_BND, mask_BN), autocast=False
+    )
 
 
 def tower(kept: Kept, shape: Shape) -> tuple[int, int]:
