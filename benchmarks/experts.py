@@ -13,7 +13,7 @@ from benchmarks.common import CPUS, MODELS, ROOT, Figure, Results, corpus, judge
 from coat.extractors.expert import CPU_BATCH_S, Expert, Options, Waveform
 from coat.extractors.registry import create
 from coat.extractors.windows import groups
-from coat.manifests.audio.decoding import decode
+from coat.manifests.audio.file import decode
 from coat.manifests.corpus.manifest import Manifest
 
 CLIPS = {"whisper": 12, "wav2vec2": 32, "ast": 8}

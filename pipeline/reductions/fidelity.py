@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coat.manifests.targets.reduction import Reduction, decode, encode
+from coat.manifests.targets.coding import decode_frames, encode_frames
+from coat.manifests.targets.reduction import Reduction
 from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.reductions.evaluation_sample import Sample
 
@@ -53,11 +54,13 @@ def measure(sample: Sample, how: Reduction, spec: TargetSpec) -> Fidelity:
     lowered = how if how.rate_hz is None else Reduction.of(spec, rate_hz=how.rate_hz, dtype="float32")
     truths, given, at_rate_truths, at_rate = [], [], [], []
     for frames_ND in sample.utterances:
-        decoded_MD = decode(encode(frames_ND, how), how)
+        decoded_MD = decode_frames(encode_frames(frames_ND, how), how)
         at_rate.append(decoded_MD)
-        given.append(decoded_MD if how.rate_hz is None else how.rate.raise_(decoded_MD, len(frames_ND)))
+        given.append(decoded_MD if how.rate_hz is None else how.rate.upsample(decoded_MD, len(frames_ND)))
         truths.append(frames_ND)
-        at_rate_truths.append(frames_ND if how.rate_hz is None else decode(encode(frames_ND, lowered), lowered))
+        at_rate_truths.append(
+            frames_ND if how.rate_hz is None else decode_frames(encode_frames(frames_ND, lowered), lowered)
+        )
     return Fidelity(
         frames=sum(map(len, truths)),
         apart=sample.apart,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar, get_args
 
 from coat.manifests.errors import InputError
-from coat.manifests.targets.reduction import LARGEST, TOPK_KINDS, Dtype, Scaling
+from coat.manifests.targets.reduction import LARGEST_STEP, TOPK_KINDS, Dtype, Scaling
 from coat.manifests.targets.spec import TargetSpec
 
 Value = TypeVar("Value")
@@ -64,7 +64,7 @@ class Wishes:
             "rate": lambda hz: hz < spec.rate_hz,
             "pca": lambda n: spec.kind == "representation" and n < spec.dim,
             "topk": lambda n: spec.kind in TOPK_KINDS and n < spec.dim,
-            "dtype": lambda dtype: dtype not in LARGEST or spec.kind not in MIXED,
+            "dtype": lambda dtype: dtype not in LARGEST_STEP or spec.kind not in MIXED,
             "scale": lambda scale: True,
         }
         asked = {}
@@ -81,7 +81,7 @@ class Wishes:
             return {}
         if "rate" in asked:
             asked["rate_hz"] = asked.pop("rate")
-        return {**asked, "whiten": name in self.whiten, "scaling": scale if asked["dtype"] in LARGEST else "frame"}
+        return {**asked, "whiten": name in self.whiten, "scaling": scale if asked["dtype"] in LARGEST_STEP else "frame"}
 
 
 def by_expert(option: str, text: str | None, read: Callable[[str], Value], right: str) -> dict[str, Value]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coat.manifests.errors import InputError
-from coat.manifests.shards.index import ExpertInfo
+from coat.manifests.shards.info import ExpertInfo
 from coat.manifests.targets.reduction import Reduction
 from coat.pipeline.reductions.evaluation_sample import held_out
 from coat.pipeline.reductions.fidelity import Fidelity, measure

@@ -9,8 +9,9 @@ import xxhash
 from coat.manifests import storage
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.errors import InputError, RunError
-from coat.manifests.shards.index import ShardIndex, ShardInfo
-from coat.manifests.shards.tar import END
+from coat.manifests.shards.index import ShardIndex
+from coat.manifests.shards.info import ShardInfo
+from coat.manifests.shards.tar import TAR_END
 from coat.pipeline.shards.build import open_sets
 from coat.pipeline.shards.encoding import make_piece
 from coat.pipeline.shards.plan import Plan, plan_shards
@@ -54,7 +55,7 @@ class Repair:
             if isinstance(piece, str):
                 raise InputError(f"{row['key']}: {piece}")
             parts.append(piece.data)
-        return b"".join([*parts, END])
+        return b"".join([*parts, TAR_END])
 
     def side_bytes(self, expert: str, shard: ShardInfo) -> bytes:
         index, side = self.index, self.index.sidecars[expert]

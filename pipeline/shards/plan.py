@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from coat.manifests import storage
 from coat.manifests.corpus.manifest import Manifest
-from coat.manifests.corpus.utterance import Utterance, key_of
+from coat.manifests.corpus.utterance import Utterance, safe_key
 from coat.manifests.errors import InputError
 from coat.pipeline.shards.coverage import Found
 from coat.pipeline.shards.recipe import Recipe
@@ -82,7 +82,7 @@ class Plan:
         start, seconds, copy = float(self.start_S[s]), float(self.seconds_S[s]), int(self.copy_S[s])
         whole = math.isnan(seconds)
         name = u.id + ("" if whole else f"@{start:.3f}") + (f"#{copy + 1}" if copy else "")
-        key = key_of(f"{name}|{u.digest}" if self.shared_S[s] else name)
+        key = safe_key(f"{name}|{u.digest}" if self.shared_S[s] else name)
         return Sample(key, name, u, rows, start, None if whole else seconds)
 
     def parts(self, size: int, first: int = 0) -> Iterator[tuple[int, int]]:

@@ -11,12 +11,9 @@ from numpy.typing import NDArray
 from coat.manifests import storage
 from coat.manifests.corpus.digests import from_hex
 from coat.manifests.errors import InputError
-from coat.manifests.shards.index import (
-    SIDECARS,
-    ShardIndex,
-    ShardInfo,
-)
-from coat.manifests.shards.tar import END, sample_bytes
+from coat.manifests.shards.index import SIDECARS, ShardIndex
+from coat.manifests.shards.info import ShardInfo
+from coat.manifests.shards.tar import TAR_END, sample_bytes
 from coat.manifests.targets.members import to_members
 from coat.manifests.targets.reduction import Reduction
 from coat.pipeline.shards.encoding import open_set
@@ -110,7 +107,7 @@ def side_tar(job: SideJob) -> tuple[bytes, SideBuilt]:
         members, held = to_members(job.expert, targets.read_row(row).frames[first:stop], job.reduction)
         parts.append(sample_bytes(key, members))
         frames.append(held)
-    data = b"".join([*parts, END])
+    data = b"".join([*parts, TAR_END])
     info = ShardInfo(
         name=job.url.rsplit("/", 1)[-1],
         samples=len(parts),

@@ -13,8 +13,8 @@ import pyarrow.compute
 import xxhash
 from numpy.typing import NDArray
 
-from coat.manifests.corpus.columns import TEXT, concatenated
-from coat.manifests.corpus.digests import from_hex, hashes, to_hex
+from coat.manifests.corpus.columns import TEXT, concatenate_tables
+from coat.manifests.corpus.digests import from_hex, hash_texts, to_hex
 from coat.pipeline.store.rows import FAILED, OK, STATUSES, Row
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
@@ -70,9 +70,9 @@ class Outcomes:
             bad.append(table.filter(pc.not_equal(table["status"], "ok")).select(BAD.names).cast(BAD).combine_chunks())
             places.append(table.select(self.places.names).cast(self.places).combine_chunks())
         self.unit = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-        columns = concatenated(counted, COUNTED)
+        columns = concatenate_tables(counted, COUNTED)
         self.digests, self.seconds, self.status = (columns.column(n).chunk(0).to_numpy() for n in COUNTED.names)
-        self.bad, self.place = concatenated(bad, BAD), concatenated(places, self.places)
+        self.bad, self.place = concatenate_tables(bad, BAD), concatenate_tables(places, self.places)
         pa.default_memory_pool().release_unused()  # what the units' tables took
         self.sort()
         older = self.sorted[:-1] == self.sorted[1:]
@@ -146,7 +146,7 @@ class Rows(Outcomes, Mapping[str, Row]):
     @cached_property
     def ids(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
         """Positions by the digest of their id, and these digests, ascending."""
-        digests = hashes(self.place.column("id").chunk(0))
+        digests = hash_texts(self.place.column("id").chunk(0))
         order = np.argsort(digests)
         return order, digests[order]
 

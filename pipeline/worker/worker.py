@@ -20,7 +20,8 @@ from coat.extractors.devices import keep_freed_memory
 from coat.extractors.expert import Expert, Frames, Waveform
 from coat.extractors.registry import create
 from coat.extractors.windows import cut, join
-from coat.manifests.audio.decoding import AudioError, AudioFile, resampled_length
+from coat.manifests.audio.clip import AudioError, resampled_length
+from coat.manifests.audio.file import AudioFile
 from coat.manifests.errors import RunError
 from coat.pipeline.plan.units import PlannedRow, Unit
 from coat.pipeline.store.builds import builds_folder

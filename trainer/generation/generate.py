@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from coat.manifests import Clip, InputError, RunError, decode, storage
-from coat.manifests.audio.decoding import AudioError
+from coat.manifests.audio.clip import AudioError
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.data.collator import render_prompt
 from coat.trainer.model.lora import add_lora
