@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 from coat.extractors.expert import Options
-from coat.extractors.registry import create, portable
+from coat.extractors.registry import create, portable_name
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.errors import InputError, RunError
 from coat.manifests.targets.spec import TargetSpec
@@ -63,7 +63,7 @@ def extract(
     options, where, what, listener = options or Options(), where or Where(), what or What(), listener or Silent()
     check_one_checkpoint(options.checkpoint, experts)
     manifest = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest, spans=True)
-    specs = {name: create(name, options).spec for name in dict.fromkeys(map(portable, experts))}
+    specs = {name: create(name, options).spec for name in dict.fromkeys(map(portable_name, experts))}
     run = partial(Extraction, manifest, TargetStore(store), options, where, what, choose(where), listener)
     return [run(name, spec).run() for name, spec in specs.items()]
 

@@ -10,8 +10,9 @@ import torch
 
 from coat.extractors import Expert, Frames, Options, Waveform, Window
 from coat.extractors.conformance import events
-from coat.extractors.conformance.events import noise
-from coat.extractors.conformance.suite import CHECKS, MIXED, examine
+from coat.extractors.conformance.batch_checks import MIXED
+from coat.extractors.conformance.sounds import noise
+from coat.extractors.conformance.suite import CHECKS, run_checks
 from coat.extractors.experts.mel import Mel
 from coat.extractors.experts.whisper import Whisper
 from coat.manifests import TargetSpec
@@ -151,11 +152,11 @@ PLACES = {
 
 
 def failed(expert: Expert) -> set[str]:
-    return {f.check.replace(" ", "_") for f in examine(expert) if f.held is False}
+    return {f.check.replace(" ", "_") for f in run_checks(expert) if f.held is False}
 
 
 def test_a_good_expert_holds_everything() -> None:
-    found = {f.check.replace(" ", "_"): f for f in examine(Good())}
+    found = {f.check.replace(" ", "_"): f for f in run_checks(Good())}
     assert found.keys() == CHECKS.keys()
     assert {name for name, f in found.items() if not f.held} == {"other_weights_give_other_targets"}  # it has none
     assert all(f.said for f in found.values())
