@@ -50,7 +50,7 @@ def expert_info(targets: TargetSet, reduced: Reduced | None, samples: int, frame
     found, spec = moments(targets), targets.spec
     std_D = found.std_D * (np.array(reduced.fidelity.std_ratio_D) if reduced else 1.0)
     return ExpertInfo(
-        spec=reduced.how.of_spec(spec) if reduced else spec,
+        spec=reduced.how.decoded_spec(spec) if reduced else spec,
         samples=samples,
         frames=frames,
         mean=tuple(found.mean_D.tolist()),
