@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from coat.extractors.expert import Options
-from coat.extractors.registry import create, portable
+from coat.extractors.registry import create, portable_name
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.errors import InputError, RunError
 from coat.manifests.targets.spec import TargetSpec
@@ -63,7 +63,7 @@ def extract(
     selection, listener = selection or RowSelection(), listener or NullListener()
     check_one_checkpoint(options.checkpoint, experts)
     manifest = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest, spans=True)
-    specs = {name: create(name, options).spec for name in dict.fromkeys(map(portable, experts))}
+    specs = {name: create(name, options).spec for name in dict.fromkeys(map(portable_name, experts))}
     cluster, device = choose_cluster(resources)
     target_store = TargetStore(store)
     return [

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coat.extractors import registry
-from coat.manifests.audio.decoding import Clip
+from coat.manifests.audio.clip import Clip
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.inspect.panels import Panel

@@ -10,7 +10,8 @@ Nothing is extracted: what a target set lacks is said in its place. N frames, D 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from coat.manifests.audio.decoding import AudioError, AudioFile, Clip
+from coat.manifests.audio.clip import AudioError, Clip
+from coat.manifests.audio.file import AudioFile
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.errors import InputError

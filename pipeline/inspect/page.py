@@ -12,7 +12,7 @@ from html import escape
 
 import soundfile
 
-from coat.manifests.audio.decoding import Clip
+from coat.manifests.audio.clip import Clip
 from coat.pipeline.drawing.html import data_url, definition_list, html_document, read_asset
 from coat.pipeline.drawing.text import short_number
 from coat.pipeline.inspect.inspection import Inspection

@@ -8,7 +8,7 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from coat.manifests.corpus.digests import hashes
+from coat.manifests.corpus.digests import hash_texts
 from coat.manifests.corpus.manifest import Manifest
 
 
@@ -31,7 +31,7 @@ def is_among(digests: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray
 def identify_rows(manifest: Manifest) -> RowIdentities:
     """A digest for every row; a row that repeats an id gets one of its own."""
     digests = manifest.digests
-    names = hashes(manifest.ids)
+    names = hash_texts(manifest.ids)
     ascending = np.sort(names)
     shared = ascending[1:][ascending[1:] == ascending[:-1]]
     if not len(shared):

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coat.manifests.targets.reduction import Reduction, decode, encode
+from coat.manifests.targets.coding import decode_frames, encode_frames
+from coat.manifests.targets.reduction import Reduction
 from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.reductions.evaluation_sample import EvaluationSample
 
@@ -58,12 +59,14 @@ def measure_fidelity(sample: EvaluationSample, reduction: Reduction, spec: Targe
     )
     originals, restored, originals_at_rate, at_rate = [], [], [], []
     for frames_ND in sample.utterances:
-        decoded_MD = decode(encode(frames_ND, reduction), reduction)
+        decoded_MD = decode_frames(encode_frames(frames_ND, reduction), reduction)
         at_rate.append(decoded_MD)
-        restored.append(decoded_MD if reduction.rate_hz is None else reduction.rate.raise_(decoded_MD, len(frames_ND)))
+        restored.append(
+            decoded_MD if reduction.rate_hz is None else reduction.rate.upsample(decoded_MD, len(frames_ND))
+        )
         originals.append(frames_ND)
         originals_at_rate.append(
-            frames_ND if reduction.rate_hz is None else decode(encode(frames_ND, rate_only), rate_only)
+            frames_ND if reduction.rate_hz is None else decode_frames(encode_frames(frames_ND, rate_only), rate_only)
         )
     return Fidelity(
         frames=sum(map(len, originals)),

@@ -3,7 +3,7 @@
 import numpy as np
 
 from coat.manifests.errors import InputError
-from coat.manifests.targets.reduction import LARGEST, Basis, Dtype, Numbers, Reduction, Scaling
+from coat.manifests.targets.reduction import LARGEST_STEP, ConstantArray, Dtype, PrincipalBasis, Reduction, Scaling
 from coat.pipeline.reductions.evaluation_sample import EvaluationSample
 from coat.pipeline.statistics.pca import PCA
 from coat.pipeline.statistics.statistics import Statistics
@@ -34,7 +34,9 @@ def fit_reduction(
         components = fit_components(statistics, sample)
         size_C = np.sqrt(components.variance_C[:pca]) if whiten else np.ones(pca)
         size_C = np.where(size_C > 0, size_C, 1.0)  # a component without variance stays at 0
-        basis = Basis(Numbers.of(components.mean_D), Numbers.of(components.axes_CD[:pca]), Numbers.of(size_C))
+        basis = PrincipalBasis(
+            ConstantArray.of(components.mean_D), ConstantArray.of(components.axes_CD[:pca]), ConstantArray.of(size_C)
+        )
         std_C = np.sqrt(components.variance_C[:pca]) / size_C
         offset_C, reach_C = np.zeros(pca), clip_stds * std_C
     else:
@@ -42,8 +44,8 @@ def fit_reduction(
         offset_C = s.mean_D
         farthest_C = np.maximum(s.high_D - s.mean_D, s.mean_D - s.low_D)
         reach_C = np.minimum(farthest_C, clip_stds * s.std_D)
-    if dtype in LARGEST and scaling == "dimension":
-        scale_C = Numbers.of(reach_C / LARGEST[dtype])
+    if dtype in LARGEST_STEP and scaling == "dimension":
+        scale_C = ConstantArray.of(reach_C / LARGEST_STEP[dtype])
     return Reduction.of(
         statistics.spec,
         rate_hz=rate_hz,
@@ -51,7 +53,7 @@ def fit_reduction(
         topk=topk,
         dtype=dtype,
         scaling=scaling,
-        offset_C=Numbers.of(offset_C) if scale_C else None,
+        offset_C=ConstantArray.of(offset_C) if scale_C else None,
         scale_C=scale_C,
     )
 

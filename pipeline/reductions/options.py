@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar, get_args
 
 from coat.manifests.errors import InputError
-from coat.manifests.targets.reduction import LARGEST, TOPK_KINDS, Dtype, Scaling
+from coat.manifests.targets.reduction import LARGEST_STEP, TOPK_KINDS, Dtype, Scaling
 from coat.manifests.targets.spec import TargetSpec
 
 T = TypeVar("T")
@@ -67,7 +67,7 @@ class ReductionOptions:
             "rate": lambda hz: hz < spec.rate_hz,
             "pca": lambda n: spec.kind == "representation" and n < spec.dim,
             "topk": lambda n: spec.kind in TOPK_KINDS and n < spec.dim,
-            "dtype": lambda dtype: dtype not in LARGEST or spec.kind not in MIXED_UNITS,
+            "dtype": lambda dtype: dtype not in LARGEST_STEP or spec.kind not in MIXED_UNITS,
             "scale": lambda scale: True,
         }
         arguments = {}
@@ -87,7 +87,7 @@ class ReductionOptions:
         return {
             **arguments,
             "whiten": name in self.whiten,
-            "scaling": scale if arguments["dtype"] in LARGEST else "frame",
+            "scaling": scale if arguments["dtype"] in LARGEST_STEP else "frame",
         }
 
 

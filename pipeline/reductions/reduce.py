@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coat.manifests.errors import InputError
-from coat.manifests.shards.index import ExpertInfo
+from coat.manifests.shards.info import ExpertInfo
 from coat.manifests.targets.reduction import Reduction
 from coat.pipeline.reductions.evaluation_sample import take_evaluation_sample
 from coat.pipeline.reductions.fidelity import Fidelity, measure_fidelity
@@ -50,7 +50,7 @@ def expert_info(targets: TargetSet, fitted: FittedReduction | None, samples: int
     moments, spec = target_moments(targets), targets.spec
     std_D = moments.std_D * (np.array(fitted.fidelity.std_ratio_D) if fitted else 1.0)
     return ExpertInfo(
-        spec=fitted.reduction.of_spec(spec) if fitted else spec,
+        spec=fitted.reduction.decoded_spec(spec) if fitted else spec,
         samples=samples,
         frames=frames,
         mean=tuple(moments.mean_D.tolist()),

@@ -9,8 +9,9 @@ import xxhash
 from coat.manifests import storage
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.errors import InputError, RunError
-from coat.manifests.shards.index import ShardIndex, ShardInfo
-from coat.manifests.shards.tar import END
+from coat.manifests.shards.index import ShardIndex
+from coat.manifests.shards.info import ShardInfo
+from coat.manifests.shards.tar import TAR_END
 from coat.pipeline.shards.build import open_target_sets
 from coat.pipeline.shards.encoding import encode_sample
 from coat.pipeline.shards.plan import ShardPlan, plan_shards
@@ -54,7 +55,7 @@ class ShardRepairer:
             if isinstance(encoded, str):
                 raise InputError(f"{row['key']}: {encoded}")
             samples.append(encoded.data)
-        return b"".join([*samples, END])
+        return b"".join([*samples, TAR_END])
 
     def sidecar_bytes(self, expert: str, shard: ShardInfo) -> bytes:
         index, sidecar = self.index, self.index.sidecars[expert]

@@ -11,9 +11,9 @@ from typing import Any
 import soundfile
 
 from coat.manifests.errors import InputError
-from coat.manifests.shards.index import ExpertInfo
-from coat.manifests.targets.members import PARTS, suffix_of
-from coat.manifests.targets.reduction import VALUES
+from coat.manifests.shards.info import ExpertInfo
+from coat.manifests.targets.coding import VALUES
+from coat.manifests.targets.members import MEMBER_PARTS, suffix_of
 from coat.pipeline.shards.audio import AUDIO_SUFFIXES
 
 FLAC_SLACK_S = 0.001  # durations are rounded, and resampled audio to a sample
@@ -74,7 +74,7 @@ def check_targets(
             frames_ND = experts[name].decode(members)
         except ValueError as e:
             raise InputError(f"{key}: target of {name}: {e}") from e
-        for part in PARTS:
+        for part in MEMBER_PARTS:
             members.pop(suffix_of(name, part), None)
         if expected is not None and len(frames_ND) != expected:
             raise InputError(f"{key}: .{name}.npy has {len(frames_ND)} frames; {expected} are promised")

@@ -6,8 +6,9 @@ from typing import Any
 
 import pyarrow.compute
 
-from coat.manifests.shards.index import ShardIndex, read_samples_table
+from coat.manifests.shards.index import ShardIndex
 from coat.manifests.shards.reading import read_samples
+from coat.manifests.shards.samples_table import read_samples_table
 
 pc: Any = pyarrow.compute
 

@@ -16,14 +16,9 @@ import xxhash
 
 from coat.manifests import storage
 from coat.manifests.errors import InputError
-from coat.manifests.shards.index import (
-    INDEX_NAME,
-    SAMPLES_NAME,
-    SIDECARS,
-    ShardIndex,
-    ShardInfo,
-    read_samples_table,
-)
+from coat.manifests.shards.index import INDEX_NAME, SIDECARS, ShardIndex
+from coat.manifests.shards.info import ShardInfo
+from coat.manifests.shards.samples_table import SAMPLES_NAME, read_samples_table
 from coat.manifests.shards.tar import TarSample, read_tar
 from coat.pipeline.shard_checks.repair import ShardRepairer
 from coat.pipeline.shard_checks.sample_checks import check_audio, check_record, check_targets

@@ -9,7 +9,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from coat.manifests import storage
-from coat.manifests.audio.decoding import AudioFile, check_span
+from coat.manifests.audio.file import AudioFile, check_span
 from coat.manifests.corpus.utterance import Utterance
 from coat.pipeline.shards.pieces import nearest_frame
 from coat.pipeline.shards.plan import PlannedSample

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from coat.manifests.corpus.digests import hashes
+from coat.manifests.corpus.digests import hash_texts
 from coat.manifests.corpus.manifest import Manifest
 from coat.pipeline.shards.recipe import Recipe
 from coat.pipeline.store.rows import OK
@@ -43,7 +43,7 @@ class TargetCoverage:
         seconds = [np.append(t.rows.seconds, 0.0)[self.target_row_ME[:, e]] for e, t in enumerate(sets.values())]
         stated = np.nan_to_num(manifest.durations)
         self.seconds_M = np.where((self.target_row_ME >= 0).any(axis=1), np.max(seconds, axis=0), stated)
-        self.ids_M = hashes(manifest.ids)
+        self.ids_M = hash_texts(manifest.ids)
         _, first, group = np.unique(self.ids_M, return_index=True, return_inverse=True)
         self.first_with_id_M = first[group]  # the row that has this id first
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from coat.manifests.audio.decoding import AudioError
+from coat.manifests.audio.clip import AudioError
 from coat.manifests.shards.tar import sample_bytes
 from coat.pipeline.shards.audio import decode_utterance
 from coat.pipeline.shards.plan import PlannedSample

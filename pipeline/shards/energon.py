@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from coat.manifests import storage
-from coat.manifests.shards.index import ShardInfo
+from coat.manifests.shards.info import ShardInfo
 
 META_FOLDER = ".nv-meta"
 INDEX_SUFFIX = ".idx"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from coat.manifests import storage
 from coat.manifests.corpus.manifest import Manifest
-from coat.manifests.corpus.utterance import Utterance, key_of
+from coat.manifests.corpus.utterance import Utterance, safe_key
 from coat.manifests.errors import InputError
 from coat.pipeline.shards.coverage import TargetCoverage
 from coat.pipeline.shards.pieces import cut_into_pieces, piece_grid_s
@@ -85,7 +85,7 @@ class ShardPlan:
         start, seconds, copy = float(self.start_S[s]), float(self.seconds_S[s]), int(self.copy_S[s])
         is_whole = math.isnan(seconds)
         name = u.id + ("" if is_whole else f"@{start:.3f}") + (f"#{copy + 1}" if copy else "")
-        key = key_of(f"{name}|{u.digest}" if self.repeats_id_S[s] else name)
+        key = safe_key(f"{name}|{u.digest}" if self.repeats_id_S[s] else name)
         return PlannedSample(key, name, u, rows, start, None if is_whole else seconds)
 
     def batches(self, nbytes: int, first: int = 0) -> Iterator[tuple[int, int]]:

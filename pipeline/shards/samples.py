@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coat.manifests import storage
-from coat.manifests.audio.decoding import AudioError
+from coat.manifests.audio.clip import AudioError
 from coat.manifests.targets.members import to_members
 from coat.manifests.targets.reduction import Reduction
 from coat.manifests.targets.spec import TargetSpec

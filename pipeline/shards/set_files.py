@@ -8,14 +8,9 @@ import pyarrow as pa
 import pyarrow.compute
 
 from coat.manifests.errors import InputError
-from coat.manifests.shards.index import (
-    SAMPLES,
-    ExpertInfo,
-    ShardIndex,
-    ShardInfo,
-    samples_schema,
-    write_samples_table,
-)
+from coat.manifests.shards.index import ShardIndex
+from coat.manifests.shards.info import ExpertInfo, ShardInfo
+from coat.manifests.shards.samples_table import SAMPLE_SCHEMA, samples_schema, write_samples_table
 from coat.pipeline.reductions.reduce import FittedReduction, expert_info
 from coat.pipeline.shards.build_folder import BuildFolder, remove_leftovers
 from coat.pipeline.shards.energon import INDEX_SUFFIX, write_meta
@@ -87,7 +82,7 @@ def write_set_files(
 def samples_table(number: int, rows: Sequence[dict[str, Any]], experts: list[str]) -> pa.Table:
     """The rows of samples.parquet of one shard."""
     columns: dict[str, list[Any]] = {"shard": [number] * len(rows)}
-    columns |= {name: [row[name] for row in rows] for name in SAMPLES.names if name != "shard"}
+    columns |= {name: [row[name] for row in rows] for name in SAMPLE_SCHEMA.names if name != "shard"}
     columns |= {f"frames.{expert}": [row["frames"].get(expert) for row in rows] for expert in experts}
     return pa.table(columns, schema=samples_schema(experts))
 

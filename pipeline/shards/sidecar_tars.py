@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from coat.manifests import storage
 from coat.manifests.corpus.digests import from_hex
 from coat.manifests.errors import InputError
-from coat.manifests.shards.index import SIDECARS, ShardIndex, ShardInfo
-from coat.manifests.shards.tar import END, sample_bytes
+from coat.manifests.shards.index import SIDECARS, ShardIndex
+from coat.manifests.shards.info import ShardInfo
+from coat.manifests.shards.tar import TAR_END, sample_bytes
 from coat.manifests.targets.members import to_members
 from coat.manifests.targets.reduction import Reduction
 from coat.pipeline.shards.encoding import open_target_set
@@ -111,7 +112,7 @@ def sidecar_tar(job: SidecarJob) -> tuple[bytes, SidecarTar]:
         members, written = to_members(job.expert, targets.read_row(row).frames[first:stop], job.reduction)
         samples.append(sample_bytes(key, members))
         frames.append(written)
-    data = b"".join([*samples, END])
+    data = b"".join([*samples, TAR_END])
     info = ShardInfo(
         name=job.url.rsplit("/", 1)[-1],
         samples=len(samples),

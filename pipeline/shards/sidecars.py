@@ -16,16 +16,9 @@ import pyarrow as pa
 
 from coat.manifests import storage
 from coat.manifests.errors import InputError
-from coat.manifests.shards.index import (
-    INDEX_NAME,
-    SIDE_SAMPLES,
-    SIDECARS,
-    ShardIndex,
-    ShardInfo,
-    Sidecar,
-    samples_schema,
-    write_samples_table,
-)
+from coat.manifests.shards.index import INDEX_NAME, SIDECARS, ShardIndex, Sidecar
+from coat.manifests.shards.info import ShardInfo
+from coat.manifests.shards.samples_table import SIDECAR_SAMPLE_SCHEMA, samples_schema, write_samples_table
 from coat.pipeline.cluster.ordered import run_ordered
 from coat.pipeline.reductions.options import ReductionOptions
 from coat.pipeline.reductions.reduce import FittedReduction, expert_info, fit_reductions
@@ -134,7 +127,7 @@ def read_record(folder: str, job: SidecarJob) -> SidecarTar | None:
 
 def sidecar_table(name: str, tars: list[SidecarTar]) -> pa.Table:
     """samples.parquet of a sidecar."""
-    schema = samples_schema([name], SIDE_SAMPLES)
+    schema = samples_schema([name], SIDECAR_SAMPLE_SCHEMA)
     lengths = [np.array(t.lengths, np.int64) for t in tars]
     columns = {
         "shard": np.repeat(np.arange(len(tars), dtype=np.int32), [len(n) for n in lengths]),

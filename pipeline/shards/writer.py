@@ -10,8 +10,8 @@ import xxhash
 
 from coat.manifests import storage
 from coat.manifests.errors import RunError
-from coat.manifests.shards.index import ShardInfo
-from coat.manifests.shards.tar import END
+from coat.manifests.shards.info import ShardInfo
+from coat.manifests.shards.tar import TAR_END
 from coat.pipeline.shards.build_folder import BuildFolder
 from coat.pipeline.shards.encoding import EncodedSample
 from coat.pipeline.shards.energon import write_offsets
@@ -69,7 +69,7 @@ class OpenTar:
 
     def close(self, out: str) -> ShardInfo:
         """Move it to its place."""
-        self.write(END)
+        self.write(TAR_END)
         self.file.flush()
         os.fsync(self.file.fileno())  # its record must not outlive it in a power cut
         self.file.close()
@@ -117,7 +117,7 @@ class ShardWriter:
             self.tar.left_out.append((identity, encoded))
 
     def is_full(self, more: int) -> bool:
-        return self.tar is not None and bool(self.tar.rows) and self.tar.size + more + len(END) > self.shard_size
+        return self.tar is not None and bool(self.tar.rows) and self.tar.size + more + len(TAR_END) > self.shard_size
 
     def open(self) -> OpenTar:
         name = shard_name(self.number)

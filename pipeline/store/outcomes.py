@@ -13,8 +13,8 @@ import pyarrow.compute
 import xxhash
 from numpy.typing import NDArray
 
-from coat.manifests.corpus.columns import TEXT, concatenated
-from coat.manifests.corpus.digests import from_hex, hashes, to_hex
+from coat.manifests.corpus.columns import TEXT, concatenate_tables
+from coat.manifests.corpus.digests import from_hex, hash_texts, to_hex
 from coat.pipeline.store.rows import FAILED, OK, STATUSES, Row
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
@@ -72,9 +72,12 @@ class Outcomes:
             )
             locations.append(table.select(self.location_schema.names).cast(self.location_schema).combine_chunks())
         self.unit = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-        columns = concatenated(counted, COUNTED)
+        columns = concatenate_tables(counted, COUNTED)
         self.digests, self.seconds, self.status = (columns.column(n).chunk(0).to_numpy() for n in COUNTED.names)
-        self.not_ok, self.locations = concatenated(not_ok, NOT_OK), concatenated(locations, self.location_schema)
+        self.not_ok, self.locations = (
+            concatenate_tables(not_ok, NOT_OK),
+            concatenate_tables(locations, self.location_schema),
+        )
         pa.default_memory_pool().release_unused()  # what the units' tables took
         self.sort_digests()
         replaced = self.sorted_digests[:-1] == self.sorted_digests[1:]
@@ -150,7 +153,7 @@ class RowsByDigest(Outcomes, Mapping[str, Row]):
     @cached_property
     def ids(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
         """Positions by the digest of their id, and these digests, ascending."""
-        digests = hashes(self.locations.column("id").chunk(0))
+        digests = hash_texts(self.locations.column("id").chunk(0))
         order = np.argsort(digests)
         return order, digests[order]
 

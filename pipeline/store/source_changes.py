@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from coat.manifests.audio.decoding import AudioError, decode
+from coat.manifests.audio.clip import AudioError
+from coat.manifests.audio.file import decode
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.corpus.utterance import Utterance
 from coat.pipeline.store.target_set import TargetSet

@@ -4,7 +4,8 @@ import time
 from collections.abc import Sequence
 
 from coat.extractors.expert import Expert
-from coat.manifests.audio.decoding import AudioError, AudioFile, resampled_length
+from coat.manifests.audio.clip import AudioError, resampled_length
+from coat.manifests.audio.file import AudioFile
 from coat.pipeline.plan.units import PlannedRow
 from coat.pipeline.worker.decoded_row import DecodedRow
 

@@ -19,8 +19,9 @@ import torch
 from coat.extractors.devices import keep_freed_memory
 from coat.extractors.expert import Expert, Frames, Waveform
 from coat.extractors.registry import create
-from coat.extractors.windows import cut, join
-from coat.manifests.audio.decoding import AudioError, AudioFile, resampled_length
+from coat.extractors.windows import kept_frames, split_into_windows
+from coat.manifests.audio.clip import AudioError, resampled_length
+from coat.manifests.audio.file import AudioFile
 from coat.manifests.errors import RunError
 from coat.pipeline.plan.units import PlannedRow, Unit
 from coat.pipeline.store.builds import builds_folder
@@ -167,9 +168,9 @@ class Worker:
         span = AudioFile(u.audio).span(u.offset, u.duration)
         plan = self.expert.windows(resampled_length(span.samples, span.rate, spec.sample_rate))
         group = max(1, int(seconds / self.expert.window_s))
-        with read_ahead(self.decoders, cut(span.pieces(spec.sample_rate), plan), group) as cuts:
+        with read_ahead(self.decoders, split_into_windows(span.pieces(spec.sample_rate), plan), group) as cuts:
             windows = self.count_audio(timed(cuts, clock), clock)
-            for frames_ND in join(self.expert.stream(windows, seconds), plan):
+            for frames_ND in kept_frames(self.expert.stream(windows, seconds), plan):
                 part = DecodedRow(row.planned)
                 self.accept_frames(part, frames_ND)
                 if part.frames_ND is None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from coat.manifests import InputError
-from coat.manifests.targets.reduction import Reduction, decode, encode
+from coat.manifests.targets.coding import decode_frames, encode_frames
+from coat.manifests.targets.reduction import Reduction
 from coat.pipeline.reductions.evaluation_sample import EvaluationSample, take_evaluation_sample
 from coat.pipeline.reductions.fidelity import measure_agreement, measure_fidelity
 from coat.pipeline.reductions.fit import fit_components, fit_reduction
@@ -57,7 +58,7 @@ def test_what_is_measured(tmp_path: Path) -> None:
     assert fidelity.bytes_per_hour_before == 50 * DIM * 2 * 3600
     assert fidelity.bytes_per_hour == 50 * RANK * 3600
     truth = np.concatenate(sample.utterances).astype(np.float64)
-    given = np.concatenate([decode(encode(x, how), how) for x in sample.utterances]).astype(np.float64)
+    given = np.concatenate([decode_frames(encode_frames(x, how), how) for x in sample.utterances]).astype(np.float64)
     wrong = np.linalg.norm(truth - given)
     assert fidelity.original.relative_error == pytest.approx(wrong / np.linalg.norm(truth))
     assert fidelity.original.explained_variance == pytest.approx(1 - wrong**2 / (truth.var(0).sum() * len(truth)))

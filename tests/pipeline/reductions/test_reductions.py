@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from coat.manifests import InputError, Manifest, ShardIndex
-from coat.manifests.targets.reduction import decode, encode
+from coat.manifests.targets.coding import decode_frames, encode_frames
 from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.reductions.options import ReductionOptions
@@ -72,13 +72,13 @@ def test_readers_get_what_the_reduction_makes_of_the_extracted(
     for s in samples:
         for name, found in s.targets.items():
             extracted, how = sets[name].read(utterances[s.id]).frames, index.experts[name].reduction
-            truth = decode(encode(extracted, how), how) if how else extracted
+            truth = decode_frames(encode_frames(extracted, how), how) if how else extracted
             known = np.asarray(np.isfinite(found).all(axis=1))
             np.testing.assert_array_equal(found[known], truth[known])
             assert known[:-1].all()
             masked += not known[-1]
             if how and not known[-1]:
-                assert how.rate.covered(len(extracted))[-1] < 0.5
+                assert how.rate.coverage(len(extracted))[-1] < 0.5
     assert 0 < masked < len(samples)
     assert index.bytes < plain.bytes
 

@@ -16,7 +16,7 @@ from webdataset.compat import WebDataset
 
 from coat.manifests import Manifest
 from coat.manifests.shards.index import ShardIndex
-from coat.manifests.shards.reading import read_at
+from coat.manifests.shards.reading import read_sample_at
 from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.shards.build import build_shards
@@ -78,7 +78,7 @@ def test_any_sample_by_its_place_with_coat(built: tuple[Path, Frames]) -> None:
     out, frames = built
     index = ShardIndex.read(str(out))
     rows = index.table().to_pylist()
-    read = [read_at(index.path, index.shards[r["shard"]].name, r["offset"], r["length"]) for r in rows]
+    read = [read_sample_at(index.path, index.shards[r["shard"]].name, r["offset"], r["length"]) for r in rows]
     check([{**s.members, "__key__": s.key} for s in read], frames)
 
 

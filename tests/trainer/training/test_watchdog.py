@@ -48,7 +48,11 @@ def test_gradient_norms_by_group_and_by_loss(student_dir: Path, shards_dir: Path
     )
     training, batches, gradients = stepped(config, 8)
     logged = training.trainer.meter.means()
-    marks = {"grad_norm/lora": "lora_", "grad_norm/rows": "trainable_tokens", "grad_norm/heads/mel": "heads.groups.mel."}
+    marks = {
+        "grad_norm/lora": "lora_",
+        "grad_norm/rows": "trainable_tokens",
+        "grad_norm/heads/mel": "heads.groups.mel.",
+    }
     for name, mark in marks.items():
         squares = sum(g.double().square().sum().item() for n, g in gradients.items() if mark in n)
         assert logged[name] == pytest.approx(math.sqrt(squares), rel=1e-5), name
