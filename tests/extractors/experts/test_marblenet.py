@@ -10,9 +10,10 @@ from coat.extractors import Options, create
 from coat.extractors.conformance.check import NotApplicable
 from coat.extractors.conformance.suite import CHECKS
 from coat.manifests import InputError
-from tests.extractors import tiny_nemo
+from tests.extractors import nemo_archives, tiny_nemo
 from tests.extractors.conformance.conformance import CheckpointConformance, loaded, relative_error
-from tests.extractors.tiny_nemo import CLIPS, edited, encoder_of, save
+from tests.extractors.nemo_archives import CLIPS, edited, encoder_of
+from tests.extractors.tiny_nemo import save
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # NeMo's own, in dozens
 
@@ -36,7 +37,7 @@ def test_equals_nemo(normalize: str, tmp_path: Path) -> None:
     path = save(tmp_path / "tiny.nemo", partial(tiny_nemo.marblenet, normalize=normalize))
     expert, worst = loaded("marblenet", checkpoint=str(path)), 0.0
     assert (expert.spec.rate_hz, expert.spec.start_s, expert.spec.dim) == (50.0, 0.0, 2)
-    for x, frames, (states, logits) in zip(CLIPS, expert.extract(CLIPS), tiny_nemo.reference(path), strict=True):
+    for x, frames, (states, logits) in zip(CLIPS, expert.extract(CLIPS), nemo_archives.reference(path), strict=True):
         assert len(states) == len(frames) == encoder_of(expert).frames_of(len(x)) == -(-(len(x) // 160) // 2)
         worst = max(worst, relative_error(logits.softmax(dim=-1)[0, : len(frames)].numpy(), frames))
     print(f"marblenet: {normalize}: largest relative error {worst:.1e}")
@@ -84,4 +85,4 @@ def test_files_with_a_fault(path: Path, tmp_path: Path) -> None:
     refused(edited(path, tmp_path / "b.nemo", "labels:\n- '0'\n- '1'\n", ""), "no labels")
     refused(edited(path, tmp_path / "c.nemo", "MultiLayerPerceptron", "LSTMDecoder"), "its decoder is a LSTMDecoder")
     names = ("decoder.layer0.weight", "decoder.layer2.bias", "encoder.encoder.4.mconv.0.conv.weight")
-    tiny_nemo.assert_faults_are_found("marblenet", path, tmp_path, names)
+    nemo_archives.assert_faults_are_found("marblenet", path, tmp_path, names)

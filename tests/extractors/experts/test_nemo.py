@@ -13,9 +13,10 @@ import torch
 
 from coat.extractors import Expert, Options, create
 from coat.manifests import InputError
-from tests.extractors import tiny_nemo
+from tests.extractors import nemo_archives, tiny_nemo
 from tests.extractors.conformance.conformance import CheckpointConformance, loaded, noise, relative_error
-from tests.extractors.tiny_nemo import CLIPS, edited, encoder_of, save
+from tests.extractors.nemo_archives import CLIPS, edited, encoder_of
+from tests.extractors.tiny_nemo import save
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # NeMo's own, in dozens
 
@@ -61,7 +62,7 @@ MODELS = {
 def test_equals_nemo(model: str, tmp_path: Path) -> None:
     file = save(tmp_path / "tiny.nemo", MODELS[model])
     expert, worst = loaded("nemo", checkpoint=str(file)), 0.0
-    for x, frames, (states, _) in zip(CLIPS, expert.extract(CLIPS), tiny_nemo.reference(file), strict=True):
+    for x, frames, (states, _) in zip(CLIPS, expert.extract(CLIPS), nemo_archives.reference(file), strict=True):
         assert len(states) == encoder_of(expert).frames_of(len(x))
         worst = max(worst, relative_error(states, frames))
     print(f"nemo: {model}: largest relative error {worst:.1e}")
@@ -113,10 +114,12 @@ def refused(file: Path, message: str, **options: Any) -> None:
 def test_files_with_a_fault(path: Path, tmp_path: Path) -> None:
     (tmp_path / "a.nemo").write_bytes(b"no tar")
     refused(tmp_path / "a.nemo", "not a .nemo file")
-    refused(tiny_nemo.write(tmp_path / "b.nemo", {"readme": b""}), "no model_config.yaml or model_weights.ckpt in it")
+    refused(
+        nemo_archives.write(tmp_path / "b.nemo", {"readme": b""}), "no model_config.yaml or model_weights.ckpt in it"
+    )
     refused(tmp_path / "absent.nemo", "no such file")
-    broken = {**tiny_nemo.contents(path), "model_weights.ckpt": b"broken"}
-    refused(tiny_nemo.write(tmp_path / "c.nemo", broken), "model_weights.ckpt cannot be loaded")
+    broken = {**nemo_archives.contents(path), "model_weights.ckpt": b"broken"}
+    refused(nemo_archives.write(tmp_path / "c.nemo", broken), "model_weights.ckpt cannot be loaded")
     for old, new, message in [
         (
             "ConformerEncoder",
@@ -138,8 +141,8 @@ def test_weights_with_a_fault(path: Path, tmp_path: Path) -> None:
         "encoder.pre_encode.out.bias",
         "encoder.layers.1.conv.batch_norm.running_var",
     )
-    tiny_nemo.assert_faults_are_found("nemo", path, tmp_path, names)
-    other = tiny_nemo.reweighted(path, tmp_path / "nan.nemo", lambda weights: [
+    nemo_archives.assert_faults_are_found("nemo", path, tmp_path, names)
+    other = nemo_archives.reweighted(path, tmp_path / "nan.nemo", lambda weights: [
         weights[name].fill_(np.nan) for name in ("encoder.layers.2.norm_out.weight", "decoder.decoder_layers.0.bias")
     ])  # fmt: skip
     refused(other, "NaN or infinite values in encoder.layers.2.norm_out.weight")
@@ -170,15 +173,17 @@ def test_weights_of_another_shape(path: Path, tmp_path: Path) -> None:
 
 
 def test_a_rewritten_file_is_read_again(path: Path, tmp_path: Path) -> None:
-    copy = tiny_nemo.write(tmp_path / "a.nemo", tiny_nemo.contents(path))
+    copy = nemo_archives.write(tmp_path / "a.nemo", nemo_archives.contents(path))
     first = create("nemo", Options(checkpoint=str(copy))).spec
-    tiny_nemo.reweighted(path, copy, lambda weights: weights["encoder.pre_encode.out.bias"].add_(1))
+    nemo_archives.reweighted(path, copy, lambda weights: weights["encoder.pre_encode.out.bias"].add_(1))
     assert create("nemo", Options(checkpoint=str(copy))).spec.fingerprint != first.fingerprint
 
 
 def test_a_compressed_file_is_the_same(path: Path, tmp_path: Path) -> None:
     """As NeMo wrote them until 2022."""
-    packed = loaded("nemo", checkpoint=str(tiny_nemo.write(tmp_path / "a.nemo", tiny_nemo.contents(path), "w:gz")))
+    packed = loaded(
+        "nemo", checkpoint=str(nemo_archives.write(tmp_path / "a.nemo", nemo_archives.contents(path), "w:gz"))
+    )
     plain = loaded("nemo", checkpoint=str(path))
     assert packed.spec.fingerprint == plain.spec.fingerprint
     np.testing.assert_array_equal(packed.extract(CLIPS[:1])[0], plain.extract(CLIPS[:1])[0])
@@ -198,6 +203,6 @@ def test_a_pickle_is_not_run(path: Path, tmp_path: Path) -> None:
 
     stream = io.BytesIO()
     torch.save({"encoder.x": Evil()}, stream)
-    files = {**tiny_nemo.contents(path), "model_weights.ckpt": stream.getvalue()}
-    refused(tiny_nemo.write(tmp_path / "evil.nemo", files), "model_weights.ckpt cannot be loaded")
+    files = {**nemo_archives.contents(path), "model_weights.ckpt": stream.getvalue()}
+    refused(nemo_archives.write(tmp_path / "evil.nemo", files), "model_weights.ckpt cannot be loaded")
     assert not (tmp_path / "ran").exists()

@@ -8,9 +8,10 @@ import pytest
 
 from coat.extractors import Options, create
 from coat.manifests import InputError
-from tests.extractors import tiny_nemo
+from tests.extractors import nemo_archives, tiny_nemo
 from tests.extractors.conformance.conformance import CheckpointConformance, loaded, relative_error
-from tests.extractors.tiny_nemo import CLIPS, edited, encoder_of, save
+from tests.extractors.nemo_archives import CLIPS, edited, encoder_of
+from tests.extractors.tiny_nemo import save
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # NeMo's own, in dozens
 
@@ -59,10 +60,10 @@ def test_equals_nemo(model: str, tmp_path: Path) -> None:
     file = save(tmp_path / "tiny.nemo", build)
     expert, worst = loaded("nemo-ctc", checkpoint=str(file)), 0.0
     assert (expert.spec.rate_hz, expert.spec.start_s) == (rate_hz, 0.0)
-    for x, frames, (states, returned) in zip(CLIPS, expert.extract(CLIPS), tiny_nemo.reference(file), strict=True):
+    for x, frames, (states, returned) in zip(CLIPS, expert.extract(CLIPS), nemo_archives.reference(file), strict=True):
         assert len(states) == len(frames) == encoder_of(expert).frames_of(len(x))
         if model == "hybrid":  # whose forward ends at the encoder
-            own = tiny_nemo.restored(file).ctc_decoder(encoder_output=tiny_nemo.torch.tensor(states.T[None]))
+            own = nemo_archives.restored(file).ctc_decoder(encoder_output=tiny_nemo.torch.tensor(states.T[None]))
         else:
             own, lengths, _ = returned
             assert int(lengths[0]) == len(frames)
@@ -84,7 +85,7 @@ def test_channels_are_tokens(path: Path, tmp_path: Path) -> None:
     unnamed = edited(path, tmp_path / "unnamed.nemo", "  vocabulary:\n", "  unused:\n")
     assert channels(unnamed) == (*(str(i) for i in range(27)), "<blank>")
     file = save(tmp_path / "hybrid.nemo", tiny_nemo.hybrid)
-    tokenizer = tiny_nemo.restored(file).tokenizer
+    tokenizer = nemo_archives.restored(file).tokenizer
     assert channels(file) == (*tokenizer.ids_to_tokens(range(tokenizer.vocab_size)), "<blank>")
 
 
@@ -95,7 +96,7 @@ def test_files_with_a_fault(path: Path, tmp_path: Path) -> None:
 
     refused(save(tmp_path / "rnnt.nemo", tiny_nemo.rnnt), "its decoder is a RNNTDecoder; expected ConvASRDecoder")
     refused(edited(path, tmp_path / "a.nemo", "num_classes: 27", "num_classes: 4"), "4 classes with 27 tokens")
-    tiny_nemo.assert_faults_are_found("nemo-ctc", path, tmp_path, ["decoder.decoder_layers.0.bias"])
+    nemo_archives.assert_faults_are_found("nemo-ctc", path, tmp_path, ["decoder.decoder_layers.0.bias"])
 
 
 def test_blocks_with_a_fault(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_blocks_with_a_fault(tmp_path: Path) -> None:
         "0.mconv.1.conv.weight", "1.mconv.5.conv.weight", "1.mconv.7.running_var",
         "1.res.0.0.conv.weight", "1.res.0.1.bias", "3.mconv.0.conv.weight", "3.mconv.1.running_mean",
     )  # fmt: skip
-    tiny_nemo.assert_faults_are_found("nemo-ctc", path, tmp_path, [f"encoder.encoder.{name}" for name in names])
+    nemo_archives.assert_faults_are_found("nemo-ctc", path, tmp_path, [f"encoder.encoder.{name}" for name in names])
 
 
 def test_without_masks_clips_are_not_padded(tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_without_masks_clips_are_not_padded(tmp_path: Path) -> None:
         for name in [*weights]:
             weights[name.replace(".conv.", ".")] = weights.pop(name)
 
-    file = tiny_nemo.reweighted(file, file, unmask)
+    file = nemo_archives.reweighted(file, file, unmask)
     expert = loaded("nemo-ctc", checkpoint=str(file))
     assert not expert.pads
     for x, together in zip(CLIPS, expert.extract(CLIPS), strict=True):

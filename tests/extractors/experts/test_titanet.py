@@ -6,9 +6,10 @@ import pytest
 
 from coat.extractors import Options, create
 from coat.manifests import InputError
-from tests.extractors import tiny_nemo
+from tests.extractors import nemo_archives, tiny_nemo
 from tests.extractors.conformance.conformance import CheckpointConformance, loaded, relative_error
-from tests.extractors.tiny_nemo import CLIPS, edited, encoder_of, save
+from tests.extractors.nemo_archives import CLIPS, edited, encoder_of
+from tests.extractors.tiny_nemo import save
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # NeMo's own, in dozens
 
@@ -31,7 +32,7 @@ def test_equals_nemo(path: Path) -> None:
     expert, worst = loaded("titanet", checkpoint=str(path)), 0.0
     assert (expert.spec.rate_hz, expert.spec.start_s, expert.spec.dim) == (100.0, 0.0, 40)
     assert encoder_of(expert).reach_s == pytest.approx((46 * 160 + 200 + 1) / 16000)  # 1 + 3 * (3 + 5 + 7) mel frames
-    for x, frames, (states, _) in zip(CLIPS, expert.extract(CLIPS), tiny_nemo.reference(path), strict=True):
+    for x, frames, (states, _) in zip(CLIPS, expert.extract(CLIPS), nemo_archives.reference(path), strict=True):
         assert len(states) == encoder_of(expert).frames_of(len(x)) == len(x) // 160
         worst = max(worst, relative_error(states, frames))
     print(f"titanet: largest relative error {worst:.1e}")
@@ -39,13 +40,13 @@ def test_equals_nemo(path: Path) -> None:
 
 
 def test_a_layer_is_what_its_block_gives(path: Path) -> None:
-    model = tiny_nemo.restored(path)
+    model = nemo_archives.restored(path)
     seen = []
     model.encoder.encoder[1].register_forward_hook(lambda _, __, output: seen.append(output[0][-1][0].T.numpy()))
     expert = loaded("titanet", checkpoint=str(path), layer="2")
     assert expert.spec.dim == 24
     with tiny_nemo.torch.inference_mode():
-        model.forward(**tiny_nemo.signals(CLIPS[0]))
+        model.forward(**nemo_archives.signals(CLIPS[0]))
     (frames,) = expert.extract(CLIPS[:1])
     assert relative_error(seen[0][: len(frames)], frames) < 1e-5
 
@@ -62,4 +63,4 @@ def test_files_with_a_fault(path: Path, tmp_path: Path) -> None:
     )
     refused(edited(path, tmp_path / "d.nemo", "  jasper:", "  blocks:"), "does not describe a ConvASREncoder")
     names = ("encoder.encoder.1.mconv.13.fc.0.weight", "encoder.encoder.4.mconv.2.running_mean")
-    tiny_nemo.assert_faults_are_found("titanet", path, tmp_path, names)
+    nemo_archives.assert_faults_are_found("titanet", path, tmp_path, names)

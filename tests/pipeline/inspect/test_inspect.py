@@ -1,101 +1,23 @@
 """`coat inspect`: all is drawn where it was heard, what is missing is said, and strangers' words are only words."""
 
-import base64
-import html
 import io
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from numpy.typing import NDArray
 from PIL import Image
 
-from coat.manifests import InputError, Manifest, decode
-from coat.manifests.targets.spec import TargetSpec
+from coat.manifests import InputError
 from coat.pipeline.inspect.expert_panels import frames_between
 from coat.pipeline.inspect.inspection import inspect
 from coat.pipeline.inspect.page import inspection_page
-from coat.pipeline.inspect.plots import LEFT_IN, RIGHT_IN, inspection_figure, time_ticks
+from coat.pipeline.inspect.plots import inspection_figure, time_ticks
 from coat.pipeline.inspect.sound import log_mel_db
 from coat.pipeline.inspect.target_tracks import order_by_similarity
-from coat.pipeline.store.rows import Row
-from coat.pipeline.store.target_store import TargetStore
-from coat.pipeline.store.unit_writer import commit_unit, write_spec
-from tests.integration.helpers import coat
-
-RATE = 16000
-CLICK_S = 1.3  # of the sound
-
-
-def spec_of(expert: str, kind: str, dim: int, rate_hz: float, start_s: float = 0.0, **more: Any) -> TargetSpec:
-    given = {"version": 1, "family": "events", "sample_rate": RATE, "min_samples": 1, "dtype": "float32"} | more
-    return TargetSpec(expert=expert, kind=kind, dim=dim, rate_hz=rate_hz, start_s=start_s, **given)  # pyright: ignore[reportArgumentType]
-
-
-def put(store: Path, spec: TargetSpec, manifest: Path, frames: NDArray[Any] | str, identity: str = "a") -> None:
-    """Commit one row of a set: its frames, or why it failed."""
-    (u,) = [u for u in Manifest.read(str(manifest)) if u.id == identity]
-    url = TargetStore(str(store)).set_url(spec)
-    write_spec(url, spec)
-    if isinstance(frames, str):
-        row = Row("", u.id, u.digest, None, 0.0, 0, 0, "failed", frames)
-        commit_unit(url, f"unit-{identity}", np.zeros((0, spec.dim), np.float32), [row], {})
-        return
-    clip = decode(u.audio, u.offset, u.duration)
-    row = Row("", u.id, u.digest, clip.digest, clip.seconds, 0, len(frames), "ok", None)
-    commit_unit(url, f"unit-{len(u.id)}", frames.astype(np.float32), [row], {})
-
-
-def corpus(folder: Path, seconds: float = 4.0, **row: Any) -> Path:
-    """One utterance `a` with a click of a millisecond at CLICK_S."""
-    folder.mkdir(exist_ok=True)
-    samples = np.zeros(round(seconds * RATE), np.float32)
-    samples[round(CLICK_S * RATE) :][:16] = 0.9
-    soundfile.write(folder / "a.wav", samples, RATE)
-    path = folder / "m.jsonl"
-    path.write_text(json.dumps({"id": "a", "audio_filepath": "a.wav", "prompt": "What?", "response": "A click."} | row))
-    return path
-
-
-@pytest.fixture
-def manifest(tmp_path: Path) -> Path:
-    return corpus(tmp_path / "corpus")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-def images(document: str) -> dict[str, NDArray[np.uint8]]:
-    """Pictures of a page by the names of their tracks, `[height, width, 3]`."""
-    found = re.findall(r'<img alt="(.*?) over time" src="data:image/png;base64,(.*?)"', document)
-    return {html.unescape(n): np.asarray(Image.open(io.BytesIO(base64.b64decode(d))).convert("RGB")) for n, d in found}
-
-
-def place(image: NDArray[np.uint8], seconds: float = 4.0) -> tuple[float, float]:
-    """Seconds from where to where a picture is not as its first column is."""
-    other = np.flatnonzero((image != image[:, :1]).any(axis=(0, 2)))
-    return other[0] / image.shape[1] * seconds, (other[-1] + 1) / image.shape[1] * seconds
-
-
-def data_of(document: str) -> dict[str, Any]:
-    return json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', document)[0])
-
-
-def event(spec: TargetSpec, frames: int, frame: int, channel: int, value: float = 1.0) -> NDArray[np.float32]:
-    made = np.zeros((frames, spec.dim), np.float32)
-    made[frame, channel] = value
-    return made
-
-
-PIXEL_S = 4.0 / 2000  # of a track's picture
+from tests.pipeline.inspect.helpers import CLICK_S, PIXEL_S, RATE, corpus, data_of, event, images, place, put, spec_of
 
 
 @pytest.mark.parametrize(
@@ -311,138 +233,3 @@ def test_the_log_mel_knows_a_tone() -> None:
     assert level_NR.shape == (101, 128)
     assert level_NR[75].max() == pytest.approx(0.0, abs=0.1)
     assert level_NR[:48].max() == -80.0
-
-
-HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&<!--$x_1$"
-
-
-def test_strangers_words_stay_words(tmp_path: Path, store: Path) -> None:
-    said = {"text": HOSTILE, "prompt": HOSTILE, "response": HOSTILE, "choices": [HOSTILE]}
-    manifest = corpus(tmp_path / "hostile", id=HOSTILE, **said)
-    spec = spec_of("e", "scalars", 40, 50.0, channels=(HOSTILE,) * 40, family="reconstruction", checkpoint=HOSTILE)
-    put(store, spec, manifest, np.zeros((200, 40)), identity=HOSTILE)
-    found = inspect(str(store), str(manifest), HOSTILE)
-    document = inspection_page(found).decode()
-    assert document.count("<script") == document.count("</script>") == 2
-    assert "<img src=x" not in document
-    assert "<!--" not in document
-    assert html.escape(HOSTILE) in document
-    assert HOSTILE in data_of(document)["panels"][2]["reads"][0][0]  # as a value
-    assert not re.findall(r'(?:src|href)="(?!data:|#)', document)
-    assert "http" not in document.replace("http-equiv", "")
-    assert Image.open(io.BytesIO(inspection_figure(found))).format == "PNG"  # nor is it a formula
-
-
-def test_the_picture_for_a_paper_holds_every_panel(manifest: Path, store: Path) -> None:
-    put(store, spec_of("e", "probabilities", 40, 5.0, 0.1), manifest, event(spec_of("e", "scalars", 40, 5.0), 20, 6, 7))
-    put(store, spec_of("f", "scalars", 25, 50.0), manifest, np.zeros((200, 25)))
-    put(store, spec_of("g", "scalars", 25, 50.0), manifest, "failed: no")
-    image = Image.open(io.BytesIO(inspection_figure(inspect(str(store), str(manifest), "a"))))
-    assert image.size[0] == 1600
-    assert 1000 < image.size[1] < 4000
-    left, width = LEFT_IN * 160, (10.0 - LEFT_IN - RIGHT_IN) * 160
-    darkest = np.flatnonzero((np.asarray(image)[:, :, :3] == (8, 48, 107)).all(axis=2).any(axis=0))  # of "Blues"
-    times = (darkest[[0, -1]] + (0, 1) - left) / width * 4.0
-    np.testing.assert_allclose(times, [0.1 + 5.5 / 5, 0.1 + 6.5 / 5], atol=2 * 4.0 / width)
-
-
-def test_the_command_writes_both_and_says_what(manifest: Path, store: Path, tmp_path: Path) -> None:
-    put(store, spec_of("good", "scalars", 1, 50.0), manifest, np.zeros((200, 1)))
-    put(store, spec_of("bad", "scalars", 1, 50.0), manifest, "model: broke")
-    where = ("inspect", "--store", store, "--manifest", manifest, "--id", "a")
-    out, png = tmp_path / "p" / "a.html", tmp_path / "a.png"
-    said = json.loads(coat(*where, "--out", out, "--png", png, "--json").stdout)
-    assert said["written"] == {str(out): out.stat().st_size, str(png): png.stat().st_size}
-    assert [(e["name"], e["frames"], e["problem"]) for e in said["experts"]] == [
-        ("bad", 0, "failed: model: broke"),
-        ("good", 200, None),
-    ]
-    assert (said["start"], said["end"], said["seconds"]) == (0.0, 4.0, 4.0)
-    assert Image.open(io.BytesIO(png.read_bytes())).size[0] == 1600
-    done = coat(*where, "--experts", "bad,good", "--out", out)
-    assert (str(out) in done.stdout, done.stderr) == (True, "bad: failed: model: broke\n")
-    assert "give --out page.html" in coat(*where, status=2).stderr
-    assert "near it are a" in coat(*where[:-1], "b", "--out", out, status=2).stderr
-
-
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-)
-QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--mute-audio")
-QUIET += ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars")
-
-
-def browse(document: Path, address: str, *arguments: str) -> tuple[str, list[str]]:
-    """The page as Chromium has it after a while, and what its console said."""
-    assert CHROMIUM
-    profile = f"--user-data-dir={document.parent / 'profile'}"
-    logged = ("--enable-logging=stderr", "--virtual-time-budget=4000", "--window-size=1400,1000")
-    done = subprocess.run(
-        [CHROMIUM, *QUIET, profile, *logged, *arguments, f"{document.as_uri()}{address}"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-TRY = """
-const log = (text) => document.body.append(Object.assign(document.createElement("pre"), { textContent: text }));
-window.onerror = (message) => log("ERROR " + message);
-addEventListener("load", () => setTimeout(() => {
-  const plot = document.querySelector("#panel-2 .plot"), box = plot.getBoundingClientRect();
-  const at = { clientX: box.left + box.width * 0.75, clientY: box.top + 5, bubbles: true };
-  plot.dispatchEvent(new PointerEvent("pointerdown", at));
-  const rights = [...document.querySelectorAll(".plot")].map((p) => p.getBoundingClientRect());
-  const audio = document.querySelector("audio");
-  log("EDGES " + new Set(rights.map((r) => r.left + " " + r.right)).size);
-  log("CURSOR " + getComputedStyle(plot, "::after").left + " OF " + box.width);
-  plot.dispatchEvent(new PointerEvent("pointermove", { ...at, clientX: box.left + box.width * 0.25 }));
-  log("OVER " + getComputedStyle(plot, "::before").left + " OF " + box.width);
-  log("VALUE " + document.querySelector("#panel-2 .value").textContent);
-  plot.dispatchEvent(new PointerEvent("pointerleave", at));
-  log("LEFT " + document.querySelector("#panel-2 .value").textContent);
-  log("AUDIO " + audio.currentTime.toFixed(3) + " OF " + audio.duration.toFixed(3));
-}, 500));
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to open the page with")
-def test_a_browser_moves_the_cursor_and_has_nothing_to_complain_of(manifest: Path, store: Path, tmp_path: Path) -> None:
-    spec = spec_of("count", "scalars", 1, 50.0, 0.01, channels=("n_db",))
-    put(store, spec, manifest, np.arange(200.0)[:, None])
-    out = tmp_path / "page.html"
-    document = inspection_page(inspect(str(store), str(manifest), "a")).decode()
-    out.write_text(document)
-
-    dom, console = browse(out, "#t=1.5", "--dump-dom")
-    assert console == []
-    assert "--at: 37.5%" in dom
-    assert re.findall(r'class="clock" id="clock">(.*?)<', dom) == ["1.500 s"]
-    section = dom[dom.index('id="panel-2"') :]
-    assert re.findall(r'class="value">(.*?)<', section)[0] == "75 dB"  # frame 75 is 1.50 to 1.52 s
-
-    # The page's own policy lets no other script run: a copy without it is clicked by one.
-    policy = re.findall(r"<meta http-equiv.*?>", document)[0]
-    (tmp_path / "tried.html").write_text(
-        document.replace(policy, "").replace("</body>", f"<script>{TRY}</script></body>")
-    )
-    dom, console = browse(tmp_path / "tried.html", "", "--dump-dom")
-    assert console == []
-    logged = dict(line.split(" ", 1) for line in re.findall(r"<pre>(.*?)</pre>", dom))
-    assert "ERROR" not in logged
-    assert logged["EDGES"] == "1"
-    for what, share in (("CURSOR", 0.75), ("OVER", 0.25)):
-        left, width = (float(x.removesuffix("px")) for x in logged[what].split(" OF "))
-        assert left == pytest.approx(share * width, abs=1.0)
-    assert (logged["VALUE"], logged["LEFT"]) == ("50 dB", "150 dB")
-    assert logged["AUDIO"] == "3.000 OF 4.000"
-
-    (tmp_path / "barred.html").write_text(document.replace("</body>", f"<script>{TRY}</script></body>"))
-    dom, console = browse(tmp_path / "barred.html", "", "--dump-dom")
-    assert "<pre>" not in dom
-    assert any("Content Security Policy" in line for line in console)
-
-    browse(out, "", f"--screenshot={tmp_path / 'page.png'}")
-    assert Image.open(io.BytesIO((tmp_path / "page.png").read_bytes())).size == (1400, 1000)

@@ -18,7 +18,7 @@ from coat.pipeline.statistics.saved_sums import dask_scheduler
 from coat.pipeline.statistics.statistics import Statistics
 from coat.pipeline.store.target_store import TargetStore
 from tests.integration.helpers import PEAK, ROOT, coat
-from tests.pipeline.inspect.test_inspect import CHROMIUM, browse
+from tests.pipeline.inspect.browser import CHROMIUM, browse
 from tests.pipeline.statistics.test_statistics import check, correlated, put_all, spec_of
 
 EVENTS = ("Speech", "<script>alert(1)</script>", "Dog $x$", *(f"class {i}" for i in range(27)))
