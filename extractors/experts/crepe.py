@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coat.extractors.checkpoints.checkpoint import digest_files, package_folder
+from coat.extractors.checkpoints.checkpoint import package_folder
+from coat.extractors.checkpoints.weights import digest_files
 from coat.extractors.devices import autocast, prepare_model, to_device, to_host
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.extractors.trial import Trial

@@ -23,7 +23,7 @@ Limits: of acted or podcast speech, mostly English; silence, noise and music get
 
 from typing import TYPE_CHECKING, Any
 
-from coat.extractors.checkpoints.checkpoint import find_tensor
+from coat.extractors.checkpoints.loading import find_tensor
 from coat.extractors.expert import Card
 from coat.extractors.experts.wav2vec2 import Wav2Vec2, layer_mix, no_adapter
 from coat.manifests.errors import InputError

@@ -16,7 +16,8 @@ it lasts, and not always in the middle of it. Music and noise give blanks.
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from coat.extractors.checkpoints.checkpoint import find_tensor, read_json_object
+from coat.extractors.checkpoints.checkpoint import read_json_object
+from coat.extractors.checkpoints.loading import find_tensor
 from coat.extractors.expert import Card
 from coat.extractors.experts.wav2vec2 import Wav2Vec2, no_adapter
 from coat.extractors.trial import logit

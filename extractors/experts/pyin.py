@@ -73,9 +73,9 @@ class PYin(Expert):
         self.track = librosa.pyin
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        return [self.one(x) for x in waveforms]
+        return [self.extract_clip(x) for x in waveforms]
 
-    def one(self, samples_T: Waveform) -> Frames:
+    def extract_clip(self, samples_T: Waveform) -> Frames:
         f0_N, voiced_N, probability_N = self.track(
             samples_T,
             fmin=LOWEST,

@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coat.extractors.checkpoints.checkpoint import build_config
-from coat.extractors.checkpoints.partial import load_partial, open_partial
+from coat.extractors.checkpoints.loading import load_partial
+from coat.extractors.checkpoints.partial import open_partial
 from coat.extractors.devices import autocast, prepare_model, to_device, to_host
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.manifests.errors import InputError

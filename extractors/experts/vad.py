@@ -19,7 +19,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from coat.extractors.checkpoints.checkpoint import digest_files, package_folder
+from coat.extractors.checkpoints.checkpoint import package_folder
+from coat.extractors.checkpoints.weights import digest_files
 from coat.extractors.devices import onnx_session
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.extractors.trial import Trial, logit

@@ -33,13 +33,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from coat.extractors.checkpoints.checkpoint import (
-    Checkpoint,
-    find_tensor,
-    layer_number,
-    load_pretrained,
-    open_checkpoint,
-)
+from coat.extractors.checkpoints.checkpoint import Checkpoint, layer_number, open_checkpoint
+from coat.extractors.checkpoints.loading import find_tensor, load_pretrained
 from coat.extractors.devices import autocast, prepare_model, to_device, to_host
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.extractors.trial import Trial
