@@ -34,13 +34,13 @@ def frames_at_a_seam_lie_where_the_spec_says(expert: Expert) -> str:
 
 
 def windows_equal_a_single_pass(expert: Expert) -> str:
-    whole = expert.trial.whole
-    if whole is None:
+    tolerance = expert.trial.window_tolerance
+    if tolerance is None:
         raise NotApplicable("each frame hears the whole window")
     rate = expert.spec.sample_rate
     x = long_clip(expert).copy()
     x += tone(len(x) / rate + 1, rate, hz=160)[: len(x)] * np.sin(np.arange(len(x)) / rate)  # comes and goes
     (single,), (joined,) = expert.extract([x]), extract_windows(expert, [x])
     error = channel_error(single, joined)
-    require(error <= whole, f"windows differ from a single pass by {error:.1e} of a channel; {whole:g} allowed")
-    return f"{error:.1e} of a channel, {whole:g} allowed"
+    require(error <= tolerance, f"windows differ from a single pass by {error:.1e} of a channel; {tolerance:g} allowed")
+    return f"{error:.1e} of a channel, {tolerance:g} allowed"

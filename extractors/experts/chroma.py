@@ -51,7 +51,7 @@ class Chroma(Expert):
         extra="librosa",
         requires=("librosa",),
     )
-    trial = Trial(whole=1e-4)
+    trial = Trial(window_tolerance=1e-4)
     pads = False
     context_s = 0.75
 

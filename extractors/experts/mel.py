@@ -43,7 +43,7 @@ class Mel(Expert):
         checkpoint="built-in",
     )
     takes = ("checkpoint",)
-    trial = Trial(whole=1e-4)
+    trial = Trial(window_tolerance=1e-4)
     pads = False
 
     def __init__(self, options: Options) -> None:

@@ -45,7 +45,7 @@ class Pitch(Expert):
         checkpoint="built-in",
         requires=("swift_f0", "onnxruntime"),
     )
-    trial = Trial(whole=1e-5, view=weigh_f0_by_voicing)
+    trial = Trial(window_tolerance=1e-5, view=weigh_f0_by_voicing)
     pads = False
     context_s = REACH / SAMPLE_RATE
 

@@ -81,7 +81,7 @@ class Prosody(Expert):
         extra="opensmile",
         requires=("opensmile",),
     )
-    trial = Trial(whole=1e-5, view=lambda frames: frames[:, :1])  # loudness; formants of noise are guesses
+    trial = Trial(window_tolerance=1e-5, view=lambda frames: frames[:, :1])  # loudness; formants of noise are guesses
     pads = False
     parallel_rows = True  # each call makes an openSMILE of its own, whose C code lets other threads run
 

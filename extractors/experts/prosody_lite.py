@@ -78,7 +78,7 @@ class ProsodyLite(Expert):
         checkpoint="built-in",
         requires=Pitch.card.requires,
     )
-    trial = Trial(whole=1e-5, view=weigh_f0_by_voicing)  # not by the rhythm, which takes a second
+    trial = Trial(window_tolerance=1e-5, view=weigh_f0_by_voicing)  # not by the rhythm, which takes a second
     pads = False
     context_s = max(RHYTHM * HOP + FIELD // 2, REACH) / SAMPLE_RATE
 

@@ -49,7 +49,7 @@ class PYin(Expert):
     )
     # By the probability: the path bridges what is short. A burst of a tone seems half a frame late, an onset does not:
     # librosa's difference function takes what lies beyond a frame's end for zeros, and nothing before its start.
-    trial = Trial(whole=1e-5, tonal=True, burst_s=0.2, view=lambda frames: frames[:, 2:])
+    trial = Trial(window_tolerance=1e-5, tonal=True, burst_s=0.2, view=lambda frames: frames[:, 2:])
     pads = False
     window_s = 10.0
     context_s = 1.0

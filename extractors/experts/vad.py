@@ -46,7 +46,7 @@ class VAD(Expert):
         checkpoint="built-in",
         requires=("silero_vad", "onnxruntime"),
     )
-    trial = Trial(whole=1e-5, frames_off=1.0, causal=True, view=logit)
+    trial = Trial(window_tolerance=1e-5, frames_off=1.0, causal=True, view=logit)
     pads = False
     window_s = WINDOW / SAMPLE_RATE
     context_s = 0.0  # what came before is in the state

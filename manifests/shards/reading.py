@@ -85,5 +85,5 @@ def read_sample_at(path: str, name: str, offset: int, length: int) -> TarSample:
     url = storage.join(path, name)
     fs, inside = storage.filesystem(url)
     data = cast(bytes, storage.request(url, lambda: fs.cat_file(inside, start=offset, end=offset + length)))
-    (sample,) = read_tar(io.BytesIO(data), length, url, ended=False)
+    (sample,) = read_tar(io.BytesIO(data), length, url, has_end=False)
     return sample
