@@ -54,7 +54,7 @@ def open_checkpoint(expert: str, name: str, model_types: Iterable[str], beside: 
     """
     where = f"--expert {expert}: {name}"
     folder = checkpoint_folder(expert, name, [*CONFIGS, *SAFETENSORS, *beside])
-    config = read_config(folder, where, model_types)
+    config = read_model_config(folder, where, model_types)
     read_features(folder, where)
     weights = matching_files(folder, SAFETENSORS)
     if not weights:
@@ -99,7 +99,7 @@ def matching_files(folder: Path, patterns: Iterable[str]) -> tuple[Path, ...]:
     return tuple(sorted(path for pattern in patterns for path in folder.glob(pattern)))
 
 
-def read_config(folder: Path, where: str, model_types: Iterable[str]) -> dict[str, Any]:
+def read_model_config(folder: Path, where: str, model_types: Iterable[str]) -> dict[str, Any]:
     config, known = read_json_object(folder / "config.json", where), sorted(model_types)
     if config.get("model_type") not in known:
         raise InputError(f"{where}: model_type is {config.get('model_type')!r}; expected one of {', '.join(known)}")

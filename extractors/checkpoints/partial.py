@@ -17,9 +17,9 @@ from coat.extractors.checkpoints.checkpoint import (
     CONFIGS,
     Checkpoint,
     checkpoint_folder,
-    read_config,
     read_features,
     read_json_object,
+    read_model_config,
 )
 from coat.extractors.checkpoints.weights import read_tensor, tensor_digest, tensor_names
 from coat.manifests.errors import InputError
@@ -60,7 +60,7 @@ def open_partial(expert: str, name: str, model_types: Iterable[str], pattern: st
     """The tensors whose names match `pattern` from their start; what follows the match is the part's own name."""
     where = f"--expert {expert}: {name}"
     folder = checkpoint_folder(expert, name, [*CONFIGS, INDEX])
-    config = read_config(folder, where, model_types)
+    config = read_model_config(folder, where, model_types)
     read_features(folder, where)
     if (folder / INDEX).is_file():
         placed = read_json_object(folder / INDEX, where).get("weight_map")

@@ -96,7 +96,7 @@ def parse_block(block: bytes, path: str, base: str, first_line: int) -> tuple[li
     return utterances, sorted(problems, key=lambda p: p.row)
 
 
-def read_lines(path: str, problems: list[Problem]) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: str, problems: list[Problem]) -> Iterator[tuple[int, str]]:
     """Numbered lines that hold something; what is not UTF-8 or was half written goes to `problems`."""
     first_line = 1
     for block in read_blocks(path):
