@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from coat.extractors.checkpoints.checkpoint import digest_files
+from coat.extractors.checkpoints.weights import digest_files
 from coat.extractors.expert import Card, Expert, Options
 from coat.manifests.errors import InputError
 

@@ -19,7 +19,7 @@ class Trial:
     tonal: bool = False  # a burst is of a tone: for trackers of pitch, to which one noise is as good as another
     causal: bool = False  # a frame hears the past alone: an event shows first where it begins, and for a while
     # What windows may change, of the largest value of a channel. None: a single pass hears more, so it gives others.
-    whole: float | None = None
+    window_tolerance: float | None = None
     view: Callable[[Frames], Frames] = np.asarray  # the channels, and the scale, in which an event shows
 
 

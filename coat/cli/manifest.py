@@ -70,19 +70,19 @@ def import_(
     from coat.manifests.errors import InputError
     from coat.manifests.sources.importing import import_manifest
 
-    chosen = {}
+    column_map = {}
     for item in mapping or []:
         native, equals, column = item.partition("=")
         if not (native and equals and column):
             raise InputError(f"--map {item}: expected NATIVE=COLUMN, as in text=utterance")
-        chosen[native] = column
+        column_map[native] = column
     remedy = f"{out} is not written; correct the rows, or leave them out: --skip-bad"
     with bad_rows(json, remedy), progress(None, "files", "reading headers", quiet or json) as advance:
         done = import_manifest(
             source,
             out,
             format=form,
-            chosen=chosen,
+            column_map=column_map,
             audio_root=audio_root,
             read_headers=probe,
             skip_bad=skip_bad,

@@ -4,9 +4,7 @@ Only those shards are fetched from the hub; of these only the part's tensors are
 language model around the same encoder leaves its targets, and their fingerprint, as they are.
 """
 
-import functools
 import json
-import pickle
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,12 +17,12 @@ from coat.extractors.checkpoints.checkpoint import (
     CONFIGS,
     Checkpoint,
     checkpoint_folder,
-    quiet_transformers,
-    read_config,
     read_features,
     read_json_object,
+    read_model_config,
 )
-from coat.manifests.errors import InputError, one_line
+from coat.extractors.checkpoints.weights import read_tensor, tensor_digest, tensor_names
+from coat.manifests.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +60,7 @@ def open_partial(expert: str, name: str, model_types: Iterable[str], pattern: st
     """The tensors whose names match `pattern` from their start; what follows the match is the part's own name."""
     where = f"--expert {expert}: {name}"
     folder = checkpoint_folder(expert, name, [*CONFIGS, INDEX])
-    config = read_config(folder, where, model_types)
+    config = read_model_config(folder, where, model_types)
     read_features(folder, where)
     if (folder / INDEX).is_file():
         placed = read_json_object(folder / INDEX, where).get("weight_map")
@@ -84,46 +82,3 @@ def open_partial(expert: str, name: str, model_types: Iterable[str], pattern: st
     if not names:
         raise InputError(f"{where}: no weights named {pattern} in it; expected a whole model")
     return PartialCheckpoint(where, folder, config, weights, names)
-
-
-def tensor_names(path: Path, where: str) -> list[str]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt", device="cpu") as found:
-            return list(found.keys())
-    except (SafetensorError, OSError) as e:
-        raise InputError(f"{where}: {path.name}: the weights cannot be loaded ({e})") from e
-
-
-def read_tensor(path: Path, key: str) -> "torch.Tensor":
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt", device="cpu") as found:
-        return found.get_tensor(key)
-
-
-@functools.lru_cache(maxsize=8192)  # a tower has about 500; size and mtime tell a rewritten file
-def tensor_digest(path: Path, key: str, size: int, mtime_ns: int) -> tuple[str, bool]:
-    """Of its type, shape and bytes; and whether it is finite."""
-    import torch
-
-    tensor = read_tensor(path, key)
-    h = xxhash.xxh3_128(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-    h.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return h.hexdigest(), not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
-
-
-def load_partial(where: str, cls: Any, config: Any, state: dict[str, "torch.Tensor"]) -> Any:
-    """A transformers model of these tensors, float32; InputError where some are missing or do not fit."""
-    with quiet_transformers():
-        try:
-            model, report = cls.from_pretrained(
-                None, config=config, state_dict=state, output_loading_info=True, dtype="float32"
-            )
-        except (OSError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as e:
-            reason = one_line(e, 200)
-            raise InputError(f"{where}: the weights cannot be loaded ({reason})") from e
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{where}: {len(missing)} weights are missing, the first is {missing[0]}")
-    return model

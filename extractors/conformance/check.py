@@ -26,14 +26,14 @@ def long_enough(expert: Expert) -> float:
     return max(2.0, 40 / expert.spec.rate_hz)
 
 
-def seconds_of(expert: Expert, x: Waveform) -> float:
+def clip_seconds(expert: Expert, x: Waveform) -> float:
     return len(x) / expert.spec.sample_rate
 
 
 def require_covered(expert: Expert, x: Waveform, frames: Frames) -> None:
     spec = expert.spec
-    require(len(frames) > 0, f"no frames of {seconds_of(expert, x):g} s")
-    times, duration = spec.times(len(frames)), seconds_of(expert, x)
+    require(len(frames) > 0, f"no frames of {clip_seconds(expert, x):g} s")
+    times, duration = spec.times(len(frames)), clip_seconds(expert, x)
     require(times[-1] <= duration + 0.5 / spec.rate_hz, f"a frame is centred at {times[-1]:.4f} s of {duration:.4f} s")
     left = duration - times[-1]
     allowed = spec.start_s + 2 / spec.rate_hz

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from coat.extractors.conformance.check import NotApplicable, require, require_covered, seconds_of
+from coat.extractors.conformance.check import NotApplicable, clip_seconds, require, require_covered
 from coat.extractors.conformance.differences import channel_error
 from coat.extractors.conformance.event_checks import check_bursts
 from coat.extractors.conformance.sounds import noise, tone
@@ -17,11 +17,11 @@ def long_clip(expert: Expert, level: float = 0.1) -> Waveform:
 def long_audio_is_heard_to_its_end(expert: Expert) -> str:
     x = long_clip(expert)
     plan = expert.windows(len(x))
-    require(len(plan) > 2, f"{seconds_of(expert, x):.0f} s are heard in {len(plan)} windows of {expert.window_s:g} s")
+    require(len(plan) > 2, f"{clip_seconds(expert, x):.0f} s are heard in {len(plan)} windows of {expert.window_s:g} s")
     (frames,) = extract_windows(expert, [x])
     require(np.isfinite(frames).all(), "long audio gives values that are not finite")
     require_covered(expert, x, frames)
-    return f"{seconds_of(expert, x):.0f} s in {len(plan)} windows, {len(frames)} frames"
+    return f"{clip_seconds(expert, x):.0f} s in {len(plan)} windows, {len(frames)} frames"
 
 
 def frames_at_a_seam_lie_where_the_spec_says(expert: Expert) -> str:
@@ -34,13 +34,13 @@ def frames_at_a_seam_lie_where_the_spec_says(expert: Expert) -> str:
 
 
 def windows_equal_a_single_pass(expert: Expert) -> str:
-    whole = expert.trial.whole
-    if whole is None:
+    tolerance = expert.trial.window_tolerance
+    if tolerance is None:
         raise NotApplicable("each frame hears the whole window")
     rate = expert.spec.sample_rate
     x = long_clip(expert).copy()
     x += tone(len(x) / rate + 1, rate, hz=160)[: len(x)] * np.sin(np.arange(len(x)) / rate)  # comes and goes
     (single,), (joined,) = expert.extract([x]), extract_windows(expert, [x])
     error = channel_error(single, joined)
-    require(error <= whole, f"windows differ from a single pass by {error:.1e} of a channel; {whole:g} allowed")
-    return f"{error:.1e} of a channel, {whole:g} allowed"
+    require(error <= tolerance, f"windows differ from a single pass by {error:.1e} of a channel; {tolerance:g} allowed")
+    return f"{error:.1e} of a channel, {tolerance:g} allowed"

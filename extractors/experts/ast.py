@@ -18,7 +18,8 @@ Every clip costs 10.24 s of computing.
 
 from collections.abc import Sequence
 
-from coat.extractors.checkpoints.checkpoint import layer_number, load_pretrained, open_checkpoint
+from coat.extractors.checkpoints.checkpoint import layer_number, open_checkpoint
+from coat.extractors.checkpoints.loading import load_pretrained
 from coat.extractors.devices import autocast, prepare_model, to_device, to_host
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.extractors.trial import Trial

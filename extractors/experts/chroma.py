@@ -51,7 +51,7 @@ class Chroma(Expert):
         extra="librosa",
         requires=("librosa",),
     )
-    trial = Trial(whole=1e-4)
+    trial = Trial(window_tolerance=1e-4)
     pads = False
     context_s = 0.75
 
@@ -74,9 +74,9 @@ class Chroma(Expert):
         self.librosa = librosa
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        return [self.one(x) for x in waveforms]
+        return [self.extract_clip(x) for x in waveforms]
 
-    def one(self, samples_T: Waveform) -> Frames:
+    def extract_clip(self, samples_T: Waveform) -> Frames:
         padded_T = np.pad(samples_T, (0, max(0, SPAN - len(samples_T))))
         magnitude_FN = np.abs(self.librosa.cqt(padded_T, sr=SAMPLE_RATE, hop_length=HOP, n_bins=12 * OCTAVES))
         chroma_CN = self.librosa.feature.chroma_cqt(C=magnitude_FN, bins_per_octave=12)

@@ -31,7 +31,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coat.extractors.checkpoints.checkpoint import build_config, load_pretrained, open_checkpoint
+from coat.extractors.checkpoints.checkpoint import build_config, open_checkpoint
+from coat.extractors.checkpoints.loading import load_pretrained
 from coat.extractors.devices import autocast, prepare_model, to_device, to_host
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.extractors.trial import Trial
@@ -78,7 +79,7 @@ class Codec(Expert):
         if self.kind == "dac":
             low, high = dac_receptive_field(strides)
             centre, self.shared, self.pads = (low + high) / 2, math.inf, False
-            self.window_s, self.context_s, self.trial = 10.0, (high - low) / 2 / rate, Trial(whole=1e-5)
+            self.window_s, self.context_s, self.trial = 10.0, (high - low) / 2 / rate, Trial(window_tolerance=1e-5)
         else:
             self.trial = Trial(causal=True)
             require_causal(files.where, config)

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coat.extractors.checkpoints.checkpoint import digest_files, package_folder
+from coat.extractors.checkpoints.checkpoint import package_folder
+from coat.extractors.checkpoints.weights import digest_files
 from coat.extractors.devices import autocast, prepare_model, to_device, to_host
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.extractors.trial import Trial
@@ -64,7 +65,9 @@ class Crepe(Expert):
     )
     takes = ("checkpoint", "precision", "compile")
     # By the activations: f0 of noise is a guess
-    trial = Trial(whole=1e-4, tonal=True, burst_s=0.1, quiet=0.2, loud=0.1, view=lambda frames: frames[:, 2:])
+    trial = Trial(
+        window_tolerance=1e-4, tonal=True, burst_s=0.1, quiet=0.2, loud=0.1, view=lambda frames: frames[:, 2:]
+    )
     pads = False
     window_s = 5.0
     context_s = FIELD / 2 / SAMPLE_RATE
@@ -113,10 +116,10 @@ class Crepe(Expert):
         windows_NT = windows_NT - windows_NT.mean(dim=1, keepdim=True)
         windows_NT = windows_NT / windows_NT.std(dim=1, keepdim=True).clamp(min=1e-10)
         activations_NB = self.model(windows_NT).float()
-        return torch.cat([decoded(activations_NB), activations_NB], dim=1)
+        return torch.cat([decode_f0(activations_NB), activations_NB], dim=1)
 
 
-def decoded(activations_NB: "torch.Tensor") -> "torch.Tensor":
+def decode_f0(activations_NB: "torch.Tensor") -> "torch.Tensor":
     """`[N, 2]`: log2 f0 and voicing."""
     import torch
 

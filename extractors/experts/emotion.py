@@ -23,9 +23,9 @@ Limits: of acted or podcast speech, mostly English; silence, noise and music get
 
 from typing import TYPE_CHECKING, Any
 
-from coat.extractors.checkpoints.checkpoint import find_tensor
+from coat.extractors.checkpoints.loading import find_tensor
 from coat.extractors.expert import Card
-from coat.extractors.experts.wav2vec2 import Wav2Vec2, layer_mix, no_adapter
+from coat.extractors.experts.wav2vec2 import Wav2Vec2, layer_mix, refuse_adapter
 from coat.manifests.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ class Emotion(Wav2Vec2):
     takes = ("checkpoint", "precision", "compile")
     model_class = "AutoModelForAudioClassification"
 
-    def frame(self) -> dict[str, Any]:
+    def frame_fields(self) -> dict[str, Any]:
         files = self.files
-        no_adapter(files)
+        refuse_adapter(files)
         tanh, linear = (find_tensor(files, key) for key in (TANH, LINEAR))
         last = linear if tanh is None else tanh
         if last is None:
@@ -66,7 +66,7 @@ class Emotion(Wav2Vec2):
                 "single_label_classification over their mean"
             )
         if self.has_tanh:
-            self.renamed = {r"^classifier\.dense\.": "projector.", r"^classifier\.out_proj\.": "classifier."}
+            self.weight_names = {r"^classifier\.dense\.": "projector.", r"^classifier\.out_proj\.": "classifier."}
         if files.config.get("use_weighted_layer_sum"):
             self.mix = layer_mix(files, "weighted")
         names, outputs = files.get("id2label", dict), len(last)
@@ -83,6 +83,6 @@ class Emotion(Wav2Vec2):
         return config
 
     def head(self, states_BND: "torch.Tensor") -> "torch.Tensor":
-        projected_BND = self.whole.projector(states_BND)
-        scores_BND = self.whole.classifier(projected_BND.tanh() if self.has_tanh else projected_BND).float()
+        projected_BND = self.full_model.projector(states_BND)
+        scores_BND = self.full_model.classifier(projected_BND.tanh() if self.has_tanh else projected_BND).float()
         return scores_BND.softmax(dim=-1) if self.spec.kind == "distribution" else scores_BND

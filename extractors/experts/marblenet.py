@@ -65,8 +65,8 @@ class MarbleNet(Expert):
         self.encoder = NemoEncoder(archive, ["ConvASREncoder"])
         self.pads = self.encoder.pads
         self.context_s = self.encoder.reach_s
-        whole = 1e-5 if self.encoder.local else None
-        self.trial = replace(self.trial, whole=whole)
+        tolerance = 1e-5 if self.encoder.local else None
+        self.trial = replace(self.trial, window_tolerance=tolerance)
         # Every second of its layers is an activation.
         archive.require(*(f"decoder.layer{2 * i}.{x}" for i in range(self.layers) for x in ("weight", "bias")))
         self.classes = len(labels)

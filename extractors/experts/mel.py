@@ -43,7 +43,7 @@ class Mel(Expert):
         checkpoint="built-in",
     )
     takes = ("checkpoint",)
-    trial = Trial(whole=1e-4)
+    trial = Trial(window_tolerance=1e-4)
     pads = False
 
     def __init__(self, options: Options) -> None:
@@ -70,9 +70,9 @@ class Mel(Expert):
         self.features = WhisperFeatureExtractor(**self.parameters, dither=0.0)
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        return [self.one(x) for x in waveforms]
+        return [self.extract_clip(x) for x in waveforms]
 
-    def one(self, samples_T: Waveform) -> Frames:
+    def extract_clip(self, samples_T: Waveform) -> Frames:
         mel_1DN = self.features(
             samples_T, sampling_rate=self.spec.sample_rate, padding="do_not_pad", truncation=False, return_tensors="np"
         )["input_features"]

@@ -61,10 +61,10 @@ class NemoCTC(Expert):
         hybrid = archive.section("aux_ctc") is not None
         at, self.prefix = (("aux_ctc", "decoder"), "ctc_decoder.") if hybrid else (("decoder",), "decoder.")
         _, decoder = archive.component(*at, kinds=["ConvASRDecoder"])
-        vocabulary, given = list(decoder.get("vocabulary") or ()), int(decoder.get("num_classes") or 0)
-        self.tokens = given if given > 0 else len(vocabulary)
+        vocabulary, stated = list(decoder.get("vocabulary") or ()), int(decoder.get("num_classes") or 0)
+        self.tokens = stated if stated > 0 else len(vocabulary)
         if not self.tokens or (vocabulary and len(vocabulary) != self.tokens):
-            raise InputError(f"{archive.where}: a decoder of {given} classes with {len(vocabulary)} tokens")
+            raise InputError(f"{archive.where}: a decoder of {stated} classes with {len(vocabulary)} tokens")
         self.encoder = NemoEncoder(archive, ["ConformerEncoder", "ConvASREncoder"])
         self.pads = self.encoder.pads
         archive.require(*(f"{self.prefix}decoder_layers.0.{x}" for x in ("weight", "bias")))

@@ -26,7 +26,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from coat.extractors.checkpoints.checkpoint import build_config
-from coat.extractors.checkpoints.partial import load_partial, open_partial
+from coat.extractors.checkpoints.loading import load_partial
+from coat.extractors.checkpoints.partial import open_partial
 from coat.extractors.devices import autocast, prepare_model, to_device, to_host
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.extractors.trial import Trial

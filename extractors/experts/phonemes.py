@@ -16,9 +16,10 @@ it lasts, and not always in the middle of it. Music and noise give blanks.
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from coat.extractors.checkpoints.checkpoint import find_tensor, read_json_object
+from coat.extractors.checkpoints.checkpoint import read_json_object
+from coat.extractors.checkpoints.loading import find_tensor
 from coat.extractors.expert import Card
-from coat.extractors.experts.wav2vec2 import Wav2Vec2, no_adapter
+from coat.extractors.experts.wav2vec2 import Wav2Vec2, refuse_adapter
 from coat.extractors.trial import logit
 from coat.manifests.errors import InputError
 
@@ -44,8 +45,8 @@ class Phonemes(Wav2Vec2):
     model_class = "AutoModelForCTC"
     beside = (VOCABULARY, ADDED)
 
-    def frame(self) -> dict[str, Any]:
-        no_adapter(self.files)
+    def frame_fields(self) -> dict[str, Any]:
+        refuse_adapter(self.files)
         if find_tensor(self.files, "lm_head.weight") is None:
             raise InputError(f"{self.files.where}: no CTC head (lm_head.weight) in it; expected a *ForCTC checkpoint")
         size, where = self.files.get("vocab_size"), f"{self.files.where}: {VOCABULARY}"
@@ -60,4 +61,4 @@ class Phonemes(Wav2Vec2):
         return {"dim": size, "channels": tuple(names[i] for i in range(size))}
 
     def head(self, states_BND: "torch.Tensor") -> "torch.Tensor":
-        return self.whole.lm_head(states_BND).float().softmax(dim=-1)
+        return self.full_model.lm_head(states_BND).float().softmax(dim=-1)

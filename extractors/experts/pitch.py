@@ -17,7 +17,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coat.extractors.checkpoints.checkpoint import digest_files, package_folder
+from coat.extractors.checkpoints.checkpoint import package_folder
+from coat.extractors.checkpoints.weights import digest_files
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.extractors.trial import Trial
 
@@ -44,7 +45,7 @@ class Pitch(Expert):
         checkpoint="built-in",
         requires=("swift_f0", "onnxruntime"),
     )
-    trial = Trial(whole=1e-5, view=weigh_f0_by_voicing)
+    trial = Trial(window_tolerance=1e-5, view=weigh_f0_by_voicing)
     pads = False
     context_s = REACH / SAMPLE_RATE
 
@@ -68,9 +69,9 @@ class Pitch(Expert):
         self.detector = SwiftF0(threads=torch.get_num_threads(), spin=False)
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        return [self.one(x) for x in waveforms]
+        return [self.extract_clip(x) for x in waveforms]
 
-    def one(self, samples_T: Waveform) -> Frames:
+    def extract_clip(self, samples_T: Waveform) -> Frames:
         found = self.detector.detect(samples_T, SAMPLE_RATE)
         frames_N3 = np.stack([np.log2(found.pitch_hz), found.confidence, found.loudness_db], axis=1)
         return frames_N3.astype(np.float32)

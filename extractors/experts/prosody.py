@@ -81,7 +81,7 @@ class Prosody(Expert):
         extra="opensmile",
         requires=("opensmile",),
     )
-    trial = Trial(whole=1e-5, view=lambda frames: frames[:, :1])  # loudness; formants of noise are guesses
+    trial = Trial(window_tolerance=1e-5, view=lambda frames: frames[:, :1])  # loudness; formants of noise are guesses
     pads = False
     parallel_rows = True  # each call makes an openSMILE of its own, whose C code lets other threads run
 
@@ -110,9 +110,9 @@ class Prosody(Expert):
         assert tuple(self.smile.feature_names) == self.spec.channels, self.smile.feature_names
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        return [self.one(x) for x in waveforms]
+        return [self.extract_clip(x) for x in waveforms]
 
-    def one(self, samples_T: Waveform) -> Frames:
+    def extract_clip(self, samples_T: Waveform) -> Frames:
         # openSMILE's wrapper casts to 16 bit without saturating: 1.0 would wrap to -1.0.
         saturated_T = np.clip(samples_T, -1.0, 1.0 - 2.0**-15)
         saturated_T = np.pad(saturated_T, (0, max(0, WHOLE - len(saturated_T))))

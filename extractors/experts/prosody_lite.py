@@ -78,7 +78,7 @@ class ProsodyLite(Expert):
         checkpoint="built-in",
         requires=Pitch.card.requires,
     )
-    trial = Trial(whole=1e-5, view=weigh_f0_by_voicing)  # not by the rhythm, which takes a second
+    trial = Trial(window_tolerance=1e-5, view=weigh_f0_by_voicing)  # not by the rhythm, which takes a second
     pads = False
     context_s = max(RHYTHM * HOP + FIELD // 2, REACH) / SAMPLE_RATE
 
@@ -103,10 +103,10 @@ class ProsodyLite(Expert):
         self.pitch.load(device)
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        return [self.one(x) for x in waveforms]
+        return [self.extract_clip(x) for x in waveforms]
 
-    def one(self, samples_T: Waveform) -> Frames:
-        f0_N2 = self.pitch.one(samples_T)[:, :2]
+    def extract_clip(self, samples_T: Waveform) -> Frames:
+        f0_N2 = self.pitch.extract_clip(samples_T)[:, :2]
         power_NF = spectra(samples_T)[: len(f0_N2)]
         weighted_N = power_NF @ K_F
         loudness_N = 10 * np.log10(np.maximum(weighted_N, QUIETEST)) - 0.691

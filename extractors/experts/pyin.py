@@ -49,7 +49,7 @@ class PYin(Expert):
     )
     # By the probability: the path bridges what is short. A burst of a tone seems half a frame late, an onset does not:
     # librosa's difference function takes what lies beyond a frame's end for zeros, and nothing before its start.
-    trial = Trial(whole=1e-5, tonal=True, burst_s=0.2, view=lambda frames: frames[:, 2:])
+    trial = Trial(window_tolerance=1e-5, tonal=True, burst_s=0.2, view=lambda frames: frames[:, 2:])
     pads = False
     window_s = 10.0
     context_s = 1.0
@@ -73,9 +73,9 @@ class PYin(Expert):
         self.track = librosa.pyin
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        return [self.one(x) for x in waveforms]
+        return [self.extract_clip(x) for x in waveforms]
 
-    def one(self, samples_T: Waveform) -> Frames:
+    def extract_clip(self, samples_T: Waveform) -> Frames:
         f0_N, voiced_N, probability_N = self.track(
             samples_T,
             fmin=LOWEST,

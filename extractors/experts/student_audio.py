@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coat.extractors.checkpoints.checkpoint import build_config
-from coat.extractors.checkpoints.partial import load_partial, open_partial
+from coat.extractors.checkpoints.loading import load_partial
+from coat.extractors.checkpoints.partial import open_partial
 from coat.extractors.devices import autocast, prepare_model, to_device, to_host
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.manifests.errors import InputError
@@ -123,7 +124,7 @@ class StudentAudio(Expert):
                     to_device(together_DT, self.device), feature_lens=to_device(lengths, self.device)
                 ).last_hidden_state
                 return np.split(to_host(states_ND), np.cumsum(frames)[:-1])
-            states_BND = self.padded(to_device(mel_BDT, self.device), to_device(lengths, self.device))
+            states_BND = self.run_padded(to_device(mel_BDT, self.device), to_device(lengths, self.device))
         return [states_ND[:n] for states_ND, n in zip(to_host(states_BND), frames, strict=True)]
 
     def mel(self, waveforms: Sequence[Waveform]) -> Frames:
@@ -141,7 +142,7 @@ class StudentAudio(Expert):
             device=self.device,
         )["input_features"]
 
-    def padded(self, mel_BDT: "torch.Tensor", lengths_B: "torch.Tensor") -> "torch.Tensor":
+    def run_padded(self, mel_BDT: "torch.Tensor", lengths_B: "torch.Tensor") -> "torch.Tensor":
         """Of Qwen2-Audio, as its model masks it; Audio Flamingo 3's tower does so itself."""
         import torch
         from transformers.masking_utils import create_bidirectional_mask

@@ -19,7 +19,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from coat.extractors.checkpoints.checkpoint import digest_files, package_folder
+from coat.extractors.checkpoints.checkpoint import package_folder
+from coat.extractors.checkpoints.weights import digest_files
 from coat.extractors.devices import onnx_session
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.extractors.trial import Trial, logit
@@ -45,7 +46,7 @@ class VAD(Expert):
         checkpoint="built-in",
         requires=("silero_vad", "onnxruntime"),
     )
-    trial = Trial(whole=1e-5, frames_off=1.0, causal=True, view=logit)
+    trial = Trial(window_tolerance=1e-5, frames_off=1.0, causal=True, view=logit)
     pads = False
     window_s = WINDOW / SAMPLE_RATE
     context_s = 0.0  # what came before is in the state

@@ -33,13 +33,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from coat.extractors.checkpoints.checkpoint import (
-    Checkpoint,
-    find_tensor,
-    layer_number,
-    load_pretrained,
-    open_checkpoint,
-)
+from coat.extractors.checkpoints.checkpoint import Checkpoint, layer_number, open_checkpoint
+from coat.extractors.checkpoints.loading import find_tensor, load_pretrained
 from coat.extractors.devices import autocast, prepare_model, to_device, to_host
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.extractors.trial import Trial
@@ -73,7 +68,7 @@ class Wav2Vec2(Expert):
     model_types: ClassVar[Sequence[str]] = MODEL_TYPES
     model_class: ClassVar[str] = "AutoModel"  # of transformers
     beside: ClassVar[Sequence[str]] = ()  # files of the checkpoint that are read beside the usual ones
-    renamed: Mapping[str, str] = {}  # patterns of the weights' names, and what the class calls them
+    weight_names: Mapping[str, str] = {}  # patterns of the weights' names, and what the class calls them
     mix: Mapping[int, float] = {}  # hidden states that make a frame, by weight; none: the model's output
 
     def __init__(self, options: Options) -> None:
@@ -96,10 +91,10 @@ class Wav2Vec2(Expert):
             weights=files.digest,
             checkpoint=name,
             settings={"normalise": self.normalise},
-            **self.frame(),
+            **self.frame_fields(),
         )
 
-    def frame(self) -> dict[str, Any]:
+    def frame_fields(self) -> dict[str, Any]:
         """Fields of the spec that say what a frame holds: `dim`, and what else there is to say."""
         self.mix = layer_mix(self.files, self.options.layer)
         if 0 in self.mix:
@@ -123,16 +118,16 @@ class Wav2Vec2(Expert):
         config.tie_last_hidden_states = 0 in self.mix
         config.add_adapter = False
         cls = getattr(transformers, self.model_class)
-        whole = load_pretrained(self.files, cls, config=config, key_mapping=dict(self.renamed))
-        self.whole = prepare_model(whole, device, Options())
-        self.model = prepare_model(self.whole.base_model, device, self.options)
+        full_model = load_pretrained(self.files, cls, config=config, key_mapping=dict(self.weight_names))
+        self.full_model = prepare_model(full_model, device, Options())
+        self.model = prepare_model(self.full_model.base_model, device, self.options)
         self.device = device
 
     def frames_of(self, samples: int) -> int:
         return (samples - self.field) // self.hop + 1
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        clips = [normalised(x) for x in waveforms] if self.normalise else waveforms
+        clips = [normalise_clip(x) for x in waveforms] if self.normalise else waveforms
         found: dict[int, Frames] = {}
         for batch in self.batches([len(x) for x in clips]):
             for i, frames_ND in zip(batch, self.run([clips[i] for i in batch]), strict=True):
@@ -188,12 +183,12 @@ def layer_mix(files: Checkpoint, layer: str | None) -> dict[int, float]:
     return {n: 1 / len(chosen) for n in chosen}
 
 
-def no_adapter(files: Checkpoint) -> None:
+def refuse_adapter(files: Checkpoint) -> None:
     """InputError where a head sits on an adapter, which gives fewer frames than the convolutions."""
     if files.config.get("add_adapter"):
         raise InputError(f"{files.where}: its head sits on an adapter (add_adapter), whose frames are not supported")
 
 
-def normalised(samples_T: Waveform) -> Waveform:
+def normalise_clip(samples_T: Waveform) -> Waveform:
     """As Wav2Vec2FeatureExtractor does it."""
     return (samples_T - samples_T.mean()) / np.sqrt(samples_T.var() + 1e-7)

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coat.extractors.checkpoints.checkpoint import layer_number, load_pretrained, open_checkpoint
+from coat.extractors.checkpoints.checkpoint import layer_number, open_checkpoint
+from coat.extractors.checkpoints.loading import load_pretrained
 from coat.extractors.devices import autocast, prepare_model, to_device, to_host
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.extractors.windows import group_by_length

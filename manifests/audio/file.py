@@ -78,9 +78,9 @@ class AudioFile:
                 check_not_cut(path, self.source, f)
                 self.samples, self.rate, self.format = f.frames, f.samplerate, f.format
         except (soundfile.LibsndfileError, TypeError) as e:  # TypeError: a name that ends in .raw
-            self.whole_T, self.rate = ffmpeg.read_samples(path, e)
+            self.whole_T, self.rate = ffmpeg.read_whole_file(path, e)
         if self.whole_T is None and self.samples >= UNKNOWN_FRAMES:
-            self.whole_T, self.rate = ffmpeg.read_samples(path, ValueError("its header does not say how long it is"))
+            self.whole_T, self.rate = ffmpeg.read_whole_file(path, ValueError("its header does not say how long it is"))
         if self.whole_T is not None:
             self.samples = len(self.whole_T)
 

@@ -1,40 +1,28 @@
 """Reading a manifest file, block by block, into columns.
 
-Two readers give the same columns. The exact one parses line by line and explains what is wrong. Where
-only the spans are asked for, Arrow's reader comes first; a block that it does not fully understand
-(mixed types, repeated keys, several objects on a line, ...) goes to the exact one. It does not look
-into keys that coat does not know, which are not kept then.
+Two readers give the same columns. The exact one, here, parses line by line and explains what is wrong. Where only the
+spans are asked for, Arrow's reader (`span_reading`) comes first; a block that it does not fully understand goes to the
+exact one.
 """
 
 import gzip
 import json
 import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute
-import pyarrow.json as pj
 
 from coat.manifests import storage
-from coat.manifests.corpus.columns import ROW_SCHEMA, SPAN_SCHEMA, TEXT, concatenate_tables, fill_missing_ids, to_table
-from coat.manifests.corpus.parsing import LONGEST_S, parse_row
+from coat.manifests.corpus.columns import ROW_SCHEMA, SPAN_SCHEMA, concatenate_tables, to_table
+from coat.manifests.corpus.default_ids import fill_missing_ids
+from coat.manifests.corpus.parsing import parse_row
+from coat.manifests.corpus.span_reading import read_spans
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.errors import InputError, Problem
 
-pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
 READ_BYTES = 4 * 2**20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-ALLOWED_URL = f"^({'|'.join(storage.PROTOCOLS)})://"  # URLs that may be opened
-
-TEXTS = ("audio_filepath", "text", "prompt", "response", "question", "answer")
-EXPECTED_TYPES = [
-    *((name, pa.string()) for name in TEXTS),
-    ("offset", pa.float64()),
-    ("duration", pa.float64()),
-    ("choices", pa.list_(pa.string())),
-]
 
 
 def read_table(path: str, spans: bool) -> tuple[pa.Table, list[Problem]]:
@@ -108,7 +96,7 @@ def parse_block(block: bytes, path: str, base: str, first_line: int) -> tuple[li
     return utterances, sorted(problems, key=lambda p: p.row)
 
 
-def read_lines(path: str, problems: list[Problem]) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: str, problems: list[Problem]) -> Iterator[tuple[int, str]]:
     """Numbered lines that hold something; what is not UTF-8 or was half written goes to `problems`."""
     first_line = 1
     for block in read_blocks(path):
@@ -138,79 +126,3 @@ def is_json(line: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def read_spans(block: bytes, first_line: int) -> pa.Table | None:
-    """SPANS of a block through Arrow, or None where that is not sure to give what `parse_block` gives."""
-    if b"\r" in block:
-        block = block.replace(b"\r\n", b"\n")
-    numbers = line_numbers(block, first_line)
-    if numbers is None:
-        return None
-    found = read_objects(block)
-    if found is None or len(found) != len(numbers) or not is_valid(found):
-        return None
-    offset, duration = (found[name].to_numpy() for name in ("offset", "duration"))
-    missing = found["duration"].is_null().combine_chunks()
-    return pa.table(
-        [
-            pc.fill_null(found["id"], "").cast(TEXT).combine_chunks(),
-            found["audio_filepath"].cast(TEXT).combine_chunks(),
-            pa.array(np.nan_to_num(offset) + 0.0),  # -0.0 is 0.0
-            pa.array(duration + 0.0, mask=missing.to_numpy(zero_copy_only=False)),
-            pa.array(numbers, pa.int32()),
-        ],
-        schema=SPAN_SCHEMA,
-    )
-
-
-def line_numbers(block: bytes, first_line: int) -> np.ndarray | None:
-    """Of the lines that hold something; None unless each begins with { and ends with }, and all is UTF-8.
-
-    Arrow takes objects wherever they end. Where all lines look like that, and there are as many objects
-    as lines, then there is one on each: no `}` and `{` follow each other inside an object.
-    """
-    try:
-        block.decode()
-    except UnicodeDecodeError:
-        return None
-    data = np.frombuffer(block, np.uint8)
-    ends = np.flatnonzero(data == ord("\n"))
-    if not block.endswith(b"\n"):
-        ends = np.append(ends, len(data))
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    filled = np.flatnonzero(starts < ends)
-    if (data[starts[filled]] != ord("{")).any() or (data[ends[filled] - 1] != ord("}")).any():
-        return None
-    return filled + first_line
-
-
-def read_objects(block: bytes) -> pa.Table | None:
-    """Known keys as columns of their types; ids may be strings, or numbers throughout."""
-    for id_type in (pa.string(), pa.int64()):
-        schema = pa.schema([("id", id_type), *EXPECTED_TYPES])
-        options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-        try:
-            table = pj.read_json(pa.BufferReader(block), parse_options=options)
-        except pa.ArrowException:
-            continue
-        return table.set_column(0, "id", table["id"].cast(pa.string()))
-    return None
-
-
-def is_valid(found: pa.Table) -> bool:
-    """Whether `parse_row` would find nothing to object to."""
-    paths: Any = found["audio_filepath"]
-    if paths.null_count or pc.any(pc.equal(paths, "")).as_py():
-        return False
-    urls = paths.filter(pc.match_substring(paths, "://"))
-    if len(urls) and (pc.any(pc.match_substring(urls, "::")).as_py() or not all_match(urls, ALLOWED_URL)):
-        return False
-    times = (found[name].drop_null().to_numpy() for name in ("offset", "duration"))
-    if not all((np.abs(t) <= LONGEST_S).all() for t in times):
-        return False
-    return not pc.list_flatten(found["choices"]).null_count
-
-
-def all_match(texts: Any, pattern: str) -> bool:
-    return bool(pc.all(pc.match_substring_regex(texts, pattern)).as_py())

@@ -24,8 +24,8 @@ def read_samples(index: ShardIndex, shard: ShardInfo, experts: Collection[str] |
             info = side.by_name.get(shard.name)
             if info is None:
                 raise InputError(f"{side.path}: no {shard.name} for the one of {index.path}; add {name} again")
-            waiting[name] = SidecarCursor(side.path, name, read_shard(side.path, info, stack))
-        for sample in read_shard(index.path, shard, stack):
+            waiting[name] = SidecarCursor(side.path, name, read_counted(side.path, info, stack))
+        for sample in read_counted(index.path, shard, stack):
             for side in waiting.values():
                 if side.sample is not None and side.sample.key == sample.key:
                     sample.members.update(side.take())
@@ -55,7 +55,7 @@ class SidecarCursor:
         return members
 
 
-def read_shard(path: str, shard: ShardInfo, stack: ExitStack) -> Iterator[TarSample]:
+def read_counted(path: str, shard: ShardInfo, stack: ExitStack) -> Iterator[TarSample]:
     """One tar as it lies there, counted."""
     url = storage.join(path, shard.name)
     found = 0
@@ -85,5 +85,5 @@ def read_sample_at(path: str, name: str, offset: int, length: int) -> TarSample:
     url = storage.join(path, name)
     fs, inside = storage.filesystem(url)
     data = cast(bytes, storage.request(url, lambda: fs.cat_file(inside, start=offset, end=offset + length)))
-    (sample,) = read_tar(io.BytesIO(data), length, url, ended=False)
+    (sample,) = read_tar(io.BytesIO(data), length, url, has_end=False)
     return sample

@@ -54,14 +54,14 @@ def tar_header(name: str, size: int) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT)
 
 
-def read_tar(stream: BinaryIO, size: int, source: str, ended: bool = True) -> Iterator[TarSample]:
+def read_tar(stream: BinaryIO, size: int, source: str, has_end: bool = True) -> Iterator[TarSample]:
     """The samples of a tar of `size` bytes. InputError, with `source` in front, where it is not one of coat's;
     BrokenShard where it may have been one.
 
-    `ended` False: of a span of a tar, which has no end blocks.
+    `has_end` False: of a span of a tar, which has no end blocks.
     """
     key, members, start, end = "", dict[str, bytes](), 0, 0
-    for name, data, offset in read_members(stream, size, source, ended):
+    for name, data, offset in read_members(stream, size, source, has_end):
         match = MEMBER_NAME.fullmatch(name)
         if not match:
             raise InputError(f"{source}: member {name[:100]!r} is not <key>.<suffix>; it is not a file of a shard")
@@ -81,12 +81,12 @@ def padded_length(length: int) -> int:
     return length + -length % BLOCK
 
 
-def read_members(stream: BinaryIO, size: int, source: str, ended: bool) -> Iterator[tuple[str, bytes, int]]:
+def read_members(stream: BinaryIO, size: int, source: str, has_end: bool) -> Iterator[tuple[str, bytes, int]]:
     """Name, content and offset of the header, one by one."""
     at = 0
     while at < size:
         block = stream.read(BLOCK)
-        if block == b"\0" * BLOCK and ended:
+        if block == b"\0" * BLOCK and has_end:
             check_nothing_follows(stream, source)
             return
         name, length = parse_header(block, f"{source}: at byte {at}")
@@ -100,7 +100,7 @@ def read_members(stream: BinaryIO, size: int, source: str, ended: bool) -> Itera
             raise BrokenShard(f"{source}: not a whole tar (it ends in {name[:100]!r}); build or copy it again")
         yield name, data, at
         at += BLOCK + padded_length(length)
-    if ended:
+    if has_end:
         raise BrokenShard(f"{source}: not a whole tar (no end blocks); build or copy it again")
 
 

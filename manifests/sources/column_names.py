@@ -39,7 +39,7 @@ RESERVED = {*ALIASES, "question", "answer"} - {"end"}
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedAudio:
     """Audio that lies in the table itself."""
 
     data: bytes
@@ -50,41 +50,41 @@ class Embedded:
 class Columns:
     """Which column of a table holds which native key."""
 
-    named: Mapping[str, str]  # native key: column
+    column_of_key: Mapping[str, str]  # native key: column
 
     @classmethod
-    def detect(cls, names: Iterable[str], chosen: Mapping[str, str]) -> "Columns":
-        """By ALIASES, where `chosen` does not say."""
-        lower = {name.lower(): name for name in names if name not in chosen.values()}
+    def detect(cls, names: Iterable[str], column_map: Mapping[str, str]) -> "Columns":
+        """By ALIASES, where `column_map` does not say."""
+        lower = {name.lower(): name for name in names if name not in column_map.values()}
         found = {key: lower[alias] for key, aliases in ALIASES.items() for alias in reversed(aliases) if alias in lower}
-        return cls(found | dict(chosen))
+        return cls(found | dict(column_map))
 
     def to_native(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """One row; ValueError says what is wrong with it. Columns without a native key keep their names."""
-        values = {native: native_value(native, record.get(column)) for native, column in self.named.items()}
+        values = {native: native_value(native, record.get(column)) for native, column in self.column_of_key.items()}
         row = {native: value for native, value in values.items() if value is not None}
         if "audio_filepath" not in row:
             has = ", ".join(map(str, record)) or "none"
             raise ValueError(f"no audio; --map audio_filepath=COLUMN names its column (here: {has})")
-        used = {self.named[native] for native in row}
+        used = {self.column_of_key[native] for native in row}
         end = row.pop("end", None)
         if "duration" in row:
-            used.discard(self.named.get("end", ""))
+            used.discard(self.column_of_key.get("end", ""))
         elif end is not None:
             row["duration"] = round(end - row.get("offset", 0.0), 6)
-        return row | keep(record, used)
+        return row | other_values(record, used)
 
 
-def check_chosen(chosen: Mapping[str, str]) -> None:
+def check_column_map(column_map: Mapping[str, str]) -> None:
     """InputError where `--map` names what is not a native key."""
-    for native, column in chosen.items():
+    for native, column in column_map.items():
         if native not in ALIASES:
             raise InputError(f"--map {native}={column}: no such key; expected one of {', '.join(ALIASES)}")
 
 
-def keep(record: Mapping[str, Any], used: Iterable[str]) -> dict[str, Any]:
+def other_values(record: Mapping[str, Any], used: Iterable[str]) -> dict[str, Any]:
     """The other values of a record under their own names; those of native keys as `original_<name>`."""
-    others = {k: clean(v) for k, v in record.items() if k not in used}
+    others = {k: json_value(v) for k, v in record.items() if k not in used}
     return {f"original_{k}" if k in RESERVED else k: v for k, v in others.items() if v is not None}
 
 
@@ -92,7 +92,7 @@ def native_value(native: str, value: Any) -> Any:
     """The value as a native row has it; None where there is none."""
     if native == "audio_filepath":
         return audio_value(value) if value is not None and value != "" else None
-    value = clean(value)
+    value = json_value(value)
     if value is None or (value == "" and native not in ("text", "prompt", "response")):
         return None
     if native == "choices":
@@ -108,7 +108,7 @@ def native_value(native: str, value: Any) -> Any:
     return value
 
 
-def audio_value(value: Any) -> str | Embedded:
+def audio_value(value: Any) -> str | EmbeddedAudio:
     """A path, or the file's bytes: `{bytes, path}` as Hugging Face stores audio, or bytes alone."""
     if isinstance(value, list):
         if len(value) != 1:
@@ -118,9 +118,9 @@ def audio_value(value: Any) -> str | Embedded:
         data, path = value.get("bytes"), value.get("path") or ""
         if not data and not path:
             raise ValueError(f"audio has neither bytes nor a path (it has {', '.join(map(str, value)) or 'nothing'})")
-        return Embedded(bytes(data), str(path)) if data else str(path)
+        return EmbeddedAudio(bytes(data), str(path)) if data else str(path)
     if is_binary(value):
-        return Embedded(bytes(value), "")
+        return EmbeddedAudio(bytes(value), "")
     if not isinstance(value, str):
         raise ValueError(f"audio is {type(value).__name__}; expected a path")
     return value
@@ -151,7 +151,7 @@ def is_binary(value: Any) -> bool:
     return isinstance(value, bytes | bytearray | memoryview)
 
 
-def clean(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """As JSON has it: NaN and bytes are no value, dates are ISO text, and whatever else is unknown is text."""
     if is_binary(value):
         return None
@@ -160,7 +160,7 @@ def clean(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(k): clean(v) for k, v in value.items()}
+        return {str(k): json_value(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [clean(v) for v in value]
+        return [json_value(v) for v in value]
     return value.isoformat() if hasattr(value, "isoformat") else str(value)

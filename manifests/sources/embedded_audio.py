@@ -2,21 +2,21 @@
 
 from coat.manifests import storage
 from coat.manifests.corpus.utterance import Utterance
-from coat.manifests.sources.column_names import Embedded
+from coat.manifests.sources.column_names import EmbeddedAudio
 from coat.manifests.sources.records import AUDIO_SUFFIXES
 
 # How the first bytes of a file name its format, for embedded audio that has lost its name.
 MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3", b"FORM": ".aiff", b"\xff\xfb": ".mp3"}
 
 
-class EmbeddedAudio:
+class AudioFolder:
     """Where embedded audio goes: `<manifest>_audio/` beside the manifest, under names that are safe."""
 
     def __init__(self, manifest: str) -> None:
         self.folder = storage.absolute(manifest.removesuffix(".gz").rsplit(".", 1)[0] + "_audio")
         self.names: set[str] = set()
 
-    def save(self, audio: Embedded, name: str) -> str:
+    def save(self, audio: EmbeddedAudio, name: str) -> str:
         """Write the bytes; the path of the file."""
         original = audio.path.replace("\\", "/").rsplit("/", 1)[-1]
         stem, dot, suffix = original.rpartition(".")

@@ -1,60 +1,57 @@
-"""The formats by name, and which one a file or folder is. A new one is a file here and a line in FORMATS.
-
-Where its records are not tables with a column a key, `to_rows` makes rows of one; where it is to be found without
-`--format`, `detect_format` says by what.
-"""
+"""The formats by name, and which one a file or folder is. A new one is a file here and a line in FORMATS."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from coat.manifests.errors import InputError
 from coat.manifests.sources.csv_tsv import read_csv
 from coat.manifests.sources.folder import read_folder
 from coat.manifests.sources.json_lines import read_json_records
-from coat.manifests.sources.lhotse import from_cut
-from coat.manifests.sources.parquet import read_parquet
-from coat.manifests.sources.records import Record, walk
-from coat.manifests.sources.saved_dataset import read_saved_dataset
-from coat.manifests.sources.swift import from_swift
+from coat.manifests.sources.lhotse import from_cut, is_cut
+from coat.manifests.sources.parquet import has_parquet, read_parquet
+from coat.manifests.sources.records import Record
+from coat.manifests.sources.saved_dataset import is_saved_dataset, read_saved_dataset
+from coat.manifests.sources.swift import from_swift, is_conversation
+
+JSON = (".jsonl", ".json", ".ndjson")
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a corpus in one form is read."""
+    """How a corpus in one form is read, and known without `--format`."""
 
     read: Callable[[str], Iterator[Record]]  # records of a file, or of a folder
     to_rows: Callable[[Mapping[str, Any]], list[dict[str, Any]]] | None = None  # None: columns are found by their names
+    takes: Literal["file", "folder", "either"] = "file"
+    suffixes: tuple[str, ...] = ()  # of a file, before `.gz`
+    # Of several formats with one suffix, that which knows the first record; one without this takes what is left.
+    knows_record: Callable[[Mapping[str, Any]], bool] | None = None
+    knows_folder: Callable[[Path], bool] | None = None
 
 
 FORMATS = {
-    "folder": Format(read_folder),
-    "jsonl": Format(read_json_records),
-    "csv": Format(read_csv),
-    "parquet": Format(read_parquet),
-    "dataset": Format(read_saved_dataset),
-    "lhotse": Format(read_json_records, from_cut),
-    "swift": Format(read_json_records, from_swift),
+    "folder": Format(read_folder, takes="folder"),
+    "jsonl": Format(read_json_records, suffixes=JSON),
+    "csv": Format(read_csv, suffixes=(".csv", ".tsv")),
+    "parquet": Format(read_parquet, takes="either", suffixes=(".parquet",), knows_folder=has_parquet),
+    "dataset": Format(read_saved_dataset, takes="folder", knows_folder=is_saved_dataset),
+    "swift": Format(read_json_records, from_swift, suffixes=JSON, knows_record=is_conversation),
+    "lhotse": Format(read_json_records, from_cut, suffixes=JSON, knows_record=is_cut),
 }
-FOLDERS = ("folder", "dataset")  # parquet may be either
 
 
 def detect_format(source: str) -> str:
-    """The format of a file or folder, by its names and first row. InputError where none fits."""
+    """The format of a file or folder, by its names and first record. InputError where none fits."""
     if os.path.isdir(source):
-        if any(Path(source, name).is_file() for name in ("dataset_dict.json", "state.json")):
-            return "dataset"
-        return "parquet" if any(f.suffix == ".parquet" for f in walk(Path(source))) else "folder"
-    name = source.lower().removesuffix(".gz")
-    if name.endswith((".csv", ".tsv")):
-        return "csv"
-    if name.endswith(".parquet"):
-        return "parquet"
-    if not name.endswith((".jsonl", ".json", ".ndjson")):
+        return next((name for name, f in FORMATS.items() if f.knows_folder and f.knows_folder(Path(source))), "folder")
+    file_name = source.lower().removesuffix(".gz")
+    candidates = {name: f for name, f in FORMATS.items() if file_name.endswith(f.suffixes)}
+    if not candidates:
         raise InputError(f"{source}: unknown form; --format says which ({', '.join(FORMATS)})")
-    first = next((r.values for r in read_json_records(source) if r.values), {})
-    if "audios" in first or "messages" in first:
-        return "swift"
-    return "lhotse" if "recording" in first or str(first.get("type", "")).endswith("Cut") else "jsonl"
+    if len(candidates) > 1:
+        first = next((r.values for r in read_json_records(source) if r.values), {})
+        candidates = {name: f for name, f in candidates.items() if f.knows_record is None or f.knows_record(first)}
+    return max(candidates, key=lambda name: candidates[name].knows_record is not None)

@@ -2,8 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,23 +10,20 @@ import numpy as np
 import pyarrow as pa
 
 from coat.manifests import storage
-from coat.manifests.audio.clip import AudioError
-from coat.manifests.audio.file import probe
-from coat.manifests.corpus.columns import TEXT, append_offsets, fill_ids
+from coat.manifests.corpus.columns import TEXT
+from coat.manifests.corpus.default_ids import append_offsets, fill_ids
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.corpus.parsing import parse_row
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.errors import InputError, ManifestError, Problem
-from coat.manifests.sources.column_names import Columns, Embedded, check_chosen
-from coat.manifests.sources.embedded_audio import EmbeddedAudio
-from coat.manifests.sources.formats import FOLDERS, FORMATS, Format, detect_format
-
-PROBE_THREADS = 8  # reading headers waits for disks more than it computes
-Advance = Callable[[int, int], None]  # so many more are done, of so many
+from coat.manifests.sources.column_names import Columns, EmbeddedAudio, check_column_map
+from coat.manifests.sources.durations import Advance, fill_durations
+from coat.manifests.sources.embedded_audio import AudioFolder
+from coat.manifests.sources.formats import FORMATS, Format, detect_format
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportResult:
     """What an import did. `problems` are rows that were left out, with `skip_bad`."""
 
     path: str
@@ -42,27 +38,28 @@ def import_manifest(
     out: str,
     *,
     format: str | None = None,
-    chosen: Mapping[str, str] | None = None,
+    column_map: Mapping[str, str] | None = None,
     audio_root: str | None = None,
     read_headers: bool = True,
     skip_bad: bool = False,
     advance: Advance | None = None,
-) -> Imported:
+) -> ImportResult:
     """Write the manifest `out` (JSONL) of a corpus in another form.
 
     Relative audio paths count from `audio_root`, or else from where the source lies. Audio that lies below
-    the folder of `out` is named relative to it, so that both can move together. `chosen` maps native keys
+    the folder of `out` is named relative to it, so that both can move together. `column_map` maps native keys
     to columns. ManifestError lists every bad row, and nothing is written; with `skip_bad` they are left out.
     `advance(1, files)` is called after each header.
     """
-    check_chosen(chosen or {})
+    check_column_map(column_map or {})
     if not storage.exists(source):
         raise InputError(f"{source}: no such file or folder")
     form = format or detect_format(source)
     if form not in FORMATS:
         raise InputError(f"--format {form}: no such format; expected one of {', '.join(FORMATS)}")
-    if form != "parquet" and os.path.isdir(source) != (form in FOLDERS):
-        raise InputError(f"{source}: expected a {'folder' if form in FOLDERS else 'file'} for --format {form}")
+    takes = FORMATS[form].takes
+    if takes != "either" and os.path.isdir(source) != (takes == "folder"):
+        raise InputError(f"{source}: expected a {takes} for --format {form}")
     if os.path.isdir(out):
         raise InputError(
             f"{out}: is a folder; expected the name of the manifest to write, such as {out}/manifest.jsonl"
@@ -70,11 +67,13 @@ def import_manifest(
     if storage.absolute(source) == storage.absolute(out):
         raise InputError(f"{out}: would replace its own source; give another name")
     root = audio_root or (source if os.path.isdir(source) else storage.parent(source))
-    reader = RecordReader(FORMATS[form], chosen or {}, root, EmbeddedAudio(out), storage.parent(storage.absolute(out)))
+    reader = RecordReader(
+        FORMATS[form], column_map or {}, root, AudioFolder(out), storage.parent(storage.absolute(out))
+    )
     utterances = reader.read(source)
     problems = reader.problems
     if read_headers:
-        utterances, unreadable = fill_durations(utterances, reader.places, advance)
+        utterances, unreadable = fill_durations(utterances, reader.origins, advance)
         problems += unreadable
     if not utterances and not problems:
         raise InputError(f"{source}: no audio found; expected {form} with at least one row")
@@ -82,7 +81,7 @@ def import_manifest(
         raise ManifestError(problems)
     manifest = Manifest(utterances, out)
     manifest.write(out)
-    return Imported(out, form, len(manifest), manifest.seconds, tuple(problems))
+    return ImportResult(out, form, len(manifest), manifest.seconds, tuple(problems))
 
 
 @dataclass
@@ -90,22 +89,22 @@ class RecordReader:
     """Records to utterances, with a problem for each that cannot be one."""
 
     format: Format
-    chosen: Mapping[str, str]
+    column_map: Mapping[str, str]
     root: str  # what relative audio paths count from
-    audio: EmbeddedAudio
+    audio: AudioFolder
     out_folder: str  # absolute
     problems: list[Problem] = field(default_factory=list)
-    places: dict[int, Problem] = field(default_factory=dict)  # by position in the manifest: where a row came from
+    origins: dict[int, Problem] = field(default_factory=dict)  # by position in the manifest: where a row came from
 
     def read(self, source: str) -> list[Utterance]:
         utterances: list[Utterance] = []
         ids: dict[str, str] = {}
         seen: Counter[str] = Counter()
         for record in self.format.read(source):
-            place = Problem(record.file, record.row, record.problem)
+            origin = Problem(record.file, record.row, record.problem)
             seen.update(record.values.keys())
             if record.problem:
-                self.problems.append(place)
+                self.problems.append(origin)
                 continue
             try:
                 for row in self.to_rows(record.values):
@@ -113,12 +112,12 @@ class RecordReader:
                     if u.id in ids:
                         raise ValueError(f"id {u.id!r} is also that of {ids[u.id]}; ids must be unique")
                     ids |= {u.id: f"row {record.row}"} if u.id else {}
-                    self.places[len(utterances)] = place
+                    self.origins[len(utterances)] = origin
                     utterances.append(u)
             except (ValueError, KeyError) as e:
                 message = f"no {e}" if isinstance(e, KeyError) else str(e)
-                self.problems.append(replace(place, message=message))
-        for native, column in self.chosen.items():
+                self.problems.append(replace(origin, message=message))
+        for native, column in self.column_map.items():
             if column not in seen:
                 raise InputError(f"--map {native}={column}: {source} has no such column; it has {', '.join(seen)}")
         return self.with_ids(utterances)
@@ -132,12 +131,12 @@ class RecordReader:
     def to_rows(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         if self.format.to_rows:
             return self.format.to_rows(values)
-        return [Columns.detect(values, self.chosen).to_native(values)]
+        return [Columns.detect(values, self.column_map).to_native(values)]
 
     def utterance(self, row: dict[str, Any], position: int) -> Utterance:
         """Through `parse_row`, so that what is written can be read."""
         audio = row["audio_filepath"]
-        if isinstance(audio, Embedded):
+        if isinstance(audio, EmbeddedAudio):
             audio = self.audio.save(audio, str(row.get("id", "")) or f"row-{position:08d}")
         else:
             audio = storage.absolute(storage.resolve(self.root, audio))
@@ -155,36 +154,3 @@ class RecordReader:
             if path.startswith(folder.rstrip("/") + "/"):
                 return path[len(folder.rstrip("/")) + 1 :].rsplit(".", 1)[0]
         return u.audio_filepath.rsplit(".", 1)[0]
-
-
-def fill_durations(
-    utterances: list[Utterance], places: Mapping[int, Problem], advance: Advance | None
-) -> tuple[list[Utterance], list[Problem]]:
-    """Durations from the headers where rows have none, and a problem for each header that cannot be read."""
-    wanted = list(dict.fromkeys(u.audio for u in utterances if u.duration is None))
-    lengths: dict[str, float | AudioError] = {}
-    with ThreadPoolExecutor(PROBE_THREADS) as pool:
-        for audio, length in zip(wanted, pool.map(seconds_or_error, wanted), strict=True):
-            lengths[audio] = length
-            if advance:
-                advance(1, len(wanted))
-    filled, problems = [], []
-    for i, u in enumerate(utterances):
-        length = lengths.get(u.audio)
-        if u.duration is not None or length is None:
-            filled.append(u)
-        elif isinstance(length, AudioError):
-            hint = "; --audio-root says where relative paths count from" if length.reason == "missing" else ""
-            problems.append(replace(places[i], message=f"{length}{hint}"))
-        elif length <= u.offset:
-            problems.append(replace(places[i], message=f"offset {u.offset} s, but {u.audio} lasts {length:.3f} s"))
-        else:
-            filled.append(replace(u, duration=round(length - u.offset, 6)))
-    return filled, problems
-
-
-def seconds_or_error(audio: str) -> float | AudioError:
-    try:
-        return probe(audio).seconds
-    except AudioError as e:
-        return e

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from coat.manifests import storage
-from coat.manifests.corpus.reading import read_lines
+from coat.manifests.corpus.reading import numbered_lines
 from coat.manifests.errors import InputError, Problem
 from coat.manifests.sources.records import Record
 
@@ -15,10 +15,10 @@ from coat.manifests.sources.records import Record
 def read_json_records(path: str) -> Iterator[Record]:
     """One object a line, or one array of objects; `.gz` too."""
     if starts_as_array(path):
-        yield from read_array(path)
+        yield from read_json_array(path)
         return
     problems: list[Problem] = []
-    for row, line in read_lines(path, problems):
+    for row, line in numbered_lines(path, problems):
         try:
             value = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as e:
@@ -33,11 +33,11 @@ def starts_as_array(path: str) -> bool:
     try:
         head = gzip.GzipFile(fileobj=io.BytesIO(data)).read(64) if path.endswith(".gz") else data[:64]
     except (OSError, EOFError):
-        return False  # not gzip: read_lines says so
+        return False  # not gzip: numbered_lines says so
     return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
 
 
-def read_array(path: str) -> Iterator[Record]:
+def read_json_array(path: str) -> Iterator[Record]:
     data = storage.read_bytes(path)
     try:
         values = json.loads(gzip.decompress(data) if path.endswith(".gz") else data)

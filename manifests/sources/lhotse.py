@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from coat.manifests.sources.column_names import keep
+from coat.manifests.sources.column_names import other_values
 from coat.manifests.sources.records import list_of_objects
 
 CUT_KEYS = ("id", "start", "duration", "channel", "supervisions", "recording", "custom", "type", "features")
@@ -19,23 +19,25 @@ def from_cut(cut: Mapping[str, Any]) -> list[dict[str, Any]]:
     audio = cut_audio(cut)
     start, duration = required_seconds(cut, "start"), required_seconds(cut, "duration")
     supervisions = list_of_objects(cut, "supervisions")
-    base = {"audio_filepath": audio, **keep(cut, CUT_KEYS), **custom_values(cut)}
+    base = {"audio_filepath": audio, **other_values(cut, CUT_KEYS), **custom_values(cut)}
     if len(supervisions) < 2:
         spans = [(cut["id"], start, duration, supervisions[0] if supervisions else {})]
     else:
         spans = []
         for i, s in enumerate(supervisions):
-            begin, end = (
-                max(required_seconds(s, "start"), 0.0),
-                min(required_seconds(s, "start") + required_seconds(s, "duration"), duration),
-            )
+            begin, length = required_seconds(s, "start"), required_seconds(s, "duration")
+            begin, end = max(begin, 0.0), min(begin + length, duration)
             spans.append((f"{cut['id']}-{i}", start + begin, end - begin, s))
     rows = []
     for identity, offset, length, s in spans:
         row = {"id": identity, "offset": round(offset, 6), "duration": round(length, 6)}
         text = {"text": s["text"]} if s.get("text") is not None else {}
-        rows.append(row | text | base | keep(s, SUPERVISION_KEYS) | custom_values(s))
+        rows.append(row | text | base | other_values(s, SUPERVISION_KEYS) | custom_values(s))
     return rows
+
+
+def is_cut(record: Mapping[str, Any]) -> bool:
+    return "recording" in record or str(record.get("type", "")).endswith("Cut")
 
 
 def cut_audio(cut: Mapping[str, Any]) -> str:
@@ -64,7 +66,7 @@ def cut_audio(cut: Mapping[str, Any]) -> str:
 def custom_values(item: Mapping[str, Any]) -> dict[str, Any]:
     """What users added. Arrays that Lhotse stores elsewhere are kept as it describes them."""
     values = item.get("custom")
-    return keep(values, ()) if isinstance(values, Mapping) else {}
+    return other_values(values, ()) if isinstance(values, Mapping) else {}
 
 
 def required_seconds(item: Mapping[str, Any], name: str) -> float:

@@ -5,13 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow
-import pyarrow.ipc
 import pyarrow.parquet
 
 from coat.manifests.errors import InputError
 from coat.manifests.sources.records import Record, first_line, numbered, walk
 
 PARQUET_BATCH_ROWS = 64  # embedded audio: a batch is held in memory
+
+
+def has_parquet(folder: Path) -> bool:
+    """Also somewhere below it."""
+    return any(file.suffix == ".parquet" for file in walk(folder))
 
 
 def read_parquet(path: str) -> Iterator[Record]:

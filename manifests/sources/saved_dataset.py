@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pyarrow
 import pyarrow.ipc
-import pyarrow.parquet
 
 from coat.manifests import storage
 from coat.manifests.errors import InputError
 from coat.manifests.sources.records import Record, first_line, numbered
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
 
 
 def read_saved_dataset(path: str) -> Iterator[Record]:

@@ -37,6 +37,10 @@ def from_swift(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [Columns.detect(others, {}).to_native(others)]  # beside the conversation a row is as any table's
 
 
+def is_conversation(record: Mapping[str, Any]) -> bool:
+    return "audios" in record or "messages" in record
+
+
 def question_answer_pairs(messages: list[Mapping[str, Any]]) -> list[list[str]]:
     """A conversation as [prompt, answer] pairs; empty where it is none, or later prompts hold audio."""
     said = messages[1:] if messages[0]["role"] == "system" else messages

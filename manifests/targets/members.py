@@ -42,7 +42,7 @@ def from_members(
     ValueError where a member is missing or not what the spec and the reduction say; BrokenArray where it is no array.
     """
     parts = {
-        part: read_array(suffix_of(expert, part), members)
+        part: read_member(suffix_of(expert, part), members)
         for part in MEMBER_PARTS
         if suffix_of(expert, part) in members
     }
@@ -60,7 +60,7 @@ def from_members(
     return frames_MD
 
 
-def read_array(suffix: str, members: Mapping[str, bytes]) -> NDArray[Any]:
+def read_member(suffix: str, members: Mapping[str, bytes]) -> NDArray[Any]:
     try:
         return from_npy(members[suffix])
     except BrokenArray as e:

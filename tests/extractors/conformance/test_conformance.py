@@ -66,35 +66,35 @@ class MixesUpTheOrder(Good):
 
 
 class NaNOnSilence(Good):
-    def one(self, samples_T: Waveform) -> Frames:
-        frames = super().one(samples_T)
+    def extract_clip(self, samples_T: Waveform) -> Frames:
+        frames = super().extract_clip(samples_T)
         return frames if samples_T.any() else frames * np.float32("nan")
 
 
 class Overflows(Good):
     """Finite as computed, infinite as stored in float16."""
 
-    def one(self, samples_T: Waveform) -> Frames:
-        return super().one(samples_T) * 1e6
+    def extract_clip(self, samples_T: Waveform) -> Frames:
+        return super().extract_clip(samples_T) * 1e6
 
 
 class Chance(Good):
     generator = np.random.default_rng()
 
-    def one(self, samples_T: Waveform) -> Frames:
-        frames = super().one(samples_T)
+    def extract_clip(self, samples_T: Waveform) -> Frames:
+        frames = super().extract_clip(samples_T)
         return frames + self.generator.normal(scale=1e-3, size=frames.shape).astype(np.float32)
 
 
 class ChangesItsInput(Good):
-    def one(self, samples_T: Waveform) -> Frames:
+    def extract_clip(self, samples_T: Waveform) -> Frames:
         samples_T *= 0.5
-        return super().one(samples_T)
+        return super().extract_clip(samples_T)
 
 
 class CutsLongAudio(Good):
-    def one(self, samples_T: Waveform) -> Frames:
-        return super().one(samples_T[: 20 * 16000])
+    def extract_clip(self, samples_T: Waveform) -> Frames:
+        return super().extract_clip(samples_T[: 20 * 16000])
 
 
 class TooLittleContext(Good):
@@ -110,8 +110,8 @@ class JoinsOffByTwo(Good):
 
 
 class DoublePrecision(Good):
-    def one(self, samples_T: Waveform) -> Frames:
-        return super().one(samples_T).astype(np.float64)  # pyright: ignore[reportReturnType]
+    def extract_clip(self, samples_T: Waveform) -> Frames:
+        return super().extract_clip(samples_T).astype(np.float64)  # pyright: ignore[reportReturnType]
 
 
 class NeedsMoreThanItSays(Good):

@@ -104,12 +104,12 @@ def test_a_csv_cell_may_hold_lines(tmp_path: Path, write_audio: WriteAudio) -> N
 def test_columns_may_be_chosen(tmp_path: Path, write_audio: WriteAudio) -> None:
     write_audio("a.wav")
     (tmp_path / "t.csv").write_text("rec,text,ask,answer\na.wav,label,what?,maybe\n")
-    chosen = {"audio_filepath": "rec", "prompt": "ask", "response": "text"}
-    (u,) = imported(tmp_path / "t.csv", tmp_path / "m.jsonl", chosen=chosen)
+    column_map = {"audio_filepath": "rec", "prompt": "ask", "response": "text"}
+    (u,) = imported(tmp_path / "t.csv", tmp_path / "m.jsonl", column_map=column_map)
     assert (u.prompt, u.response, u.text, u.extra) == ("what?", "label", None, {"original_answer": "maybe"})
     for wrong, message in (({"text": "none"}, "has no such column"), ({"nonsense": "ask"}, "no such key")):
         with pytest.raises(InputError, match=message):
-            import_manifest(str(tmp_path / "t.csv"), str(tmp_path / "n.jsonl"), chosen={**chosen, **wrong})
+            import_manifest(str(tmp_path / "t.csv"), str(tmp_path / "n.jsonl"), column_map={**column_map, **wrong})
 
 
 def test_every_bad_row_is_told_and_may_be_left_out(tmp_path: Path, write_audio: WriteAudio) -> None:

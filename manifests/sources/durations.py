@@ -1,0 +1,46 @@
+"""Durations that a corpus does not state, from the headers of its audio."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from coat.manifests.audio.clip import AudioError
+from coat.manifests.audio.file import probe
+from coat.manifests.corpus.utterance import Utterance
+from coat.manifests.errors import Problem
+
+PROBE_THREADS = 8  # reading headers waits for disks more than it computes
+Advance = Callable[[int, int], None]  # so many more are done, of so many
+
+
+def fill_durations(
+    utterances: list[Utterance], origins: Mapping[int, Problem], advance: Advance | None
+) -> tuple[list[Utterance], list[Problem]]:
+    """Durations from the headers where rows have none, and a problem for each header that cannot be read."""
+    wanted = list(dict.fromkeys(u.audio for u in utterances if u.duration is None))
+    lengths: dict[str, float | AudioError] = {}
+    with ThreadPoolExecutor(PROBE_THREADS) as pool:
+        for audio, length in zip(wanted, pool.map(seconds_or_error, wanted), strict=True):
+            lengths[audio] = length
+            if advance:
+                advance(1, len(wanted))
+    filled, problems = [], []
+    for i, u in enumerate(utterances):
+        length = lengths.get(u.audio)
+        if u.duration is not None or length is None:
+            filled.append(u)
+        elif isinstance(length, AudioError):
+            hint = "; --audio-root says where relative paths count from" if length.reason == "missing" else ""
+            problems.append(replace(origins[i], message=f"{length}{hint}"))
+        elif length <= u.offset:
+            problems.append(replace(origins[i], message=f"offset {u.offset} s, but {u.audio} lasts {length:.3f} s"))
+        else:
+            filled.append(replace(u, duration=round(length - u.offset, 6)))
+    return filled, problems
+
+
+def seconds_or_error(audio: str) -> float | AudioError:
+    try:
+        return probe(audio).seconds
+    except AudioError as e:
+        return e
