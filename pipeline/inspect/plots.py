@@ -31,9 +31,9 @@ TICKS = 10  # on the time axis, about
 
 def time_ticks(start_s: float, end_s: float) -> list[float]:
     """Round times, some TICKS of them."""
-    about = (end_s - start_s) / TICKS
-    power = 10.0 ** math.floor(math.log10(about))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= about * 0.999)
+    rough_step = (end_s - start_s) / TICKS
+    power = 10.0 ** math.floor(math.log10(rough_step))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough_step * 0.999)
     first, last = math.ceil(start_s / step - 1e-6), math.floor(end_s / step + 1e-6)
     return [i * step for i in range(first, last + 1)]
 
@@ -45,14 +45,14 @@ def draw_track(axes: Axes, track: Track, panel: Panel, inspection: Inspection) -
         cells_RN = np.atleast_2d(track.values.T)
         # More frames than pixels are averaged, so that none is passed over; fewer keep their edges.
         smooth = "auto" if cells_RN.shape[1] > TRACK_WIDTH * TRACK_DPI / PAGE_DPI else "nearest"
-        how: dict[str, Any] = {
+        image_options: dict[str, Any] = {
             "aspect": "auto",
             "origin": "lower",
             "interpolation": smooth,
             "interpolation_stage": "data",
         }
         extent = (float(edges[0]), float(edges[-1]), 0.0, 1.0)
-        axes.imshow(cells_RN, cmap=track.colour_map, vmin=track.low, vmax=track.high, extent=extent, **how)
+        axes.imshow(cells_RN, cmap=track.colour_map, vmin=track.low, vmax=track.high, extent=extent, **image_options)
         axes.set_ylim(0, 1)
         axes.set_facecolor(OUTSIDE)
     else:

@@ -12,12 +12,12 @@ from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.drawing.text import rounded_number
 from coat.pipeline.inspect.panels import Floats, Readout, Track, ticks_at
 
-CURVES = 32  # dimensions that are drawn as curves, one below the other; more of them are an image
-TALL_CURVES = 6  # of these there is room for tall ones
-CLASSES, FEW_CLASSES = 10, 3  # of many: at most, and at least
+MAX_CURVES = 32  # dimensions that are drawn as curves, one below the other; more of them are an image
+MAX_TALL_CURVES = 6  # of these there is room for tall ones
+MAX_CLASSES, MIN_CLASSES = 10, 3  # of many: at most, and at least
 SHOWN_FROM = 0.05  # probability below which a class is not worth a band
 IMAGE_ROWS = 128  # at most: more dimensions are averaged with their neighbours
-ORDERED_BY = 512  # frames that the order of an image's dimensions is found from
+MAX_ORDERING_FRAMES = 512  # frames that the order of an image's dimensions is found from
 VOICED_FROM = 0.5  # voicing from which f0 is drawn
 F0_PERCENTILES = 1, 99  # of the voiced frames, that the scale spans: a jump of octaves is cut at its edge
 NO_F0_HZ = 40.0, 600.0  # the scale where no frame is voiced
@@ -35,8 +35,8 @@ def target_tracks(frames_ND: Floats, spec: TargetSpec) -> tuple[tuple[Track, ...
         return pitch_tracks(frames_ND, names), drawn, ""
     if spec.kind in ("probabilities", "distribution"):
         return *class_tracks(frames_ND, names), ""
-    if spec.dim <= CURVES:
-        height = 54 if spec.dim <= TALL_CURVES else 24
+    if spec.dim <= MAX_CURVES:
+        height = 54 if spec.dim <= MAX_TALL_CURVES else 24
         return (
             tuple(curve_track(n, x, height) for n, x in zip(names, frames_ND.T, strict=True)),
             "each on its own scale",
@@ -75,11 +75,11 @@ def pitch_tracks(frames_ND: Floats, names: Sequence[str]) -> tuple[Track, ...]:
 
 
 def class_tracks(frames_ND: Floats, names: Sequence[str]) -> tuple[tuple[Track, ...], str]:
-    if len(names) <= TALL_CURVES:
+    if len(names) <= MAX_TALL_CURVES:
         return tuple(probability_track(n, x) for n, x in zip(names, frames_ND.T, strict=True)), "from 0 to 1"
     peaks_D, means_D = frames_ND.max(axis=0), frames_ND.mean(axis=0)
-    top: list[int] = np.lexsort((-means_D, -peaks_D))[:CLASSES].tolist()
-    heard = max(FEW_CLASSES, int((peaks_D[top] >= SHOWN_FROM).sum()))
+    top: list[int] = np.lexsort((-means_D, -peaks_D))[:MAX_CLASSES].tolist()
+    shown = max(MIN_CLASSES, int((peaks_D[top] >= SHOWN_FROM).sum()))
     bands = [
         Track(
             name=names[d],
@@ -90,7 +90,7 @@ def class_tracks(frames_ND: Floats, names: Sequence[str]) -> tuple[tuple[Track, 
             readouts=three_decimal_readouts(frames_ND[:, d]),
             height=20,
         )
-        for d in top[:heard]
+        for d in top[:shown]
     ]
     return tuple(bands), f"{len(bands)} of {len(names)} classes, those with the highest peaks; probability"
 
@@ -177,7 +177,7 @@ def order_by_similarity(z_ND: Floats) -> NDArray[np.intp]:
     """Dimensions by their angle in the plane of the two first principal components."""
     if len(z_ND) < 3:
         return np.arange(z_ND.shape[1])
-    some_MD = z_ND[np.unique(np.linspace(0, len(z_ND) - 1, ORDERED_BY).astype(int))].astype(np.float64)
+    some_MD = z_ND[np.unique(np.linspace(0, len(z_ND) - 1, MAX_ORDERING_FRAMES).astype(int))].astype(np.float64)
     _, vectors_MM = np.linalg.eigh(some_MD @ some_MD.T)  # ascending
     second_D, first_D = vectors_MM[:, -2:].T @ some_MD
     return np.argsort(np.arctan2(second_D, first_D), kind="stable")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from coat.manifests import storage
 from coat.manifests.audio.file import AudioFile, check_span
 from coat.manifests.corpus.utterance import Utterance
-from coat.pipeline.shards.pieces import nearest_frame
+from coat.pipeline.shards.pieces import nearest_index
 from coat.pipeline.shards.plan import PlannedSample
 
 # Suffixes of the files that a reader of shards decodes as they are (by libsndfile), by libsndfile's name of the format.
@@ -53,7 +53,7 @@ def piece_samples(decoded: DecodedAudio, sample: PlannedSample) -> NDArray[np.fl
     """The part of the utterance that a sample has."""
     if sample.seconds is None:
         return decoded.samples_T
-    first, stop = (nearest_frame(t, decoded.rate) for t in (sample.start, sample.start + sample.seconds))
+    first, stop = (nearest_index(t, decoded.rate) for t in (sample.start, sample.start + sample.seconds))
     return decoded.samples_T[first:stop]
 
 

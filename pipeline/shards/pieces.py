@@ -58,11 +58,11 @@ def piece_frames(row: Row, rate_hz: float, start: float, seconds: float | None) 
     """First frame of a piece, and the one after its last. Cut at the nearest frame: each frame is in one piece."""
     if seconds is None:
         return 0, row.frames
-    first = min(nearest_frame(start, rate_hz), row.frames)
+    first = min(nearest_index(start, rate_hz), row.frames)
     is_last = start + seconds > row.seconds - END_SLACK_S
-    return first, row.frames if is_last else max(first, min(nearest_frame(start + seconds, rate_hz), row.frames))
+    return first, row.frames if is_last else max(first, min(nearest_index(start + seconds, rate_hz), row.frames))
 
 
-def nearest_frame(time_s: float, rate_hz: float) -> int:
+def nearest_index(time_s: float, rate_hz: float) -> int:
     """The same for the end of a piece and the start of the next, which are the same time up to rounding."""
     return math.floor(round(time_s, 6) * rate_hz + 0.5)

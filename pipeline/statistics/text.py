@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 from coat.pipeline.drawing.text import short_number
 from coat.pipeline.statistics.statistics import QUANTILES, Statistics
 
-MOST_NAMED = 12  # dead dimensions, or with NaN
+MAX_NAMED = 12  # dead dimensions, or with NaN
 PCA_FROM_DIM = 8  # dimensions whose components say something; fewer are channels on scales of their own
-TOP = 3  # events that stand for all in one line
+TOP_EVENTS = 3  # events that stand for all in one line
 SHARES = (0.9, 0.95, 0.99, 0.999)  # of the variance
 COLUMNS = ("dimension", "mean", "std", "min", *(f"{100 * q:g} %" for q in QUANTILES), "max", "NaN", "Inf")
 
@@ -37,8 +37,8 @@ def list_problems(stats: Statistics) -> list[str]:
     }
     return [
         f"{len(at)} of {stats.spec.dim} dimensions {what}: "
-        + ", ".join(dimension_name(stats, d) for d in at[:MOST_NAMED])
-        + (", …" if len(at) > MOST_NAMED else "")
+        + ", ".join(dimension_name(stats, d) for d in at[:MAX_NAMED])
+        + (", …" if len(at) > MAX_NAMED else "")
         for what, at in dimensions_by_problem.items()
         if len(at)
     ]
@@ -66,7 +66,7 @@ def event_summary(stats: Statistics) -> str:
         return "-"
     return ", ".join(
         f"{dimension_name(stats, d)} {percent(float(event_share_D[d]))}"
-        for d in np.argsort(-event_share_D, kind="stable")[:TOP]
+        for d in np.argsort(-event_share_D, kind="stable")[:TOP_EVENTS]
     )
 
 
