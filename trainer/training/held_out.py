@@ -105,16 +105,16 @@ class HeldOut:
                 for name, loss in forward(batch).items():
                     results.sums[name] += float(loss)
             results.counts.update({**batch.counts(), "samples": len(batch)})
-            asked = [
+            to_ask = [
                 (number, sample)
                 for number, sample, _ in chunk
                 if number < self.config.evaluation.answers and sample.response is not None
             ]
-            if asked:
-                questions = [question_of(sample) for _, sample in asked]
+            if to_ask:
+                questions = [question_of(sample) for _, sample in to_ask]
                 texts = trained.ask_many(questions, max_new_tokens=self.config.evaluation.max_new_tokens)
                 results.answers += [
-                    (number, without_arrays(sample), text) for (number, sample), text in zip(asked, texts, strict=True)
+                    (number, without_arrays(sample), text) for (number, sample), text in zip(to_ask, texts, strict=True)
                 ]
         return results
 
