@@ -24,11 +24,11 @@ import psutil
 import soundfile
 
 from coat.extractors.expert import Options
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
-from coat.pipeline.extraction.listeners import Silent
+from coat.pipeline.extraction.listeners import NullListener
 from coat.pipeline.extraction.summary import Summary
-from coat.pipeline.worker.report import Report
+from coat.pipeline.worker.report import UnitReport
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -171,14 +171,14 @@ def options_of(expert: str, **more: Any) -> Options:
     return Options(checkpoint=str(MODELS[expert]()[0]), **more)
 
 
-class Stopwatch(Silent):
+class Stopwatch(NullListener):
     """Listens to a run: when each unit was reported, and when it had been taken in hand."""
 
     def __init__(self) -> None:
-        self.reports: list[Report] = []
+        self.reports: list[UnitReport] = []
         self.times: list[float] = []
 
-    def reported(self, report: Report) -> None:
+    def reported(self, report: UnitReport) -> None:
         self.times.append(time.perf_counter())
         self.reports.append(report)
 
@@ -191,7 +191,7 @@ class Run:
     steady_seconds: float
     startup_seconds: float  # all before the first unit
     end_seconds: float  # all after the last report: the outcomes of all rows, Ray's end
-    reports: tuple[Report, ...]
+    reports: tuple[UnitReport, ...]
     times: tuple[float, ...]  # of the reports
 
     @property
@@ -200,12 +200,16 @@ class Run:
         return self.summary.audio_seconds / self.steady_seconds
 
 
-def run(manifest: Path, store: Path, expert: str, options: Options | None = None, where: Where | None = None) -> Run:
+def run(
+    manifest: Path, store: Path, expert: str, options: Options | None = None, resources: Resources | None = None
+) -> Run:
     """`extract` into a store that is made anew."""
     shutil.rmtree(store, ignore_errors=True)
     watch = Stopwatch()
     began = time.perf_counter()
-    (summary,) = extract(str(manifest), str(store), [expert], options, where or Where(workers=0), listener=watch)
+    (summary,) = extract(
+        str(manifest), str(store), [expert], options, resources or Resources(workers=0), listener=watch
+    )
     ended = time.perf_counter()
     assert not summary.failed, summary.failures[:3]
     first = min(at - report.unit_seconds for at, report in zip(watch.times, watch.reports, strict=True))
@@ -213,9 +217,9 @@ def run(manifest: Path, store: Path, expert: str, options: Options | None = None
     return Run(summary, last - first, first - began, ended - last, tuple(watch.reports), tuple(watch.times))
 
 
-def ray_of(cpus: int, workers: int = 1) -> Where:
+def ray_of(cpus: int, workers: int = 1) -> Resources:
     """That many Ray actors, of so many threads each, on a Ray of their own."""
-    return Where(workers=workers, device="cpu", cpus_per_worker=float(cpus))
+    return Resources(workers=workers, device="cpu", cpus_per_worker=float(cpus))
 
 
 def median(values: Sequence[float]) -> float:

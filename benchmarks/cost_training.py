@@ -23,7 +23,7 @@ import soundfile
 
 from benchmarks.common import CPUS, ROOT, Figure, Results, judged, median, results, speech_like, spread, whisper
 from coat.extractors.expert import Options
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.shards.build import build_shards
 
@@ -65,7 +65,7 @@ def prepare() -> Path:
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name in EXPERTS:
         options = Options(checkpoint=str(whisper()[0])) if name == "whisper" else None
-        extract(str(manifest), store, [name], options, Where(workers=0))
+        extract(str(manifest), store, [name], options, Resources(workers=0))
     make_tiny_student(HOME / "student", hidden=384, text_layers=6, audio_layers=2, heads=6, seconds=STUDENT_S)
     build_shards(str(manifest), store, EXPERTS, str(HOME / "shards"))
     return HOME

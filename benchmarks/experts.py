@@ -12,8 +12,8 @@ from typing import Any
 from benchmarks.common import CPUS, MODELS, ROOT, Figure, Results, corpus, judged, median, options_of, results, spread
 from coat.extractors.expert import CPU_BATCH_S, Expert, Options, Waveform
 from coat.extractors.registry import create
-from coat.extractors.windows import groups
-from coat.manifests.audio.decoding import decode
+from coat.extractors.windows import padded_batches
+from coat.manifests.audio.file import decode
 from coat.manifests.corpus.manifest import Manifest
 
 CLIPS = {"whisper": 12, "wav2vec2": 32, "ast": 8}
@@ -52,7 +52,7 @@ def random_ast() -> tuple[Any, str]:
 def passed(expert: Expert, model: Timed, clips: Sequence[Waveform], budget: float) -> tuple[float, float]:
     """Seconds inside the model, and of all, for the clips in batches of a budget."""
     model.seconds, started = 0.0, time.perf_counter()
-    for batch in groups(clips, lambda x: expert.padded_samples(len(x)), budget * expert.spec.sample_rate):
+    for batch in padded_batches(clips, lambda x: expert.padded_samples(len(x)), budget * expert.spec.sample_rate):
         expert.extract(batch)
     return model.seconds, time.perf_counter() - started
 

@@ -14,8 +14,8 @@ from coat.extractors.expert import Options
 from coat.extractors.experts.wav2vec2 import Wav2Vec2
 from coat.extractors.experts.whisper import Whisper
 from coat.manifests.corpus.manifest import Manifest
-from coat.pipeline.cluster.ray_connection import joined
-from coat.pipeline.cluster.resources import Cluster, Where
+from coat.pipeline.cluster.ray_connection import connected
+from coat.pipeline.cluster.resources import Cluster, Resources
 from coat.pipeline.store.target_store import TargetStore
 
 CLIPS = {"wav2vec2": 48, "whisper": 10}
@@ -50,7 +50,10 @@ def shown(value: float) -> str:
 
 
 def main() -> None:
-    with results("invariance") as found, joined(Cluster(workers=2, cpus=float(CPUS))):  # one Ray: no run is timed
+    with (
+        results("invariance") as found,
+        connected(Cluster(workers=2, cpus_per_worker=float(CPUS))),
+    ):  # one Ray: no run is timed
         for expert, clips in CLIPS.items():
             path = corpus(clips, seed=4)
             manifest = Manifest.read(str(path))
@@ -60,10 +63,10 @@ def main() -> None:
                 folder, label = random_wav2vec2(hidden=192, layers=4, conv=64)
                 options = Options(checkpoint=str(folder), dtype="float32")
             base = ROOT / f"invariance-{expert}"
-            run(path, base / "here", expert, options, Where(workers=0, device="cpu"))
+            run(path, base / "here", expert, options, Resources(workers=0, device="cpu"))
 
-            def differs(name: str, where: Where, of: str = "", rows: Path = path) -> float:
-                run(rows, base / name, of or expert, options, where)  # noqa: B023  used within its turn
+            def differs(name: str, resources: Resources, of: str = "", rows: Path = path) -> float:
+                run(rows, base / name, of or expert, options, resources)  # noqa: B023  used within its turn
                 return difference(base / "here", base / name, expert, Manifest.read(str(rows)))  # noqa: B023
 
             same = {n: differs(f"{n}-workers", ray_of(CPUS, n)) for n in (1, 2)}
@@ -79,7 +82,7 @@ def main() -> None:
             threads = differs("one-thread", ray_of(1, 2))
             halved = path.parent / "half.jsonl"
             Manifest(list(manifest)[::2]).write(str(halved))
-            here = Where(workers=0, device="cpu")
+            here = Resources(workers=0, device="cpu")
             mates = differs("half", here, rows=halved)
             alone = differs("alone", here, of=f"benchmarks.invariance:{ALONE[expert]}")
             for claim, value, note in (

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common import ROOT, Figure, Results, durations, judged, median, results, speech_like, spread
 from coat.manifests import ExpertInfo, ShardIndex, ShardInfo, TargetSpec
-from coat.manifests.shards.tar import END, sample_bytes
+from coat.manifests.shards.tar import TAR_END, sample_bytes
 from coat.manifests.targets.arrays import to_npy
 
 RATE = 16000
@@ -61,7 +61,7 @@ def write_shards(folder: Path, samples: list[tuple[str, Members]]) -> ShardIndex
     shards = []
     for start in range(0, len(samples), SHARD_SAMPLES):
         part, path = samples[start : start + SHARD_SAMPLES], folder / f"shard-{start // SHARD_SAMPLES:06d}.tar"
-        path.write_bytes(b"".join([*(sample_bytes(key, members) for key, members in part), END]))
+        path.write_bytes(b"".join([*(sample_bytes(key, members) for key, members in part), TAR_END]))
         digest = xxhash.xxh3_128_hexdigest(path.read_bytes())
         seconds = sum(json.loads(members["json"])["duration"] for _, members in part)
         shards.append(

@@ -16,7 +16,7 @@ import soundfile
 
 from benchmarks.common import ROOT, Figure, ray_of, results, run
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.plan.planning import UNIT_BYTES
 
 SECONDS = 0.5  # of a row; two rows a unit
@@ -63,10 +63,10 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=2000)
     given = parser.parse_args().units
     with results("overhead") as found:
-        here, ray = Where(workers=0, device="cpu"), ray_of(1)
-        for label, where, units in (("in process", here, given), ("one Ray worker", ray, given // 2)):
+        here, ray = Resources(workers=0, device="cpu"), ray_of(1)
+        for label, resources, units in (("in process", here, given), ("one Ray worker", ray, given // 2)):
             cpu = time.process_time()
-            measured = run(rows_of_one_file(units), ROOT / "store", "benchmarks.overhead:Null", None, where)
+            measured = run(rows_of_one_file(units), ROOT / "store", "benchmarks.overhead:Null", None, resources)
             assert measured.summary.units_done == units, measured.summary.units_done
             value = 1000 * (measured.steady_seconds + measured.end_seconds) / units
             driver = 1000 * (time.process_time() - cpu) / units

@@ -26,7 +26,7 @@ from benchmarks.common import (
 from coat.extractors.expert import Frames, Options, Waveform
 from coat.extractors.experts.wav2vec2 import Wav2Vec2
 from coat.extractors.experts.whisper import Whisper
-from coat.extractors.registry import find, unusable
+from coat.extractors.registry import find, why_unusable
 
 CLIPS = (400, 4000)
 TARGET = 0.03
@@ -82,7 +82,7 @@ def main() -> None:
         value = shares["whisper"] = share(spans(CLIPS[0]), "benchmarks.padding:EmptyWhisper", whisper()[0])
         note = "every clip is encoded as 30 s, as the model was trained: the mean length decides"
         found.add(Figure("Padding of whisper", f"{value:.0%}", note=note))
-        cheap = [name for name in CHEAP if unusable(find(name).card) is None]
+        cheap = [name for name in CHEAP if why_unusable(find(name).card) is None]
         for name in cheap:
             shares[name] = share(corpus(CHEAP_CLIPS, seed=1), name)
         listed = ", ".join(f"{name} {shares[name]:.2%}" for name in cheap)

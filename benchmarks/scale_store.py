@@ -24,8 +24,8 @@ from coat.manifests import storage
 from coat.manifests.corpus.digests import to_hex
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.plan.planning import Plan, make_plan
-from coat.pipeline.plan.redo import to_redo
+from coat.pipeline.plan.planning import ExtractionPlan, make_plan
+from coat.pipeline.plan.redo import rows_to_redo
 from coat.pipeline.plan.units import unit_name
 from coat.pipeline.store.layout import DONE, ROWS, UNITS
 from coat.pipeline.store.rows import ROWS_SCHEMA
@@ -55,11 +55,11 @@ def hand_out(place: Path) -> dict[str, Any]:
     return {"units": len(units), "rows": rows, "ms_per_unit": round(took / len(units) * 1e3, 3)}
 
 
-def resumed_plan(place: Path) -> Plan:
+def resumed_plan(place: Path) -> ExtractionPlan:
     manifest = Manifest.read(str(place / "manifest.jsonl"), spans=True)
     spec = create(EXPERT, Options()).spec
     targets = TargetSet(TargetStore(str(place / "store")).set_url(spec), spec)
-    again = to_redo(manifest, targets, failed=False, changed=False)
+    again = rows_to_redo(manifest, targets, failed=False, changed=False)
     return make_plan(manifest, spec, targets.outcomes.digests, again)
 
 
@@ -94,7 +94,7 @@ def write_manifest(path: Path, rows: int) -> None:
             )
 
 
-def write_unit(set_url: str, spec: TargetSpec, plan: Plan, number: int, rows: np.ndarray) -> None:
+def write_unit(set_url: str, spec: TargetSpec, plan: ExtractionPlan, number: int, rows: np.ndarray) -> None:
     """What a worker commits, frames apart."""
     digests = to_hex(plan.units.identities.digests[rows])
     table = unit_table(plan, spec, rows, digests)
@@ -127,7 +127,7 @@ def write_unit(set_url: str, spec: TargetSpec, plan: Plan, number: int, rows: np
     (unit / DONE).write_bytes(storage.to_json(done))
 
 
-def unit_table(plan: Plan, spec: TargetSpec, rows: np.ndarray, digests: list[str]) -> pa.Table:
+def unit_table(plan: ExtractionPlan, spec: TargetSpec, rows: np.ndarray, digests: list[str]) -> pa.Table:
     bad = rows % FAILED_EVERY == 0
     seconds = np.where(bad, 0.0, plan.units.seconds[rows])
     frames = np.rint(seconds * spec.rate_hz).astype(np.int64)

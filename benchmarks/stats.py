@@ -27,14 +27,14 @@ GROWTH = 1.5  # of the peak, from the smallest set to the largest, sixteen times
 MEASURE = """
 import json, sys, time
 from coat.pipeline.store.target_set import TargetStore
-from coat.pipeline.statistics.compute import statistics
+from coat.pipeline.statistics.compute import compute_statistics
 import dask.array
 def peak():  # not getrusage's, which begins at the parent's
     with open("/proc/self/status") as f:
         return next(int(line.split()[1]) * 1024 for line in f if line.startswith("VmHWM"))
 targets = TargetStore(sys.argv[1]).target_set("bench")
 before, began = peak(), time.perf_counter()
-found = statistics(targets, covariance=sys.argv[2] == "pca")
+found = compute_statistics(targets, covariance=sys.argv[2] == "pca")
 seconds = time.perf_counter() - began
 nbytes = sum(done["bytes"] for done in targets.done.values())
 print(json.dumps({"set": nbytes, "peak": peak(), "before": before, "seconds": seconds, "read": len(found.read)}))

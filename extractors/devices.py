@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def place(model: Any, device: str, options: Options) -> Any:
+def prepare_model(model: Any, device: str, options: Options) -> Any:
     """A torch module in eval mode on `device`, without gradients; compiled where that was asked for.
 
     Shapes are left open in compiling: clips come in all lengths, and each would be compiled anew.

@@ -6,14 +6,23 @@ retries and writing are the worker's.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
 
-from coat.extractors.windows import Frames, Waveform, Window, cut, groups, join, windows
+from coat.extractors.trial import Trial
+from coat.extractors.windows import (
+    Frames,
+    Waveform,
+    Window,
+    kept_frames,
+    padded_batches,
+    plan_windows,
+    split_into_windows,
+)
 from coat.manifests.errors import InputError
 from coat.manifests.targets.spec import Family, Kind, TargetSpec
 
@@ -56,24 +65,9 @@ class Options:
         if self.pad_margin is not None and not 0 <= self.pad_margin < math.inf:
             raise InputError(f"--pad-margin {self.pad_margin}: expected seconds, zero or more")
 
-    def given(self) -> list[str]:
+    def changed(self) -> list[str]:
         """Names of the options that are not at their default; any expert takes `dtype`."""
         return [f.name for f in fields(self) if f.name != "dtype" and getattr(self, f.name) != f.default]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """How the conformance suite tries an expert: what an event does to its frames (extractors/conformance/)."""
-
-    frames_off: float = 0.75  # by which an event may seem to lie elsewhere
-    burst_s: float = 0.02  # how long a burst of noise must be to be heard
-    quiet: float = 1e-3  # level of the noise around an event
-    loud: float = 0.5  # ... and in it. Experts that normalise a clip by its level want the two near each other
-    tonal: bool = False  # a burst is of a tone: for trackers of pitch, to which one noise is as good as another
-    causal: bool = False  # a frame hears the past alone: an event shows first where it begins, and for a while
-    # What windows may change, of the largest value of a channel. None: a single pass hears more, so it gives others.
-    whole: float | None = None
-    view: Callable[[Frames], Frames] = np.asarray  # the channels, and the scale, in which an event shows
 
 
 class Expert(ABC):
@@ -106,7 +100,7 @@ class Expert(ABC):
     def __init__(self, options: Options) -> None:
         """InputError where an option was given that the expert has no use for."""
         self.options = options
-        for option in options.given():
+        for option in options.changed():
             if option not in self.takes:
                 flag = option.replace("_", "-")
                 raise InputError(f"--expert {self.name}: takes no --{flag} (got {getattr(options, option)})")
@@ -117,13 +111,13 @@ class Expert(ABC):
         """The spec: what is given here, and what the class and the options say. `more`: fields of TargetSpec."""
         options = {"compiled": True} if self.options.compile else {}
         own = {"window_s": self.window_s, "context_s": self.context_s, **options}
-        given: dict[str, Any] = {
+        values: dict[str, Any] = {
             "expert": self.name, "version": self.version, "family": self.card.family, "kind": self.card.kind,
             "dtype": self.options.dtype, "precision": self.options.precision, **more,
         }  # fmt: skip
-        given["settings"] = {**given.get("settings", {}), **own}
+        values["settings"] = {**values.get("settings", {}), **own}
         return TargetSpec(
-            dim=dim, rate_hz=rate_hz, start_s=start_s, sample_rate=sample_rate, min_samples=min_samples, **given
+            dim=dim, rate_hz=rate_hz, start_s=start_s, sample_rate=sample_rate, min_samples=min_samples, **values
         )
 
     @abstractmethod
@@ -143,16 +137,16 @@ class Expert(ABC):
         """What a batch is cut by where the model runs now."""
         return self.batch_seconds if self.device.startswith("cuda") else min(self.batch_seconds, CPU_BATCH_S)
 
-    def stream(self, heard: Iterable[Waveform], batch_seconds: float | None = None) -> Iterator[Frames]:
+    def stream(self, waveforms: Iterable[Waveform], batch_seconds: float | None = None) -> Iterator[Frames]:
         """Frames of the windows of one clip, in order. A model with a memory takes it from one to the next here."""
         budget = (batch_seconds or self.budget_seconds) * self.spec.sample_rate
-        for group in groups(heard, lambda x: self.padded_samples(len(x)), budget):
+        for group in padded_batches(waveforms, lambda x: self.padded_samples(len(x)), budget):
             yield from self.extract(group)
 
     def windows(self, samples: int) -> list[Window]:
         """How a clip of this length is heard: in one window, as long as it fits."""
         rate, spec = self.spec.sample_rate, self.spec
-        return windows(
+        return plan_windows(
             samples,
             size=round(self.window_s * rate),
             context=math.ceil(round(self.context_s * rate, 3)),
@@ -176,9 +170,9 @@ def extract_windows(expert: Expert, waveforms: Sequence[Waveform]) -> list[Frame
     plans = [expert.windows(len(x)) for x in waveforms]
     budget = expert.budget_seconds * expert.spec.sample_rate
     short = [i for i, plan in enumerate(plans) if len(plan) == 1]
-    for group in groups(short, lambda i: expert.padded_samples(len(waveforms[i])), budget):
+    for group in padded_batches(short, lambda i: expert.padded_samples(len(waveforms[i])), budget):
         found |= zip(group, expert.extract([waveforms[i] for i in group]), strict=True)
     for i, plan in enumerate(plans):
         if len(plan) > 1:
-            found[i] = np.concatenate([*join(expert.stream(cut([waveforms[i]], plan)), plan)])
+            found[i] = np.concatenate([*kept_frames(expert.stream(split_into_windows([waveforms[i]], plan)), plan)])
     return [found[i] for i in range(len(waveforms))]

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from coat.extractors.checkpoints.checkpoint import layer_number
-from coat.extractors.checkpoints.nemo_archive import Archive
-from coat.extractors.devices import autocast, place, to_device, to_host
+from coat.extractors.checkpoints.nemo_archive import NemoArchive
+from coat.extractors.devices import autocast, prepare_model, to_device, to_host
 from coat.extractors.expert import Frames, Options, Waveform
-from coat.extractors.windows import by_length, pad
+from coat.extractors.windows import group_by_length, pad_batch
 from coat.manifests.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Convolution:
         return (self.span - 1) / 2 - self.before
 
 
-class Encoder:
+class NemoEncoder:
     """Preprocessor and encoder of an archive; of its layers (blocks of a ConvASREncoder) those up to `layer`."""
 
     dim: int
@@ -62,17 +62,17 @@ class Encoder:
     convolutions: list[Convolution]
     names: list[str]  # of the weights that must be there
 
-    def __init__(self, archive: Archive, kinds: Sequence[str], layer: str | None = None) -> None:
+    def __init__(self, archive: NemoArchive, kinds: Sequence[str], layer: str | None = None) -> None:
         self.archive = archive
-        _, mel = archive.part("preprocessor", kinds=["AudioToMelSpectrogramPreprocessor"])
-        kind, self.arguments = archive.part("encoder", kinds=kinds)
+        _, mel = archive.component("preprocessor", kinds=["AudioToMelSpectrogramPreprocessor"])
+        kind, self.arguments = archive.component("encoder", kinds=kinds)
         self.mel = {**mel, "dither": 0.0, "pad_to": 0}
         self.normalised = mel.get("normalize", "per_feature") in ("per_feature", "all_features")  # over the clip
         try:
             self.rate = int(mel.get("sample_rate", 16000))
             self.mel_hop = int(mel.get("n_window_stride") or float(mel.get("window_stride", 0.01)) * self.rate)
             window = int(mel.get("n_window_size") or float(mel.get("window_size", 0.02)) * self.rate)
-            self.conformer(layer) if kind == "ConformerEncoder" else self.jasper(layer)
+            self.describe_conformer(layer) if kind == "ConformerEncoder" else self.describe_jasper(layer)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as e:
             raise InputError(f"{archive.where}: model_config.yaml does not describe a {kind} ({e!r})") from e
         archive.require(*self.names)
@@ -93,7 +93,7 @@ class Encoder:
         # the sample before it, for pre-emphasis.
         self.reach_s = (reach * self.mel_hop + window // 2 + 1) / self.rate
 
-    def conformer(self, layer: str | None) -> None:
+    def describe_conformer(self, layer: str | None) -> None:
         a, where = self.arguments, self.archive.where
         width, layers, factor = int(a["d_model"]), int(a["n_layers"]), int(a.get("subsampling_factor", 4))
         subsampling = a.get("subsampling", "striding")
@@ -120,7 +120,7 @@ class Encoder:
         names += ["encoder.out_proj.weight", "encoder.out_proj.bias"] if self.dim != width else []
         self.names = names
 
-    def jasper(self, layer: str | None) -> None:
+    def describe_jasper(self, layer: str | None) -> None:
         a, where = self.arguments, self.archive.where
         self.layer = layer_number(where, layer, len(a["jasper"]))
         blocks = a["jasper"][: self.layer]
@@ -174,9 +174,9 @@ class Encoder:
         except (TypeError, ValueError, KeyError) as e:
             raise InputError(f"{self.archive.where}: model_config.yaml does not fit the installed NeMo ({e!r})") from e
         weights = self.archive.weights()
-        self.archive.fill(model, "encoder.", weights)
+        self.archive.load_into(model, "encoder.", weights)
         self.features = features.eval().to(device)
-        self.model = place(model, device, options)
+        self.model = prepare_model(model, device, options)
         self.device, self.precision = device, options.precision
         return weights
 
@@ -187,16 +187,16 @@ class Encoder:
         found: dict[int, Frames] = {}
         lengths = [len(x) for x in waveforms]
         whole = [list(range(len(waveforms)))] if waveforms else []
-        for batch in whole if self.pads else by_length(lengths):
+        for batch in whole if self.pads else group_by_length(lengths):
             frames_BND = self.forward([waveforms[i] for i in batch], head or transposed)
             for i, frames_ND in zip(batch, frames_BND, strict=True):
                 found[i] = frames_ND[: self.frames_of(lengths[i])]
         return [found[i] for i in range(len(waveforms))]
 
-    def forward(self, heard: list[Waveform], head: "Callable[[torch.Tensor], torch.Tensor]") -> Frames:
+    def forward(self, clips: list[Waveform], head: "Callable[[torch.Tensor], torch.Tensor]") -> Frames:
         import torch
 
-        padded_BT, lengths = pad(heard)
+        padded_BT, lengths = pad_batch(clips)
         with torch.inference_mode():
             mel_BDT, mel_lengths = self.features(
                 input_signal=to_device(padded_BT, self.device), length=to_device(lengths, self.device)

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from coat.extractors.checkpoints.checkpoint import digest
+from coat.extractors.checkpoints.checkpoint import digest_files
 from coat.extractors.expert import Card, Expert, Options
 from coat.manifests.errors import InputError
 
@@ -40,7 +40,7 @@ EXPERTS = {
 }
 
 
-def names() -> list[str]:
+def expert_names() -> list[str]:
     """The built-in experts, then those of installed packages (entry points of the group `coat.experts`)."""
     return [*EXPERTS, *(entry for entry in sorted(entry_points(group=GROUP).names) if entry not in EXPERTS)]
 
@@ -51,19 +51,20 @@ def find(name: str) -> type[Expert]:
     Code runs only of what was named: a built-in expert, an entry point of an installed package, a module, or a file.
     """
     if name in EXPERTS:
-        found = imported(name, EXPERTS[name])
+        found = import_class(name, EXPERTS[name])
     elif ".py:" in name:
         path, _, cls = name.rpartition(":")
-        found = attribute(name, from_file(name, Path(path)), cls)
+        found = class_of(name, load_module(name, Path(path)), cls)
     elif ":" in name:
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # a file that lies here is what its author means; console scripts do not look
-        found = imported(name, name)
+        found = import_class(name, name)
     elif entries := entry_points(group=GROUP, name=name):
-        found = imported(name, next(iter(entries)).value)
+        found = import_class(name, next(iter(entries)).value)
     else:
         known = (
-            f"one of {', '.join(names())} (repeat --expert for several), package.module:Class, or path/to/file.py:Class"
+            f"one of {', '.join(expert_names())} (repeat --expert for several), package.module:Class, "
+            "or path/to/file.py:Class"
         )
         raise InputError(f"--expert {name}: no such expert; {known}")
     if not (isinstance(found, type) and issubclass(found, Expert)):
@@ -71,26 +72,26 @@ def find(name: str) -> type[Expert]:
     return found
 
 
-def portable(name: str) -> str:
+def portable_name(name: str) -> str:
     """The same name for a worker, which runs in another folder: a file by its absolute path."""
     path, _, cls = name.rpartition(":")
     return f"{Path(path).resolve()}:{cls}" if path.endswith(".py") else name
 
 
-def imported(name: str, place: str) -> object:
+def import_class(name: str, place: str) -> object:
     module, _, cls = place.partition(":")
     try:
-        return attribute(name, importlib.import_module(module), cls)
+        return class_of(name, importlib.import_module(module), cls)
     except (ImportError, SyntaxError) as e:
         raise InputError(f"--expert {name}: cannot be imported ({e})") from e
 
 
-def from_file(name: str, path: Path) -> ModuleType:
+def load_module(name: str, path: Path) -> ModuleType:
     """The module of a file, executed once for each state of it."""
     path = path.resolve()
     if not path.is_file():
         raise InputError(f"--expert {name}: no file {path}")
-    known = f"coat_expert_{path.stem}_{digest([path])[-12:]}"
+    known = f"coat_expert_{path.stem}_{digest_files([path])[-12:]}"
     if known in sys.modules:
         return sys.modules[known]
     spec = importlib.util.spec_from_file_location(known, path)
@@ -105,13 +106,13 @@ def from_file(name: str, path: Path) -> ModuleType:
     return module
 
 
-def attribute(name: str, module: ModuleType, cls: str) -> object:
+def class_of(name: str, module: ModuleType, cls: str) -> object:
     if not hasattr(module, cls):
         raise InputError(f"--expert {name}: cannot be imported (there is no {cls} in {module.__file__})")
     return getattr(module, cls)
 
 
-def unusable(card: Card) -> str | None:
+def why_unusable(card: Card) -> str | None:
     """Why the expert cannot run here, with the remedy; None where it can."""
     missing = [m for m in card.requires if importlib.util.find_spec(m) is None]
     if missing:
@@ -122,7 +123,7 @@ def unusable(card: Card) -> str | None:
 def create(name: str, options: Options) -> Expert:
     """An expert whose spec is known. InputError: unknown, not installed, or not with these options."""
     cls = find(name)
-    if reason := unusable(cls.card):
+    if reason := why_unusable(cls.card):
         raise InputError(f"--expert {name}: {reason}")
     if not (options.checkpoint or cls.card.checkpoint):
         raise InputError(f"--expert {name}: has no default checkpoint; give --checkpoint ID_OR_DIR")

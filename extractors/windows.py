@@ -40,7 +40,7 @@ class Window:
         return found
 
 
-def windows(samples: int, size: int, context: int, hop: Fraction, centre: Fraction) -> list[Window]:
+def plan_windows(samples: int, size: int, context: int, hop: Fraction, centre: Fraction) -> list[Window]:
     """Windows of at most `size` samples; a clip that fits is one window of its own length.
 
     Frame i is centred at sample `centre + i * hop`. A frame is kept where the window holds `context` samples
@@ -72,7 +72,7 @@ def windows(samples: int, size: int, context: int, hop: Fraction, centre: Fracti
     ]
 
 
-def cut(pieces: Iterable[Waveform], plan: Sequence[Window]) -> Iterator[Waveform]:
+def split_into_windows(pieces: Iterable[Waveform], plan: Sequence[Window]) -> Iterator[Waveform]:
     """The audio of each window, from a clip that comes piece by piece; holds a window and a piece. Reads to the end."""
     source = iter(pieces)
     held: list[Waveform] = []
@@ -89,7 +89,7 @@ def cut(pieces: Iterable[Waveform], plan: Sequence[Window]) -> Iterator[Waveform
         assert not len(piece), "the clip is longer than its windows"
 
 
-def groups(items: Iterable[Item], key: Callable[[Item], int], largest: float) -> Iterator[list[Item]]:
+def padded_batches(items: Iterable[Item], key: Callable[[Item], int], largest: float) -> Iterator[list[Item]]:
     """Neighbours in order while items * longest stays within `largest`; one item may exceed it on its own."""
     group: list[Item] = []
     longest = 0
@@ -103,21 +103,21 @@ def groups(items: Iterable[Item], key: Callable[[Item], int], largest: float) ->
         yield group
 
 
-def join(frames: Iterable[NDArray[Number]], plan: Sequence[Window]) -> Iterator[NDArray[Number]]:
+def kept_frames(frames: Iterable[NDArray[Number]], plan: Sequence[Window]) -> Iterator[NDArray[Number]]:
     """What is kept of the frames of each window. ValueError where they are too few."""
     return (window.kept(frames_ND) for frames_ND, window in zip(frames, plan, strict=True))
 
 
-def pad(heard: Sequence[Waveform]) -> tuple[Waveform, NDArray[np.int64]]:
+def pad_batch(waveforms: Sequence[Waveform]) -> tuple[Waveform, NDArray[np.int64]]:
     """`[B, T]`, zeros after each clip's end, and their lengths `[B]`."""
-    lengths = np.array([len(x) for x in heard])
-    padded_BT = np.zeros((len(heard), lengths.max()), dtype=np.float32)
-    for row_T, x in zip(padded_BT, heard, strict=True):
+    lengths = np.array([len(x) for x in waveforms])
+    padded_BT = np.zeros((len(waveforms), lengths.max()), dtype=np.float32)
+    for row_T, x in zip(padded_BT, waveforms, strict=True):
         row_T[: len(x)] = x
     return padded_BT, lengths
 
 
-def by_length(lengths: Sequence[int]) -> list[list[int]]:
+def group_by_length(lengths: Sequence[int]) -> list[list[int]]:
     """Indices of equal lengths together: what may share a batch where padding would change values."""
     equal: dict[int, list[int]] = {}
     for i, length in enumerate(lengths):

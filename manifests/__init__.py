@@ -1,10 +1,12 @@
 """What is on disk: manifests and audio in, and the description of targets and shards."""
 
-from coat.manifests.audio.decoding import AudioError, AudioInfo, Clip, decode, probe
+from coat.manifests.audio.clip import AudioError, AudioInfo, Clip
+from coat.manifests.audio.file import decode, probe
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.errors import BrokenShard, InputError, ManifestError, Problem, RunError
-from coat.manifests.shards.index import ExpertInfo, ShardIndex, ShardInfo
+from coat.manifests.shards.index import ShardIndex
+from coat.manifests.shards.info import ExpertInfo, ShardInfo
 from coat.manifests.targets.spec import TargetSpec
 
 __all__ = [

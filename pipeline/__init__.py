@@ -11,8 +11,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coat.pipeline.cluster.resources import Where
-    from coat.pipeline.extraction.extraction import extract
+    from coat.pipeline.cluster.resources import Resources
+    from coat.pipeline.extraction.extraction import RowSelection, extract
     from coat.pipeline.extraction.summary import Summary
     from coat.pipeline.shards.build import build_shards
     from coat.pipeline.store.target_set import Target, TargetSet
@@ -20,17 +20,28 @@ if TYPE_CHECKING:
     from coat.pipeline.store.verification import verify
 
 PUBLIC = {
+    "Resources": "coat.pipeline.cluster.resources",
+    "RowSelection": "coat.pipeline.extraction.extraction",
     "Summary": "coat.pipeline.extraction.summary",
     "Target": "coat.pipeline.store.target_set",
     "TargetSet": "coat.pipeline.store.target_set",
     "TargetStore": "coat.pipeline.store.target_store",
-    "Where": "coat.pipeline.cluster.resources",
     "build_shards": "coat.pipeline.shards.build",
     "extract": "coat.pipeline.extraction.extraction",
     "verify": "coat.pipeline.store.verification",
 }
 
-__all__ = ["Summary", "Target", "TargetSet", "TargetStore", "Where", "build_shards", "extract", "verify"]
+__all__ = [
+    "Resources",
+    "RowSelection",
+    "Summary",
+    "Target",
+    "TargetSet",
+    "TargetStore",
+    "build_shards",
+    "extract",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

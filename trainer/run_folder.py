@@ -25,20 +25,10 @@ from safetensors import SafetensorError
 
 from coat.manifests import InputError, RunError, ShardIndex, storage
 from coat.manifests.errors import one_line
-from coat.trainer.config.resume import differences
-from coat.trainer.config.sections import EvaluationConfig
+from coat.trainer.config.resume import changes
 from coat.trainer.config.train_config import TrainConfig
 
 METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE = "metrics.jsonl", "evaluation.jsonl", "samples.jsonl"
-# May differ when a run goes on: they change neither weights nor order.
-FREE = {
-    "run": ("out", "log_every", "save_every", "keep", "max_growth", "trackers", "project"),
-    "data": ("workers", "shards"),
-    "evaluation": tuple(EvaluationConfig.model_fields),
-}
-# May be changed on purpose (`change`): how it is trained from here on, but not what.
-CHANGEABLE = ("optim.", "losses.", "stages.", "run.precision")
-FIXED = ("optim.ema",)  # of those: it decides what a checkpoint holds
 RUN_FILES = (
     "config.toml", "index.json", METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE, "tensorboard", "wandb", "tracked.json",
     "checkpoints", "student", "heads.safetensors",
@@ -80,17 +70,17 @@ class RunFolder:
             replace(index, sidecars={}).write(str(self.path))  # with all experts
             storage.write_bytes(str(self.config_file), config.to_toml().encode())
             return []
-        changed = differences(comparable(TrainConfig.read(str(self.config_file))), comparable(config))
-        fixed = [c for c in changed if not c.startswith(CHANGEABLE) or c.startswith(FIXED)]
+        changed = changes(TrainConfig.read(str(self.config_file)), config)
+        fixed = [c for c in changed if c.on_resume == "fixed"]
         if fixed or (changed and not change):
-            goes = "" if fixed else ", --change to go on with it"
+            or_change = "" if fixed else ", --change to go on with it"
             raise InputError(
-                f"{self.path}: holds a run with another config ({'; '.join((fixed or changed)[:3])}); "
-                f"use another --out{goes}, or --restart to drop it"
+                f"{self.path}: holds a run with another config ({'; '.join(map(str, (fixed or changed)[:3]))}); "
+                f"use another --out{or_change}, or --restart to drop it"
             )
         if changed:
             storage.write_bytes(str(self.config_file), config.to_toml().encode())
-        return changed
+        return list(map(str, changed))
 
     def check_shared(self, rank: int) -> None:
         """RunError where a rank does not see what the main one has opened."""
@@ -132,12 +122,3 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return rows
-
-
-def comparable(config: TrainConfig) -> dict[str, Any]:
-    data = config.to_dict()
-    return {part: {k: v for k, v in data[part].items() if k not in names} for part, names in FREE.items()} | {
-        part: value if isinstance(value, dict) else {str(i): v for i, v in enumerate(value)}
-        for part, value in data.items()
-        if part not in FREE
-    }

@@ -51,9 +51,9 @@ class Clips:
 def prepare(cache: Path = CACHE, clips: Mapping[str, int] = CLIPS, student: Path | None = None) -> None:
     """Make what is missing: some minutes with 4,400 clips on one core. `student`: whose features are taken."""
     from benchmarks.scale_model.student import make_student
-    from coat.pipeline.cluster.resources import Where
+    from coat.pipeline.cluster.resources import Resources
     from coat.pipeline.extraction.extraction import extract
-    from coat.pipeline.reductions.options import Wishes
+    from coat.pipeline.reductions.options import ReductionOptions
     from coat.pipeline.shards.build import build_shards
     from coat.trainer.students.registry import load_student
 
@@ -68,9 +68,10 @@ def prepare(cache: Path = CACHE, clips: Mapping[str, int] = CLIPS, student: Path
     rows = [json.loads(line) for line in (corpus / "manifest.jsonl").read_text().splitlines()]
     train = corpus / "train.jsonl"
     write_rows(str(train), [row for row in rows if row["split"] == "train"])
-    extract(str(train), str(cache / "targets"), EXPERTS, where=Where(workers=0))
-    wishes = Wishes.parse(rate=f"{TARGET_HZ}")
-    build_shards(str(train), str(cache / "targets"), EXPERTS, str(cache / "shards"), overwrite=True, wishes=wishes)
+    extract(str(train), str(cache / "targets"), EXPERTS, resources=Resources(workers=0))
+    options = ReductionOptions.parse(rate=f"{TARGET_HZ}")
+    shards = str(cache / "shards")
+    build_shards(str(train), str(cache / "targets"), EXPERTS, shards, overwrite=True, reduction_options=options)
     folder = cache / "students" / "plain-0"
     model = load_student(str(student or (folder if folder.exists() else make_student(folder, 0))))
     targets = {s.id: s.targets for s in iterate_shards(str(cache / "shards"))}

@@ -45,10 +45,10 @@ def experts(
     if check:
         chosen = expert_options(checkpoint, layer, "float16", precision, compile, pad_margin)
         raise typer.Exit(0 if show_trial(check, chosen, device, json_output) else 1)
-    from coat.extractors.registry import find, names, unusable
+    from coat.extractors.registry import expert_names, find, why_unusable
 
-    cards = {name: find(name).card for name in names()}
-    reasons = {name: unusable(card) for name, card in cards.items()}
+    cards = {name: find(name).card for name in expert_names()}
+    reasons = {name: why_unusable(card) for name, card in cards.items()}
     if json_output:
         from dataclasses import asdict
 
@@ -73,19 +73,19 @@ def show_trial(name: str, chosen: "Options", device: str, json_output: bool) -> 
     """Whether all that was tried held."""
     from dataclasses import asdict
 
-    from coat.extractors.conformance.suite import examine
+    from coat.extractors.conformance.suite import run_checks
     from coat.extractors.registry import create
 
     expert = create(name, chosen)
     expert.load(device)
     if json_output:
-        found = list(examine(expert))
+        found = list(run_checks(expert))
         document = {"expert": expert.spec.to_dict(), "findings": [asdict(f) for f in found]}
         typer.echo(json.dumps(document, indent=2))
     else:
         describe(expert)
         found = []
-        for finding in examine(expert):
+        for finding in run_checks(expert):
             found.append(finding)
             typer.echo(f"{MARKS[finding.held]:>9}  {finding.check}: {finding.said}")
         broken = sum(f.held is False for f in found)

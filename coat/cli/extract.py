@@ -26,8 +26,8 @@ from coat.cli.progress import Advance, progress
 
 if TYPE_CHECKING:
     from coat.pipeline.extraction.summary import Summary
-    from coat.pipeline.plan.planning import Plan
-    from coat.pipeline.worker.report import Report
+    from coat.pipeline.plan.planning import ExtractionPlan
+    from coat.pipeline.worker.report import UnitReport
 
 
 def extract(
@@ -93,14 +93,14 @@ def extract(
       --store s3://b/targets --ray-address auto --workers 16 --device cuda
     """
     from coat.manifests.corpus.manifest import Manifest
-    from coat.pipeline.cluster.resources import Where
-    from coat.pipeline.extraction.extraction import What
+    from coat.pipeline.cluster.resources import Resources
+    from coat.pipeline.extraction.extraction import RowSelection
     from coat.pipeline.extraction.extraction import extract as run
     from coat.pipeline.plan.planning import UNIT_BYTES
 
     found = Manifest.read(manifest, spans=True)
     allowed = allowed_failures(max_failed, len(found))
-    where = Where(
+    resources = Resources(
         workers=workers,
         ray_address=ray_address,
         device=device,
@@ -109,7 +109,7 @@ def extract(
         max_workers=max_workers,
         unit_deadline=unit_deadline,
     )
-    what = What(
+    selection = RowSelection(
         retry_failed=retry_failed,
         refresh=refresh,
         only=read_ids(only) if only else None,
@@ -124,8 +124,8 @@ def extract(
             store,
             expert,
             expert_options(checkpoint, layer, dtype, precision, compile, pad_margin),
-            where,
-            what,
+            resources,
+            selection,
             listener=watcher,
         )
     finally:
@@ -179,7 +179,7 @@ class ProgressListener:
         self.open = ExitStack()
         self.advance: Advance | None = None
 
-    def planned(self, plan: "Plan", covered: int) -> None:
+    def planned(self, plan: "ExtractionPlan", covered: int) -> None:
         self.close()
         name = plan.spec.expert
         if covered:
@@ -188,7 +188,7 @@ class ProgressListener:
             self.failed, self.seconds, self.started = 0, 0.0, time.monotonic()
             self.advance = self.open.enter_context(progress(plan.seconds, "s of audio", name, quiet=self.quiet))
 
-    def reported(self, report: "Report") -> None:
+    def reported(self, report: "UnitReport") -> None:
         self.failed += report.failed
         for error in report.errors:
             self.say(f"failed: {error}")

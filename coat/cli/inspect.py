@@ -38,31 +38,31 @@ def inspect(
     from coat.manifests.errors import InputError
     from coat.pipeline.inspect.inspection import inspect as run
     from coat.pipeline.inspect.page import inspection_page
-    from coat.pipeline.inspect.plots import picture
+    from coat.pipeline.inspect.plots import inspection_figure
 
     if not (out or png):
         raise InputError("nothing to write: give --out page.html, --png picture.png, or both")
     found = run(store, manifest, identity, [e.strip() for e in experts.split(",") if e.strip()], start, end)
-    made = {out: inspection_page} if out else {}
-    made |= {png: picture} if png else {}
+    renderers = {out: inspection_page} if out else {}
+    renderers |= {png: inspection_figure} if png else {}
     written = {}
-    for path, make in made.items():
-        document = make(found)
+    for path, render in renderers.items():
+        document = render(found)
         storage.write_bytes(path, document)
         written[path] = len(document)
     if json_output:
-        shown = [
+        experts_shown = [
             {"name": p.title, "fingerprint": p.spec.fingerprint, "frames": p.frames, "problem": p.problem or None}
             for p in found.experts
             if p.spec
         ]
-        part = {"id": found.utterance.id, "start": found.start_s, "end": found.end_s, "seconds": found.seconds}
-        typer.echo(json.dumps({**part, "experts": shown, "written": written}, indent=2))
+        shown_part = {"id": found.utterance.id, "start": found.start_s, "end": found.end_s, "seconds": found.seconds}
+        typer.echo(json.dumps({**shown_part, "experts": experts_shown, "written": written}, indent=2))
         return
     for path, size in written.items():
         typer.echo(f"{path}: {bytes_text(size)}, {len(found.experts)} targets of {found.utterance.id}")
     for panel in [*found.sound, *found.experts]:
         if panel.problem:
             typer.echo(f"{panel.title}: {panel.problem}", err=True)
-    if found.part:
-        typer.echo(found.part, err=True)
+    if found.excerpt_note:
+        typer.echo(found.excerpt_note, err=True)

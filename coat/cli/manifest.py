@@ -112,10 +112,10 @@ def validate(
       coat manifest validate data/manifest.jsonl --deep  (decodes everything)
     """
     from coat.cli.progress import progress
-    from coat.manifests.corpus.validate import validate as check
+    from coat.manifests.corpus.validate import validate_manifest
 
     with progress(None, "rows", "decoding" if deep else "reading headers", quiet or json) as advance:
-        problems = check(manifest, deep=deep, advance=advance)
+        problems = validate_manifest(manifest, deep=deep, advance=advance)
     report(problems, json, {"path": manifest, "deep": deep, "valid": not problems})
     if problems:
         raise typer.Exit(BAD_INPUT)
@@ -141,12 +141,11 @@ def stats(
       coat manifest stats data/manifest.jsonl --no-probe --json  (rows alone, no audio)
     """
     from coat.cli.progress import progress
-    from coat.manifests.corpus.stats import render
-    from coat.manifests.corpus.stats import stats as describe
+    from coat.manifests.corpus.stats import manifest_stats, render_stats
 
     with bad_rows(json), progress(None, "files", "reading headers", quiet or json) as advance:
-        found = describe(manifest, read_headers=probe, advance=advance)
-    typer.echo(to_json(found.to_dict()) if json else render(found))
+        found = manifest_stats(manifest, read_headers=probe, advance=advance)
+    typer.echo(to_json(found.to_dict()) if json else render_stats(found))
 
 
 @app.command()
@@ -173,7 +172,7 @@ def split(
 
       coat manifest split data/all.jsonl train=0.9 test=0.1 --by speaker
     """
-    from coat.manifests.corpus.split import split as divide
+    from coat.manifests.corpus.split import split_manifest
     from coat.manifests.errors import InputError
 
     parts: dict[str, float] = {}
@@ -184,7 +183,7 @@ def split(
         except ValueError as e:
             raise InputError(f"{item}: expected NAME=SHARE, as in train=0.9") from e
     with bad_rows(json):
-        written = divide(manifest, parts, by=by, seed=seed, out_dir=str(out) if out else None)
+        written = split_manifest(manifest, parts, by=by, seed=seed, out_dir=str(out) if out else None)
     if json:
         from dataclasses import asdict
 

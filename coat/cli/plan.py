@@ -58,14 +58,14 @@ def plan(
       coat plan --expert pitch --manifest corpus.jsonl --store targets --calibrate 32 --workers 16
     """
     from coat.manifests.corpus.manifest import Manifest
-    from coat.pipeline.cluster.resources import Where, choose
+    from coat.pipeline.cluster.resources import Resources, choose_cluster
     from coat.pipeline.extraction.extraction import check_one_checkpoint
     from coat.pipeline.plan.planning import UNIT_BYTES
-    from coat.pipeline.status.forecast import Rates, forecast, total
+    from coat.pipeline.status.forecast import ForecastOptions, forecast, total
 
     check_one_checkpoint(checkpoint, expert)
-    _, chosen = choose(Where(workers=0, device=device))
-    rates = Rates(
+    _, chosen = choose_cluster(Resources(workers=0, device=device))
+    forecast_options = ForecastOptions(
         speed=speed,
         calibrate=calibrate,
         workers=workers,
@@ -76,7 +76,11 @@ def plan(
     )
     corpus = Manifest.read(manifest, spans=True)
     found = forecast(
-        corpus, store, expert, expert_options(checkpoint, layer, dtype, precision, compile, pad_margin), rates
+        corpus,
+        store,
+        expert,
+        expert_options(checkpoint, layer, dtype, precision, compile, pad_margin),
+        forecast_options,
     )
     whole = total(found)
     if json_output:

@@ -99,11 +99,11 @@ class Step:
 
 def extract_all(root: Path, quiet: bool) -> "list[Summary]":
     """With every expert that is installed here; the others are named."""
-    from coat.extractors.registry import find, unusable
-    from coat.pipeline.cluster.resources import Where
+    from coat.extractors.registry import find, why_unusable
+    from coat.pipeline.cluster.resources import Resources
     from coat.pipeline.extraction.extraction import extract
 
-    reasons = {name: unusable(find(name).card) for name in EXPERTS}
+    reasons = {name: why_unusable(find(name).card) for name in EXPERTS}
     watcher = ProgressListener(quiet)
     for name, reason in reasons.items():
         if reason:
@@ -111,7 +111,7 @@ def extract_all(root: Path, quiet: bool) -> "list[Summary]":
     manifest, store = str(root / "corpus" / "manifest.jsonl"), str(root / "targets")
     usable = [name for name, reason in reasons.items() if reason is None]
     try:
-        return extract(manifest, store, usable, where=Where(workers=0), listener=watcher)
+        return extract(manifest, store, usable, resources=Resources(workers=0), listener=watcher)
     finally:
         watcher.close()
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from coat.manifests import InputError, RunError, ShardIndex
-from coat.pipeline.cluster.ray_connection import capacity, joined
-from coat.pipeline.cluster.ray_errors import last_line
+from coat.pipeline.cluster.ray_connection import connected, worker_capacity
+from coat.pipeline.cluster.ray_errors import error_summary
 from coat.pipeline.cluster.resources import Cluster
 from coat.trainer import TrainConfig, TrainResult
 from coat.trainer.run_folder import RunFolder
@@ -76,9 +76,11 @@ def train_on_ray(
     folder = RunFolder(Path(config.run.out))
     for line in folder.open(config, ShardIndex.read(config.data.shards), restart, change):  # not anew with each start
         log(f"changed from here on: {line}")
-    cluster = Cluster(workers=workers.count, address=workers.address, cpus=workers.cpus, gpus=workers.gpus)
-    with joined(cluster):
-        room = capacity(cluster)
+    cluster = Cluster(
+        workers=workers.count, address=workers.address, cpus_per_worker=workers.cpus, gpus_per_worker=workers.gpus
+    )
+    with connected(cluster):
+        room = worker_capacity(cluster)
         if room < workers.count:
             log(f"the cluster has room for {room} of {workers.count} workers; waiting until there is more")
         storage = folder.path.absolute().with_name(f"{folder.path.name}.ray")  # where Ray keeps its own notes
@@ -161,7 +163,9 @@ def forward_messages(run: RayTrainRun, on_report: Callable[[Report], None], log:
 def workers_failed(error: Exception | None) -> RunError:
     """Why there is no result: of several workers' failures the first that is not a peer's."""
     failures = list(getattr(error, "worker_failures", {}).values())
-    return RunError(f"the workers failed: {last_line(failures[0] if failures else error or RuntimeError('no result'))}")
+    return RunError(
+        f"the workers failed: {error_summary(failures[0] if failures else error or RuntimeError('no result'))}"
+    )
 
 
 def run_rank(job: dict[str, Any]) -> None:

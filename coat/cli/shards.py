@@ -99,7 +99,7 @@ def build_shards(
       coat build-shards --manifest corpus.jsonl --store targets --experts pitch,whisper,yamnet --out small
       --rate whisper=25 --pca whisper=192 --dtype int8 --topk yamnet=10
     """
-    from coat.pipeline.reductions.options import Wishes
+    from coat.pipeline.reductions.options import ReductionOptions
     from coat.pipeline.shards.build import build_shards as run
 
     with progress(None, "samples", "build-shards", quiet=json_output) as advance:
@@ -122,7 +122,7 @@ def build_shards(
             filter=filter,
             weights=parse_weights(weights) if weights else (),
             max_seconds=max_seconds,
-            wishes=Wishes.parse(rate, pca, whiten, dtype, scale, topk),
+            reduction_options=ReductionOptions.parse(rate, pca, whiten, dtype, scale, topk),
         )
     if json_output:
         typer.echo(json.dumps(index.to_dict(), indent=2))
@@ -154,7 +154,7 @@ def add_expert(
 
       coat shards add-expert shards --store targets --expert clap
     """
-    from coat.pipeline.reductions.options import Wishes
+    from coat.pipeline.reductions.options import ReductionOptions
     from coat.pipeline.shards.sidecars import add_expert as run
 
     with progress(None, "samples", "add-expert", quiet=json_output) as advance:
@@ -166,7 +166,7 @@ def add_expert(
             workers=workers,
             ray_address=ray_address,
             on_shard=lambda info: advance(info.samples),
-            wishes=Wishes.parse(rate, pca, whiten, dtype, scale, topk),
+            reduction_options=ReductionOptions.parse(rate, pca, whiten, dtype, scale, topk),
         )
     if json_output:
         side = index.sidecars[expert.partition("@")[0]]

@@ -39,17 +39,17 @@ def stats(
 
       coat stats s3://bucket/targets --expert whisper --report whisper.html --ray-address auto
     """
-    from coat.pipeline.statistics.compute import statistics
-    from coat.pipeline.statistics.saved_sums import scheduler_at
+    from coat.pipeline.statistics.compute import compute_statistics
+    from coat.pipeline.statistics.saved_sums import dask_scheduler
 
     sets = chosen(store, expert or [])
     units = sum(len(targets.done) for targets in sets)
     found = []
-    with scheduler_at(ray_address) as scheduler, progress(units, "units", "stats", quiet=json_output) as advance:
+    with dask_scheduler(ray_address) as scheduler, progress(units, "units", "stats", quiet=json_output) as advance:
         for targets in sets:
-            found.append(statistics(targets, pca, scheduler, on_units=advance))
+            found.append(compute_statistics(targets, pca, scheduler, on_units=advance))
     for s in found:
-        for why in s.dropped:
+        for why in s.dropped_files:
             typer.echo(f"{s.spec.expert}: {why}; what it was of was read again", err=True)
     if report:
         size = write_report(report, store, found)
@@ -85,29 +85,29 @@ def chosen(store: str, names: list[str]) -> "list[TargetSet]":
 
 
 def show(store: str, found: "list[Statistics]", by_dimension: bool) -> None:
-    from coat.pipeline.statistics.text import problems, table_of
+    from coat.pipeline.statistics.text import dimension_table, list_problems
 
     columns = ["expert", "fingerprint", "units", "read", "hours", "frames", "dim", "dead", "NaN", "Inf", "min", "max"]
     table(f"Statistics of {store}", [*columns, "95 % of variance in", "what is there"], [line_of(s) for s in found])
     for s in found:
-        for problem in problems(s):
+        for problem in list_problems(s):
             typer.echo(f"{s.spec.expert}: {problem}")
     for s in found if by_dimension else ():
         if s.sums.frames:
             rest = f", {MOST_ROWS} of {s.spec.dim} dimensions (--json has all)" if s.spec.dim > MOST_ROWS else ""
-            table(f"{s.spec.expert}{rest}", *table_of(s, MOST_ROWS))
+            table(f"{s.spec.expert}{rest}", *dimension_table(s, MOST_ROWS))
 
 
 def line_of(s: "Statistics") -> list[Any]:
     """`read`: units whose frames had to be read now."""
-    from coat.pipeline.statistics.text import FEWEST, what_is_there
+    from coat.pipeline.statistics.text import PCA_FROM_DIM, event_summary
 
     spec, sums = s.spec, s.sums
     line = [
         spec.expert,
         spec.fingerprint,
         s.units,
-        len(s.read),
+        len(s.units_read),
         f"{s.seconds / 3600:.3f}",
         f"{sums.frames:,}",
         spec.dim,
@@ -116,5 +116,5 @@ def line_of(s: "Statistics") -> list[Any]:
         return [*line, *["-"] * 7]
     line += [int(s.dead_D.sum()), int(sums.nan_D.sum()), int(sums.inf_D.sum())]
     line += [f"{sums.low_D.min():.4g}", f"{sums.high_D.max():.4g}"]
-    line.append("-" if s.pca is None or spec.dim < FEWEST else f"{s.pca.components_for(0.95)} of {spec.dim}")
-    return [*line, what_is_there(s)]
+    line.append("-" if s.pca is None or spec.dim < PCA_FROM_DIM else f"{s.pca.components_for(0.95)} of {spec.dim}")
+    return [*line, event_summary(s)]

@@ -10,7 +10,7 @@ import typer
 from coat.cli.output import bytes_text, duration_text, table
 
 if TYPE_CHECKING:
-    from coat.pipeline.status.activity import Activity
+    from coat.pipeline.status.activity import RunActivity
     from coat.pipeline.status.status import SetStatus
 
 CLEAR = "\x1b[2J\x1b[H"  # of a terminal
@@ -84,7 +84,7 @@ def slowest(s: "SetStatus") -> str:
     return ", ".join(f"{name} {seconds / whole:.0%}" for seconds, name in shares[:2]) if whole else "-"
 
 
-def run_text(run: "Activity") -> str:
+def run_text(run: "RunActivity") -> str:
     if not run.alive:
         return f"run {run.run} on {run.host} died with {run.in_hand} units in hand; run the same command again"
     left = f", {duration_text(run.eta_seconds)} left" if run.eta_seconds is not None else ""

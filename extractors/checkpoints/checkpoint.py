@@ -41,7 +41,7 @@ class Checkpoint:
     def digest(self) -> str:
         """Of the weights and the configurations, by name and content; the folder does not count."""
         configs = [self.folder / name for name in CONFIGS]
-        return digest([*self.weights, *(path for path in configs if path.is_file())])
+        return digest_files([*self.weights, *(path for path in configs if path.is_file())])
 
     def features(self) -> dict[str, Any]:
         return read_features(self.folder, self.where)
@@ -60,19 +60,19 @@ def open_checkpoint(expert: str, name: str, model_types: Iterable[str], beside: 
     InputError says what is wrong with it.
     """
     where = f"--expert {expert}: {name}"
-    folder = locate(expert, name, [*CONFIGS, *SAFETENSORS, *beside])
+    folder = checkpoint_folder(expert, name, [*CONFIGS, *SAFETENSORS, *beside])
     config = read_config(folder, where, model_types)
     read_features(folder, where)
-    weights = find(folder, SAFETENSORS)
+    weights = matching_files(folder, SAFETENSORS)
     if not weights:
-        weights = find(locate(expert, name, [*CONFIGS, *TORCH_BIN]), TORCH_BIN)
+        weights = matching_files(checkpoint_folder(expert, name, [*CONFIGS, *TORCH_BIN]), TORCH_BIN)
     if not weights:
         raise InputError(f"{where}: no weights; expected model.safetensors or pytorch_model.bin")
     check_finite(weights, where)
     return Checkpoint(where, folder, config, weights)
 
 
-def locate(expert: str, name: str, patterns: Sequence[str]) -> Path:
+def checkpoint_folder(expert: str, name: str, patterns: Sequence[str]) -> Path:
     """A folder with the files of a checkpoint: itself, or a snapshot of the hub's that match `patterns`."""
     where = f"--expert {expert}: {name}"
     if Path(name).is_dir():
@@ -102,12 +102,12 @@ def package_folder(module: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def find(folder: Path, patterns: Iterable[str]) -> tuple[Path, ...]:
+def matching_files(folder: Path, patterns: Iterable[str]) -> tuple[Path, ...]:
     return tuple(sorted(path for pattern in patterns for path in folder.glob(pattern)))
 
 
 def read_config(folder: Path, where: str, model_types: Iterable[str]) -> dict[str, Any]:
-    config, known = read_json(folder / "config.json", where), sorted(model_types)
+    config, known = read_json_object(folder / "config.json", where), sorted(model_types)
     if config.get("model_type") not in known:
         raise InputError(f"{where}: model_type is {config.get('model_type')!r}; expected one of {', '.join(known)}")
     return config
@@ -116,12 +116,12 @@ def read_config(folder: Path, where: str, model_types: Iterable[str]) -> dict[st
 def read_features(folder: Path, where: str) -> dict[str, Any]:
     """The feature extractor's configuration: where transformers 5 looks first, then where 4 wrote it."""
     nested = folder / "processor_config.json"
-    if nested.is_file() and isinstance(found := read_json(nested, where).get("feature_extractor"), dict):
+    if nested.is_file() and isinstance(found := read_json_object(nested, where).get("feature_extractor"), dict):
         return found
-    return read_json(folder / "preprocessor_config.json", where)
+    return read_json_object(folder / "preprocessor_config.json", where)
 
 
-def read_json(path: Path, where: str) -> dict[str, Any]:
+def read_json_object(path: Path, where: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError as e:
@@ -133,7 +133,7 @@ def read_json(path: Path, where: str) -> dict[str, Any]:
     return value
 
 
-def digest(paths: Iterable[Path]) -> str:
+def digest_files(paths: Iterable[Path]) -> str:
     """`xxh3:<32 hex digits>` of files by name and content, whatever their order."""
     parts = sorted((path.name, file_digest(path, path.stat().st_size, path.stat().st_mtime_ns)) for path in paths)
     return "xxh3:" + xxhash.xxh3_128_hexdigest(json.dumps(parts).encode())
@@ -180,7 +180,7 @@ def not_finite(path: Path, size: int, mtime_ns: int) -> str | None:
         torch.set_num_threads(threads)
 
 
-def configured(where: str, cls: Any, values: dict[str, Any]) -> Any:
+def build_config(where: str, cls: Any, values: dict[str, Any]) -> Any:
     """The configuration that transformers makes of values, defaults and all; InputError where it refuses them."""
     from huggingface_hub.errors import StrictDataclassError
 
@@ -200,7 +200,7 @@ def layer_number(where: str, layer: str | None, layers: int, also: str = "") -> 
     return int(layer)
 
 
-def read_tensor(checkpoint: Checkpoint, key: str) -> "torch.Tensor | None":
+def find_tensor(checkpoint: Checkpoint, key: str) -> "torch.Tensor | None":
     """One of its weights by name, or None where it has none of that name."""
     import torch
     from safetensors import SafetensorError, safe_open
@@ -227,7 +227,7 @@ def load_pretrained(checkpoint: Checkpoint, cls: Any, **options: Any) -> Any:
     """
     from safetensors import SafetensorError
 
-    with quiet():
+    with quiet_transformers():
         try:
             model, report = cls.from_pretrained(
                 checkpoint.folder,
@@ -250,7 +250,7 @@ def load_pretrained(checkpoint: Checkpoint, cls: Any, **options: Any) -> Any:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Without transformers' progress bars, and its report of every weight that is meant to be left out."""
     from transformers.utils import logging
 

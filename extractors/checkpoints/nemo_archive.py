@@ -16,7 +16,7 @@ from typing import Any
 
 import xxhash
 
-from coat.extractors.checkpoints.checkpoint import locate
+from coat.extractors.checkpoints.checkpoint import checkpoint_folder
 from coat.manifests.errors import InputError, one_line
 
 MEMBERS = ("model_config.yaml", "model_weights.ckpt")
@@ -24,7 +24,7 @@ WRAPPED = "encoder.pre_encode.pre_encode."  # NEST with mask_position post_conv 
 
 
 @dataclass(frozen=True)
-class Archive:
+class NemoArchive:
     """One `.nemo` file; `where` is what errors call it."""
 
     where: str  # --expert NAME: CHECKPOINT
@@ -46,7 +46,7 @@ class Archive:
         except OmegaConfBaseException as e:
             raise InputError(f"{self.where}: {'.'.join(names)} of model_config.yaml cannot be read ({e!r})") from e
 
-    def part(self, *names: str, kinds: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    def component(self, *names: str, kinds: Sequence[str]) -> tuple[str, dict[str, Any]]:
         """The kind of a part of the model and the arguments it is made with; InputError where it is another kind."""
         found = self.section(*names)
         if not isinstance(found, dict):
@@ -65,9 +65,9 @@ class Archive:
 
     def weights(self) -> dict[str, Any]:
         with tarfile.open(self.path) as archive:
-            return read_weights(archive, members(archive, self.where)[1], self.where)
+            return read_weights(archive, archive_members(archive, self.where)[1], self.where)
 
-    def fill(self, module: Any, prefix: str, found: Mapping[str, Any]) -> None:
+    def load_into(self, module: Any, prefix: str, found: Mapping[str, Any]) -> None:
         """The weights of a module, whose names begin with `prefix` in the file. InputError where they do not fit."""
         own = module.state_dict()
         if missing := sorted(key for key in own if f"{prefix}{key}" not in found):
@@ -78,7 +78,7 @@ class Archive:
             raise InputError(f"{self.where}: the weights do not fit ({one_line(e, 200)})") from e
 
 
-def open_nemo(expert: str, name: str) -> Archive:
+def open_nemo(expert: str, name: str) -> NemoArchive:
     """The one `.nemo` file of a path, a folder or a hub id. InputError says what is wrong with it."""
     import yaml
     from omegaconf import OmegaConf
@@ -90,7 +90,7 @@ def open_nemo(expert: str, name: str) -> Archive:
     elif name.endswith(".nemo"):
         raise InputError(f"{where}: no such file")
     else:
-        found = sorted(locate(expert, name, ["*.nemo"]).glob("*.nemo"))
+        found = sorted(checkpoint_folder(expert, name, ["*.nemo"]).glob("*.nemo"))
         if len(found) != 1:
             raise InputError(f"{where}: {len(found)} .nemo files there; expected one")
         path = found[0]
@@ -100,7 +100,7 @@ def open_nemo(expert: str, name: str) -> Archive:
         config = OmegaConf.create(yaml.safe_load(text))
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as e:
         raise InputError(f"{where}: model_config.yaml cannot be read ({e!r})") from e
-    return Archive(where, path, config, digest, finite)
+    return NemoArchive(where, path, config, digest, finite)
 
 
 @functools.lru_cache(maxsize=16)  # one process makes an expert more than once; size and mtime tell a rewritten file
@@ -108,7 +108,7 @@ def read_archive(path: Path, where: str, size: int, mtime_ns: int) -> tuple[byte
     """model_config.yaml, a digest of it and the weights as they lie in the tar, and which weights are finite."""
     try:
         with tarfile.open(path) as archive:
-            both, digests = members(archive, where), []
+            both, digests = archive_members(archive, where), []
             for member in both:
                 stream: Any = archive.extractfile(member)  # a plain file, as `members` has seen: not None
                 h = xxhash.xxh3_128()
@@ -139,7 +139,7 @@ def read_weights(archive: tarfile.TarFile, member: tarfile.TarInfo, where: str) 
         raise InputError(f"{where}: model_weights.ckpt cannot be loaded ({reason})") from e
 
 
-def members(archive: tarfile.TarFile, where: str) -> list[tarfile.TarInfo]:
+def archive_members(archive: tarfile.TarFile, where: str) -> list[tarfile.TarInfo]:
     """Configuration and weights; read in place, never unpacked."""
     plain = {m.name.removeprefix("./"): m for m in archive.getmembers() if m.isfile()}
     if missing := [name for name in MEMBERS if name not in plain]:

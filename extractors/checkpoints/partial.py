@@ -18,11 +18,11 @@ import xxhash
 from coat.extractors.checkpoints.checkpoint import (
     CONFIGS,
     Checkpoint,
-    locate,
-    quiet,
+    checkpoint_folder,
+    quiet_transformers,
     read_config,
     read_features,
-    read_json,
+    read_json_object,
 )
 from coat.manifests.errors import InputError, one_line
 
@@ -33,7 +33,7 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
 @dataclass(frozen=True)
-class Part(Checkpoint):
+class PartialCheckpoint(Checkpoint):
     """`names` holds, by the part's own name of a tensor, its file and its name there."""
 
     names: dict[str, tuple[Path, str]]
@@ -53,40 +53,40 @@ class Part(Checkpoint):
     def tensor(self, name: str) -> "torch.Tensor":
         return read_tensor(*self.names[name])
 
-    def under(self, prefix: str) -> dict[str, "torch.Tensor"]:
+    def tensors_under(self, prefix: str) -> dict[str, "torch.Tensor"]:
         """The tensors below `prefix`, without it, float32."""
         return {name[len(prefix) :]: self.tensor(name).float() for name in self.names if name.startswith(prefix)}
 
 
-def open_part(expert: str, name: str, model_types: Iterable[str], pattern: str) -> Part:
+def open_partial(expert: str, name: str, model_types: Iterable[str], pattern: str) -> PartialCheckpoint:
     """The tensors whose names match `pattern` from their start; what follows the match is the part's own name."""
     where = f"--expert {expert}: {name}"
-    folder = locate(expert, name, [*CONFIGS, INDEX])
+    folder = checkpoint_folder(expert, name, [*CONFIGS, INDEX])
     config = read_config(folder, where, model_types)
     read_features(folder, where)
     if (folder / INDEX).is_file():
-        placed = read_json(folder / INDEX, where).get("weight_map")
+        placed = read_json_object(folder / INDEX, where).get("weight_map")
         if not isinstance(placed, dict):
             raise InputError(f"{where}: {INDEX} has no weight_map")
         shards = sorted({Path(str(file)).name for key, file in placed.items() if re.match(pattern, key)})
     else:
         shards = [SINGLE]
-    folder = locate(expert, name, [*CONFIGS, INDEX, *shards])
+    folder = checkpoint_folder(expert, name, [*CONFIGS, INDEX, *shards])
     weights = tuple(folder / shard for shard in shards)
     if missing := [path.name for path in weights if not path.is_file()]:
         raise InputError(f"{where}: no {', '.join(missing)}; expected safetensors as save_pretrained writes them")
     names = {
         key[match.end() :]: (path, key)
         for path in weights
-        for key in keys_of(path, where)
+        for key in tensor_names(path, where)
         if (match := re.match(pattern, key))
     }
     if not names:
         raise InputError(f"{where}: no weights named {pattern} in it; expected a whole model")
-    return Part(where, folder, config, weights, names)
+    return PartialCheckpoint(where, folder, config, weights, names)
 
 
-def keys_of(path: Path, where: str) -> list[str]:
+def tensor_names(path: Path, where: str) -> list[str]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -114,9 +114,9 @@ def tensor_digest(path: Path, key: str, size: int, mtime_ns: int) -> tuple[str, 
     return h.hexdigest(), not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
 
-def load_part(where: str, cls: Any, config: Any, state: dict[str, "torch.Tensor"]) -> Any:
+def load_partial(where: str, cls: Any, config: Any, state: dict[str, "torch.Tensor"]) -> Any:
     """A transformers model of these tensors, float32; InputError where some are missing or do not fit."""
-    with quiet():
+    with quiet_transformers():
         try:
             model, report = cls.from_pretrained(
                 None, config=config, state_dict=state, output_loading_info=True, dtype="float32"

@@ -19,8 +19,9 @@ Every clip costs 10.24 s of computing.
 from collections.abc import Sequence
 
 from coat.extractors.checkpoints.checkpoint import layer_number, load_pretrained, open_checkpoint
-from coat.extractors.devices import autocast, place, to_device, to_host
-from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
+from coat.extractors.devices import autocast, prepare_model, to_device, to_host
+from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.trial import Trial
 from coat.manifests.errors import InputError
 
 FBANK_WINDOW, FBANK_HOP = 0.025, 0.010  # seconds; Kaldi's, which ASTFeatureExtractor does not change
@@ -55,7 +56,7 @@ class AST(Expert):
         self.hop = stride * hop  # samples a frame
         self.centre = ((patch - 1) * hop + window) // 2  # sample at the centre of frame 0
         self.size = (longest - patch) // stride + 1  # frames of a window: 101
-        self.heard = (longest - 1) * hop + window  # samples of a window
+        self.window_samples = (longest - 1) * hop + window  # samples of a window
         self.window_s = (self.centre + self.size * self.hop) / rate
         self.context_s = self.window_s / 10
         self.layer = layer_number(files.where, options.layer, files.get("num_hidden_layers"))
@@ -80,20 +81,20 @@ class AST(Expert):
         self.model = load_pretrained(self.files, ASTModel, config=config)
         if self.layer:
             self.model.layernorm = torch.nn.Identity()
-        self.model = place(self.model, device, self.options)
+        self.model = prepare_model(self.model, device, self.options)
         self.device = device
         self.features = ASTFeatureExtractor.from_pretrained(self.files.folder)
 
     def padded_samples(self, samples: int) -> int:
-        return self.heard
+        return self.window_samples
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
         import torch
 
         if not waveforms:
             return []
-        heard = [x.copy() for x in waveforms]  # torch wants writable memory
-        fbank_BTF = self.features(heard, sampling_rate=self.spec.sample_rate, return_tensors="np")["input_values"]
+        clips = [x.copy() for x in waveforms]  # torch wants writable memory
+        fbank_BTF = self.features(clips, sampling_rate=self.spec.sample_rate, return_tensors="np")["input_values"]
         with torch.inference_mode(), autocast(self.device, self.spec.precision):
             states_BPD = self.model(to_device(fbank_BTF, self.device)).last_hidden_state[:, SPECIAL_TOKENS:]
             # Patches come row by row: all times of the lowest band first.

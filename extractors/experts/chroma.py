@@ -25,7 +25,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
+from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.trial import Trial
 
 SAMPLE_RATE = 22050  # Hz
 HOP = 512  # samples

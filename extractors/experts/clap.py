@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coat.extractors.checkpoints.checkpoint import configured, load_pretrained, open_checkpoint
-from coat.extractors.devices import autocast, place, to_device, to_host
+from coat.extractors.checkpoints.checkpoint import build_config, load_pretrained, open_checkpoint
+from coat.extractors.devices import autocast, prepare_model, to_device, to_host
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.manifests.errors import InputError
 
@@ -60,7 +60,7 @@ class CLAP(Expert):
 
         name = options.checkpoint or str(self.card.checkpoint)
         self.files = files = open_checkpoint("clap", name, ["clap"])
-        self.config = config = configured(files.where, ClapAudioConfig, files.get("audio_config", dict))
+        self.config = config = build_config(files.where, ClapAudioConfig, files.get("audio_config", dict))
         features = files.features()
         rate, self.mel_hop = features.get("sampling_rate", 48000), features.get("hop_length", 480)
         self.size = round(features.get("max_length_s", 10) * rate)  # samples of a window
@@ -94,7 +94,7 @@ class CLAP(Expert):
 
         tower = {r"^audio_model\.": ""}
         self.model = load_pretrained(self.files, ClapAudioModel, config=self.config, key_mapping=tower)
-        self.model = place(self.model, device, self.options)
+        self.model = prepare_model(self.model, device, self.options)
         self.device = device
         features = ClapFeatureExtractor.from_pretrained(self.files.folder)
         self.fft = features.fft_window_size
@@ -110,9 +110,9 @@ class CLAP(Expert):
 
         if not waveforms:
             return []
-        heard_BT = np.stack([np.pad(x, (0, self.size - len(x))) for x in waveforms])
+        padded_BT = np.stack([np.pad(x, (0, self.size - len(x))) for x in waveforms])
         with torch.inference_mode():
-            mel_BTM = self.mel(to_device(heard_BT, self.device))
+            mel_BTM = self.mel(to_device(padded_BT, self.device))
             not_longer = torch.zeros(len(waveforms), 1, dtype=torch.bool, device=self.device)
             with autocast(self.device, self.spec.precision):
                 states_BDFN = self.model(mel_BTM[:, None], is_longer=not_longer).last_hidden_state
@@ -120,12 +120,12 @@ class CLAP(Expert):
         frames = [math.ceil((len(x) - self.centre) / self.hop) for x in waveforms]
         return [states_ND[:n] for states_ND, n in zip(to_host(states_BND), frames, strict=True)]
 
-    def mel(self, heard_BT: "torch.Tensor") -> "torch.Tensor":
+    def mel(self, padded_BT: "torch.Tensor") -> "torch.Tensor":
         """dB, as ClapFeatureExtractor computes it: in double precision, for the sake of quiet bands."""
         import torch
 
         spectrum_BFT = torch.stft(
-            heard_BT.double(), self.fft, self.mel_hop, window=self.taper, pad_mode="reflect", return_complex=True
+            padded_BT.double(), self.fft, self.mel_hop, window=self.taper, pad_mode="reflect", return_complex=True
         )
         power_BTM = spectrum_BFT.abs().square().transpose(1, 2) @ self.filters_FM
         return (10.0 * power_BTM.clamp(min=MEL_FLOOR).log10()).float()

@@ -31,10 +31,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coat.extractors.checkpoints.checkpoint import configured, load_pretrained, open_checkpoint
-from coat.extractors.devices import autocast, place, to_device, to_host
-from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
-from coat.extractors.windows import by_length, pad
+from coat.extractors.checkpoints.checkpoint import build_config, load_pretrained, open_checkpoint
+from coat.extractors.devices import autocast, prepare_model, to_device, to_host
+from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.trial import Trial
+from coat.extractors.windows import group_by_length, pad_batch
 from coat.manifests.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Codec(Expert):
         self.files = files = open_checkpoint("codec", name, MODEL_TYPES)
         self.kind = files.config["model_type"]
         cls = {"encodec": transformers.EncodecConfig, "dac": transformers.DacConfig, "mimi": transformers.MimiConfig}
-        config = configured(files.where, cls[self.kind], files.config)
+        config = build_config(files.where, cls[self.kind], files.config)
         # config.json of older DAC checkpoints has no sampling rate, and a wrong hop_length.
         rate = int(files.features().get("sampling_rate", config.sampling_rate))
         if files.config.get("sampling_rate", rate) != rate:
@@ -75,7 +76,7 @@ class Codec(Expert):
         self.hop = math.prod(strides) * (config.latent_stride if self.kind == "mimi" else 1)  # samples a frame
         centre, self.shared = (self.hop - 1) / 2, 0  # `shared`: samples from which on a clip may be padded in a batch
         if self.kind == "dac":
-            low, high = heard_by_dac(strides)
+            low, high = dac_receptive_field(strides)
             centre, self.shared, self.pads = (low + high) / 2, math.inf, False
             self.window_s, self.context_s, self.trial = 10.0, (high - low) / 2 / rate, Trial(whole=1e-5)
         else:
@@ -101,7 +102,7 @@ class Codec(Expert):
 
         cls = {"encodec": transformers.EncodecModel, "dac": transformers.DacModel, "mimi": transformers.MimiModel}
         encoder = load_pretrained(self.files, cls[self.kind]).encoder
-        self.model = sizes_on_host(place(encoder, device, Options()))
+        self.model = sizes_on_host(prepare_model(encoder, device, Options()))
         self.encode = self.latents
         if self.options.compile:
             import torch
@@ -112,15 +113,15 @@ class Codec(Expert):
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
         found: dict[int, Frames] = {}
         whole = [np.pad(x, (0, -len(x) % self.hop)) for x in waveforms]
-        for batch in by_length([0 if len(x) >= self.shared else len(x) for x in whole]):
+        for batch in group_by_length([0 if len(x) >= self.shared else len(x) for x in whole]):
             for i, frames_ND in zip(batch, self.run([whole[i] for i in batch]), strict=True):
                 found[i] = frames_ND
         return [found[i] for i in range(len(waveforms))]
 
-    def run(self, heard: list[Waveform]) -> list[Frames]:
+    def run(self, clips: list[Waveform]) -> list[Frames]:
         import torch
 
-        padded_BT, lengths = pad(heard)
+        padded_BT, lengths = pad_batch(clips)
         with torch.inference_mode(), autocast(self.device, self.spec.precision):
             latents_BND = self.encode(to_device(padded_BT[:, None], self.device)).transpose(1, 2)
         frames = lengths // self.hop
@@ -131,7 +132,7 @@ class Codec(Expert):
         return out.latents if self.kind == "mimi" else out
 
 
-def heard_by_dac(strides: Sequence[int]) -> tuple[int, int]:
+def dac_receptive_field(strides: Sequence[int]) -> tuple[int, int]:
     """First and last sample that frame 0 hears: from its last convolution back to the sound."""
     low, high = -DAC_ENDS[1], DAC_ENDS[1]
     for stride in reversed(strides):  # each by a convolution of kernel 2 * stride, padded by half a stride, rounded up

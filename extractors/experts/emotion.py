@@ -23,7 +23,7 @@ Limits: of acted or podcast speech, mostly English; silence, noise and music get
 
 from typing import TYPE_CHECKING, Any
 
-from coat.extractors.checkpoints.checkpoint import read_tensor
+from coat.extractors.checkpoints.checkpoint import find_tensor
 from coat.extractors.expert import Card
 from coat.extractors.experts.wav2vec2 import Wav2Vec2, layer_mix, no_adapter
 from coat.manifests.errors import InputError
@@ -52,7 +52,7 @@ class Emotion(Wav2Vec2):
     def frame(self) -> dict[str, Any]:
         files = self.files
         no_adapter(files)
-        tanh, linear = (read_tensor(files, key) for key in (TANH, LINEAR))
+        tanh, linear = (find_tensor(files, key) for key in (TANH, LINEAR))
         last = linear if tanh is None else tanh
         if last is None:
             raise InputError(

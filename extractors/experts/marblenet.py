@@ -22,10 +22,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coat.extractors.checkpoints.nemo_archive import open_nemo
-from coat.extractors.conformance.events import logit
-from coat.extractors.devices import place
-from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
-from coat.extractors.nemo_encoder import Encoder
+from coat.extractors.devices import prepare_model
+from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.nemo_encoder import NemoEncoder
+from coat.extractors.trial import Trial, logit
 from coat.manifests.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class MarbleNet(Expert):
         super().__init__(options)
         name = options.checkpoint or str(self.card.checkpoint)
         self.archive = archive = open_nemo(self.name, name)
-        _, decoder = archive.part("decoder", kinds=["MultiLayerPerceptron"])
+        _, decoder = archive.component("decoder", kinds=["MultiLayerPerceptron"])
         labels = [str(label) for label in archive.section("labels") or ()]
         if not labels:
             raise InputError(f"{archive.where}: model_config.yaml has no labels; expected a frame classifier")
@@ -62,7 +62,7 @@ class MarbleNet(Expert):
             raise InputError(
                 f"{archive.where}: activation {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}"
             )
-        self.encoder = Encoder(archive, ["ConvASREncoder"])
+        self.encoder = NemoEncoder(archive, ["ConvASREncoder"])
         self.pads = self.encoder.pads
         self.context_s = self.encoder.reach_s
         whole = 1e-5 if self.encoder.local else None
@@ -83,8 +83,8 @@ class MarbleNet(Expert):
         from nemo.collections.common.parts import MultiLayerPerceptron
 
         decoder = MultiLayerPerceptron(self.encoder.dim, self.classes, self.layers, self.activation, log_softmax=False)
-        self.archive.fill(decoder, "decoder.", weights)
-        self.decoder = place(decoder, device, Options())
+        self.archive.load_into(decoder, "decoder.", weights)
+        self.decoder = prepare_model(decoder, device, Options())
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
         return self.encoder.run(waveforms, self.probabilities)

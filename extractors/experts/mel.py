@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from coat.extractors.checkpoints.checkpoint import CONFIGS, locate, read_features
-from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
+from coat.extractors.checkpoints.checkpoint import CONFIGS, checkpoint_folder, read_features
+from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.trial import Trial
 from coat.manifests.errors import InputError
 
 # Everything that decides a value; names and defaults of WhisperFeatureExtractor.
@@ -81,7 +82,7 @@ class Mel(Expert):
 def read_parameters(checkpoint: str) -> dict[str, Any]:
     """From the configuration of a feature extractor; InputError where it is not of Whisper's kind."""
     where = f"--expert mel: {checkpoint}"
-    config = read_features(locate("mel", checkpoint, CONFIGS), where)
+    config = read_features(checkpoint_folder("mel", checkpoint, CONFIGS), where)
     if config.get("feature_extractor_type") != "WhisperFeatureExtractor":
         raise InputError(f"{where}: its feature extractor is {config.get('feature_extractor_type')}, not Whisper's")
     found = {key: config.get(key, default) for key, default in PARAMETERS.items()}

@@ -11,7 +11,7 @@ Values   `--layer last` (default): the encoder's output. `--layer n` of 1 to L: 
          not loaded
 
 Of a `.nemo` file the preprocessor and the encoder are used and nothing else: no decoder, quantizer or masking. How it
-is read and run: nemo_files.py, nemo_encoder.py.
+is read and run: checkpoints/nemo_archive.py, nemo_encoder.py.
 
 Clips over 40 s are heard in windows of 40 s, each normalised on its own as its training clips were; frames with 2 s
 on both sides are kept.
@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from coat.extractors.checkpoints.nemo_archive import open_nemo
-from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
-from coat.extractors.nemo_encoder import Encoder
+from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.nemo_encoder import NemoEncoder
+from coat.extractors.trial import Trial
 
 
 class Nemo(Expert):
@@ -50,8 +51,8 @@ class Nemo(Expert):
         name = options.checkpoint or str(self.card.checkpoint)
         archive = open_nemo(self.name, name)
         if self.decoders:
-            archive.part("decoder", kinds=self.decoders)
-        self.encoder = Encoder(archive, self.encoders, options.layer)
+            archive.component("decoder", kinds=self.decoders)
+        self.encoder = NemoEncoder(archive, self.encoders, options.layer)
         self.pads = self.encoder.pads
         self.spec = self.describe(
             **self.encoder.time,

@@ -23,10 +23,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from coat.extractors.checkpoints.nemo_archive import open_nemo
-from coat.extractors.conformance.events import logit
-from coat.extractors.devices import place
-from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
-from coat.extractors.nemo_encoder import Encoder
+from coat.extractors.devices import prepare_model
+from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.nemo_encoder import NemoEncoder
+from coat.extractors.trial import Trial, logit
 from coat.manifests.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,12 +60,12 @@ class NemoCTC(Expert):
         self.archive = archive = open_nemo(self.name, name)
         hybrid = archive.section("aux_ctc") is not None
         at, self.prefix = (("aux_ctc", "decoder"), "ctc_decoder.") if hybrid else (("decoder",), "decoder.")
-        _, decoder = archive.part(*at, kinds=["ConvASRDecoder"])
+        _, decoder = archive.component(*at, kinds=["ConvASRDecoder"])
         vocabulary, given = list(decoder.get("vocabulary") or ()), int(decoder.get("num_classes") or 0)
         self.tokens = given if given > 0 else len(vocabulary)
         if not self.tokens or (vocabulary and len(vocabulary) != self.tokens):
             raise InputError(f"{archive.where}: a decoder of {given} classes with {len(vocabulary)} tokens")
-        self.encoder = Encoder(archive, ["ConformerEncoder", "ConvASREncoder"])
+        self.encoder = NemoEncoder(archive, ["ConformerEncoder", "ConvASREncoder"])
         self.pads = self.encoder.pads
         archive.require(*(f"{self.prefix}decoder_layers.0.{x}" for x in ("weight", "bias")))
         self.spec = self.describe(
@@ -81,8 +81,8 @@ class NemoCTC(Expert):
         from nemo.collections.asr.modules import ConvASRDecoder
 
         decoder = ConvASRDecoder(feat_in=self.encoder.dim, num_classes=self.tokens)
-        self.archive.fill(decoder, self.prefix, weights)
-        self.decoder = place(decoder, device, Options())
+        self.archive.load_into(decoder, self.prefix, weights)
+        self.decoder = prepare_model(decoder, device, Options())
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
         return self.encoder.run(waveforms, self.probabilities)

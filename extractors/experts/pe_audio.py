@@ -25,11 +25,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coat.extractors.checkpoints.checkpoint import configured
-from coat.extractors.checkpoints.partial import load_part, open_part
-from coat.extractors.devices import autocast, place, to_device, to_host
-from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
-from coat.extractors.windows import by_length
+from coat.extractors.checkpoints.checkpoint import build_config
+from coat.extractors.checkpoints.partial import load_partial, open_partial
+from coat.extractors.devices import autocast, prepare_model, to_device, to_host
+from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.trial import Trial
+from coat.extractors.windows import group_by_length
 from coat.manifests.errors import InputError
 
 ENCODER, HEAD = "audio_encoder.", "audio_head."
@@ -59,11 +60,11 @@ class PEAudio(Expert):
 
         super().__init__(options)
         name = options.checkpoint or str(self.card.checkpoint)
-        self.files = files = open_part("pe-audio", name, ["pe_audio"], f"(?={ENCODER}|{HEAD})".replace(".", r"\."))
+        self.files = files = open_partial("pe-audio", name, ["pe_audio"], f"(?={ENCODER}|{HEAD})".replace(".", r"\."))
         if missing := [key for key in HEAD_NAMES if HEAD + key not in files.names]:
             raise InputError(f"{files.where}: no {HEAD}{missing[0]}; expected a PeAudioFrameLevelModel")
         values = files.get("audio_config", dict)
-        self.config = configured(files.where, PeAudioEncoderConfig, values)
+        self.config = build_config(files.where, PeAudioEncoderConfig, values)
         rate = files.features().get("sampling_rate", 48000)
         strides = self.config.dac_config.downsampling_ratios
         self.hop = math.prod(strides)  # samples a frame
@@ -85,12 +86,12 @@ class PEAudio(Expert):
         import torch
         from transformers import PeAudioEncoder
 
-        encoder = load_part(self.files.where, PeAudioEncoder, self.config, self.files.under(ENCODER))
-        found = self.files.under(HEAD)
+        encoder = load_partial(self.files.where, PeAudioEncoder, self.config, self.files.tensors_under(ENCODER))
+        found = self.files.tensors_under(HEAD)
         norm = torch.nn.LayerNorm(self.config.hidden_size, eps=HEAD_EPS)
         head = torch.nn.Sequential(norm, torch.nn.Linear(self.config.hidden_size, self.spec.dim, bias=False))
         head.load_state_dict(dict(zip(head.state_dict(), [found[key] for key in HEAD_NAMES], strict=True)))
-        self.model, self.head = place(encoder, device, self.options), place(head, device, Options())
+        self.model, self.head = prepare_model(encoder, device, self.options), prepare_model(head, device, Options())
         self.device = device
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
@@ -98,9 +99,9 @@ class PEAudio(Expert):
 
         found: dict[int, Frames] = {}
         whole = [np.pad(x, (0, -len(x) % self.hop), mode="reflect") for x in waveforms]
-        for batch in by_length([len(x) for x in whole]):
-            heard_B1T = np.stack([whole[i] for i in batch])[:, None]
+        for batch in group_by_length([len(x) for x in whole]):
+            padded_B1T = np.stack([whole[i] for i in batch])[:, None]
             with torch.inference_mode(), autocast(self.device, self.spec.precision):
-                frames_BND = self.head(self.model(to_device(heard_B1T, self.device)).last_hidden_state)
+                frames_BND = self.head(self.model(to_device(padded_B1T, self.device)).last_hidden_state)
             found |= zip(batch, to_host(frames_BND), strict=True)
         return [found[i] for i in range(len(waveforms))]

@@ -16,10 +16,10 @@ it lasts, and not always in the middle of it. Music and noise give blanks.
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from coat.extractors.checkpoints.checkpoint import read_json, read_tensor
-from coat.extractors.conformance.events import logit
+from coat.extractors.checkpoints.checkpoint import find_tensor, read_json_object
 from coat.extractors.expert import Card
 from coat.extractors.experts.wav2vec2 import Wav2Vec2, no_adapter
+from coat.extractors.trial import logit
 from coat.manifests.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ class Phonemes(Wav2Vec2):
 
     def frame(self) -> dict[str, Any]:
         no_adapter(self.files)
-        if read_tensor(self.files, "lm_head.weight") is None:
+        if find_tensor(self.files, "lm_head.weight") is None:
             raise InputError(f"{self.files.where}: no CTC head (lm_head.weight) in it; expected a *ForCTC checkpoint")
         size, where = self.files.get("vocab_size"), f"{self.files.where}: {VOCABULARY}"
-        ids = read_json(self.files.folder / VOCABULARY, self.files.where)
+        ids = read_json_object(self.files.folder / VOCABULARY, self.files.where)
         if (added := self.files.folder / ADDED).is_file():
-            ids |= read_json(added, self.files.where)
+            ids |= read_json_object(added, self.files.where)
         if any(not isinstance(i, int) for i in ids.values()):
             raise InputError(f"{where} gives no id to each symbol: one vocabulary is expected, not one per language")
         names = {i: symbol for symbol, i in ids.items()}

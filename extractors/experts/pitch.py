@@ -17,15 +17,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coat.extractors.checkpoints.checkpoint import digest, package_folder
-from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
+from coat.extractors.checkpoints.checkpoint import digest_files, package_folder
+from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.trial import Trial
 
 SAMPLE_RATE = 16000  # Hz
 HOP = 256  # samples
 REACH = 2815  # samples on both sides of its centre that a frame hears: half a 2048-point window, and 7 hops
 
 
-def told(frames_ND: Frames) -> Frames:
+def weigh_f0_by_voicing(frames_ND: Frames) -> Frames:
     """f0 as far as it is voiced, voicing and loudness: f0 of noise is a guess, and jumps where nothing happens."""
     return np.column_stack([frames_ND[:, 0] * frames_ND[:, 1], frames_ND[:, 1:3]])
 
@@ -43,7 +44,7 @@ class Pitch(Expert):
         checkpoint="built-in",
         requires=("swift_f0", "onnxruntime"),
     )
-    trial = Trial(whole=1e-5, view=told)
+    trial = Trial(whole=1e-5, view=weigh_f0_by_voicing)
     pads = False
     context_s = REACH / SAMPLE_RATE
 
@@ -55,7 +56,7 @@ class Pitch(Expert):
             start_s=0.0,
             sample_rate=SAMPLE_RATE,
             min_samples=HOP,
-            weights=digest([package_folder("swift_f0") / "model.onnx"]),
+            weights=digest_files([package_folder("swift_f0") / "model.onnx"]),
             checkpoint="swift_f0/model.onnx",
             channels=("log2_f0_hz", "voicing", "loudness_db"),
         )

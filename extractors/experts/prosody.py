@@ -27,7 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
+from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.trial import Trial
 
 SAMPLE_RATE = 16000  # Hz
 HOP = 160  # samples: 10 ms

@@ -31,8 +31,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
-from coat.extractors.experts.pitch import HOP, REACH, SAMPLE_RATE, Pitch, told
+from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.experts.pitch import HOP, REACH, SAMPLE_RATE, Pitch, weigh_f0_by_voicing
+from coat.extractors.trial import Trial
 
 RATE = SAMPLE_RATE / HOP  # frames a second
 FIELD = 512  # samples of the window that level and spectrum are measured in: 32 ms
@@ -77,7 +78,7 @@ class ProsodyLite(Expert):
         checkpoint="built-in",
         requires=Pitch.card.requires,
     )
-    trial = Trial(whole=1e-5, view=told)  # not by the rhythm, which takes a second
+    trial = Trial(whole=1e-5, view=weigh_f0_by_voicing)  # not by the rhythm, which takes a second
     pads = False
     context_s = max(RHYTHM * HOP + FIELD // 2, REACH) / SAMPLE_RATE
 
@@ -115,8 +116,8 @@ class ProsodyLite(Expert):
 
 def spectra(samples_T: Waveform) -> Array:
     """`[N, F]` of frames at 256 * i; the sum over F is the mean square of the window."""
-    heard_NT = np.lib.stride_tricks.sliding_window_view(np.pad(samples_T, FIELD // 2), FIELD)[::HOP] * HANN_T
-    power_NF = np.abs(np.fft.rfft(heard_NT)) ** 2 / (FIELD * np.sum(HANN_T**2))
+    windows_NT = np.lib.stride_tricks.sliding_window_view(np.pad(samples_T, FIELD // 2), FIELD)[::HOP] * HANN_T
+    power_NF = np.abs(np.fft.rfft(windows_NT)) ** 2 / (FIELD * np.sum(HANN_T**2))
     power_NF[:, 1:-1] *= 2  # negative frequencies
     return power_NF
 

@@ -23,7 +23,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
+from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.trial import Trial
 
 SAMPLE_RATE = 22050  # Hz
 FIELD = 2048  # samples that a frame hears: six periods of the lowest f0

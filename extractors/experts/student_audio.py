@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coat.extractors.checkpoints.checkpoint import configured
-from coat.extractors.checkpoints.partial import load_part, open_part
-from coat.extractors.devices import autocast, place, to_device, to_host
+from coat.extractors.checkpoints.checkpoint import build_config
+from coat.extractors.checkpoints.partial import load_partial, open_partial
+from coat.extractors.devices import autocast, prepare_model, to_device, to_host
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.manifests.errors import InputError
 
@@ -61,12 +61,12 @@ class StudentAudio(Expert):
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         name = str(options.checkpoint)
-        self.files = files = open_part("student-audio", name, MODEL_TYPES, TOWER)
+        self.files = files = open_partial("student-audio", name, MODEL_TYPES, TOWER)
         self.kind = files.config["model_type"]
         values = files.config.get("thinker_config", files.config).get("audio_config")
         if not isinstance(values, dict):
             raise InputError(f"{files.where}: config.json has no audio_config; expected a whole student")
-        self.config = configured(files.where, config_class(self.kind), values)
+        self.config = build_config(files.where, config_class(self.kind), values)
         features = files.features()
         own = {key: features.get(key) for key in ("sampling_rate", "hop_length", "feature_size")}
         if own != {"sampling_rate": SAMPLE_RATE, "hop_length": MEL_HOP, "feature_size": self.config.num_mel_bins}:
@@ -80,8 +80,8 @@ class StudentAudio(Expert):
             self.context_s = 2 * self.config.n_window * MEL_HOP / SAMPLE_RATE
         else:
             self.context_s = self.window_s / 12
-        self.heard = round(self.window_s * SAMPLE_RATE)  # samples of a window
-        if self.kind not in OMNI and self.heard != self.config.max_source_positions * 2 * MEL_HOP:
+        self.window_samples = round(self.window_s * SAMPLE_RATE)  # samples of a window
+        if self.kind not in OMNI and self.window_samples != self.config.max_source_positions * 2 * MEL_HOP:
             raise InputError(f"{files.where}: chunk_length and max_source_positions differ")
         self.spec = self.describe(
             dim=self.config.d_model,
@@ -98,15 +98,15 @@ class StudentAudio(Expert):
         import torch
         from transformers import WhisperFeatureExtractor
 
-        self.model = load_part(self.files.where, encoder_class(self.kind), self.config, self.files.under(""))
+        self.model = load_partial(self.files.where, encoder_class(self.kind), self.config, self.files.tensors_under(""))
         if self.kind in OMNI:
             self.model.proj = torch.nn.Identity()
-        self.model = place(self.model, device, self.options)
+        self.model = prepare_model(self.model, device, self.options)
         self.device = device
         self.features = WhisperFeatureExtractor.from_pretrained(self.files.folder, dither=0.0)
 
     def padded_samples(self, samples: int) -> int:
-        return samples if self.kind in OMNI else self.heard
+        return samples if self.kind in OMNI else self.window_samples
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
         import torch
@@ -128,7 +128,7 @@ class StudentAudio(Expert):
 
     def mel(self, waveforms: Sequence[Waveform]) -> Frames:
         """`[B, mel bins, T]`; every mel frame that hears the end of a clip hears zeros after it."""
-        size = self.heard
+        size = self.window_samples
         if self.kind in OMNI:
             size = max(len(x) for x in waveforms) + self.features.n_fft
             size += -size % MEL_HOP

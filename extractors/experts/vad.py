@@ -19,10 +19,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from coat.extractors.checkpoints.checkpoint import digest, package_folder
-from coat.extractors.conformance.events import logit
+from coat.extractors.checkpoints.checkpoint import digest_files, package_folder
 from coat.extractors.devices import onnx_session
-from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
+from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.trial import Trial, logit
 from coat.extractors.windows import Window
 
 SAMPLE_RATE = 16000  # Hz
@@ -59,7 +59,7 @@ class VAD(Expert):
             start_s=STEP / 2 / SAMPLE_RATE,
             sample_rate=SAMPLE_RATE,
             min_samples=CONTEXT,
-            weights=digest([self.model]),
+            weights=digest_files([self.model]),
             checkpoint=f"silero_vad/{self.model.name}",
             channels=("speech",),
         )
@@ -74,14 +74,14 @@ class VAD(Expert):
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
         return [frames for x in waveforms for frames in self.stream([x])]
 
-    def stream(self, heard: Iterable[Waveform], batch_seconds: float | None = None) -> Iterator[Frames]:
+    def stream(self, waveforms: Iterable[Waveform], batch_seconds: float | None = None) -> Iterator[Frames]:
         before_C = np.zeros(CONTEXT, dtype=np.float32)
         hidden = cell = np.zeros(STATE, dtype=np.float32)
-        for samples_T in heard:
+        for samples_T in waveforms:
             padded_T = np.concatenate([before_C, samples_T, np.zeros(-len(samples_T) % STEP, dtype=np.float32)])
-            heard_NW = np.lib.stride_tricks.sliding_window_view(padded_T, CONTEXT + STEP)[::STEP]
+            windows_NW = np.lib.stride_tricks.sliding_window_view(padded_T, CONTEXT + STEP)[::STEP]
             speech, hidden, cell = self.session.run(
-                ["speech_probs", "hn", "cn"], {"input": np.ascontiguousarray(heard_NW), "h": hidden, "c": cell}
+                ["speech_probs", "hn", "cn"], {"input": np.ascontiguousarray(windows_NW), "h": hidden, "c": cell}
             )
             before_C = padded_T[-CONTEXT:]
             yield speech.reshape(-1, 1).astype(np.float32, copy=False)

@@ -35,14 +35,15 @@ import numpy as np
 
 from coat.extractors.checkpoints.checkpoint import (
     Checkpoint,
+    find_tensor,
     layer_number,
     load_pretrained,
     open_checkpoint,
-    read_tensor,
 )
-from coat.extractors.devices import autocast, place, to_device, to_host
-from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
-from coat.extractors.windows import by_length, pad
+from coat.extractors.devices import autocast, prepare_model, to_device, to_host
+from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.trial import Trial
+from coat.extractors.windows import group_by_length, pad_batch
 from coat.manifests.errors import InputError
 
 if TYPE_CHECKING:
@@ -123,31 +124,31 @@ class Wav2Vec2(Expert):
         config.add_adapter = False
         cls = getattr(transformers, self.model_class)
         whole = load_pretrained(self.files, cls, config=config, key_mapping=dict(self.renamed))
-        self.whole = place(whole, device, Options())
-        self.model = place(self.whole.base_model, device, self.options)
+        self.whole = prepare_model(whole, device, Options())
+        self.model = prepare_model(self.whole.base_model, device, self.options)
         self.device = device
 
     def frames_of(self, samples: int) -> int:
         return (samples - self.field) // self.hop + 1
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        heard = [normalised(x) for x in waveforms] if self.normalise else waveforms
+        clips = [normalised(x) for x in waveforms] if self.normalise else waveforms
         found: dict[int, Frames] = {}
-        for batch in self.batches([len(x) for x in heard]):
-            for i, frames_ND in zip(batch, self.run([heard[i] for i in batch]), strict=True):
+        for batch in self.batches([len(x) for x in clips]):
+            for i, frames_ND in zip(batch, self.run([clips[i] for i in batch]), strict=True):
                 found[i] = frames_ND
-        return [found[i] for i in range(len(heard))]
+        return [found[i] for i in range(len(clips))]
 
     def batches(self, lengths: list[int]) -> list[list[int]]:
         """Indices of the clips that go through the model together."""
         if self.pads:
             return [list(range(len(lengths)))] if lengths else []
-        return by_length(lengths)
+        return group_by_length(lengths)
 
-    def run(self, heard: list[Waveform]) -> list[Frames]:
+    def run(self, clips: list[Waveform]) -> list[Frames]:
         import torch
 
-        padded_BT, lengths = pad(heard)
+        padded_BT, lengths = pad_batch(clips)
         real_BT = np.arange(lengths.max()) < lengths[:, None]
         mask = None if real_BT.all() else to_device(real_BT.astype(np.int64), self.device)
         with torch.inference_mode(), autocast(self.device, self.spec.precision):
@@ -173,7 +174,7 @@ def layer_mix(files: Checkpoint, layer: str | None) -> dict[int, float]:
     """
     layers = files.get("num_hidden_layers")
     if layer == "weighted":
-        learned = read_tensor(files, "layer_weights")
+        learned = find_tensor(files, "layer_weights")
         if learned is None or len(learned) != layers + 1:
             raise InputError(
                 f"{files.where}: --layer weighted: the checkpoint has no layer_weights for {layers} layers and their "

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from coat.extractors.checkpoints.checkpoint import layer_number, load_pretrained, open_checkpoint
-from coat.extractors.devices import autocast, place, to_device, to_host
+from coat.extractors.devices import autocast, prepare_model, to_device, to_host
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
-from coat.extractors.windows import by_length
+from coat.extractors.windows import group_by_length
 from coat.manifests.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class Whisper(Expert):
         if features.get("feature_size", 80) != files.get("num_mel_bins"):
             raise InputError(f"{files.where}: preprocessor_config.json and config.json differ in mel bins")
         self.hop = mel_hop * STRIDE  # samples a frame
-        self.heard = files.get("max_source_positions") * self.hop  # samples of a window: 30 s
-        self.window_s = self.heard / rate
+        self.window_samples = files.get("max_source_positions") * self.hop  # samples of a window: 30 s
+        self.window_s = self.window_samples / rate
         self.context_s = self.window_s / 12
         self.pads = options.pad_margin is None
         self.layer = layer_number(files.where, options.layer, files.get("encoder_layers"))
@@ -85,32 +85,32 @@ class Whisper(Expert):
         self.model = load_pretrained(self.files, WhisperEncoder, config=config, key_mapping=prefix)
         if self.layer:
             self.model.layer_norm = torch.nn.Identity()
-        self.model = place(self.model, device, Options())
+        self.model = prepare_model(self.model, device, Options())
         self.encode = torch.compile(self.states, dynamic=True) if self.options.compile else self.states
         self.device = device
         self.features = WhisperFeatureExtractor.from_pretrained(self.files.folder, dither=0.0)
 
     def padded_samples(self, samples: int) -> int:
         if self.options.pad_margin is None:
-            return self.heard
+            return self.window_samples
         rate = self.spec.sample_rate
-        return min(self.heard, math.ceil(samples / rate + self.options.pad_margin) * rate)
+        return min(self.window_samples, math.ceil(samples / rate + self.options.pad_margin) * rate)
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
         found: dict[int, Frames] = {}
         padded = [self.padded_samples(len(x)) for x in waveforms]
-        for batch in by_length(padded):
+        for batch in group_by_length(padded):
             states_BND = self.forward([np.pad(x, (0, padded[i] - len(x))) for i in batch for x in [waveforms[i]]])
             for i, states_ND in zip(batch, states_BND, strict=True):
                 found[i] = states_ND[: -(-len(waveforms[i]) // self.hop)]
         return [found[i] for i in range(len(waveforms))]
 
-    def forward(self, heard: list[Waveform]) -> Frames:
+    def forward(self, clips: list[Waveform]) -> Frames:
         """`[B, N, D]` of clips of one length."""
         import torch
 
         mel_BDT = self.features(
-            heard, sampling_rate=self.spec.sample_rate, padding="do_not_pad", return_tensors="np", device=self.device
+            clips, sampling_rate=self.spec.sample_rate, padding="do_not_pad", return_tensors="np", device=self.device
         )["input_features"]
         with torch.inference_mode(), autocast(self.device, self.spec.precision):
             states_BND = self.encode(to_device(mel_BDT, self.device))

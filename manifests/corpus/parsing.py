@@ -6,7 +6,18 @@ from typing import Any
 from coat.manifests import storage
 from coat.manifests.corpus.utterance import Utterance, parse_turns
 
-KNOWN = {"id", "audio_filepath", "offset", "duration", "text", "prompt", "response", "question", "answer", "choices"}
+KNOWN_KEYS = {
+    "id",
+    "audio_filepath",
+    "offset",
+    "duration",
+    "text",
+    "prompt",
+    "response",
+    "question",
+    "answer",
+    "choices",
+}
 LONGEST_S = 1e9  # 30 years: what is longer (or NaN) is not a time in a file
 
 
@@ -19,7 +30,7 @@ def parse_row(data: Any, base: str, row: int) -> Utterance:
         check_text_only(data)
     elif not isinstance(audio, str) or not audio:
         raise ValueError("no audio_filepath; expected the path of an audio file, or null where there is text alone")
-    prompt, response = either(data, "prompt", "question"), either(data, "response", "answer")
+    prompt, response = first_of(data, "prompt", "question"), first_of(data, "response", "answer")
     for name, value in (("text", data.get("text")), ("prompt", prompt), ("response", response)):
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{name} is {type(value).__name__}; expected a string")
@@ -44,7 +55,7 @@ def parse_row(data: Any, base: str, row: int) -> Utterance:
         prompt=prompt,
         response=response,
         choices=tuple(choices),
-        extra={k: v for k, v in data.items() if k not in KNOWN},
+        extra={k: v for k, v in data.items() if k not in KNOWN_KEYS},
         row=row,
     )
 
@@ -53,13 +64,13 @@ def check_text_only(data: dict[str, Any]) -> None:
     """ValueError where a row without audio has nothing to learn, or a span."""
     if data.get("id") in (None, ""):
         raise ValueError("no id; a row without audio needs one")
-    if either(data, "prompt", "question") is None or either(data, "response", "answer") is None:
+    if first_of(data, "prompt", "question") is None or first_of(data, "response", "answer") is None:
         raise ValueError("audio_filepath is null; a row without audio needs a prompt and a response")
     if data.get("offset") or data.get("duration"):
         raise ValueError("audio_filepath is null, but there is an offset or a duration")
 
 
-def either(data: dict[str, Any], name: str, other: str) -> Any:
+def first_of(data: dict[str, Any], name: str, other: str) -> Any:
     return data[name] if data.get(name) is not None else data.get(other)
 
 

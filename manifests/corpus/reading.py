@@ -18,18 +18,18 @@ import pyarrow.compute
 import pyarrow.json as pj
 
 from coat.manifests import storage
-from coat.manifests.corpus.columns import ROWS, SPANS, TEXT, concatenated, table_of, with_names
+from coat.manifests.corpus.columns import ROW_SCHEMA, SPAN_SCHEMA, TEXT, concatenate_tables, fill_missing_ids, to_table
 from coat.manifests.corpus.parsing import LONGEST_S, parse_row
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.errors import InputError, Problem
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
-BLOCK_BYTES = 4 * 2**20
+READ_BYTES = 4 * 2**20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-OPENED = f"^({'|'.join(storage.PROTOCOLS)})://"  # URLs that may be opened
+ALLOWED_URL = f"^({'|'.join(storage.PROTOCOLS)})://"  # URLs that may be opened
 
 TEXTS = ("audio_filepath", "text", "prompt", "response", "question", "answer")
-EXPECTED = [
+EXPECTED_TYPES = [
     *((name, pa.string()) for name in TEXTS),
     ("offset", pa.float64()),
     ("duration", pa.float64()),
@@ -43,31 +43,31 @@ def read_table(path: str, spans: bool) -> tuple[pa.Table, list[Problem]]:
     InputError where there is no file, or it is no text.
     """
     base = storage.parent(storage.absolute(path))
-    schema = SPANS if spans else ROWS
+    schema = SPAN_SCHEMA if spans else ROW_SCHEMA
     tables: list[pa.Table] = []
     problems: list[Problem] = []
     line = 1
-    for block in blocks(path):
+    for block in read_blocks(path):
         table = read_spans(block, line) if spans else None
         if table is None:
             utterances, found = parse_block(block, path, base, line)
-            table = table_of(utterances, schema)
+            table = to_table(utterances, schema)
             problems += found
         tables.append(table)
         line += block.count(b"\n")
-    table = concatenated(tables, schema)
+    table = concatenate_tables(tables, schema)
     if not len(table) and not problems:
         problems.append(Problem(path, 0, "no rows; expected one JSON object a line"))
     pa.default_memory_pool().release_unused()  # what the blocks took
-    return with_names(table), problems
+    return fill_missing_ids(table), problems
 
 
-def blocks(path: str) -> Iterator[bytes]:
+def read_blocks(path: str) -> Iterator[bytes]:
     """The file in blocks of whole lines; the last may lack its line end."""
     try:
         with open_text(path) as f:
             parts, first = [], True
-            while data := f.read(BLOCK_BYTES):
+            while data := f.read(READ_BYTES):
                 if first and b"\0" in data[:1024]:
                     raise InputError(f"{path}: not a text file; expected JSONL, one object a line")
                 data, first = data.removeprefix(BYTE_ORDER_MARK) if first else data, False
@@ -111,7 +111,7 @@ def parse_block(block: bytes, path: str, base: str, first_line: int) -> tuple[li
 def read_lines(path: str, problems: list[Problem]) -> Iterator[tuple[int, str]]:
     """Numbered lines that hold something; what is not UTF-8 or was half written goes to `problems`."""
     first_line = 1
-    for block in blocks(path):
+    for block in read_blocks(path):
         yield from block_lines(block, path, first_line, problems)
         first_line += block.count(b"\n")
 
@@ -147,8 +147,8 @@ def read_spans(block: bytes, first_line: int) -> pa.Table | None:
     numbers = line_numbers(block, first_line)
     if numbers is None:
         return None
-    found = read_json(block)
-    if found is None or len(found) != len(numbers) or not sound(found):
+    found = read_objects(block)
+    if found is None or len(found) != len(numbers) or not is_valid(found):
         return None
     offset, duration = (found[name].to_numpy() for name in ("offset", "duration"))
     missing = found["duration"].is_null().combine_chunks()
@@ -160,7 +160,7 @@ def read_spans(block: bytes, first_line: int) -> pa.Table | None:
             pa.array(duration + 0.0, mask=missing.to_numpy(zero_copy_only=False)),
             pa.array(numbers, pa.int32()),
         ],
-        schema=SPANS,
+        schema=SPAN_SCHEMA,
     )
 
 
@@ -185,10 +185,10 @@ def line_numbers(block: bytes, first_line: int) -> np.ndarray | None:
     return filled + first_line
 
 
-def read_json(block: bytes) -> pa.Table | None:
+def read_objects(block: bytes) -> pa.Table | None:
     """Known keys as columns of their types; ids may be strings, or numbers throughout."""
     for id_type in (pa.string(), pa.int64()):
-        schema = pa.schema([("id", id_type), *EXPECTED])
+        schema = pa.schema([("id", id_type), *EXPECTED_TYPES])
         options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
         try:
             table = pj.read_json(pa.BufferReader(block), parse_options=options)
@@ -198,13 +198,13 @@ def read_json(block: bytes) -> pa.Table | None:
     return None
 
 
-def sound(found: pa.Table) -> bool:
+def is_valid(found: pa.Table) -> bool:
     """Whether `parse_row` would find nothing to object to."""
     paths: Any = found["audio_filepath"]
     if paths.null_count or pc.any(pc.equal(paths, "")).as_py():
         return False
     urls = paths.filter(pc.match_substring(paths, "://"))
-    if len(urls) and (pc.any(pc.match_substring(urls, "::")).as_py() or not all_match(urls, OPENED)):
+    if len(urls) and (pc.any(pc.match_substring(urls, "::")).as_py() or not all_match(urls, ALLOWED_URL)):
         return False
     times = (found[name].drop_null().to_numpy() for name in ("offset", "duration"))
     if not all((np.abs(t) <= LONGEST_S).all() for t in times):

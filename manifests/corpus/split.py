@@ -19,16 +19,16 @@ Group = tuple[str, str]  # what is held together: ("audio", path), ("id", id) or
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitPart:
     name: str
     path: str
     rows: int
     seconds: float
 
 
-def split(
+def split_manifest(
     path: str, shares: Mapping[str, float], *, by: str = "audio", seed: int = 0, out_dir: str | None = None
-) -> list[Part]:
+) -> list[SplitPart]:
     """Write `<stem>.<part>.jsonl` for each share (of the groups; they sum to 1), beside the manifest or in `out_dir`.
 
     Rows of one audio file stay together, and with `by` the name of a key (`speaker`) all rows of one value
@@ -38,7 +38,7 @@ def split(
     check_shares(shares)
     manifest = Manifest.read(path)
     parts: dict[str, list[Utterance]] = {name: [] for name in shares}
-    for u, group in zip(manifest, groups(manifest, by), strict=True):
+    for u, group in zip(manifest, row_groups(manifest, by), strict=True):
         parts[part_of(group, shares, seed)].append(u)
     if empty := [name for name, rows in parts.items() if not rows]:
         raise InputError(
@@ -50,9 +50,9 @@ def split(
     name = path.rsplit("/", 1)[-1].removesuffix(".gz").removesuffix(".jsonl")
     written = []
     for part, rows in parts.items():
-        out = Manifest([rebased(u, base, folder) for u in rows], storage.join(folder, f"{name}.{part}.jsonl"))
+        out = Manifest([rebase_path(u, base, folder) for u in rows], storage.join(folder, f"{name}.{part}.jsonl"))
         out.write(out.path)
-        written.append(Part(part, out.path, len(out), out.seconds))
+        written.append(SplitPart(part, out.path, len(out), out.seconds))
     return written
 
 
@@ -66,30 +66,30 @@ def check_shares(shares: Mapping[str, float]) -> None:
         )
 
 
-def groups(manifest: Manifest, by: str) -> list[Group]:
+def row_groups(manifest: Manifest, by: str) -> list[Group]:
     """The group of each row, named by the smallest of what it joins (a speaker in two files joins both)."""
     if by == "id":
         return [("id", u.id) for u in manifest]
-    joined = Joined()
+    joined = UnionFind()
     keys = [[("id", u.id) if u.text_only else ("audio", u.audio_filepath)] for u in manifest]
     if by != "audio":
         problems = [
-            Problem(manifest.path, u.row, f"no {by!r} to split by") for u in manifest if value_of(u, by) is None
+            Problem(manifest.path, u.row, f"no {by!r} to split by") for u in manifest if key_value(u, by) is None
         ]
         if problems:
             raise ManifestError(problems[:SHOWN] if len(problems) == len(manifest) else problems)
-        keys = [[*key, (by, str(value_of(u, by)))] for key, u in zip(keys, manifest, strict=True)]
+        keys = [[*key, (by, str(key_value(u, by)))] for key, u in zip(keys, manifest, strict=True)]
     for key in keys:
         joined.add(key)
     return [joined.root(key[0]) for key in keys]
 
 
-def value_of(u: Utterance, name: str) -> Any:
+def key_value(u: Utterance, name: str) -> Any:
     value = u.to_row().get(name)
     return None if value == "" else value
 
 
-class Joined:
+class UnionFind:
     """Union-find over groups; the root of a set is its smallest member, whatever the order of rows."""
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ def part_of(group: Group, shares: Mapping[str, float], seed: int) -> str:
     return list(shares)[-1]  # the edges sum to 1 but for rounding
 
 
-def rebased(u: Utterance, base: str, folder: str) -> Utterance:
+def rebase_path(u: Utterance, base: str, folder: str) -> Utterance:
     """The row as a manifest in another folder has it."""
     if (
         u.text_only

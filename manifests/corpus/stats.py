@@ -6,16 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from coat.manifests.audio.decoding import AudioError, AudioInfo, probe
+from coat.manifests.audio.clip import AudioError, AudioInfo
+from coat.manifests.audio.file import probe
 from coat.manifests.corpus.manifest import Manifest
 
-PROBE_THREADS = 8
+HEADER_THREADS = 8
 EDGES_S = (0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 300.0, 1800.0)  # of the histogram
 BAR = 40  # characters of the longest bar
 
 
 @dataclass
-class Stats:
+class ManifestStats:
     """Counts are of rows, but for `files` and what is counted by header (rates, channels, formats)."""
 
     path: str
@@ -40,14 +41,16 @@ class Stats:
         return {**asdict(self), "hours": self.hours}
 
 
-def stats(path: str, read_headers: bool = True, advance: Callable[[int, int], None] | None = None) -> Stats:
+def manifest_stats(
+    path: str, read_headers: bool = True, advance: Callable[[int, int], None] | None = None
+) -> ManifestStats:
     """Describe a manifest. Headers give formats, and durations where rows have none; `advance(1, files)` per file."""
     manifest = Manifest.read(path)
     audio = list(dict.fromkeys(u.audio for u in manifest if not u.text_only))
     headers: dict[str, AudioInfo] = {}
     unreadable: Counter[str] = Counter()
     if read_headers:
-        with ThreadPoolExecutor(PROBE_THREADS) as pool:
+        with ThreadPoolExecutor(HEADER_THREADS) as pool:
             for name, info in zip(audio, pool.map(info_or_reason, audio), strict=True):
                 if isinstance(info, str):
                     unreadable[info] += 1
@@ -62,7 +65,7 @@ def stats(path: str, read_headers: bool = True, advance: Callable[[int, int], No
     ]
     lengths = sorted(known)
     fields = ("audio", "duration", "text", "prompt", "response", "choices")
-    return Stats(
+    return ManifestStats(
         path=path,
         rows=len(manifest),
         files=len(audio),
@@ -97,7 +100,7 @@ def histogram(lengths: list[float]) -> list[tuple[float, float | None, int]]:
     return bins[filled[0] : filled[-1] + 1] if filled else []
 
 
-def render(s: Stats) -> str:
+def render_stats(s: ManifestStats) -> str:
     """For a terminal."""
     lines = [f"{s.path}: {s.rows} utterances in {s.files} files, {s.hours:.2f} h"]
     if s.histogram:

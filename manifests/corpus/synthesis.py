@@ -159,24 +159,24 @@ def count_beeps(scene: Scene, answer: str) -> None:
 
 
 @dataclass(frozen=True)
-class Task:
+class ListeningTask:
     question: str
     answers: tuple[str, ...]
     fill: Callable[[Scene, str], None]
 
 
 TASKS = {
-    "glide": Task("Does the pitch rise or fall?", ("rising", "falling"), glide),
-    "melody": Task("Is the last note higher or lower than the first?", ("higher", "lower"), melody),
-    "vowel": Task("Which vowel is sung?", tuple(sounds.FORMANTS_HZ), sung_vowel),
-    "sound": Task("What sound is it?", tuple(SOUNDS), sound_event),
-    "loudness": Task("Does it get louder or softer?", ("louder", "softer"), loudness),
-    "tempo": Task("Does the tempo get faster or slower?", ("faster", "slower"), tempo),
-    "count": Task("How many beeps are there?", ("one", "two", "three"), count_beeps),
+    "glide": ListeningTask("Does the pitch rise or fall?", ("rising", "falling"), glide),
+    "melody": ListeningTask("Is the last note higher or lower than the first?", ("higher", "lower"), melody),
+    "vowel": ListeningTask("Which vowel is sung?", tuple(sounds.FORMANTS_HZ), sung_vowel),
+    "sound": ListeningTask("What sound is it?", tuple(SOUNDS), sound_event),
+    "loudness": ListeningTask("Does it get louder or softer?", ("louder", "softer"), loudness),
+    "tempo": ListeningTask("Does the tempo get faster or slower?", ("faster", "slower"), tempo),
+    "count": ListeningTask("How many beeps are there?", ("one", "two", "three"), count_beeps),
 }
 
 
-def make_clip(rng: Rng, task: Task, answer: str, seconds: float) -> tuple[bytes, dict[str, Any]]:
+def make_clip(rng: Rng, task: ListeningTask, answer: str, seconds: float) -> tuple[bytes, dict[str, Any]]:
     """The FLAC of one clip and the truth about it; the same generator state gives the same bytes."""
     samples = round(rng.uniform(2.0 / 3.0, 1.0) * seconds * SAMPLE_RATE)
     scene = Scene(rng, np.zeros(samples))

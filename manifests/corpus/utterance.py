@@ -43,7 +43,7 @@ class Utterance:
 
     @property
     def digest(self) -> str:
-        """16 hex digits of what this row asks to be heard: its id and span, not its text.
+        """16 hex digits of the audio that this row selects: its id and span, not its text.
 
         The path counts as written, so a corpus that moves with its manifest keeps its targets.
         """
@@ -52,7 +52,7 @@ class Utterance:
     @property
     def key(self) -> str:
         """The id where it is safe as a file name without dots, else a readable part of it and a hash."""
-        return key_of(self.id)
+        return safe_key(self.id)
 
     def to_row(self) -> dict[str, Any]:
         """The row in coat's native form; keys without a value are left out."""
@@ -67,7 +67,7 @@ class Utterance:
         return row | dict(self.extra)
 
 
-def key_of(name: str) -> str:
+def safe_key(name: str) -> str:
     """As Utterance.key."""
     if SAFE_KEY.fullmatch(name):
         return name

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from coat.manifests.audio.decoding import SPAN_TOLERANCE_S, AudioError, AudioInfo, decode, probe
-from coat.manifests.corpus.manifest import parse
+from coat.manifests.audio.clip import AudioError, AudioInfo
+from coat.manifests.audio.file import SPAN_TOLERANCE_S, decode, probe
+from coat.manifests.corpus.manifest import read_manifest
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.errors import Problem
 
@@ -12,14 +13,16 @@ HEADER_THREADS = 8  # wait for disks
 DECODE_THREADS = 2  # compute
 
 
-def validate(path: str, deep: bool = False, advance: Callable[[int, int], None] | None = None) -> list[Problem]:
+def validate_manifest(
+    path: str, deep: bool = False, advance: Callable[[int, int], None] | None = None
+) -> list[Problem]:
     """Every problem of a manifest, in the order of its rows. InputError where there is no manifest.
 
     Reads the rows, then the header of each audio file once; `deep` decodes every span instead, which also
     finds what is cut short, damaged or not finite. `advance(1, rows)` is called after each row.
     """
-    utterances, problems = parse(path)
-    problems = [*problems, *duplicates(path, utterances)]
+    utterances, problems = read_manifest(path)
+    problems = [*problems, *duplicate_ids(path, utterances)]
     headers: dict[str, AudioInfo | AudioError] = {}
 
     def check(u: Utterance) -> list[str]:
@@ -31,7 +34,7 @@ def validate(path: str, deep: bool = False, advance: Callable[[int, int], None] 
                 decode(u.audio, u.offset, u.duration)
                 return []
             if u.audio not in headers:  # two threads may both read one header: harmless
-                headers[u.audio] = header(u.audio)
+                headers[u.audio] = probe_or_error(u.audio)
             return span_messages(u, headers[u.audio])
         except AudioError as e:
             return [str(e)]
@@ -44,14 +47,14 @@ def validate(path: str, deep: bool = False, advance: Callable[[int, int], None] 
     return sorted(problems, key=lambda p: p.row)
 
 
-def header(audio: str) -> AudioInfo | AudioError:
+def probe_or_error(audio: str) -> AudioInfo | AudioError:
     try:
         return probe(audio)
     except AudioError as e:
         return e
 
 
-def duplicates(path: str, utterances: Sequence[Utterance]) -> list[Problem]:
+def duplicate_ids(path: str, utterances: Sequence[Utterance]) -> list[Problem]:
     """Targets are kept by id: two rows of one id would be taken for each other."""
     first: dict[str, int] = {}
     problems = []

@@ -1,7 +1,7 @@
 """`index.json` of a shard set: what a trainer knows of targets without the code that made them.
 
     OUT/index.json         tars, experts, statistics; written last: without it there is no set
-    OUT/samples.parquet    a row per sample, in the order of the tars: SAMPLES, and the frames by expert
+    OUT/samples.parquet    a row per sample, in the order of the tars: SAMPLE_SCHEMA, and the frames by expert
     OUT/shard-000000.tar   `<key>.flac` (audio), `<key>.json` (id, prompt, response, ...), `<key>.<expert>.npy`
     OUT/sidecars/<expert>/ index.json, samples.parquet, and a tar for each of the set's, with that expert's targets
 
@@ -13,102 +13,16 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
-from numpy.typing import NDArray
 
 from coat.manifests import storage
 from coat.manifests.errors import InputError
-from coat.manifests.targets.members import from_members
-from coat.manifests.targets.reduction import Reduction
-from coat.manifests.targets.spec import TargetSpec
+from coat.manifests.shards.info import ExpertInfo, ShardInfo, shard_infos
+from coat.manifests.shards.samples_table import read_samples_table
 
-INDEX_NAME, SAMPLES_NAME, SIDECARS = "index.json", "samples.parquet", "sidecars"
-FORMAT, SIDECAR_FORMAT = "coat-shards/1", "coat-sidecar/1"
-SAMPLES = pa.schema(
-    [
-        pa.field("shard", pa.int32(), nullable=False),  # its place in index.json
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("digest", pa.string(), nullable=False),  # Utterance.digest: what was asked for
-        pa.field("source", pa.string()),  # Clip.digest: what was heard; null where it was not decoded
-        pa.field("offset", pa.int64(), nullable=False),  # of its first header in the tar
-        pa.field("length", pa.int64(), nullable=False),  # bytes, headers and padding too
-        pa.field("duration", pa.float64(), nullable=False),  # seconds of audio
-        pa.field("start", pa.float64(), nullable=False),  # seconds from the start of its utterance
-        pa.field("whole", pa.bool_(), nullable=False),  # false: a piece of an utterance that was cut
-        pa.field("characters", pa.int32(), nullable=False),  # of text, prompt and response
-    ]
-)
-SIDE_SAMPLES = pa.schema([SAMPLES.field(n) for n in ("shard", "key", "offset", "length")])
-
-
-def samples_schema(experts: Mapping[str, Any] | list[str], base: pa.Schema = SAMPLES) -> pa.Schema:
-    """With a column `frames.<expert>` each; null where a sample has no target of it."""
-    return pa.schema([*base, *(pa.field(f"frames.{name}", pa.int32()) for name in experts)])
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardInfo:
-    """One tar."""
-
-    name: str
-    samples: int
-    bytes: int
-    seconds: float  # of audio
-    xxh3: str  # of the file, 128 bits in hex
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExpertInfo:
-    """One expert's targets in the set. `mean` and `std` have a value per dimension, for standardising.
-
-    `spec` is of the targets as a reader gets them. Where they were reduced, `reduction` says how, `extracted` is the
-    fingerprint of what they were made of, and `fidelity` what was measured of it (`pipeline.fidelity.Fidelity`).
-    """
-
-    spec: TargetSpec
-    samples: int
-    frames: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    reduction: Reduction | None = None
-    extracted: str = ""
-    fidelity: Mapping[str, Any] | None = None
-
-    @property
-    def bytes_per_frame(self) -> float:
-        """As stored, without headers."""
-        if self.reduction:
-            return self.reduction.bytes_per_frame
-        return self.spec.bytes_per_second() / self.spec.rate_hz
-
-    def decode(self, members: Mapping[str, bytes]) -> NDArray[np.floating[Any]]:
-        """`[frames, dim]` of a sample's members. ValueError as `target_members.from_members`."""
-        return from_members(self.spec.expert, members, self.spec, self.reduction)
-
-    def to_dict(self) -> dict[str, Any]:
-        data = {"spec": self.spec.to_dict(), "fingerprint": self.spec.fingerprint, "samples": self.samples}
-        data |= {"frames": self.frames, "mean": list(self.mean), "std": list(self.std)}
-        if self.reduction:
-            data |= {"reduction": self.reduction.to_dict(), "extracted": self.extracted}
-            data |= {"fidelity": dict(self.fidelity or {})}
-        return data
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], source: str) -> "ExpertInfo":
-        return cls(
-            spec=TargetSpec.from_dict(data["spec"], source),
-            samples=data["samples"],
-            frames=data["frames"],
-            mean=tuple(data["mean"]),
-            std=tuple(data["std"]),
-            reduction=Reduction.from_dict(data["reduction"], source) if "reduction" in data else None,
-            extracted=data.get("extracted", ""),
-            fidelity=data.get("fidelity"),
-        )
+INDEX_NAME, SIDECARS = "index.json", "sidecars"
+SHARDS_FORMAT, SIDECAR_FORMAT = "coat-shards/1", "coat-sidecar/1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +56,7 @@ class Sidecar:
                 of=data["of"],
                 expert=expert,
                 info=ExpertInfo.from_dict(data["info"], url),
-                shards=shards_of(data["shards"]),
+                shards=shard_infos(data["shards"]),
                 samples_xxh3=data["samples_xxh3"],
             )
         except (KeyError, TypeError, AttributeError) as e:
@@ -204,15 +118,15 @@ class ShardIndex:
             data = storage.read_json(url)
         except FileNotFoundError as e:
             raise InputError(f"{path}: no {INDEX_NAME}; expected what `coat build-shards --out` wrote") from e
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise InputError(f"{url}: not an index of format {FORMAT}")
+        if not isinstance(data, dict) or data.get("format") != SHARDS_FORMAT:
+            raise InputError(f"{url}: not an index of format {SHARDS_FORMAT}")
         try:
             index = cls(
                 path=path,
                 layout=data["layout"],
                 sample_rate=data["sample_rate"],
                 skipped=data["skipped"],
-                shards=shards_of(data["shards"]),
+                shards=shard_infos(data["shards"]),
                 experts={name: ExpertInfo.from_dict(e, url) for name, e in data["experts"].items()},
                 audio=data.get("audio", "flac"),
                 samples_xxh3=data.get("samples_xxh3", ""),
@@ -241,7 +155,7 @@ class ShardIndex:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "format": FORMAT,
+            "format": SHARDS_FORMAT,
             "layout": self.layout,
             "audio": self.audio,
             "sample_rate": self.sample_rate,
@@ -257,35 +171,3 @@ class ShardIndex:
     def table(self) -> pa.Table:
         """samples.parquet: where each sample lies, how long it is, and its frames by expert."""
         return read_samples_table(self.path, self.samples_xxh3)
-
-
-def read_samples_table(path: str, xxh3: str) -> pa.Table:
-    """InputError where it is not the one that the index was written for."""
-    url = storage.join(path, SAMPLES_NAME)
-    try:
-        data = storage.read_bytes(url)
-    except FileNotFoundError as e:
-        raise InputError(f"{url}: no such file; build the shards again, or copy the whole folder") from e
-    if xxhash.xxh3_128_hexdigest(data) != xxh3:
-        raise InputError(f"{url}: does not have the digest of {INDEX_NAME}; build the shards again, or copy it again")
-    return pq.read_table(pa.BufferReader(data), use_threads=False)
-
-
-def write_samples_table(path: str, table: pa.Table) -> str:
-    """Write it and give its digest."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    data = sink.getvalue().to_pybytes()
-    storage.write_bytes(storage.join(path, SAMPLES_NAME), data)
-    return xxhash.xxh3_128_hexdigest(data)
-
-
-def shards_of(data: list[dict[str, Any]]) -> tuple[ShardInfo, ...]:
-    return tuple(ShardInfo(**{**s, "name": plain_name(s["name"])}) for s in data)
-
-
-def plain_name(name: str) -> str:
-    """A shard's name must be a file of the set's own folder."""
-    if "/" in name or "\\" in name or name.startswith(".") or not name.endswith(".tar"):
-        raise InputError(f"{name!r}: not a shard name; an index may only name tar files beside it")
-    return name

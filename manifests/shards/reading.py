@@ -7,7 +7,8 @@ from typing import BinaryIO, cast
 
 from coat.manifests import storage
 from coat.manifests.errors import InputError
-from coat.manifests.shards.index import ShardIndex, ShardInfo
+from coat.manifests.shards.index import ShardIndex
+from coat.manifests.shards.info import ShardInfo
 from coat.manifests.shards.tar import TarSample, read_tar
 
 
@@ -23,8 +24,8 @@ def read_samples(index: ShardIndex, shard: ShardInfo, experts: Collection[str] |
             info = side.by_name.get(shard.name)
             if info is None:
                 raise InputError(f"{side.path}: no {shard.name} for the one of {index.path}; add {name} again")
-            waiting[name] = Waiting(side.path, name, read_one(side.path, info, stack))
-        for sample in read_one(index.path, shard, stack):
+            waiting[name] = SidecarCursor(side.path, name, read_shard(side.path, info, stack))
+        for sample in read_shard(index.path, shard, stack):
             for side in waiting.values():
                 if side.sample is not None and side.sample.key == sample.key:
                     sample.members.update(side.take())
@@ -37,7 +38,7 @@ def read_samples(index: ShardIndex, shard: ShardInfo, experts: Collection[str] |
                 )
 
 
-class Waiting:
+class SidecarCursor:
     """The next sample of a sidecar."""
 
     def __init__(self, path: str, expert: str, samples: Iterator[TarSample]) -> None:
@@ -54,12 +55,12 @@ class Waiting:
         return members
 
 
-def read_one(path: str, shard: ShardInfo, stack: ExitStack) -> Iterator[TarSample]:
+def read_shard(path: str, shard: ShardInfo, stack: ExitStack) -> Iterator[TarSample]:
     """One tar as it lies there, counted."""
     url = storage.join(path, shard.name)
     found = 0
     try:
-        stream, size = opened(url)
+        stream, size = open_shard(url)
     except FileNotFoundError as e:
         raise InputError(f"{url}: no such shard, but the index names it; copy the whole folder") from e
     stack.enter_context(stream)
@@ -70,7 +71,7 @@ def read_one(path: str, shard: ShardInfo, stack: ExitStack) -> Iterator[TarSampl
         raise InputError(f"{url}: {found} samples, but the index says {shard.samples}; build or copy it again")
 
 
-def opened(url: str) -> tuple[BinaryIO, int]:
+def open_shard(url: str) -> tuple[BinaryIO, int]:
     """A stream and its size. fsspec's own local file costs a Python call more for every read."""
     if storage.is_local(url):
         path = storage.local_path(url)
@@ -79,7 +80,7 @@ def opened(url: str) -> tuple[BinaryIO, int]:
     return cast(BinaryIO, fs.open(inside, "rb")), int(fs.size(inside) or 0)
 
 
-def read_at(path: str, name: str, offset: int, length: int) -> TarSample:
+def read_sample_at(path: str, name: str, offset: int, length: int) -> TarSample:
     """One sample by its place, as `samples.parquet` has it: one request, whatever the size of the tar."""
     url = storage.join(path, name)
     fs, inside = storage.filesystem(url)

@@ -14,11 +14,17 @@ from typing import BinaryIO
 from coat.manifests.errors import BrokenShard, InputError
 
 BLOCK = tarfile.BLOCKSIZE  # 512 bytes
-END = b"\0" * (2 * BLOCK)
+TAR_END = b"\0" * (2 * BLOCK)
 # Key without dots, then a suffix; neither can name another folder.
-MEMBER = re.compile(r"([A-Za-z0-9_\-]{1,90})\.([A-Za-z0-9_@+:=,\-]+(?:\.[A-Za-z0-9_@+:=,\-]+)*)")
+MEMBER_NAME = re.compile(r"([A-Za-z0-9_\-]{1,90})\.([A-Za-z0-9_@+:=,\-]+(?:\.[A-Za-z0-9_@+:=,\-]+)*)")
 REGULAR = (b"0", b"\0")  # type flags
-NAME, SIZE, CHECKSUM, TYPE, PREFIX = slice(0, 100), slice(124, 136), slice(148, 156), slice(156, 157), slice(345, 500)
+NAME, SIZE, CHECKSUM, TYPE, NAME_PREFIX = (
+    slice(0, 100),
+    slice(124, 136),
+    slice(148, 156),
+    slice(156, 157),
+    slice(345, 500),
+)
 
 
 @dataclass(frozen=True)
@@ -36,13 +42,13 @@ def sample_bytes(key: str, members: Mapping[str, bytes]) -> bytes:
     parts = []
     for suffix, data in sorted(members.items()):
         name = f"{key}.{suffix}"
-        if len(name) > 100 or not MEMBER.fullmatch(name):
+        if len(name) > 100 or not MEMBER_NAME.fullmatch(name):
             raise InputError(f"{name}: not a name for a member of a shard; experts' names are short, without / and ..")
-        parts += [header(name, len(data)), data, b"\0" * (-len(data) % BLOCK)]
+        parts += [tar_header(name, len(data)), data, b"\0" * (-len(data) % BLOCK)]
     return b"".join(parts)
 
 
-def header(name: str, size: int) -> bytes:
+def tar_header(name: str, size: int) -> bytes:
     info = tarfile.TarInfo(name)
     info.size, info.mode, info.mtime, info.uname, info.gname = size, 0o644, 0, "coat", "coat"
     return info.tobuf(tarfile.USTAR_FORMAT)
@@ -56,7 +62,7 @@ def read_tar(stream: BinaryIO, size: int, source: str, ended: bool = True) -> It
     """
     key, members, start, end = "", dict[str, bytes](), 0, 0
     for name, data, offset in read_members(stream, size, source, ended):
-        match = MEMBER.fullmatch(name)
+        match = MEMBER_NAME.fullmatch(name)
         if not match:
             raise InputError(f"{source}: member {name[:100]!r} is not <key>.<suffix>; it is not a file of a shard")
         if match[1] != key:
@@ -66,12 +72,12 @@ def read_tar(stream: BinaryIO, size: int, source: str, ended: bool = True) -> It
         if match[2] in members:
             raise InputError(f"{source}: member {name} is there twice")
         members[match[2]] = data
-        end = offset + BLOCK + padded(len(data))
+        end = offset + BLOCK + padded_length(len(data))
     if members:
         yield TarSample(key, members, start, end - start)
 
 
-def padded(length: int) -> int:
+def padded_length(length: int) -> int:
     return length + -length % BLOCK
 
 
@@ -81,19 +87,19 @@ def read_members(stream: BinaryIO, size: int, source: str, ended: bool) -> Itera
     while at < size:
         block = stream.read(BLOCK)
         if block == b"\0" * BLOCK and ended:
-            check_end(stream, source)
+            check_nothing_follows(stream, source)
             return
         name, length = parse_header(block, f"{source}: at byte {at}")
-        if at + BLOCK + padded(length) > size:
+        if at + BLOCK + padded_length(length) > size:
             raise BrokenShard(
                 f"{source}: member {name[:100]!r} says {length} bytes, more than the file has; it is cut short or "
                 "not what it says; build or copy it again"
             )
         data = stream.read(length)  # and its padding apart: a slice of both would be a copy
-        if len(data) + len(stream.read(-length % BLOCK)) < padded(length):
+        if len(data) + len(stream.read(-length % BLOCK)) < padded_length(length):
             raise BrokenShard(f"{source}: not a whole tar (it ends in {name[:100]!r}); build or copy it again")
         yield name, data, at
-        at += BLOCK + padded(length)
+        at += BLOCK + padded_length(length)
     if ended:
         raise BrokenShard(f"{source}: not a whole tar (no end blocks); build or copy it again")
 
@@ -104,17 +110,17 @@ def parse_header(block: bytes, where: str) -> tuple[str, int]:
     try:
         name = block[NAME].partition(b"\0")[0].decode("ascii")
         length = int(block[SIZE].strip(b"\0 ") or b"0", 8)
-        told = int(block[CHECKSUM].strip(b"\0 "), 8)
+        stated = int(block[CHECKSUM].strip(b"\0 "), 8)
     except ValueError as e:
         raise BrokenShard(f"{where}: not a header of a plain tar; build or copy it again") from e
-    if told != sum(block) - sum(block[CHECKSUM]) + 8 * ord(" ") or length < 0:
+    if stated != sum(block) - sum(block[CHECKSUM]) + 8 * ord(" ") or length < 0:
         raise BrokenShard(f"{where}: a header with a wrong checksum; build or copy it again")
-    if block[TYPE] not in REGULAR or block[PREFIX].strip(b"\0"):
+    if block[TYPE] not in REGULAR or block[NAME_PREFIX].strip(b"\0"):
         raise InputError(f"{where}: member {name[:100]!r} is a link, folder or special file; shards hold plain files")
     return name, length
 
 
-def check_end(stream: BinaryIO, source: str) -> None:
+def check_nothing_follows(stream: BinaryIO, source: str) -> None:
     rest = stream.read(1 << 20)
     while rest:
         if rest.strip(b"\0"):

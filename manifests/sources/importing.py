@@ -1,43 +1,29 @@
-"""Corpora in other forms to a manifest: folders, NeMo, CSV, Parquet, Hugging Face, Lhotse, ms-swift."""
+"""Corpora in other forms to a manifest."""
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from coat.manifests import storage
-from coat.manifests.audio.decoding import AudioError, probe
-from coat.manifests.corpus.columns import TEXT, name_unnamed, with_offsets
+from coat.manifests.audio.clip import AudioError
+from coat.manifests.audio.file import probe
+from coat.manifests.corpus.columns import TEXT, append_offsets, fill_ids
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.corpus.parsing import parse_row
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.errors import InputError, ManifestError, Problem
-from coat.manifests.sources import dialogues, readers
 from coat.manifests.sources.column_names import Columns, Embedded, check_chosen
-from coat.manifests.sources.readers import AUDIO_SUFFIXES, Record
+from coat.manifests.sources.embedded_audio import EmbeddedAudio
+from coat.manifests.sources.formats import FOLDERS, FORMATS, Format, detect_format
 
 PROBE_THREADS = 8  # reading headers waits for disks more than it computes
 Advance = Callable[[int, int], None]  # so many more are done, of so many
-
-# How the first bytes of a file name its format, for embedded audio that has lost its name.
-MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3", b"FORM": ".aiff", b"\xff\xfb": ".mp3"}
-
-FORMATS: dict[str, Callable[[str], Iterator[Record]]] = {
-    "folder": readers.read_folder,
-    "jsonl": readers.read_json,
-    "csv": readers.read_csv,
-    "parquet": readers.read_parquet,
-    "dataset": readers.read_saved_dataset,
-    "lhotse": readers.read_json,
-    "swift": readers.read_json,
-}
-FOLDERS = ("folder", "dataset")  # parquet may be either
 
 
 @dataclass(frozen=True)
@@ -72,7 +58,7 @@ def import_manifest(
     check_chosen(chosen or {})
     if not storage.exists(source):
         raise InputError(f"{source}: no such file or folder")
-    form = format or detect(source)
+    form = format or detect_format(source)
     if form not in FORMATS:
         raise InputError(f"--format {form}: no such format; expected one of {', '.join(FORMATS)}")
     if form != "parquet" and os.path.isdir(source) != (form in FOLDERS):
@@ -84,7 +70,7 @@ def import_manifest(
     if storage.absolute(source) == storage.absolute(out):
         raise InputError(f"{out}: would replace its own source; give another name")
     root = audio_root or (source if os.path.isdir(source) else storage.parent(source))
-    reader = Reader(form, chosen or {}, root, AudioFolder(out), storage.parent(storage.absolute(out)))
+    reader = RecordReader(FORMATS[form], chosen or {}, root, EmbeddedAudio(out), storage.parent(storage.absolute(out)))
     utterances = reader.read(source)
     problems = reader.problems
     if read_headers:
@@ -99,33 +85,14 @@ def import_manifest(
     return Imported(out, form, len(manifest), manifest.seconds, tuple(problems))
 
 
-def detect(source: str) -> str:
-    """The format of a file or folder, by its names and first row. InputError where none fits."""
-    if os.path.isdir(source):
-        if any(Path(source, name).is_file() for name in ("dataset_dict.json", "state.json")):
-            return "dataset"
-        return "parquet" if any(f.suffix == ".parquet" for f in readers.walk(Path(source))) else "folder"
-    name = source.lower().removesuffix(".gz")
-    if name.endswith((".csv", ".tsv")):
-        return "csv"
-    if name.endswith(".parquet"):
-        return "parquet"
-    if not name.endswith((".jsonl", ".json", ".ndjson")):
-        raise InputError(f"{source}: unknown form; --format says which ({', '.join(FORMATS)})")
-    first = next((r.values for r in readers.read_json(source) if r.values), {})
-    if "audios" in first or "messages" in first:
-        return "swift"
-    return "lhotse" if "recording" in first or str(first.get("type", "")).endswith("Cut") else "jsonl"
-
-
 @dataclass
-class Reader:
+class RecordReader:
     """Records to utterances, with a problem for each that cannot be one."""
 
-    format: str
+    format: Format
     chosen: Mapping[str, str]
     root: str  # what relative audio paths count from
-    audio: "AudioFolder"
+    audio: EmbeddedAudio
     out_folder: str  # absolute
     problems: list[Problem] = field(default_factory=list)
     places: dict[int, Problem] = field(default_factory=dict)  # by position in the manifest: where a row came from
@@ -134,14 +101,14 @@ class Reader:
         utterances: list[Utterance] = []
         ids: dict[str, str] = {}
         seen: Counter[str] = Counter()
-        for record in FORMATS[self.format](source):
+        for record in self.format.read(source):
             place = Problem(record.file, record.row, record.problem)
             seen.update(record.values.keys())
             if record.problem:
                 self.problems.append(place)
                 continue
             try:
-                for row in self.convert(record.values):
+                for row in self.to_rows(record.values):
                     u = self.utterance(row, len(utterances) + 1)
                     if u.id in ids:
                         raise ValueError(f"id {u.id!r} is also that of {ids[u.id]}; ids must be unique")
@@ -154,19 +121,17 @@ class Reader:
         for native, column in self.chosen.items():
             if column not in seen:
                 raise InputError(f"--map {native}={column}: {source} has no such column; it has {', '.join(seen)}")
-        return self.named(utterances)
+        return self.with_ids(utterances)
 
-    def named(self, utterances: list[Utterance]) -> list[Utterance]:
-        stems = pa.array([self.name(u) for u in utterances], TEXT)
-        stems = with_offsets(stems, np.array([u.offset for u in utterances], np.float64))
-        names = name_unnamed(pa.array([u.id for u in utterances], TEXT), stems).to_pylist()
+    def with_ids(self, utterances: list[Utterance]) -> list[Utterance]:
+        stems = pa.array([self.id_from_path(u) for u in utterances], TEXT)
+        stems = append_offsets(stems, np.array([u.offset for u in utterances], np.float64))
+        names = fill_ids(pa.array([u.id for u in utterances], TEXT), stems).to_pylist()
         return [replace(u, id=name) for u, name in zip(utterances, names, strict=True)]
 
-    def convert(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
-        if self.format == "lhotse":
-            return dialogues.from_cut(values)
-        if self.format == "swift":
-            return dialogues.from_swift(values)
+    def to_rows(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        if self.format.to_rows:
+            return self.format.to_rows(values)
         return [Columns.detect(values, self.chosen).to_native(values)]
 
     def utterance(self, row: dict[str, Any], position: int) -> Utterance:
@@ -176,47 +141,20 @@ class Reader:
             audio = self.audio.save(audio, str(row.get("id", "")) or f"row-{position:08d}")
         else:
             audio = storage.absolute(storage.resolve(self.root, audio))
-        return parse_row(row | {"audio_filepath": self.written(audio)}, self.out_folder, position)
+        return parse_row(row | {"audio_filepath": self.path_in_manifest(audio)}, self.out_folder, position)
 
-    def written(self, audio: str) -> str:
+    def path_in_manifest(self, audio: str) -> str:
         """An absolute path as the manifest has it: relative where it lies below the manifest's folder."""
         below = self.out_folder.rstrip("/") + "/"
         return audio.removeprefix(below) if audio.startswith(below) else audio
 
-    def name(self, u: Utterance) -> str:
+    def id_from_path(self, u: Utterance) -> str:
         """An id for a row without one: its path below the corpus, without the suffix."""
         path = storage.absolute(u.audio)
         for folder in (self.audio.folder, storage.absolute(self.root)):
             if path.startswith(folder.rstrip("/") + "/"):
                 return path[len(folder.rstrip("/")) + 1 :].rsplit(".", 1)[0]
         return u.audio_filepath.rsplit(".", 1)[0]
-
-
-class AudioFolder:
-    """Where embedded audio goes: `<manifest>_audio/` beside the manifest, under names that are safe."""
-
-    def __init__(self, manifest: str) -> None:
-        self.folder = storage.absolute(manifest.removesuffix(".gz").rsplit(".", 1)[0] + "_audio")
-        self.names: set[str] = set()
-
-    def save(self, audio: Embedded, name: str) -> str:
-        """Write the bytes; the path of the file."""
-        original = audio.path.replace("\\", "/").rsplit("/", 1)[-1]
-        stem, dot, suffix = original.rpartition(".")
-        suffix = f".{suffix.lower()}" if dot and f".{suffix.lower()}" in AUDIO_SUFFIXES else guess_suffix(audio.data)
-        key = Utterance(id=stem or original or name, audio="", audio_filepath="").key
-        unique, n = key, 1
-        while unique.lower() in self.names:  # as file systems that ignore case see it
-            n += 1
-            unique = f"{key}-{n}"
-        self.names.add(unique.lower())
-        path = storage.join(self.folder, unique + suffix)
-        storage.write_bytes(path, audio.data)
-        return path
-
-
-def guess_suffix(data: bytes) -> str:
-    return next((suffix for magic, suffix in MAGIC.items() if data.startswith(magic)), ".audio")
 
 
 def fill_durations(

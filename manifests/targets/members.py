@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coat.manifests.targets.arrays import BrokenArray, from_npy, to_npy
-from coat.manifests.targets.reduction import COVERED, INDEX, SCALE, VALUES, Reduction, decode, encode
+from coat.manifests.targets.coding import COVERED, INDEX, SCALE, VALUES, decode_frames, encode_frames
+from coat.manifests.targets.reduction import Reduction
 from coat.manifests.targets.spec import TargetSpec
 
-PARTS = (VALUES, SCALE, INDEX, COVERED)
+MEMBER_PARTS = (VALUES, SCALE, INDEX, COVERED)
 LEAST_COVERED = 0.5  # a frame that stands for less of its span is masked
 
 
@@ -21,7 +22,7 @@ def suffix_of(expert: str, part: str) -> str:
     return f"{expert}.{part}.npy" if part else f"{expert}.npy"
 
 
-def experts_of(members: Iterable[str], known: Iterable[str]) -> list[str]:
+def experts_with_targets(members: Iterable[str], known: Iterable[str]) -> list[str]:
     """Those of `known` whose values are among the members."""
     there = set(members)
     return [name for name in known if suffix_of(name, VALUES) in there]
@@ -29,7 +30,7 @@ def experts_of(members: Iterable[str], known: Iterable[str]) -> list[str]:
 
 def to_members(expert: str, frames_ND: NDArray[Any], reduction: Reduction | None) -> tuple[dict[str, bytes], int]:
     """By suffix, and the frames that they hold."""
-    parts = encode(frames_ND, reduction) if reduction else {VALUES: frames_ND}
+    parts = encode_frames(frames_ND, reduction) if reduction else {VALUES: frames_ND}
     return {suffix_of(expert, part): to_npy(array) for part, array in parts.items()}, len(parts[VALUES])
 
 
@@ -40,7 +41,11 @@ def from_members(
 
     ValueError where a member is missing or not what the spec and the reduction say; BrokenArray where it is no array.
     """
-    parts = {part: array_of(suffix_of(expert, part), members) for part in PARTS if suffix_of(expert, part) in members}
+    parts = {
+        part: read_array(suffix_of(expert, part), members)
+        for part in MEMBER_PARTS
+        if suffix_of(expert, part) in members
+    }
     if reduction is None:
         frames_ND = parts.get(VALUES)
         right = f"{spec.dtype} [frames, {spec.dim}]"
@@ -49,13 +54,13 @@ def from_members(
         if frames_ND.ndim != 2 or frames_ND.shape[1] != spec.dim or frames_ND.dtype != np.dtype(spec.dtype):
             raise ValueError(f"it is {frames_ND.dtype} {list(frames_ND.shape)}; its spec says {right}")
         return frames_ND
-    frames_MD = decode(parts, reduction)
+    frames_MD = decode_frames(parts, reduction)
     if COVERED in parts:
         frames_MD[parts[COVERED] < LEAST_COVERED] = np.nan
     return frames_MD
 
 
-def array_of(suffix: str, members: Mapping[str, bytes]) -> NDArray[Any]:
+def read_array(suffix: str, members: Mapping[str, bytes]) -> NDArray[Any]:
     try:
         return from_npy(members[suffix])
     except BrokenArray as e:

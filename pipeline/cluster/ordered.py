@@ -12,10 +12,10 @@ from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from coat.manifests.errors import RunError
-from coat.pipeline.cluster.ray_connection import joined
+from coat.pipeline.cluster.ray_connection import connected
 from coat.pipeline.cluster.resources import Cluster
 
-AHEAD = 2  # jobs per worker whose results may wait: a slow disk holds the workers back, and memory stays bounded
+RESULTS_AHEAD = 2  # jobs per worker whose results may wait: a slow disk holds workers back, and memory stays bounded
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -26,18 +26,18 @@ def run_ordered(
 ) -> Iterator[Result]:
     """Results in the order of the jobs. `workers` 0 and no address: here."""
     if ray_address:
-        yield from on_ray(function, jobs, max(1, workers), ray_address)
+        yield from run_on_ray(function, jobs, max(1, workers), ray_address)
     elif workers:
-        yield from in_processes(function, jobs, workers)
+        yield from run_in_processes(function, jobs, workers)
     else:
         yield from map(function, jobs)
 
 
-def in_processes(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:
+def run_in_processes(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:
     # Spawned, not forked: this process has threads.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=leave_with_parent)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=exit_with_parent)
     try:
-        yield from in_order(jobs, lambda job: pool.submit(function, job), Future.result, workers)
+        yield from results_in_order(jobs, lambda job: pool.submit(function, job), Future.result, workers)
     except BrokenProcessPool as e:
         raise RunError(
             "a worker process died, of want of memory or of a file that crashes its decoder; what was finished is "
@@ -47,7 +47,7 @@ def in_processes(function: Callable[[Job], Result], jobs: Iterable[Job], workers
         pool.shutdown(cancel_futures=True)
 
 
-def leave_with_parent() -> None:
+def exit_with_parent() -> None:
     """A worker neither answers Ctrl-C itself nor outlives a parent that was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -60,22 +60,22 @@ def leave_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def on_ray(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int, address: str) -> Iterator[Result]:
+def run_on_ray(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int, address: str) -> Iterator[Result]:
     import ray
 
-    with joined(Cluster(workers=workers, address=address)):
+    with connected(Cluster(workers=workers, address=address)):
         task: Any = ray.remote(function)
         get: Any = ray.get
-        yield from in_order(jobs, task.remote, get, workers)
+        yield from results_in_order(jobs, task.remote, get, workers)
 
 
-def in_order(
+def results_in_order(
     jobs: Iterable[Job], submit: Callable[[Job], Any], result: Callable[[Any], Result], workers: int
 ) -> Iterator[Result]:
     waiting: deque[Any] = deque()
     for job in jobs:
         waiting.append(submit(job))
-        if len(waiting) >= AHEAD * workers:
+        if len(waiting) >= RESULTS_AHEAD * workers:
             yield result(waiting.popleft())
     while waiting:
         yield result(waiting.popleft())

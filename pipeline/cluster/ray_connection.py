@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from coat.manifests.errors import RunError
-from coat.pipeline.cluster.ray_errors import cause_of, last_line
+from coat.pipeline.cluster.ray_errors import error_summary, worker_error
 from coat.pipeline.cluster.resources import Cluster
-from coat.pipeline.cluster.signals import own_signals
+from coat.pipeline.cluster.signals import sigterm_kept
 
 
 def connect(cluster: Cluster) -> bool:
@@ -23,16 +23,16 @@ def connect(cluster: Cluster) -> bool:
         return False
     if cluster.address:
         check_listens(cluster.address)
-        with own_signals():
+        with sigterm_kept():
             try:
                 ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
             except (ConnectionError, ValueError, TimeoutError) as e:
-                raise RunError(f"no Ray cluster at {cluster.address} ({last_line(e)})") from e
+                raise RunError(f"no Ray cluster at {cluster.address} ({error_summary(e)})") from e
         return True
-    with own_signals():
+    with sigterm_kept():
         ray.init(
             address="local",
-            num_cpus=max(1, math.ceil(max(cluster.workers, cluster.max_workers or 0) * cluster.cpus)),
+            num_cpus=max(1, math.ceil(max(cluster.workers, cluster.max_workers or 0) * cluster.cpus_per_worker)),
             include_dashboard=False,
             logging_level=logging.ERROR,
             log_to_driver=False,
@@ -47,7 +47,7 @@ def disconnect() -> None:
 
 
 @contextmanager
-def joined(cluster: Cluster) -> Iterator[None]:
+def connected(cluster: Cluster) -> Iterator[None]:
     """Ray for a while, left if it was joined here. What a task raised comes out as itself."""
     from ray.exceptions import RayError
 
@@ -55,7 +55,7 @@ def joined(cluster: Cluster) -> Iterator[None]:
     try:
         yield
     except RayError as e:
-        raise cause_of(e) from e
+        raise worker_error(e) from e
     finally:
         if started_here:
             disconnect()
@@ -72,11 +72,11 @@ def check_listens(address: str) -> None:
         raise RunError(f"no Ray cluster at {address} ({e})") from e
 
 
-def capacity(cluster: Cluster) -> int:
+def worker_capacity(cluster: Cluster) -> int:
     """Workers that all nodes could hold together, as they are now."""
     import ray
 
-    have = ray.cluster_resources()
-    rooms = [have.get("CPU", 0.0) / cluster.cpus] if cluster.cpus else []
-    rooms += [have.get("GPU", 0.0) / cluster.gpus] if cluster.gpus else []
-    return math.floor(min(rooms, default=0.0) + 1e-6)
+    available = ray.cluster_resources()
+    limits = [available.get("CPU", 0.0) / cluster.cpus_per_worker] if cluster.cpus_per_worker else []
+    limits += [available.get("GPU", 0.0) / cluster.gpus_per_worker] if cluster.gpus_per_worker else []
+    return math.floor(min(limits, default=0.0) + 1e-6)

@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 from coat.manifests.errors import RunError
 
-Cause = Literal["crashed", "oom", "timeout", "lost"]  # lost: with its node, which is rarely the unit's fault
+DeathCause = Literal["crashed", "oom", "timeout", "lost"]  # lost: with its node, which is rarely the unit's fault
 
 
-def why_died(error: BaseException) -> Cause:
+def death_cause(error: BaseException) -> DeathCause:
     """What Ray's error says of the end of an actor."""
     from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError
 
@@ -20,15 +20,15 @@ def why_died(error: BaseException) -> Cause:
     return "crashed"
 
 
-def cause_of(error: Any) -> Exception:
+def worker_error(error: Any) -> Exception:
     """What the worker raised: a RunError as it is, anything else named."""
     cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, RunError) else RunError(f"a worker failed: {last_line(cause or error)}")
+    return cause if isinstance(cause, RunError) else RunError(f"a worker failed: {error_summary(cause or error)}")
 
 
-def last_line(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """The line of an error that says most; of Ray's that is the last, but for want of memory the first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if why_died(error) == "oom":
+    if death_cause(error) == "oom":
         return " ".join(lines[:1])[:400]
     return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:400]

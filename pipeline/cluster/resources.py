@@ -1,4 +1,4 @@
-"""Resources of an extraction, and the pool of workers that they give."""
+"""Resources of an extraction, and the workers that they give."""
 
 import os
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from coat.manifests.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Where:
+class Resources:
     """What runs the units. `workers` 0: this process, no Ray; None: as many as the machine's devices ask for."""
 
     workers: int | None = None
@@ -26,39 +26,38 @@ class Cluster:
     workers: int
     max_workers: int | None = None  # hired as the cluster grows; None: no more than `workers`
     address: str | None = None
-    cpus: float = 1.0
-    gpus: float = 0.0  # a share of one: 0.5 puts two workers on a device
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0  # a share of one: 0.5 puts two workers on a device
 
 
-def threads_of(cluster: Cluster | None) -> int:
-    return max(1, int(cluster.cpus)) if cluster else os.cpu_count() or 1
+def threads_per_worker(cluster: Cluster | None) -> int:
+    return max(1, int(cluster.cpus_per_worker)) if cluster else os.cpu_count() or 1
 
 
-def choose(where: Where) -> tuple[Cluster | None, str]:
-    """The pool and the device of a worker: a worker per GPU share, else per CPU share, else this process."""
+def choose_cluster(resources: Resources) -> tuple[Cluster | None, str]:
+    """The workers and their device: a worker per GPU share, else per CPU share, else (None) this process."""
     import torch
 
-    if where.device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"--device {where.device}: expected auto, cpu or cuda")
-    gpus = torch.cuda.device_count() if where.device in ("auto", "cuda") else 0
-    if where.device == "cuda" and not gpus and not where.ray_address:
+    device, address, workers = resources.device, resources.ray_address, resources.workers
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device {device}: expected auto, cpu or cuda")
+    gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    if device == "cuda" and not gpus and not address:
         raise InputError("--device cuda: torch sees no GPU here; use --device cpu, or --ray-address of a cluster")
-    use_gpu = gpus > 0 or (where.device == "cuda")
+    use_gpu = gpus > 0 or device == "cuda"
+    worker_device = "cuda:0" if use_gpu else "cpu"
     cpus = os.cpu_count() or 1
-    workers = where.workers
     if workers is None:
-        workers = round(gpus / where.gpus_per_worker) if use_gpu and gpus else cpus // 4
-        workers = 0 if workers <= 1 and not where.ray_address else max(1, workers)
-    if workers == 0 and not where.ray_address:
-        return None, "cuda:0" if use_gpu else "cpu"
+        workers = round(gpus / resources.gpus_per_worker) if use_gpu and gpus else cpus // 4
+        workers = 0 if workers <= 1 and not address else max(1, workers)
+    if workers == 0 and not address:
+        return None, worker_device
     workers = max(1, workers)
-    cpus_per_worker = where.cpus_per_worker or (1.0 if where.ray_address else max(1.0, cpus // workers))
-    gpus_per_worker = where.gpus_per_worker if use_gpu else 0.0
     cluster = Cluster(
         workers=workers,
-        max_workers=where.max_workers,
-        address=where.ray_address,
-        cpus=cpus_per_worker,
-        gpus=gpus_per_worker,
+        max_workers=resources.max_workers,
+        address=address,
+        cpus_per_worker=resources.cpus_per_worker or (1.0 if address else max(1.0, cpus // workers)),
+        gpus_per_worker=resources.gpus_per_worker if use_gpu else 0.0,
     )
-    return cluster, "cuda:0" if use_gpu else "cpu"
+    return cluster, worker_device

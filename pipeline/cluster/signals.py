@@ -47,7 +47,7 @@ def held_signals() -> Iterator[Deliver]:
 
 
 @contextmanager
-def own_signals() -> Iterator[None]:
+def sigterm_kept() -> Iterator[None]:
     """Ray puts a handler of its own over SIGTERM that aborts the process; afterwards ours stands again."""
     handler = signal.getsignal(signal.SIGTERM)
     try:

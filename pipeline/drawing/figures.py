@@ -11,7 +11,7 @@ from PIL import Image
 INK, LINE, AREA, PALE = "#1f2937", "#0072b2", "#8fc1de", "#e5e7eb"  # blue: told apart in every kind of colour vision
 
 
-def saved(figure: Figure, palette: bool) -> bytes:
+def to_png(figure: Figure, palette: bool) -> bytes:
     """As PNG; with a palette half as large, and as good where colours are few."""
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():

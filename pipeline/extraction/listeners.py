@@ -2,35 +2,37 @@
 
 from typing import Protocol
 
-from coat.pipeline.plan.planning import Plan
-from coat.pipeline.worker.report import Report
+from coat.pipeline.plan.planning import ExtractionPlan
+from coat.pipeline.worker.report import UnitReport
 
 
 class Listener(Protocol):
     """Who watches a run: the command line's progress bar, or nobody."""
 
-    def planned(self, plan: Plan, covered: int) -> None: ...
-    def reported(self, report: Report) -> None: ...
+    def planned(self, plan: ExtractionPlan, covered: int) -> None: ...
+    def reported(self, report: UnitReport) -> None: ...
     def say(self, line: str) -> None: ...
 
 
-class Silent:
-    def planned(self, plan: Plan, covered: int) -> None: ...
-    def reported(self, report: Report) -> None: ...
+class NullListener:
+    """Nobody watches."""
+
+    def planned(self, plan: ExtractionPlan, covered: int) -> None: ...
+    def reported(self, report: UnitReport) -> None: ...
     def say(self, line: str) -> None: ...
 
 
-class Several:
-    """Tells each."""
+class Listeners:
+    """Passes everything on to several listeners."""
 
     def __init__(self, *listeners: Listener) -> None:
         self.listeners = listeners
 
-    def planned(self, plan: Plan, covered: int) -> None:
+    def planned(self, plan: ExtractionPlan, covered: int) -> None:
         for listener in self.listeners:
             listener.planned(plan, covered)
 
-    def reported(self, report: Report) -> None:
+    def reported(self, report: UnitReport) -> None:
         for listener in self.listeners:
             listener.reported(report)
 

@@ -5,25 +5,25 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from coat.manifests.errors import RunError
-from coat.pipeline.extraction.lease import BEAT_S
-from coat.pipeline.extraction.unit_queue import Queue, Task
-from coat.pipeline.worker.config import Job
-from coat.pipeline.worker.report import Report
+from coat.pipeline.extraction.lease import HEARTBEAT_S
+from coat.pipeline.extraction.unit_queue import UnitQueue, UnitTask
+from coat.pipeline.worker.config import WorkerConfig
+from coat.pipeline.worker.report import UnitReport
 from coat.pipeline.worker.worker import UNITS_IN_HAND, Worker
 
 GRACE_S = 30.0  # that a batch in hand is waited for when a run in this process is stopped
 
 
-def run_local(queue: Queue, job: Job) -> Iterator[Report]:
+def run_local(queue: UnitQueue, config: WorkerConfig) -> Iterator[UnitReport]:
     """In this process. When the caller stops listening, the units in hand are dropped at their next batch.
 
     What a model does to its process it does to this one: a row that crashes it is only found on Ray.
     """
-    worker = Worker(job)
-    running: dict[Future[Report], Task] = {}
+    worker = Worker(config)
+    running: dict[Future[UnitReport], UnitTask] = {}
     grace = GRACE_S
     pool = ThreadPoolExecutor(UNITS_IN_HAND, thread_name_prefix="unit")
-    heard = time.monotonic()
+    last_report = time.monotonic()
     try:
         while queue or running:
             while len(running) < UNITS_IN_HAND and (task := queue.take(idle=not running)):
@@ -31,19 +31,19 @@ def run_local(queue: Queue, job: Job) -> Iterator[Report]:
             if not running:
                 time.sleep(1.0)  # another run has the rest in hand
                 continue
-            finished, _ = wait(running, timeout=BEAT_S, return_when=FIRST_COMPLETED)
-            queue.beat()
+            finished, _ = wait(running, timeout=HEARTBEAT_S, return_when=FIRST_COMPLETED)
+            queue.send_heartbeat()
             for future in finished:
-                task, heard = running.pop(future), time.monotonic()
+                task, last_report = running.pop(future), time.monotonic()
                 report = future.result()
                 queue.finished(task, report)
                 yield report
             oldest = next(iter(running.values()), None)
-            if oldest and time.monotonic() - heard > (limit := queue.deadline(oldest)):
+            if oldest and time.monotonic() - last_report > (limit := queue.deadline(oldest)):
                 grace = 0.0  # it was waited for
                 raise RunError(
-                    f"{job.expert}: nothing was heard of unit {oldest.unit.name} for {limit:.0f} s, and this process "
-                    "cannot stop it; with --workers 1 the row is found and the others are done"
+                    f"{config.expert}: nothing was heard of unit {oldest.unit.name} for {limit:.0f} s, and this "
+                    "process cannot stop it; with --workers 1 the row is found and the others are done"
                 )
     finally:
         worker.stopped.set()

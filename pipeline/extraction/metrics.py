@@ -1,11 +1,11 @@
-"""What a run tells Prometheus, through Ray: `ray_<name>` on the metrics port of the node that the driver runs on.
+"""Metrics of a run for Prometheus, through Ray: `ray_<name>` on the metrics port of the node that the driver runs on.
 
 Only the driver records, from the reports of its workers: a worker that dies takes no count with it, and a unit
 counts once. Without Ray (`--workers 0`) nothing is recorded; without `ray[default]` no node exports it.
 """
 
-from coat.pipeline.plan.planning import Plan
-from coat.pipeline.worker.report import Report
+from coat.pipeline.plan.planning import ExtractionPlan
+from coat.pipeline.worker.report import UnitReport
 
 UNIT_SECONDS = [1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0]  # bounds of the histogram
 
@@ -34,19 +34,19 @@ class Metrics:
     def __init__(self) -> None:
         from ray.util.metrics import Counter, Gauge, Histogram
 
-        self.counters = {n: Counter(n, what, ("expert", *tags)) for n, (what, tags) in COUNTERS.items()}
-        self.gauges = {n: Gauge(n, what, ("expert",)) for n, what in GAUGES.items()}
-        self.histograms = {n: Histogram(n, what, UNIT_SECONDS, ("expert",)) for n, what in HISTOGRAMS.items()}
+        self.counters = {n: Counter(n, text, ("expert", *tags)) for n, (text, tags) in COUNTERS.items()}
+        self.gauges = {n: Gauge(n, text, ("expert",)) for n, text in GAUGES.items()}
+        self.histograms = {n: Histogram(n, text, UNIT_SECONDS, ("expert",)) for n, text in HISTOGRAMS.items()}
         self.expert = ""
-        self.rows = self.covered = self.units = 0
-        self.seconds = 0.0
+        self.rows = self.covered = self.units_left = 0
+        self.seconds_left = 0.0
 
-    def planned(self, plan: Plan, covered: int) -> None:
-        self.expert, self.units, self.seconds = plan.spec.expert, len(plan.units), plan.seconds
+    def planned(self, plan: ExtractionPlan, covered: int) -> None:
+        self.expert, self.units_left, self.seconds_left = plan.spec.expert, len(plan.units), plan.seconds
         self.rows, self.covered = plan.rows, covered
-        self.state()
+        self.set_gauges()
 
-    def reported(self, report: Report) -> None:
+    def reported(self, report: UnitReport) -> None:
         self.count("coat_units", 1)
         for outcome in ("ok", "failed", "skipped"):
             self.count("coat_rows", getattr(report, outcome), outcome=outcome)
@@ -59,18 +59,18 @@ class Metrics:
         self.count("coat_bytes", report.bytes)
         self.count("coat_halvings", report.halvings)
         self.histograms["coat_unit_seconds"].observe(report.unit_seconds, {"expert": self.expert})
-        self.units -= 1
-        self.seconds = max(0.0, self.seconds - report.audio_seconds)
-        self.state()
+        self.units_left -= 1
+        self.seconds_left = max(0.0, self.seconds_left - report.audio_seconds)
+        self.set_gauges()
 
     def say(self, line: str) -> None: ...
 
-    def state(self) -> None:
+    def set_gauges(self) -> None:
         """All gauges, each time: Ray forgets one that was not set since it was last exported."""
         self.gauge("coat_rows_planned", self.rows)
         self.gauge("coat_rows_covered", self.covered)
-        self.gauge("coat_units_left", self.units)
-        self.gauge("coat_audio_seconds_left", self.seconds)
+        self.gauge("coat_units_left", self.units_left)
+        self.gauge("coat_audio_seconds_left", self.seconds_left)
 
     def count(self, name: str, value: float, **tags: str) -> None:
         if value > 0:  # Ray refuses an increment of zero

@@ -10,17 +10,14 @@ import socket
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from coat import __version__
 from coat.manifests import storage
 from coat.manifests.errors import RunError
-from coat.pipeline.store.layout import SPEC
-
-if TYPE_CHECKING:
-    from coat.pipeline.plan.planning import Plan
-    from coat.pipeline.worker.report import Report
-from coat.pipeline.store.layout import RUNS
+from coat.pipeline.plan.planning import ExtractionPlan
+from coat.pipeline.store.layout import RUNS, SPEC
+from coat.pipeline.worker.report import UnitReport
 
 PART_S = 60.0  # object stores do not append: a part is put when it is so old
 PART_LINES = 500  # ... or so long
@@ -33,25 +30,25 @@ class RunLog:
         self.folder, self.run, self.spec = storage.join(set_url, RUNS), run, storage.join(set_url, SPEC)
         self.local = storage.is_local(set_url)
         self.lines: list[str] = []
-        self.part, self.put = 1, time.monotonic()
+        self.part, self.last_flush = 1, time.monotonic()
 
     def started(self, **facts: Any) -> None:
         here = {"host": socket.gethostname(), "pid": os.getpid(), "coat": __version__}
         self.write("started", run=self.run, **here, **facts)
 
-    def planned(self, plan: "Plan", covered: int) -> None:
+    def planned(self, plan: ExtractionPlan, covered: int) -> None:
         self.write("planned", covered=covered, units=len(plan.units), audio_seconds=plan.seconds, bytes=plan.bytes)
 
-    def reported(self, report: "Report") -> None:
+    def reported(self, report: UnitReport) -> None:
         self.write("unit", **asdict(report))
 
     def say(self, line: str) -> None:
         self.write("said", line=line)
 
     def write(self, event: str, **facts: Any) -> None:
-        told = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts}
-        self.lines.append(json.dumps(told, ensure_ascii=False) + "\n")
-        if self.local or len(self.lines) >= PART_LINES or time.monotonic() - self.put > PART_S:
+        entry = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts}
+        self.lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
+        if self.local or len(self.lines) >= PART_LINES or time.monotonic() - self.last_flush > PART_S:
             self.flush()
 
     def flush(self) -> None:
@@ -70,4 +67,4 @@ class RunLog:
         else:
             storage.write_bytes(storage.join(self.folder, f"{self.run}.{self.part:04d}.jsonl"), data)
             self.part += 1
-        self.lines, self.put = [], time.monotonic()
+        self.lines, self.last_flush = [], time.monotonic()

@@ -7,9 +7,9 @@ from typing import Any
 
 from coat.manifests.errors import RunError
 from coat.pipeline.extraction.listeners import Listener
-from coat.pipeline.plan.planning import Plan
+from coat.pipeline.plan.planning import ExtractionPlan
 from coat.pipeline.store.outcomes import Outcomes
-from coat.pipeline.worker.report import Report
+from coat.pipeline.worker.report import UnitReport
 
 
 @dataclass
@@ -50,11 +50,12 @@ class Summary:
         return {**asdict(self), "rtfx": self.rtfx}
 
 
-def count(summary: Summary, reports: Iterable[Report], started: float, listener: Listener) -> None:
-    padded, begun, ended = 0.0, float("inf"), 0.0  # seconds since `started`
+def add_reports(summary: Summary, reports: Iterable[UnitReport], started: float, listener: Listener) -> None:
+    """Sum up the reports as they come, and pass each on. `started`: when the run began."""
+    padded, first, last = 0.0, float("inf"), 0.0  # seconds since `started`: first unit begun, last one reported
     for report in reports:
-        ended = time.perf_counter() - started
-        begun = min(begun, max(0.0, ended - report.unit_seconds))
+        last = time.perf_counter() - started
+        first = min(first, max(0.0, last - report.unit_seconds))
         summary.units_done += 1
         summary.audio_seconds += report.audio_seconds
         summary.bytes += report.bytes
@@ -67,12 +68,12 @@ def count(summary: Summary, reports: Iterable[Report], started: float, listener:
         padded += report.padded_seconds
         listener.reported(report)
     if summary.units_done:
-        summary.startup_seconds, summary.busy_seconds = begun, ended - begun
+        summary.startup_seconds, summary.busy_seconds = first, last - first
     if padded:
         summary.padding_share = max(0.0, 1 - summary.audio_seconds / padded)
 
 
-def outcomes(summary: Summary, plan: Plan, rows: Outcomes) -> None:
+def add_outcomes(summary: Summary, plan: ExtractionPlan, rows: Outcomes) -> None:
     """Count the manifest's rows as they now stand in the store, whichever run put them there."""
     positions = rows.find(plan.digests)
     if gone := int((positions < 0).sum()):

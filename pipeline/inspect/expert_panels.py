@@ -1,4 +1,4 @@
-"""The panel of an expert."""
+"""The panel of an expert: its target for the utterance, or why there is none. N frames, D dim."""
 
 import math
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coat.extractors import registry
-from coat.manifests.audio.decoding import Clip
+from coat.manifests.audio.clip import Clip
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.inspect.panels import Panel
@@ -18,43 +18,43 @@ EPSILON = 1e-6  # of a frame: edges that meet do not overlap
 
 
 @dataclass(frozen=True)
-class Held:
+class NamedTarget:
     """A target set, under the name that is shown, and what it says of the utterance."""
 
     name: str
-    targets: TargetSet
+    target_set: TargetSet
     row: Row | None
 
 
 def expert_panel(
-    held: Held, utterance: Utterance, start: float, end: float, seconds: float, whole: Clip | None
+    target: NamedTarget, utterance: Utterance, start: float, end: float, seconds: float, whole: Clip | None
 ) -> Panel:
     """The target, or why there is none. `whole`: the sound now, where all of it was decoded."""
-    spec, row = held.targets.spec, held.row
-    panel = Panel(title=held.name, what=described(spec), spec=spec)
+    spec, row = target.target_set.spec, target.row
+    panel = Panel(title=target.name, description=describe_expert(spec), spec=spec)
     if row is None:
-        return replace(panel, problem=why_missing(held.targets, utterance))
+        return replace(panel, problem=why_missing(target.target_set, utterance))
     if row.status != "ok":
         return replace(panel, problem=f"{row.status}: {row.error}")
     first, stop = frames_between(spec, start, math.inf if end >= seconds else end, row.frames)
     if first >= stop:
-        lie = f"from {spec.start_s:.3f} to {spec.times(row.frames)[-1]:.3f} s" if row.frames else "nowhere"
-        return replace(panel, problem=f"none of its {row.frames} frames is in what is shown; they lie {lie}")
-    frames_ND = held.targets.read_row(replace(row, first=row.first + first, frames=stop - first)).frames
-    tracks, drawn, reading = target_tracks(np.asarray(frames_ND, np.float32), spec)
-    changed = whole is not None and row.source is not None and row.source != whole.digest
+        location = f"from {spec.start_s:.3f} to {spec.times(row.frames)[-1]:.3f} s" if row.frames else "nowhere"
+        return replace(panel, problem=f"none of its {row.frames} frames is in what is shown; they lie {location}")
+    frames_ND = target.target_set.read_row(replace(row, first=row.first + first, frames=stop - first)).frames
+    tracks, drawn, value_meaning = target_tracks(np.asarray(frames_ND, np.float32), spec)
+    is_changed = whole is not None and row.source is not None and row.source != whole.digest
     return replace(
         panel,
-        what=f"{panel.what}; {drawn}",
-        reading=reading,
+        description=f"{panel.description}; {drawn}",
+        value_meaning=value_meaning,
         first_s=spec.start_s + first / spec.rate_hz,
         rate_hz=spec.rate_hz,
         tracks=tracks,
-        problem="the sound has changed since; `coat extract --refresh` makes this target anew" if changed else "",
+        problem="the sound has changed since; `coat extract --refresh` makes this target anew" if is_changed else "",
     )
 
 
-def described(spec: TargetSpec) -> str:
+def describe_expert(spec: TargetSpec) -> str:
     """What a frame is, where the expert is one of ours; others are not imported to be asked."""
     if spec.expert in registry.EXPERTS:
         return registry.find(spec.expert).card.what

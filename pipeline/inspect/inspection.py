@@ -1,8 +1,8 @@
 """See what experts heard: one utterance, its sound, and every expert's target on one time axis.
 
-    found = inspect("targets", "corpus.jsonl", "a1")
-    files.write_bytes("a1.html", inspection_page.page(found))
-    files.write_bytes("a1.png", inspection_drawing.picture(found))
+    inspection = inspect("targets", "corpus.jsonl", "a1")
+    storage.write_bytes("a1.html", inspection_page(inspection))
+    storage.write_bytes("a1.png", inspection_figure(inspection))
 
 Nothing is extracted: what a target set lacks is said in its place. N frames, D dim.
 """
@@ -10,21 +10,24 @@ Nothing is extracted: what a target set lacks is said in its place. N frames, D 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from coat.manifests.audio.decoding import AudioError, AudioFile, Clip
+from coat.manifests.audio.clip import AudioError, Clip
+from coat.manifests.audio.file import AudioFile
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.errors import InputError
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.inspect.expert_panels import Held, expert_panel
+from coat.pipeline.inspect.expert_panels import NamedTarget, expert_panel
 from coat.pipeline.inspect.panels import Panel
-from coat.pipeline.inspect.selection import chosen_part, find, named_sets
-from coat.pipeline.inspect.sound import log_mel_panel, waveform
+from coat.pipeline.inspect.selection import find_utterance, select_seconds, select_target_sets
+from coat.pipeline.inspect.sound import log_mel_panel, waveform_panel
 
 USUAL_RATE = 16000  # Hz that experts hear at
 
 
 @dataclass(frozen=True)
 class Inspection:
+    """All that a page or a figure shows."""
+
     utterance: Utterance
     seconds: float  # of the utterance
     start_s: float  # of what is shown, from the utterance's start
@@ -34,7 +37,7 @@ class Inspection:
     experts: tuple[Panel, ...]
 
     @property
-    def until_s(self) -> float:
+    def axis_end_s(self) -> float:
         """Where the time axis ends: behind the sound, where frames are centred there (experts pad short clips)."""
         if self.end_s < self.seconds:
             return self.end_s
@@ -42,7 +45,7 @@ class Inspection:
         return max([self.end_s, *last])
 
     @property
-    def part(self) -> str:
+    def excerpt_note(self) -> str:
         """What is left out; empty where all is shown."""
         if self.start_s == 0 and self.end_s >= self.seconds:
             return ""
@@ -60,29 +63,32 @@ def inspect(
 ) -> Inspection:
     """What the experts (all that the store has, or some: `name`, `name@fingerprint`) heard in one utterance.
 
-    Of long audio the first LONGEST_S seconds are taken, or those from `start_s` to `end_s`. InputError: an id,
+    Of long audio the first DEFAULT_SHOWN_S seconds are taken, or those from `start_s` to `end_s`. InputError: an id,
     expert or time that is not there.
     """
     manifest = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
-    utterance = find(manifest, identity)
+    utterance = find_utterance(manifest, identity)
     if utterance.text_only:
         raise InputError(f"{manifest.path}: {identity} is text alone; there is nothing to hear")
-    held = [Held(name, targets, targets.rows.get(utterance.digest)) for name, targets in named_sets(store, experts)]
-    span, silence = None, ""
+    targets = [
+        NamedTarget(name, target_set, target_set.rows.get(utterance.digest))
+        for name, target_set in select_target_sets(store, experts)
+    ]
+    span, audio_error = None, ""
     try:
         span = AudioFile(utterance.audio).span(utterance.offset, utterance.duration)
     except AudioError as e:
-        silence = f"{e.reason}: {e}"
-    heard = [h.row.seconds for h in held if h.row and h.row.status == "ok"]
-    seconds = span.seconds if span else max([utterance.duration or 0.0, *heard]) or 1.0
-    start, end = chosen_part(start_s, end_s, seconds)
+        audio_error = f"{e.reason}: {e}"
+    decoded_s = [t.row.seconds for t in targets if t.row and t.row.status == "ok"]
+    seconds = span.seconds if span else max([utterance.duration or 0.0, *decoded_s]) or 1.0
+    start, end = select_seconds(start_s, end_s, seconds)
     clip = None
     if span:
         first, last = round(start * span.rate), min(round(end * span.rate), span.samples)
         try:
             clip = replace(span, start=span.start + first, samples=max(1, last - first)).decode()
         except AudioError as e:
-            silence = f"{e.reason}: {e}"
+            audio_error = f"{e.reason}: {e}"
     whole = clip if clip and span and len(clip.samples_T) == span.samples else None
     return Inspection(
         utterance=utterance,
@@ -90,13 +96,14 @@ def inspect(
         start_s=start,
         end_s=end,
         clip=clip,
-        sound=sound_panels(clip, start, [h.targets.spec for h in held], silence),
-        experts=tuple(expert_panel(h, utterance, start, end, seconds, whole) for h in held),
+        sound=sound_panels(clip, start, [t.target_set.spec for t in targets], audio_error),
+        experts=tuple(expert_panel(t, utterance, start, end, seconds, whole) for t in targets),
     )
 
 
-def sound_panels(clip: Clip | None, start: float, specs: Sequence[TargetSpec], silence: str) -> tuple[Panel, ...]:
+def sound_panels(clip: Clip | None, start: float, specs: Sequence[TargetSpec], audio_error: str) -> tuple[Panel, ...]:
+    """Waveform and log-mel; without a clip, why there is none."""
     if clip is None:
-        return (Panel(title="waveform", problem=f"there is no sound to show. {silence}"),)
+        return (Panel(title="waveform", problem=f"there is no sound to show. {audio_error}"),)
     rate = max([USUAL_RATE, *(spec.sample_rate for spec in specs)])
-    return waveform(clip.samples_T, clip.rate, start), log_mel_panel(clip.at(rate), rate, start)
+    return waveform_panel(clip.samples_T, clip.rate, start), log_mel_panel(clip.at(rate), rate, start)

@@ -12,59 +12,59 @@ from html import escape
 
 import soundfile
 
-from coat.manifests.audio.decoding import Clip
+from coat.manifests.audio.clip import Clip
 from coat.pipeline.drawing.html import data_url, definition_list, html_document, read_asset
-from coat.pipeline.drawing.text import short
+from coat.pipeline.drawing.text import short_number
 from coat.pipeline.inspect.inspection import Inspection
 from coat.pipeline.inspect.panels import Panel, Track
-from coat.pipeline.inspect.plots import gradient, time_ticks, track_png
+from coat.pipeline.inspect.plots import css_gradient, time_ticks, track_png
 
 HIGHEST_RATE = 48000  # Hz of the sound in the page; browsers play no more
 EDGE = 0.08  # of a track's height: a tick that near to its border is written inside
 
 
-def inspection_page(found: Inspection) -> bytes:
+def inspection_page(inspection: Inspection) -> bytes:
     script = read_asset("coat.pipeline.inspect", "page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     )
-    panels = [*found.sound, *found.experts]
-    sections = "\n".join(panel_html(i, panel, found) for i, panel in enumerate(panels))
-    body = f"""{head_html(found, panels)}
-{bar_html(found)}
+    panels = [*inspection.sound, *inspection.experts]
+    sections = "\n".join(panel_html(i, panel, inspection) for i, panel in enumerate(panels))
+    body = f"""{head_html(inspection, panels)}
+{bar_html(inspection)}
 <main>
 {sections}
 </main>
 <footer><p>Made by <code>coat inspect</code>. Frame i of a target is centred at start + i / rate and drawn
 1 / rate wide; the values at a time are those of the frame that lies there.</p></footer>
-<script type="application/json" id="data">{data_json(found, panels)}</script>
+<script type="application/json" id="data">{data_json(inspection, panels)}</script>
 <script>{script}</script>"""
     style = read_asset("coat.pipeline.inspect", "page.css")
-    return html_document(f"{found.utterance.id} – what the experts heard", policy, style, body)
+    return html_document(f"{inspection.utterance.id} – what the experts heard", policy, style, body)
 
 
-def head_html(found: Inspection, panels: list[Panel]) -> str:
-    u = found.utterance
-    said = {"text": u.text, "prompt": u.prompt, "response": u.response, "choices": " | ".join(u.choices)}
+def head_html(inspection: Inspection, panels: list[Panel]) -> str:
+    u = inspection.utterance
+    texts = {"text": u.text, "prompt": u.prompt, "response": u.response, "choices": " | ".join(u.choices)}
     span = f", from {u.offset:g} s" if u.offset else ""
     links = "".join(
         f'<a href="#panel-{i}"{" class=bad" if p.problem else ""}>{escape(p.title)}</a>' for i, p in enumerate(panels)
     )
     return f"""<header>
 <h1>{escape(u.id)}</h1>
-<p class="facts">{found.seconds:.3f} s of {escape(u.audio_filepath)}{span}</p>
-{definition_list("said", {key: value for key, value in said.items() if value})}
-{f'<p class="part">{escape(found.part)}</p>' if found.part else ""}
+<p class="facts">{inspection.seconds:.3f} s of {escape(u.audio_filepath)}{span}</p>
+{definition_list("said", {key: value for key, value in texts.items() if value})}
+{f'<p class="part">{escape(inspection.excerpt_note)}</p>' if inspection.excerpt_note else ""}
 <nav>{links}</nav>
 </header>"""
 
 
-def bar_html(found: Inspection) -> str:
+def bar_html(inspection: Inspection) -> str:
     """The player and the time axis, which stay in sight."""
-    sound = f'<audio controls preload="auto" src="{sound_url(found.clip)}"></audio>' if found.clip else ""
-    ticks = time_ticks(found.start_s, found.until_s)
-    marks = "".join(f'<span style="left:{position(t, found):.4f}%">{t:g}</span>' for t in ticks)
+    sound = f'<audio controls preload="auto" src="{sound_url(inspection.clip)}"></audio>' if inspection.clip else ""
+    ticks = time_ticks(inspection.start_s, inspection.axis_end_s)
+    marks = "".join(f'<span style="left:{position(t, inspection):.4f}%">{t:g}</span>' for t in ticks)
     return f"""<div class="bar"><header>
 <div class="player">{sound}<span class="clock" id="clock"></span>
 <span class="keys">click a panel to go there; <kbd>space</kbd> plays, <kbd>←</kbd> <kbd>→</kbd> step 0.1 s</span></div>
@@ -72,18 +72,18 @@ def bar_html(found: Inspection) -> str:
 </header></div>"""
 
 
-def panel_html(number: int, panel: Panel, found: Inspection) -> str:
-    what = "; ".join(filter(None, [panel.what, panel.reading]))
+def panel_html(number: int, panel: Panel, inspection: Inspection) -> str:
+    about = "; ".join(filter(None, [panel.description, panel.value_meaning]))
     problem = f'<p class="problem">{escape(panel.problem)}</p>' if panel.problem else ""
-    tracks = "\n".join(track_html(track, panel, found) for track in panel.tracks)
+    tracks = "\n".join(track_html(track, panel, inspection) for track in panel.tracks)
     return f"""<section id="panel-{number}" data-panel="{number}">
-<div class="title"><h2>{escape(panel.title)}</h2><span class="what">{escape(what)}</span>{legend_html(panel)}</div>
+<div class="title"><h2>{escape(panel.title)}</h2><span class="what">{escape(about)}</span>{legend_html(panel)}</div>
 {problem}{tracks}{spec_html(panel)}
 </section>"""
 
 
-def track_html(track: Track, panel: Panel, found: Inspection) -> str:
-    picture = data_url("image/png", track_png(track, panel, found))
+def track_html(track: Track, panel: Panel, inspection: Inspection) -> str:
+    picture = data_url("image/png", track_png(track, panel, inspection))
     unit = f" <small>{escape(track.unit)}</small>" if track.unit else ""
     name = escape(track.name)
     return f"""<div class="row track" style="height:{track.height}px">
@@ -103,8 +103,8 @@ def legend_html(panel: Panel) -> str:
         return ""
     track = panel.tracks[0]
     unit = f" {escape(track.unit)}" if track.unit else ""
-    bar = f'<i style="background:{gradient(track.colours)}"></i>'
-    return f'<span class="legend">{short(track.low)}{unit} {bar} {short(track.high)}{unit}</span>'
+    bar = f'<i style="background:{css_gradient(track.colour_map)}"></i>'
+    return f'<span class="legend">{short_number(track.low)}{unit} {bar} {short_number(track.high)}{unit}</span>'
 
 
 def spec_html(panel: Panel) -> str:
@@ -122,17 +122,17 @@ def spec_html(panel: Panel) -> str:
     return f"<details><summary>{escape(summary)}</summary>{definition_list('', shown)}</details>"
 
 
-def data_json(found: Inspection, panels: list[Panel]) -> str:
+def data_json(inspection: Inspection, panels: list[Panel]) -> str:
     data = {
-        "start": found.start_s,
-        "end": found.end_s,
-        "until": found.until_s,
+        "start": inspection.start_s,
+        "end": inspection.end_s,
+        "until": inspection.axis_end_s,
         "panels": [
             {
                 "first": p.first_s,
                 "rate": p.rate_hz,
                 "units": [t.unit if t.style != "image" else "" for t in p.tracks],
-                "reads": [list(t.reads) for t in p.tracks],
+                "reads": [list(t.readouts) for t in p.tracks],
             }
             for p in panels
         ],
@@ -141,9 +141,9 @@ def data_json(found: Inspection, panels: list[Panel]) -> str:
     return text.replace("<", "\\u003c")  # neither </script> nor <!-- can stand in it
 
 
-def position(time: float, found: Inspection) -> float:
+def position(time: float, inspection: Inspection) -> float:
     """Percent of the way from the left edge to the right one."""
-    return 100 * (time - found.start_s) / (found.until_s - found.start_s)
+    return 100 * (time - inspection.start_s) / (inspection.axis_end_s - inspection.start_s)
 
 
 def sound_url(clip: Clip) -> str:

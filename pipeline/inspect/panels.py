@@ -1,7 +1,7 @@
 """What is drawn of one utterance, as data: panels of tracks, all of them on the time of the utterance.
 
 A track is a strip: a curve, a class, an image. Frame i of a panel is centred at `first_s + i / rate_hz` and is
-`1 / rate_hz` wide; it is drawn so wide, and what is said of it (`reads`) is said of all that width.
+`1 / rate_hz` wide; it is drawn so wide, and what is said of it (`readouts`) is said of all that width.
 
 N frames, R rows of an image.
 """
@@ -14,34 +14,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.drawing.text import short
+from coat.pipeline.drawing.text import short_number
 
 Floats = NDArray[np.float32]
 Style = Literal["line", "area", "band", "image", "wave"]
-Read = float | str | None  # what is said of a frame; None: nothing
+Readout = float | str | None  # what is said of a frame; None: nothing
 
 
 @dataclass(frozen=True, kw_only=True)
 class Track:
+    """One strip of a panel."""
+
     name: str
     style: Style
     # [N]; image: [N, R], the lowest row first; wave: [N, 2], lowest and highest. A curve is broken where it is NaN.
     values: Floats
     low: float  # at the lower edge, or of the first colour
     high: float
-    reads: Sequence[Read]  # [N]
+    readouts: Sequence[Readout]  # [N]
     height: int  # pixels of the page
     unit: str = ""
     log: bool = False
-    colours: str = "Blues"  # colour map of a band or an image
+    colour_map: str = "Blues"  # colour map of a band or an image
     ticks: tuple[tuple[float, str], ...] = ()  # height in 0..1, and what stands there
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
+    """The tracks of one sound or target."""
+
     title: str
-    what: str = ""  # is shown, in a line
-    reading: str = ""  # of the values: what is said of a frame, where that needs words
+    description: str = ""  # one line
+    value_meaning: str = ""  # what the readouts are, where that needs words
     first_s: float = 0.0
     rate_hz: float = 1.0
     tracks: tuple[Track, ...] = ()
@@ -58,4 +62,5 @@ class Panel:
 
 
 def ticks_at(low: float, high: float, values: Sequence[float]) -> tuple[tuple[float, str], ...]:
-    return tuple(((value - low) / (high - low), short(value)) for value in values)
+    """Heights and labels of values on a linear scale."""
+    return tuple(((value - low) / (high - low), short_number(value)) for value in values)

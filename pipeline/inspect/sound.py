@@ -6,7 +6,7 @@ T samples, N frames, R mel bands, F bins of a spectrum, W samples of a window.
 import numpy as np
 from numpy.typing import NDArray
 
-from coat.pipeline.drawing.text import rounded
+from coat.pipeline.drawing.text import rounded_number
 from coat.pipeline.inspect.panels import Floats, Panel, Track, ticks_at
 
 WAVE_COLUMNS = 2000  # of the waveform, at most
@@ -16,12 +16,12 @@ DEEPEST_DB = -80.0  # of the log-mel, below its loudest cell
 MEL_TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000, 16000)
 
 
-def waveform(samples_T: Floats, rate: int, start_s: float) -> Panel:
+def waveform_panel(samples_T: Floats, rate: int, start_s: float) -> Panel:
     columns = min(len(samples_T), WAVE_COLUMNS)
     starts = np.arange(columns) * len(samples_T) // columns
     wave_N2 = np.stack([np.minimum.reduceat(samples_T, starts), np.maximum.reduceat(samples_T, starts)], axis=1)
     peak_N = np.abs(wave_N2).max(axis=1)
-    reads = [f"peak {rounded(decibels(x))} dBFS" if x else "silent" for x in peak_N.tolist()]
+    readouts = [f"peak {rounded_number(decibels(x))} dBFS" if x else "silent" for x in peak_N.tolist()]
     most = float(peak_N.max()) or 1.0
     track = Track(
         name="amplitude",
@@ -29,22 +29,30 @@ def waveform(samples_T: Floats, rate: int, start_s: float) -> Panel:
         values=wave_N2,
         low=-1.05 * most,
         high=1.05 * most,
-        reads=reads,
+        readouts=readouts,
         height=76,
         ticks=ticks_at(-1.05 * most, 1.05 * most, [-most, 0.0, most]),
     )
     columns_hz = columns * rate / len(samples_T)
-    what = f"{rate} Hz, channels mixed; full scale is 1"
-    return Panel(title="waveform", what=what, first_s=start_s + 0.5 / columns_hz, rate_hz=columns_hz, tracks=(track,))
+    description = f"{rate} Hz, channels mixed; full scale is 1"
+    return Panel(
+        title="waveform",
+        description=description,
+        first_s=start_s + 0.5 / columns_hz,
+        rate_hz=columns_hz,
+        tracks=(track,),
+    )
 
 
 def log_mel_panel(samples_T: Floats, rate: int, start_s: float) -> Panel:
     hop = round(rate * min(LONGEST_HOP_S, max(SHORTEST_HOP_S, len(samples_T) / rate / 1000)))
-    level_NR = log_mel(samples_T, rate, hop)
+    level_NR = log_mel_db(samples_T, rate, hop)
     centres = band_centres(rate)
     loudest = level_NR.argmax(axis=1)
-    reads = [
-        f"{centres[band]:.0f} Hz, {rounded(level_NR[i, band])} dB" if level_NR[i, band] > DEEPEST_DB else "silent"
+    readouts = [
+        f"{centres[band]:.0f} Hz, {rounded_number(level_NR[i, band])} dB"
+        if level_NR[i, band] > DEEPEST_DB
+        else "silent"
         for i, band in enumerate(loudest.tolist())
     ]
     shown = [hz for hz in MEL_TICKS_HZ if centres[0] < hz < centres[-1]]
@@ -55,18 +63,25 @@ def log_mel_panel(samples_T: Floats, rate: int, start_s: float) -> Panel:
         values=level_NR,
         low=DEEPEST_DB,
         high=0.0,
-        reads=reads,
+        readouts=readouts,
         height=128,
         unit="dB",
-        colours="magma",
+        colour_map="magma",
         ticks=tuple((float(y), f"{hz:g} Hz") for y, hz in zip(at, shown, strict=True)),
     )
-    what = f"as experts hear it, at {rate} Hz; dB below the loudest cell"
-    reading = "the value is of the strongest band"
-    return Panel(title="log-mel", what=what, reading=reading, first_s=start_s, rate_hz=rate / hop, tracks=(track,))
+    description = f"as experts hear it, at {rate} Hz; dB below the loudest cell"
+    value_meaning = "the value is of the strongest band"
+    return Panel(
+        title="log-mel",
+        description=description,
+        value_meaning=value_meaning,
+        first_s=start_s,
+        rate_hz=rate / hop,
+        tracks=(track,),
+    )
 
 
-def log_mel(samples_T: Floats, rate: int, hop: int) -> Floats:
+def log_mel_db(samples_T: Floats, rate: int, hop: int) -> Floats:
     """`[N, SOUND_BANDS]` in dB below the loudest cell; frame i is centred at sample `hop * i`."""
     window = round(WINDOW_S * rate)
     bins = 2 ** int(np.ceil(np.log2(2 * window)))  # padded, so that the narrowest band holds a bin
@@ -75,14 +90,14 @@ def log_mel(samples_T: Floats, rate: int, hop: int) -> Floats:
     framed_NW = np.lib.stride_tricks.sliding_window_view(padded_T, window)[::hop][:frames]
     hann_W = (0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(window) + 0.5) / window)).astype(np.float32)
     power_NF = np.abs(np.fft.rfft(framed_NW * hann_W, bins)) ** 2
-    power_NR = power_NF @ mel_triangles(rate, bins).astype(power_NF.dtype)
+    power_NR = power_NF @ mel_filters(rate, bins).astype(power_NF.dtype)
     loudest = float(power_NR.max())
     if not loudest:
         return np.full(power_NR.shape, DEEPEST_DB, np.float32)
     return np.maximum(10 * np.log10(np.maximum(power_NR / loudest, 1e-30)), DEEPEST_DB).astype(np.float32)
 
 
-def mel_triangles(rate: int, bins: int) -> NDArray[np.float64]:
+def mel_filters(rate: int, bins: int) -> NDArray[np.float64]:
     """`[bins // 2 + 1, SOUND_BANDS]`, even on the mel axis up to half the rate; each sums to 1."""
     edges = mel_to_hz(np.linspace(0.0, hz_to_mel(rate / 2), SOUND_BANDS + 2))
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]

@@ -9,24 +9,25 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from coat.manifests.audio.decoding import AudioError, probe
-from coat.manifests.corpus.digests import hashes
+from coat.manifests.audio.clip import AudioError
+from coat.manifests.audio.file import probe
+from coat.manifests.corpus.digests import hash_texts
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.plan.row_identities import Identities, among, identities
-from coat.pipeline.plan.unit_cuts import cut_windows
+from coat.pipeline.plan.row_identities import RowIdentities, identify_rows, is_among
+from coat.pipeline.plan.unit_cuts import cut_units
 from coat.pipeline.plan.units import Units
 
 UNIT_BYTES = 128 * 2**20  # of targets: large enough for object stores, small enough for memory
 UNIT_SECONDS = 1800.0  # of audio, for small targets: what a kill costs at most
 SMALL_UNIT_SECONDS = 60.0  # a small corpus is cut finer, down to this, so that every worker has work
 SMALL_UNITS = 32  # ... into about so many
-NONE_AGAIN: Mapping[str, str] = MappingProxyType({})
+NO_REDO: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class ExtractionPlan:
     """All units of a manifest that are not yet committed, longest rows last."""
 
     spec: TargetSpec
@@ -50,15 +51,15 @@ def make_plan(
     utterances: Sequence[Utterance],
     spec: TargetSpec,
     covered: Collection[str] | NDArray[np.uint64] = (),
-    again: Mapping[str, str] = NONE_AGAIN,
+    redo: Mapping[str, str] = NO_REDO,
     unit_bytes: int = UNIT_BYTES,
     on_probed: Callable[[int], None] = lambda n: None,
     only: Collection[str] | None = None,
     limit: int | None = None,
-) -> Plan:
+) -> ExtractionPlan:
     """Plan what `covered` (digests of rows that committed units hold) leaves over.
 
-    `again` names the unit of a row that is tried once more: its new unit must not take the old one's name.
+    `redo` names the unit of a row that is extracted once more: its new unit must not take the old one's name.
     `only` (ids) and then `limit` (the first so many) choose rows; the others are left out of the units.
 
     The limits of a unit come from the whole manifest and the windows from its row numbers, both before
@@ -66,19 +67,21 @@ def make_plan(
     cuts between the others where they were.
     """
     manifest = utterances if isinstance(utterances, Manifest) else Manifest(utterances)
-    who = identities(manifest)
-    seconds = row_seconds(manifest, who, on_probed)
-    cap = min(UNIT_SECONDS, max(SMALL_UNIT_SECONDS, seconds.sum() / SMALL_UNITS))
-    cap = min(cap, unit_bytes / spec.bytes_per_second())
+    identities = identify_rows(manifest)
+    seconds = row_seconds(manifest, identities, on_probed)
+    unit_seconds = min(UNIT_SECONDS, max(SMALL_UNIT_SECONDS, seconds.sum() / SMALL_UNITS))
+    unit_seconds = min(unit_seconds, unit_bytes / spec.bytes_per_second())
     chosen = choose_rows(manifest, only, limit) & manifest.with_audio
-    done = among(who.digests, as_integers(covered)) & ~among(who.digests, as_integers(again))
+    done = is_among(identities.digests, to_integers(covered)) & ~is_among(identities.digests, to_integers(redo))
     left = chosen & ~done
-    order, starts = cut_windows(manifest, who.digests, seconds, left, cap)
-    units = Units(manifest, who, seconds, again, order, starts, np.append(starts[1:], len(order)))
-    return Plan(spec, units, who.digests[chosen], int((chosen & done).sum()), float(seconds[left].sum()))
+    order, starts = cut_units(manifest, identities.digests, seconds, left, unit_seconds)
+    units = Units(manifest, identities, seconds, redo, order, starts, np.append(starts[1:], len(order)))
+    return ExtractionPlan(
+        spec, units, identities.digests[chosen], int((chosen & done).sum()), float(seconds[left].sum())
+    )
 
 
-def as_integers(digests: Iterable[str] | NDArray[np.uint64]) -> NDArray[np.uint64]:
+def to_integers(digests: Iterable[str] | NDArray[np.uint64]) -> NDArray[np.uint64]:
     if isinstance(digests, np.ndarray):
         return digests
     return np.array([int(d, 16) for d in digests], np.uint64)
@@ -88,16 +91,16 @@ def choose_rows(manifest: Manifest, only: Collection[str] | None, limit: int | N
     chosen = np.ones(len(manifest), bool)
     if only is not None:
         wanted = np.array([xxhash.xxh3_64_intdigest(i.encode()) for i in only], np.uint64)
-        chosen = among(hashes(manifest.ids), wanted)
+        chosen = is_among(hash_texts(manifest.ids), wanted)
     if limit is not None:
         chosen &= np.cumsum(chosen) <= limit
     return chosen
 
 
-def row_seconds(manifest: Manifest, who: Identities, on_probed: Callable[[int], None]) -> NDArray[np.float64]:
+def row_seconds(manifest: Manifest, identities: RowIdentities, on_probed: Callable[[int], None]) -> NDArray[np.float64]:
     """Stated durations; where a row states none, what the header of its file leaves after its offset."""
     seconds = manifest.durations.copy()
-    seconds[list(who.repeated)] = 0.0
+    seconds[list(identities.repeated)] = 0.0
     unknown = np.flatnonzero(np.isnan(seconds))
     if len(unknown):
         rows = manifest.take(unknown)

@@ -8,19 +8,19 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from coat.manifests.corpus.digests import hashes
+from coat.manifests.corpus.digests import hash_texts
 from coat.manifests.corpus.manifest import Manifest
 
 
 @dataclass(frozen=True)
-class Identities:
-    """Who the rows of a manifest are: a digest each. Of equal ids the first counts, the others are at fault."""
+class RowIdentities:
+    """A digest for each row of a manifest. Of rows with equal ids the first counts, the others are at fault."""
 
     digests: NDArray[np.uint64]
     repeated: Mapping[int, int]  # position of a row: line of the first row that has its id
 
 
-def among(digests: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def is_among(digests: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """np.isin, in a third of its memory."""
     if not len(others):
         return np.zeros(len(digests), bool)
@@ -28,19 +28,19 @@ def among(digests: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np
     return others[np.minimum(np.searchsorted(others, digests), len(others) - 1)] == digests
 
 
-def identities(manifest: Manifest) -> Identities:
+def identify_rows(manifest: Manifest) -> RowIdentities:
     """A digest for every row; a row that repeats an id gets one of its own."""
     digests = manifest.digests
-    names = hashes(manifest.ids)
+    names = hash_texts(manifest.ids)
     ascending = np.sort(names)
     shared = ascending[1:][ascending[1:] == ascending[:-1]]
     if not len(shared):
-        return Identities(digests, {})
+        return RowIdentities(digests, {})
     digests = digests.copy()
     first: dict[str, int] = {}
     repeats: dict[str, int] = {}
     repeated: dict[int, int] = {}
-    rows = np.flatnonzero(among(names, shared))
+    rows = np.flatnonzero(is_among(names, shared))
     for i, identity in zip(rows.tolist(), manifest.ids.take(pa.array(rows)).to_pylist(), strict=True):
         if first.setdefault(identity, i) == i:
             continue
@@ -48,4 +48,4 @@ def identities(manifest: Manifest) -> Identities:
         repeats[digest] = n = repeats.get(digest, 1) + 1
         digests[i] = xxhash.xxh3_64_intdigest(f"{digest} again {n}".encode())
         repeated[i] = int(manifest.lines[first[identity]])
-    return Identities(digests, repeated)
+    return RowIdentities(digests, repeated)

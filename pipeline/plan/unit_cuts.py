@@ -14,27 +14,27 @@ UNIT_ROWS = 4096
 WINDOW_ROWS = 200_000  # rows that are sorted together: padding is small long before the whole corpus is
 
 
-def cut_windows(
+def cut_units(
     manifest: Manifest,
     digests: NDArray[np.uint64],
     seconds: NDArray[np.float64],
     left: NDArray[np.bool_],
-    cap: float,
+    unit_seconds: float,
 ) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
-    """Rows in the order of their units, and where each unit begins. `cap`: seconds of a unit."""
-    orders, cuts, before = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+    """Rows in the order of their units, and where each unit begins. `unit_seconds`: of audio in a unit, at most."""
+    orders, all_starts, before = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
     for start in range(0, len(manifest), WINDOW_ROWS):
         window = slice(start, start + WINDOW_ROWS)
         order, longest = sort_window(manifest.audio_filepaths[window], seconds[window], digests[window])
         kept = left[window][order]
         order, longest = order[kept] + start, longest[kept]
-        starts = cut(seconds[order], longest, cap)
+        starts = unit_starts(seconds[order], longest, unit_seconds)
         unit = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
         order = order[np.lexsort((digests[order], seconds[order], unit))]
         orders.append(order)
-        cuts.append(starts + before)
+        all_starts.append(starts + before)
         before += len(order)
-    return np.concatenate(orders), np.concatenate(cuts)
+    return np.concatenate(orders), np.concatenate(all_starts)
 
 
 def sort_window(
@@ -53,7 +53,7 @@ def sort_window(
     return order, longest[file][order]
 
 
-def cut(seconds: NDArray[np.float64], longest: NDArray[np.float64], cap: float) -> NDArray[np.int64]:
+def unit_starts(seconds: NDArray[np.float64], longest: NDArray[np.float64], unit_seconds: float) -> NDArray[np.int64]:
     """Where units begin: before a row that might not fit any more, taken to be as long as its file's longest.
 
     That length ascends where a row's own need not, within a file; so what follows a unit, whichever
@@ -62,10 +62,10 @@ def cut(seconds: NDArray[np.float64], longest: NDArray[np.float64], cap: float) 
     longest_us = np.rint(longest * 1e6).astype(np.int64)
     sums = np.concatenate([[0], np.cumsum(np.rint(seconds * 1e6).astype(np.int64))])
     reached = sums[:-1] + longest_us  # ascends
-    cap_us = int(cap * 1e6)
+    limit_us = int(unit_seconds * 1e6)
     starts, start = [], 0
     while start < len(seconds):
         starts.append(start)
-        fits = int(np.searchsorted(reached, sums[start] + cap_us, side="right"))
+        fits = int(np.searchsorted(reached, sums[start] + limit_us, side="right"))
         start = max(start + 1, min(fits, start + UNIT_ROWS))
     return np.array(starts, np.int64)

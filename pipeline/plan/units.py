@@ -4,7 +4,7 @@ Units are held as columns; rows become objects when a unit is taken.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.corpus.utterance import Utterance
-from coat.pipeline.plan.row_identities import Identities
+from coat.pipeline.plan.row_identities import RowIdentities
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedRow:
-    """An utterance as it is to be extracted. `fault`: it fails without being heard, for this reason."""
+    """An utterance as it is to be extracted. `fault`: it fails without being decoded, for this reason."""
 
     utterance: Utterance
     digest: str
     seconds: float  # stated or probed; 0 where neither worked, so that decoding can say why
     fault: str | None = None
-    again: str = ""  # the unit that holds what became of it before, where it is to be tried again
+    previous_unit: str = ""  # that holds its outcome so far, where it is extracted once more
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Unit:
 
     @property
     def name(self) -> str:
-        return unit_name(r.digest + r.again for r in self.rows)
+        return unit_name(row.digest + row.previous_unit for row in self.rows)
 
     @property
     def seconds(self) -> float:
-        return sum(r.seconds for r in self.rows)
+        return sum(row.seconds for row in self.rows)
 
     def halves(self) -> tuple["Unit", "Unit"]:
-        """For a unit that kills its worker: the poisonous row is in one of them."""
+        """For a unit that kills its worker: the row that kills is in one of them."""
         middle = len(self.rows) // 2
         return Unit(self.rows[:middle]), Unit(self.rows[middle:])
 
@@ -53,12 +53,12 @@ def unit_name(rows: Iterable[str]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Units(Sequence[Unit]):
-    """Units that are made when they are taken. A slice is one too, and costs nothing."""
+    """Units as columns; each is made when it is taken. A slice is a `Units` too, and costs nothing."""
 
     manifest: Manifest
-    identities: Identities
+    identities: RowIdentities
     seconds: NDArray[np.float64]  # of every row of the manifest
-    again: Mapping[str, str]
+    redo: Mapping[str, str]  # digests of rows that are extracted once more: their previous unit
     order: NDArray[np.integer]  # rows of the manifest, unit after unit
     starts: NDArray[np.int64]  # in `order`, of each unit
     ends: NDArray[np.int64]
@@ -69,18 +69,17 @@ class Units(Sequence[Unit]):
     def __getitem__(self, index: slice) -> "Units": ...
     def __getitem__(self, index: int | slice) -> "Unit | Units":
         if isinstance(index, slice):
-            cut = self.starts[index], self.ends[index]
-            return Units(self.manifest, self.identities, self.seconds, self.again, self.order, *cut)
+            return replace(self, starts=self.starts[index], ends=self.ends[index])
         rows = self.order[self.starts[index] : self.ends[index]]
         utterances = self.manifest.take(rows)
-        return Unit(tuple(self.planned(int(i), u) for i, u in zip(rows, utterances, strict=True)))
+        return Unit(tuple(self.planned(int(row), u) for row, u in zip(rows, utterances, strict=True)))
 
     def planned(self, row: int, utterance: Utterance) -> PlannedRow:
         digest, first = f"{self.identities.digests[row]:016x}", self.identities.repeated.get(row)
         fault = None
         if first is not None:
             fault = f"duplicate_id: row {utterance.row} repeats the id of row {first}"
-        return PlannedRow(utterance, digest, float(self.seconds[row]), fault, self.again.get(digest, ""))
+        return PlannedRow(utterance, digest, float(self.seconds[row]), fault, self.redo.get(digest, ""))
 
     def __len__(self) -> int:
         return len(self.starts)

@@ -1,4 +1,4 @@
-"""Utterances that a reduction is measured on."""
+"""Utterances that a reduction is measured on, and not fitted to where there are enough others."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,34 +9,30 @@ from coat.manifests.errors import InputError
 from coat.pipeline.store.rows import OK
 from coat.pipeline.store.target_set import TargetSet
 
-SAMPLE_VALUES = 2**23  # of the held-out sample: 64 MB in float64
-
-
+SAMPLE_VALUES = 2**23  # at most: 64 MB in float64
 SAMPLE_SHARE = 5  # of a small set at most every fifth utterance
-
-
-SURE = 10  # frames to fit per dimension; of fewer, the sample is not held out
+MIN_FIT_FRAMES = 10  # per dimension; where fewer would be left to fit to, the sample is not held out
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Utterances `[N, D]` that a reduction is measured on. `apart`: it is not fitted to them."""
+class EvaluationSample:
+    """Frames `[N, D]` of each utterance. `held_out`: the reduction is not fitted to them."""
 
     utterances: tuple[NDArray[Any], ...]
-    apart: bool
+    held_out: bool
 
 
-def held_out(targets: TargetSet, most_values: int = SAMPLE_VALUES) -> Sample:
-    """Utterances by the order of their digests, which is random and always the same. InputError: no targets."""
+def take_evaluation_sample(targets: TargetSet, max_values: int = SAMPLE_VALUES) -> EvaluationSample:
+    """The first utterances by digest, which is a random order that is always the same. InputError: no targets."""
     rows, dim = targets.rows, targets.spec.dim
     ok = rows.order[rows.status[rows.order] == OK]
     if not len(ok):
         raise InputError(f"{targets.url}: no targets to measure a reduction on; run `coat extract`")
-    taken, values = [], 0
+    utterances, values = [], 0
     for position in ok[: max(1, len(ok) // SAMPLE_SHARE)]:
-        taken.append(targets.read_row(rows.at(int(position))).frames)
-        values += taken[-1].size
-        if values >= most_values:
+        utterances.append(targets.read_row(rows.row_at(int(position))).frames)
+        values += utterances[-1].size
+        if values >= max_values:
             break
     left = sum(int(done["frames"]) for done in targets.done.values()) - values // dim
-    return Sample(tuple(taken), apart=left >= SURE * dim)
+    return EvaluationSample(tuple(utterances), held_out=left >= MIN_FIT_FRAMES * dim)

@@ -1,8 +1,7 @@
-"""`coat build-shards --rate --pca --whiten --dtype --scale --topk`: how each expert's targets are made smaller.
+"""How each expert's targets are made smaller, and what the index of a shard set says of it.
 
-An option's value is for all experts that it suits (`12.5`, `int8`), or for one (`whisper=12.5`); with commas, both.
-The reduction is fitted to the target set's statistics and measured on utterances held out of it before anything is
-written. D dim.
+A reduction is fitted to the statistics of the target set, and measured on utterances held out of it, before anything
+is written. D dim.
 """
 
 from collections.abc import Mapping
@@ -11,51 +10,52 @@ from dataclasses import dataclass
 import numpy as np
 
 from coat.manifests.errors import InputError
-from coat.manifests.shards.index import ExpertInfo
+from coat.manifests.shards.info import ExpertInfo
 from coat.manifests.targets.reduction import Reduction
-from coat.pipeline.reductions.evaluation_sample import held_out
-from coat.pipeline.reductions.fidelity import Fidelity, measure
-from coat.pipeline.reductions.fit import fit
-from coat.pipeline.reductions.options import Wishes
-from coat.pipeline.statistics.compute import moments, statistics
+from coat.pipeline.reductions.evaluation_sample import take_evaluation_sample
+from coat.pipeline.reductions.fidelity import Fidelity, measure_fidelity
+from coat.pipeline.reductions.fit import fit_reduction
+from coat.pipeline.reductions.options import ReductionOptions
+from coat.pipeline.statistics.compute import compute_statistics, target_moments
 from coat.pipeline.store.target_set import TargetSet
 
 
 @dataclass(frozen=True)
-class Reduced:
-    """What is done to one expert's targets, and what is known of the outcome."""
+class FittedReduction:
+    """What is done to one expert's targets, and how close the outcome is."""
 
-    how: Reduction
+    reduction: Reduction
     fidelity: Fidelity
 
 
-def reduce_sets(sets: Mapping[str, TargetSet], wishes: Wishes) -> dict[str, Reduced]:
-    """Of those that something is asked for. InputError where it does not go with an expert's kind."""
-    wishes.check(list(sets))
-    found = {}
+def fit_reductions(sets: Mapping[str, TargetSet], options: ReductionOptions) -> dict[str, FittedReduction]:
+    """For the sets that are made smaller. InputError where an option does not suit an expert's kind."""
+    options.check_names(list(sets))
+    reductions = {}
     for name, targets in sets.items():
-        how = wishes.of(name, targets.spec)
-        if not how:
+        arguments = options.arguments_for(name, targets.spec)
+        if not arguments:
             continue
-        sample = held_out(targets)
+        sample = take_evaluation_sample(targets)
         try:
-            reduction = fit(statistics(targets, covariance="pca" in how), sample, **how)
+            reduction = fit_reduction(compute_statistics(targets, covariance="pca" in arguments), sample, **arguments)
         except InputError as e:
             raise InputError(f"{name}: {e}") from e
-        found[name] = Reduced(reduction, measure(sample, reduction, targets.spec))
-    return found
+        reductions[name] = FittedReduction(reduction, measure_fidelity(sample, reduction, targets.spec))
+    return reductions
 
 
-def expert_info(targets: TargetSet, reduced: Reduced | None, samples: int, frames: int) -> ExpertInfo:
-    found, spec = moments(targets), targets.spec
-    std_D = found.std_D * (np.array(reduced.fidelity.std_ratio_D) if reduced else 1.0)
+def expert_info(targets: TargetSet, fitted: FittedReduction | None, samples: int, frames: int) -> ExpertInfo:
+    """What the index of a shard set says of one expert's targets."""
+    moments, spec = target_moments(targets), targets.spec
+    std_D = moments.std_D * (np.array(fitted.fidelity.std_ratio_D) if fitted else 1.0)
     return ExpertInfo(
-        spec=reduced.how.of_spec(spec) if reduced else spec,
+        spec=fitted.reduction.decoded_spec(spec) if fitted else spec,
         samples=samples,
         frames=frames,
-        mean=tuple(found.mean_D.tolist()),
+        mean=tuple(moments.mean_D.tolist()),
         std=tuple(std_D.tolist()),
-        reduction=reduced.how if reduced else None,
-        extracted=spec.fingerprint if reduced else "",
-        fidelity=reduced.fidelity.to_dict() if reduced else None,
+        reduction=fitted.reduction if fitted else None,
+        extracted=spec.fingerprint if fitted else "",
+        fidelity=fitted.fidelity.to_dict() if fitted else None,
     )

@@ -6,8 +6,9 @@ from typing import Any
 
 import pyarrow.compute
 
-from coat.manifests.shards.index import ShardIndex, read_samples_table
+from coat.manifests.shards.index import ShardIndex
 from coat.manifests.shards.reading import read_samples
+from coat.manifests.shards.samples_table import read_samples_table
 
 pc: Any = pyarrow.compute
 
@@ -64,8 +65,8 @@ def shard_stats(path: str, count_tokens: Callable[[str], int] | None = None) -> 
 
 
 def expert_stats(index: ShardIndex, name: str) -> ExpertStats:
-    side, info = index.sidecars.get(name), index.experts[name]
-    table = read_samples_table(side.path, side.samples_xxh3) if side else index.table()
+    sidecar, info = index.sidecars.get(name), index.experts[name]
+    table = read_samples_table(sidecar.path, sidecar.samples_xxh3) if sidecar else index.table()
     frames = pc.sum(table[f"frames.{name}"]).as_py() or 0
     nbytes = round(frames * info.bytes_per_frame)
     return ExpertStats(info.samples, index.samples - info.samples, frames, info.spec.rate_hz, nbytes)

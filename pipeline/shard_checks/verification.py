@@ -16,19 +16,14 @@ import xxhash
 
 from coat.manifests import storage
 from coat.manifests.errors import InputError
-from coat.manifests.shards.index import (
-    INDEX_NAME,
-    SAMPLES_NAME,
-    SIDECARS,
-    ShardIndex,
-    ShardInfo,
-    read_samples_table,
-)
+from coat.manifests.shards.index import INDEX_NAME, SIDECARS, ShardIndex
+from coat.manifests.shards.info import ShardInfo
+from coat.manifests.shards.samples_table import SAMPLES_NAME, read_samples_table
 from coat.manifests.shards.tar import TarSample, read_tar
-from coat.pipeline.shard_checks.repair import Repair
+from coat.pipeline.shard_checks.repair import ShardRepairer
 from coat.pipeline.shard_checks.sample_checks import check_audio, check_record, check_targets
 from coat.pipeline.shards.build_folder import BUILDING
-from coat.pipeline.shards.energon import INDEX_SUFFIX, META, meta_files, offsets
+from coat.pipeline.shards.energon import INDEX_SUFFIX, META_FOLDER, meta_files, sample_offsets
 from coat.pipeline.shards.recipe import RECIPE_NAME
 
 
@@ -63,32 +58,32 @@ def verify_shards(path: str, repair: bool = False, on_shard: Callable[[int], Non
     index = ShardIndex.read(storage.absolute(path))
     damages: list[ShardDamage] = []
     checked = repaired = 0
-    repairer = Repair(index) if repair else None
-    for part in parts_of(index):
+    repairer = ShardRepairer(index) if repair else None
+    for tars in tar_sets(index):
         try:
-            rows_by_shard = part.rows()
+            rows_by_shard = tars.rows()
         except InputError as e:
-            damages.append(ShardDamage(f"{part.folder}{SAMPLES_NAME}", str(e)))
+            damages.append(ShardDamage(f"{tars.folder}{SAMPLES_NAME}", str(e)))
             rows_by_shard = None
-        for number, shard in enumerate(part.shards):
+        for number, shard in enumerate(tars.shards):
             rows = rows_by_shard[number] if rows_by_shard is not None else None
             checked += 1
             try:
-                part.check(shard, rows)
+                tars.check(shard, rows)
             except InputError as e:
                 message = str(e)
                 if repairer and rows is not None:
-                    said, is_whole = repairer.tar(part.expert, shard, rows)
-                    message, repaired = f"{message}; {said}", repaired + is_whole
-                damages.append(ShardDamage(f"{part.folder}{shard.name}", message))
+                    outcome, is_whole = repairer.rebuild(tars.expert, shard, rows)
+                    message, repaired = f"{message}; {outcome}", repaired + is_whole
+                damages.append(ShardDamage(f"{tars.folder}{shard.name}", message))
             on_shard(1)
     for name, data in expected_files(index):
-        if not same(storage.join(index.path, name), data):
+        if not has_content(storage.join(index.path, name), data):
             damages.append(ShardDamage(name, "is missing, or not what Megatron Energon needs for these tars"))
             if repair:
                 storage.write_bytes(storage.join(index.path, name), data)
                 repaired += 1
-    damages += strays(index)
+    damages += stray_files(index)
     return VerifiedShards(checked, index.samples, index.bytes, tuple(damages), repaired)
 
 
@@ -113,9 +108,9 @@ class TarSet:
 
     def rows(self) -> list[list[dict[str, Any]]]:
         """Of samples.parquet, by shard."""
-        side = self.index.sidecars[self.expert] if self.expert else self.index
-        table = read_samples_table(self.path, side.samples_xxh3)
-        return by_shard(table, len(self.shards))
+        index = self.index.sidecars[self.expert] if self.expert else self.index
+        table = read_samples_table(self.path, index.samples_xxh3)
+        return split_by_shard(table, len(self.shards))
 
     def check(self, shard: ShardInfo, rows: Sequence[Mapping[str, Any]] | None) -> None:
         """InputError says what is wrong with one tar."""
@@ -127,7 +122,7 @@ class TarSet:
         for sample in read_tar(io.BytesIO(data), len(data), shard.name):
             row = rows[samples] if rows is not None and samples < len(rows) else None
             self.check_sample(sample, row if row and row["key"] == sample.key else None)
-            if rows is not None and (row is None or place(sample) != (row["key"], row["offset"], row["length"])):
+            if rows is not None and (row is None or location(sample) != (row["key"], row["offset"], row["length"])):
                 raise InputError(f"{sample.key} at byte {sample.offset} is not what {SAMPLES_NAME} has in this place")
             samples += 1
         if samples != shard.samples:
@@ -150,46 +145,46 @@ class TarSet:
             raise InputError(f"{sample.key}: a stray member .{next(iter(members))}")
 
 
-def parts_of(index: ShardIndex) -> Iterator[TarSet]:
+def tar_sets(index: ShardIndex) -> Iterator[TarSet]:
     yield TarSet(index, None)
     for expert in index.sidecars:
         yield TarSet(index, expert)
 
 
-def by_shard(table: pa.Table, shards: int) -> list[list[dict[str, Any]]]:
+def split_by_shard(table: pa.Table, shards: int) -> list[list[dict[str, Any]]]:
     ends = np.searchsorted(table["shard"].to_numpy(), np.arange(shards + 1))
     return [table.slice(first, stop - first).to_pylist() for first, stop in pairwise(ends)]
 
 
-def place(sample: TarSample) -> tuple[str, int, int]:
+def location(sample: TarSample) -> tuple[str, int, int]:
     return sample.key, sample.offset, sample.length
 
 
 def expected_files(index: ShardIndex) -> Iterator[tuple[str, bytes]]:
-    """What follows from the index, for Energon; sets of before samples.parquet have none of it."""
+    """Name and bytes of the files for Energon, which follow from the index. Sets without samples.parquet have none."""
     if not index.samples_xxh3:
         return
     yield from meta_files(index.shards).items()
     try:
         rows = TarSet(index, None).rows()
     except InputError:
-        return  # named before
-    for shard, part in zip(index.shards, rows, strict=True):
-        yield shard.name + INDEX_SUFFIX, offsets([row["length"] for row in part])
+        return  # already among the damages
+    for shard, shard_rows in zip(index.shards, rows, strict=True):
+        yield shard.name + INDEX_SUFFIX, sample_offsets([row["length"] for row in shard_rows])
 
 
-def same(url: str, data: bytes) -> bool:
+def has_content(url: str, data: bytes) -> bool:
     try:
         return storage.read_bytes(url) == data
     except FileNotFoundError:
         return False
 
 
-def strays(index: ShardIndex) -> Iterator[ShardDamage]:
-    own = {s.name + end for s in index.shards for end in ("", INDEX_SUFFIX)}
-    own |= {INDEX_NAME, SAMPLES_NAME, RECIPE_NAME, SIDECARS, META, BUILDING}
+def stray_files(index: ShardIndex) -> Iterator[ShardDamage]:
+    known = {s.name + end for s in index.shards for end in ("", INDEX_SUFFIX)}
+    known |= {INDEX_NAME, SAMPLES_NAME, RECIPE_NAME, SIDECARS, META_FOLDER, BUILDING}
     for name in storage.list_names(index.path):
-        if name not in own:
+        if name not in known:
             yield ShardDamage(name, "is not of the set; remove it")
     for expert, side in index.sidecars.items():
         for name in storage.list_names(side.path):

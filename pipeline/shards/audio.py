@@ -9,17 +9,25 @@ import soundfile
 from numpy.typing import NDArray
 
 from coat.manifests import storage
-from coat.manifests.audio.decoding import AudioFile, check_span
+from coat.manifests.audio.file import AudioFile, check_span
 from coat.manifests.corpus.utterance import Utterance
-from coat.pipeline.shards.plan import Sample
-from coat.pipeline.shards.segments import nearest
+from coat.pipeline.shards.pieces import nearest_frame
+from coat.pipeline.shards.plan import PlannedSample
 
-# Files that a reader of shards decodes as they are (by libsndfile), by what libsndfile calls them.
-SUFFIXES = {"FLAC": "flac", "WAV": "wav", "WAVEX": "wav", "OGG": "ogg", "MP3": "mp3", "MPEG": "mp3", "AIFF": "aiff"}
+# Suffixes of the files that a reader of shards decodes as they are (by libsndfile), by libsndfile's name of the format.
+AUDIO_SUFFIXES = {
+    "FLAC": "flac",
+    "WAV": "wav",
+    "WAVEX": "wav",
+    "OGG": "ogg",
+    "MP3": "mp3",
+    "MPEG": "mp3",
+    "AIFF": "aiff",
+}
 
 
 @dataclass(frozen=True)
-class Heard:
+class DecodedAudio:
     """The sound of a whole utterance at the rate of the shards."""
 
     samples_T: NDArray[np.float32]
@@ -29,34 +37,38 @@ class Heard:
 
 
 @lru_cache(maxsize=1)
-def hear(audio: str, offset: float, duration: float | None, rate: int | None) -> Heard:
-    """The pieces of a long utterance come one after another: the last one that was decoded is kept."""
+def decode_utterance(audio: str, offset: float, duration: float | None, rate: int | None) -> DecodedAudio:
+    """The whole utterance; `rate` None: at the rate of its file.
+
+    The pieces of a long utterance come one after another, so the utterance that was decoded last is kept.
+    """
     check_span(audio, offset, duration)
-    found = AudioFile(audio).span(offset, duration)
-    wanted = rate or found.rate
-    samples_T = np.concatenate(list(found.pieces(wanted)))
-    return Heard(samples_T, wanted, found.seconds, found.digest)
+    span = AudioFile(audio).span(offset, duration)
+    rate = rate or span.rate
+    samples_T = np.concatenate(list(span.pieces(rate)))
+    return DecodedAudio(samples_T, rate, span.seconds, span.digest)
 
 
-def cut(heard: Heard, sample: Sample) -> NDArray[np.float32]:
+def piece_samples(decoded: DecodedAudio, sample: PlannedSample) -> NDArray[np.float32]:
+    """The part of the utterance that a sample has."""
     if sample.seconds is None:
-        return heard.samples_T
-    first, stop = (nearest(t, heard.rate) for t in (sample.start, sample.start + sample.seconds))
-    return heard.samples_T[first:stop]
+        return decoded.samples_T
+    first, stop = (nearest_frame(t, decoded.rate) for t in (sample.start, sample.start + sample.seconds))
+    return decoded.samples_T[first:stop]
 
 
-def original(u: Utterance, heard: Heard) -> dict[str, bytes]:
-    """The file's bytes, where the utterance is the whole of a file that libsndfile reads; else nothing."""
-    data = storage.read_bytes(u.audio)
+def original_file(utterance: Utterance, decoded: DecodedAudio) -> dict[str, bytes]:
+    """By suffix the file's bytes, where the utterance is the whole of a file that libsndfile reads; else nothing."""
+    data = storage.read_bytes(utterance.audio)
     try:
         info = soundfile.info(io.BytesIO(data))
     except soundfile.LibsndfileError:
         return {}
-    is_whole = abs(info.frames - len(heard.samples_T)) <= 1 and info.samplerate == heard.rate
-    return {SUFFIXES[info.format]: data} if info.format in SUFFIXES and is_whole else {}
+    is_whole = abs(info.frames - len(decoded.samples_T)) <= 1 and info.samplerate == decoded.rate
+    return {AUDIO_SUFFIXES[info.format]: data} if info.format in AUDIO_SUFFIXES and is_whole else {}
 
 
-def flac(samples_T: NDArray[np.float32], rate: int) -> bytes:
+def encode_flac(samples_T: NDArray[np.float32], rate: int) -> bytes:
     """16-bit mono FLAC; resampling may overshoot full scale, which is clipped."""
     sink = io.BytesIO()
     soundfile.write(sink, np.clip(samples_T, -1.0, 1.0), rate, format="FLAC", subtype="PCM_16")

@@ -1,4 +1,4 @@
-"""`coat build-shards`: audio, text and targets as WebDataset tars, and what tells where each sample lies.
+"""`coat build-shards`: audio, text and targets as WebDataset tars, and the index that says where each sample lies.
 
 Equal inputs give equal bytes: the order is a seeded shuffle, tars are cut by the true sizes of their samples in that
 order, times and owners in them are fixed. Workers make samples; this process alone writes, in order. A tar appears by
@@ -7,32 +7,27 @@ a rename, with a record by which a rerun goes on behind it; samples.parquet and 
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
-import pyarrow.compute
 import xxhash
 
 from coat.manifests import storage
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.errors import InputError
-from coat.manifests.shards.index import (
-    INDEX_NAME,
-    ShardIndex,
-)
+from coat.manifests.shards.index import INDEX_NAME, ShardIndex
 from coat.pipeline.cluster.ordered import run_ordered
-from coat.pipeline.reductions.options import Wishes
-from coat.pipeline.reductions.reduce import Reduced, reduce_sets
+from coat.pipeline.reductions.options import ReductionOptions
+from coat.pipeline.reductions.reduce import FittedReduction, fit_reductions
 from coat.pipeline.shards.build_folder import BuildFolder, remove_set
-from coat.pipeline.shards.encoding import PART_BYTES, PartJob, make_part
-from coat.pipeline.shards.plan import Plan, Sample, chain, plan_shards
+from coat.pipeline.shards.encoding import BATCH_BYTES, EncodingJob, encode_batch
+from coat.pipeline.shards.plan import PlannedSample, ShardPlan, add_to_digest, plan_shards
 from coat.pipeline.shards.recipe import SAMPLE_RATE, SHARD_BYTES, AudioForm, Layout, Missing, Recipe
-from coat.pipeline.shards.samples import How
-from coat.pipeline.shards.set_files import Finished, write_index
-from coat.pipeline.shards.writer import Built, ShardWriter, finished, writing
+from coat.pipeline.shards.samples import SampleSettings
+from coat.pipeline.shards.set_files import FinishedTars, write_set_files
+from coat.pipeline.shards.writer import FinishedShard, ShardWriter, read_finished_shards, write_error
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
 
-pc: Any = pyarrow.compute
+SAMPLES_AT_ONCE = 4096  # of the plan, as objects
 
 Manifests = Manifest | str | Sequence[Manifest | str]
 
@@ -49,7 +44,7 @@ def build_shards(
     ray_address: str | None = None,
     overwrite: bool = False,
     on_planned: Callable[[int], None] = lambda samples: None,
-    on_shard: Callable[[Built], None] = lambda built: None,
+    on_shard: Callable[[FinishedShard], None] = lambda shard: None,
     *,
     layout: Layout = "joint",
     audio: AudioForm = "flac",
@@ -57,7 +52,7 @@ def build_shards(
     filter: str | None = None,
     weights: Sequence[float] = (),
     max_seconds: float | None = None,
-    wishes: Wishes | None = None,
+    reduction_options: ReductionOptions | None = None,
 ) -> ShardIndex:
     """Write a shard set and give its index.
 
@@ -65,13 +60,13 @@ def build_shards(
     an utterance that lacks a target: fail (InputError names them, nothing is written), mask (its sample
     goes without that target), skip (it is left out). `seed` None keeps the manifests' order. `weights`, one per
     manifest: 0.5 takes half of its rows, 2 each of them twice. `max_seconds` cuts what is longer.
-    `wishes` say which targets are made smaller, and how.
+    `reduction_options` say which targets are made smaller, and how.
     """
-    given = [manifest] if isinstance(manifest, Manifest | str) else list(manifest)
-    sets = open_sets(store, experts)
-    reduced = reduce_sets(sets, wishes or Wishes.parse())
+    manifests = [manifest] if isinstance(manifest, Manifest | str) else list(manifest)
+    sets = open_target_sets(store, experts)
+    reductions = fit_reductions(sets, reduction_options or ReductionOptions.parse())
     recipe = Recipe(
-        manifests=tuple(storage.absolute(m.path if isinstance(m, Manifest) else m) for m in given),
+        manifests=tuple(storage.absolute(m.path if isinstance(m, Manifest) else m) for m in manifests),
         store=TargetStore(store).url,
         experts=tuple(f"{name}@{targets.spec.fingerprint}" for name, targets in sets.items()),
         weights=tuple(float(w) for w in weights),
@@ -83,13 +78,13 @@ def build_shards(
         seed=seed,
         filter=filter,
         max_seconds=max_seconds,
-        reductions={name: r.how.digest for name, r in reduced.items()},
-        reduced_rates=tuple(sorted({r.how.rate.rate_hz for r in reduced.values()})),
+        reductions={name: fitted.reduction.digest for name, fitted in reductions.items()},
+        reduced_rates=tuple(sorted({fitted.reduction.rate.rate_hz for fitted in reductions.values()})),
     )
     out = storage.absolute(out)
     if storage.exists(storage.join(out, INDEX_NAME)) and not overwrite:
         raise InputError(f"{out}: holds a shard set already; give another --out, or --overwrite")
-    opened = [m if isinstance(m, Manifest) else Manifest.read(m) for m in given]
+    opened = [m if isinstance(m, Manifest) else Manifest.read(m) for m in manifests]
     plan = plan_shards(opened, sets, recipe)
     folder = BuildFolder(out, recipe)
     is_finished = False
@@ -97,67 +92,83 @@ def build_shards(
         if overwrite:
             remove_set(out)
         on_planned(len(plan))
-        tars = Finished([], [], [])
-        for built in write_shards(plan, recipe, reduced, folder, workers, ray_address, on_shard):
-            tars.add(built, list(sets) if layout == "joint" else [])
-        index = write_index(plan, recipe, reduced, folder, tars, workers, ray_address)
+        tars = FinishedTars([], [], [])
+        for shard in write_shards(plan, recipe, reductions, folder, workers, ray_address, on_shard):
+            tars.add(shard, list(sets) if layout == "joint" else [])
+        index = write_set_files(plan, recipe, reductions, folder, tars, workers, ray_address)
         is_finished = True
     except OSError as e:
-        raise writing(out, e) from e
+        raise write_error(out, e) from e
     finally:
-        folder.leave(is_finished)
+        folder.release(is_finished)
     return index
 
 
 def write_shards(
-    plan: Plan,
+    plan: ShardPlan,
     recipe: Recipe,
-    reduced: Mapping[str, Reduced],
+    reductions: Mapping[str, FittedReduction],
     folder: BuildFolder,
     workers: int,
     ray_address: str | None,
-    on_shard: Callable[[Built], None],
-) -> Iterator[Built]:
+    on_shard: Callable[[FinishedShard], None],
+) -> Iterator[FinishedShard]:
     """All tars in order; those that an earlier build finished, and whose samples are still the plan's, as they are."""
     position, digest, number = 0, xxhash.xxh3_128(), 0
-    paths = recipe.audio == "none"  # then they stand in the tars
-    for built in finished(folder):
-        ahead = digest.copy()
-        for part in range(position, min(built.next, len(plan)), 4096):
-            for sample in plan.samples(part, min(part + 4096, built.next)):
-                chain(ahead, sample, paths)
-        if built.next > len(plan) or ahead.hexdigest() != built.chain:
-            break  # the manifest or the store changed since
-        if built.left_out and recipe.missing == "fail":
-            break  # what failed is tried again
-        position, digest, number = built.next, ahead, number + 1
-        yield built
-        on_shard(built)
+    for shard, digest in reusable_shards(plan, recipe, folder):  # noqa: B007  the last digest is needed below
+        position, number = shard.next, number + 1
+        yield shard
+        on_shard(shard)
     set_urls = {name: targets.url for name, targets in plan.sets.items()}
-    how = How(recipe, {name: r.how for name, r in reduced.items()})
-    spans = list(plan.parts(min(PART_BYTES, recipe.shard_size), position))
-    sent: deque[tuple[Sample, ...]] = deque()
+    settings = SampleSettings(recipe, {name: fitted.reduction for name, fitted in reductions.items()})
+    batches = list(plan.batches(min(BATCH_BYTES, recipe.shard_size), position))
+    sent: deque[tuple[PlannedSample, ...]] = deque()
 
-    def jobs() -> Iterator[PartJob]:
-        for span in spans:  # made when they are sent: millions of samples are columns until then
-            sent.append(tuple(plan.samples(*span)))
-            yield PartJob(set_urls, sent[-1], how)
+    def jobs() -> Iterator[EncodingJob]:
+        for first, stop in batches:  # objects only when they are sent: millions of samples are columns until then
+            sent.append(tuple(plan.samples(first, stop)))
+            yield EncodingJob(set_urls, sent[-1], settings)
 
     with ShardWriter(folder, recipe.shard_size, number, on_shard) as writer:
-        for (first, _), part in zip(spans, run_ordered(make_part, jobs(), workers, ray_address), strict=True):
-            for s, (sample, made) in enumerate(zip(sent.popleft(), part.pieces, strict=True), start=first):
-                writer.add(made, sample.id, s, digest.hexdigest())
-                chain(digest, sample, paths)
-            yield from writer.built
-            writer.built.clear()
+        results = run_ordered(encode_batch, jobs(), workers, ray_address)
+        for (first, _), encoded_batch in zip(batches, results, strict=True):
+            for s, (sample, encoded) in enumerate(zip(sent.popleft(), encoded_batch, strict=True), start=first):
+                writer.add(encoded, sample.id, s, digest.hexdigest())
+                add_to_digest(digest, sample, has_paths(recipe))
+            yield from writer.finished
+            writer.finished.clear()
         writer.finish(len(plan), digest.hexdigest())
-        yield from writer.built
+        yield from writer.finished
 
 
-def open_sets(store: str, experts: Sequence[str]) -> dict[str, TargetSet]:
+def reusable_shards(
+    plan: ShardPlan, recipe: Recipe, folder: BuildFolder
+) -> Iterator[tuple[FinishedShard, xxhash.xxh3_128]]:
+    """Tars of an earlier build whose samples are still the plan's, each with the digest of all samples to its end."""
+    position, digest = 0, xxhash.xxh3_128()
+    for shard in read_finished_shards(folder):
+        digest = digest.copy()
+        for first in range(position, min(shard.next, len(plan)), SAMPLES_AT_ONCE):
+            for sample in plan.samples(first, min(first + SAMPLES_AT_ONCE, shard.next)):
+                add_to_digest(digest, sample, has_paths(recipe))
+        if shard.next > len(plan) or digest.hexdigest() != shard.chain:
+            return  # the manifest or the store changed since
+        if shard.left_out and recipe.missing == "fail":
+            return  # what failed is tried again
+        position = shard.next
+        yield shard, digest
+
+
+def has_paths(recipe: Recipe) -> bool:
+    """Whether the tars have paths in place of audio, so that their bytes depend on the paths."""
+    return recipe.audio == "none"
+
+
+def open_target_sets(store: str, experts: Sequence[str]) -> dict[str, TargetSet]:
+    """By name. InputError where the store lacks one."""
     sets: dict[str, TargetSet] = {}
-    for wanted in dict.fromkeys(experts):
-        name, _, fingerprint = wanted.partition("@")
+    for expert in dict.fromkeys(experts):
+        name, _, fingerprint = expert.partition("@")
         if name in sets:
             raise InputError(f"--experts: {name} stands twice")
         sets[name] = TargetStore(store).target_set(name, fingerprint or None)

@@ -1,69 +1,65 @@
-"""Making samples: a part is a run of them, made by one worker and handed back whole, as bytes."""
+"""Samples to bytes, a batch at a time: one worker makes all samples of a batch and hands them back."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from coat.manifests.audio.decoding import AudioError
+from coat.manifests.audio.clip import AudioError
 from coat.manifests.shards.tar import sample_bytes
-from coat.pipeline.shards.audio import hear
-from coat.pipeline.shards.plan import Sample
-from coat.pipeline.shards.samples import How, make
+from coat.pipeline.shards.audio import decode_utterance
+from coat.pipeline.shards.plan import PlannedSample
+from coat.pipeline.shards.samples import SampleSettings, build_sample
 from coat.pipeline.store.target_set import TargetSet
 
-PART_BYTES = 16 * 2**20  # about; what is redone after a kill, and what one worker holds
+BATCH_BYTES = 16 * 2**20  # about; what is redone after a kill, and what one worker holds
 
 
 @dataclass(frozen=True)
-class PartJob:
+class EncodingJob:
     """Samples that follow each other; small enough to send anywhere."""
 
     set_urls: Mapping[str, str]
-    samples: tuple[Sample, ...]
-    how: How
+    samples: tuple[PlannedSample, ...]
+    settings: SampleSettings
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One sample of a part: its bytes in a tar, and its row of samples.parquet but the place."""
+class EncodedSample:
+    """Its bytes in a tar, and its row of samples.parquet but the place in the tar."""
 
     data: bytes
     row: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Part:
-    """What came of each sample: a Piece, or why it could not be written."""
-
-    pieces: tuple[Piece | str, ...]
-
-
-def make_part(job: PartJob) -> Part:
-    hear.cache_clear()  # a file may have been written anew since the last build
-    sets = {name: open_set(url) for name, url in job.set_urls.items()}
-    return Part(tuple(make_piece(sample, sets, job.how) for sample in job.samples))
+def encode_batch(job: EncodingJob) -> tuple[EncodedSample | str, ...]:
+    """What came of each sample: its bytes, or why it cannot be written."""
+    decode_utterance.cache_clear()  # a file may have been written anew since the last build
+    sets = {name: open_target_set(url) for name, url in job.set_urls.items()}
+    return tuple(encode_sample(sample, sets, job.settings) for sample in job.samples)
 
 
-def make_piece(sample: Sample, sets: Mapping[str, TargetSet], how: How) -> Piece | str:
+def encode_sample(
+    sample: PlannedSample, sets: Mapping[str, TargetSet], settings: SampleSettings
+) -> EncodedSample | str:
     try:
-        made = make(sample, sets, how)
+        built = build_sample(sample, sets, settings)
     except AudioError as e:
         return f"{e.reason}: {e}"
     row = {
         "key": sample.key,
         "id": sample.id,
         "digest": sample.utterance.digest,
-        "source": made.source,
-        "duration": round(made.seconds, 6),
+        "source": built.source,
+        "duration": round(built.seconds, 6),
         "start": sample.start,
         "whole": sample.seconds is None,
-        "characters": made.characters,
-        "frames": made.frames,
+        "characters": built.characters,
+        "frames": built.frames,
     }
-    return Piece(sample_bytes(sample.key, made.members), row)
+    return EncodedSample(sample_bytes(sample.key, built.members), row)
 
 
 @lru_cache(maxsize=64)
-def open_set(url: str) -> TargetSet:
+def open_target_set(url: str) -> TargetSet:
     return TargetSet.open(url)

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from coat.manifests import storage
-from coat.manifests.shards.index import ShardInfo
+from coat.manifests.shards.info import ShardInfo
 
-META = ".nv-meta"
+META_FOLDER = ".nv-meta"
 INDEX_SUFFIX = ".idx"
 FORMAT_VERSION = "7.4.1"  # of Energon, whose format this is
 DATASET = """\
@@ -27,10 +27,10 @@ __class__: CrudeWebdataset
 
 def write_offsets(out: str, name: str, lengths: Sequence[int]) -> None:
     """Beside the tar, from the bytes that its samples take."""
-    storage.write_bytes(storage.join(out, name + INDEX_SUFFIX), offsets(lengths))
+    storage.write_bytes(storage.join(out, name + INDEX_SUFFIX), sample_offsets(lengths))
 
 
-def offsets(lengths: Sequence[int]) -> bytes:
+def sample_offsets(lengths: Sequence[int]) -> bytes:
     return np.concatenate([[0], np.cumsum(lengths)]).astype("<u8").tobytes()
 
 
@@ -45,7 +45,7 @@ def meta_files(shards: Sequence[ShardInfo]) -> dict[str, bytes]:
     info = {"energon_version": FORMAT_VERSION, "shard_counts": counts}
     parts = {"split_parts": {"train": list(counts), "val": [], "test": []}, "exclude": []}
     return {
-        f"{META}/.info.json": storage.to_json(info),
-        f"{META}/split.yaml": (json.dumps(parts, indent=2) + "\n").encode(),  # JSON is YAML
-        f"{META}/dataset.yaml": DATASET.encode(),
+        f"{META_FOLDER}/.info.json": storage.to_json(info),
+        f"{META_FOLDER}/split.yaml": (json.dumps(parts, indent=2) + "\n").encode(),  # JSON is YAML
+        f"{META_FOLDER}/dataset.yaml": DATASET.encode(),
     }

@@ -17,9 +17,7 @@ RECIPE_NAME = "recipe.json"
 VERSION = 1  # of the code that makes bytes of a recipe: raised when they change
 SAMPLE_RATE = 16_000  # Hz; what the audio towers of the students hear
 SHARD_BYTES = 256 * 2**20
-
-
-LISTS = ("manifests", "experts", "weights", "reduced_rates")
+LIST_FIELDS = ("manifests", "experts", "weights", "reduced_rates")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +59,13 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         data = asdict(self)
-        lists = {k: list(data[k]) for k in LISTS}
+        lists = {k: list(data[k]) for k in LIST_FIELDS}
         return {**data, **lists, "reductions": dict(self.reductions)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], source: str) -> "Recipe":
         try:
-            lists = {k: tuple(data[k]) for k in LISTS}
+            lists = {k: tuple(data[k]) for k in LIST_FIELDS}
             return cls(**{**data, **lists})
         except (TypeError, KeyError) as e:
             raise InputError(f"{source}: not a recipe of shards ({e})") from e

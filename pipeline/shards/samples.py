@@ -5,109 +5,118 @@ from dataclasses import dataclass
 from typing import Any
 
 from coat.manifests import storage
-from coat.manifests.audio.decoding import AudioError
+from coat.manifests.audio.clip import AudioError
 from coat.manifests.targets.members import to_members
 from coat.manifests.targets.reduction import Reduction
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.shards.audio import cut, flac, hear, original
-from coat.pipeline.shards.plan import Sample
+from coat.pipeline.shards.audio import decode_utterance, encode_flac, original_file, piece_samples
+from coat.pipeline.shards.pieces import piece_frames
+from coat.pipeline.shards.plan import PlannedSample
 from coat.pipeline.shards.recipe import Recipe
-from coat.pipeline.shards.segments import span
 from coat.pipeline.store.target_set import TargetSet
 
 
 @dataclass(frozen=True)
-class How:
-    """What one sample needs besides its row."""
+class SampleSettings:
+    """What is the same for all samples of a set."""
 
     recipe: Recipe
     reductions: Mapping[str, Reduction]  # of targets, by expert
 
 
 @dataclass(frozen=True)
-class Made:
+class SampleMembers:
     """Members of one sample, and what samples.parquet says of it."""
 
     members: dict[str, bytes]
     seconds: float
-    source: str | None
+    source: str | None  # digest of the whole utterance's sound
     frames: dict[str, int]
     characters: int
 
 
-def make(sample: Sample, sets: Mapping[str, TargetSet], how: How) -> Made:
+def build_sample(sample: PlannedSample, sets: Mapping[str, TargetSet], settings: SampleSettings) -> SampleMembers:
     """AudioError where it cannot be written: no audio, or not the audio that the experts heard."""
-    u = sample.utterance
+    u, recipe = sample.utterance, settings.recipe
     if u.text_only:
-        record = text_of(sample) | {"duration": 0.0, "audio": None}
-        return Made({"json": storage.to_json(record, indent=None)}, 0.0, None, {}, characters_of(record))
-    audio: dict[str, bytes] = {}
-    if how.recipe.audio == "none":
-        seconds, source = unheard(sample)
+        record = text_record(sample) | {"duration": 0.0, "audio": None}
+        return SampleMembers({"json": storage.to_json(record, indent=None)}, 0.0, None, {}, count_characters(record))
+    if recipe.audio == "none":
+        members: dict[str, bytes] = {}
+        seconds, source = seconds_and_digest_of_targets(sample)
     else:
-        heard = hear(u.audio, u.offset, u.duration, how.recipe.sample_rate if how.recipe.audio == "flac" else None)
-        seconds, source = min(sample.seconds or heard.seconds, heard.seconds - sample.start), heard.digest
-        if seconds <= 0:
-            raise AudioError("changed", f"{u.audio}: it is shorter than when it was extracted; extract it anew")
-        audio = original(u, heard) if how.recipe.audio == "original" and sample.seconds is None else {}
-        audio = audio or {"flac": flac(cut(heard, sample), heard.rate)}
-    spans = {}
+        members, seconds, source = audio_member(sample, recipe)
+    frame_ranges = {}
     for name, row in sample.rows.items():
         if source in (row.source, None):
-            spans[name] = span(row, sets[name].spec.rate_hz, sample.start, sample.seconds)
-        elif how.recipe.missing != "mask":
+            frame_ranges[name] = piece_frames(row, sets[name].spec.rate_hz, sample.start, sample.seconds)
+        elif recipe.missing != "mask":
             raise AudioError("changed", f"{u.audio}: its sound changed since {name} was extracted; extract it anew")
-    record = text_of(sample) | {"duration": round(seconds, 6)}
+    record = text_record(sample) | {"duration": round(seconds, 6)}
     if sample.seconds is not None:
         record |= {"utterance": u.id, "start": sample.start}
-    if how.recipe.audio == "none":
+    if recipe.audio == "none":
         record["audio"] = {"path": u.audio, "offset": round(u.offset + sample.start, 6), "duration": round(seconds, 6)}
-    members, frames = dict(audio), {}
-    if how.recipe.layout == "joint":
-        for name, (first, stop) in spans.items():
+    frames = {}
+    if recipe.layout == "joint":
+        starts = {}  # seconds of the centre of frame 0, in the piece
+        for name, (first, stop) in frame_ranges.items():
             extracted_ND = sets[name].read_row(sample.rows[name]).frames[first:stop]
-            parts, frames[name] = to_members(name, extracted_ND, how.reductions.get(name))
-            members |= parts
+            reduction = settings.reductions.get(name)
+            target_members, frames[name] = to_members(name, extracted_ND, reduction)
+            members |= target_members
+            starts[name] = round(first_frame_s(sets[name].spec, reduction, first) - sample.start, 9)
         record["targets"] = frames
         if sample.seconds is not None:
-            starts = {n: start_of(sets[n].spec, how.reductions.get(n), first) for n, (first, _) in spans.items()}
-            record["starts"] = {n: round(t - sample.start, 9) for n, t in starts.items()}  # of frame 0, in the piece
+            record["starts"] = starts
     members["json"] = storage.to_json(record, indent=None)
-    return Made(members, seconds, source, frames, characters_of(record))
+    return SampleMembers(members, seconds, source, frames, count_characters(record))
 
 
-def characters_of(record: Mapping[str, Any]) -> int:
+def audio_member(sample: PlannedSample, recipe: Recipe) -> tuple[dict[str, bytes], float, str]:
+    """The audio by its suffix, its seconds, and the digest of the whole utterance's sound."""
+    u = sample.utterance
+    decoded = decode_utterance(u.audio, u.offset, u.duration, recipe.sample_rate if recipe.audio == "flac" else None)
+    seconds = min(sample.seconds or decoded.seconds, decoded.seconds - sample.start)
+    if seconds <= 0:
+        raise AudioError("changed", f"{u.audio}: it is shorter than when it was extracted; extract it anew")
+    member = original_file(u, decoded) if recipe.audio == "original" and sample.seconds is None else {}
+    member = member or {"flac": encode_flac(piece_samples(decoded, sample), decoded.rate)}
+    return member, seconds, decoded.digest
+
+
+def count_characters(record: Mapping[str, Any]) -> int:
     return sum(len(str(record[k] or "")) for k in ("text", "prompt", "response"))
 
 
-def start_of(spec: TargetSpec, reduction: Reduction | None, first: int) -> float:
-    """Seconds into the utterance of the centre of frame 0 of targets that begin with frame `first` of the extracted."""
+def first_frame_s(spec: TargetSpec, reduction: Reduction | None, first: int) -> float:
+    """Seconds into the utterance of the centre of frame 0 of targets that begin with the extracted frame `first`."""
     return (reduction.rate if reduction else spec).start_s + first / spec.rate_hz
 
 
-def text_of(sample: Sample) -> dict[str, Any]:
-    """Text and answers are of the whole utterance: a piece of it keeps the prompt, and is distilled only."""
-    u, whole = sample.utterance, sample.seconds is None
+def text_record(sample: PlannedSample) -> dict[str, Any]:
+    """Text and answers belong to the whole utterance: a piece of it keeps the prompt, and is for distillation alone."""
+    u, is_whole = sample.utterance, sample.seconds is None
     return {
         "id": sample.id,
         "key": sample.key,
-        "text": u.text if whole else None,
+        "text": u.text if is_whole else None,
         "prompt": u.prompt,
-        "response": u.response if whole else None,
-        "choices": list(u.choices) if whole else [],
+        "response": u.response if is_whole else None,
+        "choices": list(u.choices) if is_whole else [],
         "targets": {},
-        "extra": {k: v for k, v in u.extra.items() if whole or k != "turns"},
+        "extra": {k: v for k, v in u.extra.items() if is_whole or k != "turns"},
     }
 
 
-def unheard(sample: Sample) -> tuple[float, str | None]:
-    """Seconds and digest as the store has them; the audio is not opened."""
+def seconds_and_digest_of_targets(sample: PlannedSample) -> tuple[float, str | None]:
+    """As the store has them; the audio is not opened."""
     rows = list(sample.rows.values())
-    whole = rows[0].seconds if rows else sample.utterance.duration
-    if whole is None:
+    whole_s = rows[0].seconds if rows else sample.utterance.duration
+    if whole_s is None:
         raise AudioError("span", f"{sample.utterance.audio}: no duration in the manifest, and no target that tells it")
     sources = {row.source for row in rows}
     if len(sources) > 1:
         raise AudioError("changed", f"{sample.utterance.audio}: experts heard different sounds; extract it anew")
-    seconds = whole if sample.seconds is None else min(sample.seconds, whole - sample.start)
+    seconds = whole_s if sample.seconds is None else min(sample.seconds, whole_s - sample.start)
     return seconds, next(iter(sources), None)

@@ -16,22 +16,15 @@ import pyarrow as pa
 
 from coat.manifests import storage
 from coat.manifests.errors import InputError
-from coat.manifests.shards.index import (
-    INDEX_NAME,
-    SIDE_SAMPLES,
-    SIDECARS,
-    ShardIndex,
-    ShardInfo,
-    Sidecar,
-    samples_schema,
-    write_samples_table,
-)
+from coat.manifests.shards.index import INDEX_NAME, SIDECARS, ShardIndex, Sidecar
+from coat.manifests.shards.info import ShardInfo
+from coat.manifests.shards.samples_table import SIDECAR_SAMPLE_SCHEMA, samples_schema, write_samples_table
 from coat.pipeline.cluster.ordered import run_ordered
-from coat.pipeline.reductions.options import Wishes
-from coat.pipeline.reductions.reduce import Reduced, expert_info, reduce_sets
-from coat.pipeline.shards.build_folder import sweep
+from coat.pipeline.reductions.options import ReductionOptions
+from coat.pipeline.reductions.reduce import FittedReduction, expert_info, fit_reductions
+from coat.pipeline.shards.build_folder import remove_abandoned_files
 from coat.pipeline.shards.recipe import RECIPE_NAME, Missing
-from coat.pipeline.shards.sidecar_tars import SideBuilt, SideJob, build_side_tar, side_jobs
+from coat.pipeline.shards.sidecar_tars import SidecarJob, SidecarTar, sidecar_jobs, write_sidecar_tar
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
 
@@ -46,12 +39,12 @@ def add_expert(
     workers: int = 0,
     ray_address: str | None = None,
     on_shard: Callable[[ShardInfo], None] = lambda info: None,
-    wishes: Wishes | None = None,
+    reduction_options: ReductionOptions | None = None,
 ) -> ShardIndex:
     """Write the targets of one more expert beside a shard set, and give the index of all.
 
-    `missing`: fail or mask. `wishes`: how its targets are made smaller. InputError where the expert is in the set
-    already, lacks targets that may not be missing, or heard other audio than the shards hold.
+    `missing`: fail or mask. `reduction_options`: how its targets are made smaller. InputError where the expert is in
+    the set already, lacks targets that may not be missing, or heard other audio than the shards have.
     """
     index = ShardIndex.read(storage.absolute(path))
     name, _, fingerprint = expert.partition("@")
@@ -60,8 +53,8 @@ def add_expert(
     if missing == "skip":
         raise InputError("--missing skip: the samples of a set are fixed; use mask, or build the set anew")
     targets = TargetStore(store).target_set(name, fingerprint or None)
-    reduced = reduce_sets({name: targets}, wishes or Wishes.parse()).get(name)
-    build_sidecar(index, index.table(), name, targets, reduced, missing, workers, ray_address, on_shard)
+    fitted = fit_reductions({name: targets}, reduction_options or ReductionOptions.parse()).get(name)
+    build_sidecar(index, index.table(), name, targets, fitted, missing, workers, ray_address, on_shard)
     return ShardIndex.read(index.path)
 
 
@@ -70,54 +63,55 @@ def build_sidecar(
     table: pa.Table,
     name: str,
     targets: TargetSet,
-    reduced: Reduced | None,
+    fitted: FittedReduction | None,
     missing: Missing,
     workers: int,
     ray_address: str | None,
     on_shard: Callable[[ShardInfo], None] = lambda info: None,
 ) -> Sidecar:
+    """`table`: samples.parquet of the set. What an earlier run finished is not made again."""
     folder = storage.join(index.path, SIDECARS, name)
-    jobs = list(side_jobs(index, table, name, targets, reduced.how if reduced else None, missing))
-    known = {i: found for i, job in enumerate(jobs) if (found := read_record(folder, job)) is not None}
-    fresh = [i for i in range(len(jobs)) if i not in known]
-    results = run_ordered(build_side_tar, (jobs[i] for i in fresh), workers, ray_address)
-    for i, built in zip(fresh, results, strict=True):
-        storage.write_bytes(record_url(folder, jobs[i]), storage.to_json({"job": jobs[i].digest, **asdict(built)}))
-        known[i] = built
-        on_shard(built.info)
-    tars = [known[i] for i in range(len(jobs))]
-    side = Sidecar(
+    jobs = list(sidecar_jobs(index, table, name, targets, fitted.reduction if fitted else None, missing))
+    finished = {i: tar for i, job in enumerate(jobs) if (tar := read_record(folder, job)) is not None}
+    to_make = [i for i in range(len(jobs)) if i not in finished]
+    results = run_ordered(write_sidecar_tar, (jobs[i] for i in to_make), workers, ray_address)
+    for i, tar in zip(to_make, results, strict=True):
+        storage.write_bytes(record_url(folder, jobs[i]), storage.to_json({"job": jobs[i].digest, **asdict(tar)}))
+        finished[i] = tar
+        on_shard(tar.info)
+    tars = [finished[i] for i in range(len(jobs))]
+    sidecar = Sidecar(
         path=folder,
         of=index.identity,
         expert=name,
-        info=expert_info(targets, reduced, sum(t.info.samples for t in tars), sum(sum(t.frames) for t in tars)),
+        info=expert_info(targets, fitted, sum(t.info.samples for t in tars), sum(sum(t.frames) for t in tars)),
         shards=tuple(t.info for t in tars),
-        samples_xxh3=write_samples_table(folder, side_table(name, tars)),
+        samples_xxh3=write_samples_table(folder, sidecar_table(name, tars)),
     )
-    sweep(folder)
+    remove_abandoned_files(folder)
     origin = {"store": targets.url, "missing": missing}  # so that a tar can be built again
     storage.write_bytes(storage.join(folder, RECIPE_NAME), storage.to_json(origin))
-    storage.write_bytes(storage.join(folder, INDEX_NAME), storage.to_json(side.to_dict()))
+    storage.write_bytes(storage.join(folder, INDEX_NAME), storage.to_json(sidecar.to_dict()))
     for job in jobs:
         storage.remove(record_url(folder, job))
     storage.remove_if_empty(storage.join(folder, RECORDS))
-    return side
+    return sidecar
 
 
-def targets_of(side: Sidecar) -> TargetSet:
+def source_target_set(sidecar: Sidecar) -> TargetSet:
     """The target set that a sidecar was made of."""
-    url = storage.join(side.path, RECIPE_NAME)
+    url = storage.join(sidecar.path, RECIPE_NAME)
     try:
         return TargetSet.open(storage.read_json(url)["store"])
     except (FileNotFoundError, KeyError, TypeError) as e:
         raise InputError(f"{url}: no such file, or not what it should be; without it no tar can be built again") from e
 
 
-def record_url(folder: str, job: SideJob) -> str:
+def record_url(folder: str, job: SidecarJob) -> str:
     return storage.join(folder, RECORDS, job.url.rsplit("/", 1)[-1] + ".json")
 
 
-def read_record(folder: str, job: SideJob) -> SideBuilt | None:
+def read_record(folder: str, job: SidecarJob) -> SidecarTar | None:
     """What an earlier run finished of this very job."""
     try:
         data: dict[str, Any] = storage.read_json(record_url(folder, job))
@@ -128,11 +122,12 @@ def read_record(folder: str, job: SideJob) -> SideBuilt | None:
     info = ShardInfo(**data["info"])
     if data["job"] != job.digest or size != info.bytes:
         return None
-    return SideBuilt(info, tuple(data["keys"]), tuple(data["lengths"]), tuple(data["frames"]))
+    return SidecarTar(info, tuple(data["keys"]), tuple(data["lengths"]), tuple(data["frames"]))
 
 
-def side_table(name: str, tars: list[SideBuilt]) -> pa.Table:
-    schema = samples_schema([name], SIDE_SAMPLES)
+def sidecar_table(name: str, tars: list[SidecarTar]) -> pa.Table:
+    """samples.parquet of a sidecar."""
+    schema = samples_schema([name], SIDECAR_SAMPLE_SCHEMA)
     lengths = [np.array(t.lengths, np.int64) for t in tars]
     columns = {
         "shard": np.repeat(np.arange(len(tars), dtype=np.int32), [len(n) for n in lengths]),

@@ -10,10 +10,10 @@ import xxhash
 
 from coat.manifests import storage
 from coat.manifests.errors import RunError
-from coat.manifests.shards.index import ShardInfo
-from coat.manifests.shards.tar import END
+from coat.manifests.shards.info import ShardInfo
+from coat.manifests.shards.tar import TAR_END
 from coat.pipeline.shards.build_folder import BuildFolder
-from coat.pipeline.shards.encoding import Piece
+from coat.pipeline.shards.encoding import EncodedSample
 from coat.pipeline.shards.energon import write_offsets
 
 
@@ -22,10 +22,11 @@ def shard_name(number: int) -> str:
 
 
 @dataclass(frozen=True)
-class Built:
+class FinishedShard:
     """One tar: what the index says of it, a row per sample, and the (id, reason) of those that could not be written.
 
-    `next`, `chain`: the plan's sample that comes after it, and the digest of all before that one.
+    `next`: the position in the plan of the sample that comes after it; `chain`: the digest of all samples before that
+    one. All names here are keys of the record that a rerun reads.
     """
 
     info: ShardInfo
@@ -38,7 +39,7 @@ class Built:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "Built":
+    def from_dict(cls, data: dict[str, Any]) -> "FinishedShard":
         left_out = [(identity, reason) for identity, reason in data["left_out"]]
         return cls(**{**data, "info": ShardInfo(**data["info"]), "left_out": left_out})
 
@@ -57,18 +58,18 @@ class OpenTar:
         self.file = self.path.open("wb")
         self.digest = xxhash.xxh3_128()
 
-    def add(self, piece: Piece) -> None:
-        self.put(piece.data)
-        self.rows.append({**piece.row, "offset": self.size - len(piece.data), "length": len(piece.data)})
+    def add(self, sample: EncodedSample) -> None:
+        self.write(sample.data)
+        self.rows.append({**sample.row, "offset": self.size - len(sample.data), "length": len(sample.data)})
 
-    def put(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         self.file.write(data)
         self.digest.update(data)
         self.size += len(data)
 
     def close(self, out: str) -> ShardInfo:
         """Move it to its place."""
-        self.put(END)
+        self.write(TAR_END)
         self.file.flush()
         os.fsync(self.file.fileno())  # its record must not outlive it in a power cut
         self.file.close()
@@ -89,14 +90,14 @@ class OpenTar:
 
 
 class ShardWriter:
-    """Adds the plan's samples one by one, and gives each tar as it is finished and recorded."""
+    """Adds the plan's samples one by one. `finished` has the tars that are closed and recorded."""
 
     def __init__(
-        self, folder: BuildFolder, shard_size: int, first_shard: int, on_shard: Callable[[Built], None]
+        self, folder: BuildFolder, shard_size: int, first_shard: int, on_shard: Callable[[FinishedShard], None]
     ) -> None:
         self.folder, self.shard_size, self.number, self.on_shard = folder, shard_size, first_shard, on_shard
         self.tar: OpenTar | None = None
-        self.built: list[Built] = []
+        self.finished: list[FinishedShard] = []
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -105,24 +106,25 @@ class ShardWriter:
         if self.tar is not None:
             self.tar.file.close()
 
-    def add(self, made: Piece | str, identity: str, position: int, chain: str) -> None:
+    def add(self, encoded: EncodedSample | str, identity: str, position: int, chain: str) -> None:
         """`chain`: the digest of all samples before the one at `position`."""
-        if isinstance(made, Piece) and self.is_full(len(made.data)):
+        if isinstance(encoded, EncodedSample) and self.is_full(len(encoded.data)):
             self.finish(position, chain)
         self.tar = self.tar or self.open()
-        if isinstance(made, Piece):
-            self.tar.add(made)
+        if isinstance(encoded, EncodedSample):
+            self.tar.add(encoded)
         else:
-            self.tar.left_out.append((identity, made))
+            self.tar.left_out.append((identity, encoded))
 
     def is_full(self, more: int) -> bool:
-        return self.tar is not None and bool(self.tar.rows) and self.tar.size + more + len(END) > self.shard_size
+        return self.tar is not None and bool(self.tar.rows) and self.tar.size + more + len(TAR_END) > self.shard_size
 
     def open(self) -> OpenTar:
         name = shard_name(self.number)
-        return OpenTar(self.folder.temporary() / name, name)
+        return OpenTar(self.folder.temporary_folder() / name, name)
 
     def finish(self, position: int, chain: str) -> None:
+        """Close the open tar and record it; the next one begins with the sample at `position`."""
         tar, self.tar = self.tar, None
         if tar is None:
             return
@@ -133,21 +135,21 @@ class ShardWriter:
             tar.file.close()
             tar.path.unlink()
             info = ShardInfo(name=tar.name, samples=0, bytes=0, seconds=0.0, xxh3="")
-        built = Built(info, tar.rows, tar.left_out, position, chain)
+        shard = FinishedShard(info, tar.rows, tar.left_out, position, chain)
         if tar.rows:
-            self.folder.write_record(info.name, built.to_dict())
+            self.folder.write_record(info.name, shard.to_dict())
         self.number += 1
-        self.built.append(built)
-        self.on_shard(built)
+        self.finished.append(shard)
+        self.on_shard(shard)
 
 
-def finished(folder: BuildFolder) -> Iterator[Built]:
+def read_finished_shards(folder: BuildFolder) -> Iterator[FinishedShard]:
     """What an earlier build of the same recipe finished, from the first tar on, without a gap."""
     number = 0
     while (record := folder.read_record(shard_name(number))) is not None:
-        yield Built.from_dict(record)
+        yield FinishedShard.from_dict(record)
         number += 1
 
 
-def writing(out: str, error: OSError) -> RunError:
+def write_error(out: str, error: OSError) -> RunError:
     return RunError(f"{out}: cannot be written ({error.strerror or error}); what is finished is kept, run again")

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from html import escape
 
 from coat.pipeline.drawing.html import data_url, definition_list, html_document, read_asset
-from coat.pipeline.statistics.plots import pictures
+from coat.pipeline.statistics.plots import statistics_figures
 from coat.pipeline.statistics.statistics import Statistics
-from coat.pipeline.statistics.text import facts, problems, table_of
+from coat.pipeline.statistics.text import dimension_table, list_facts, list_problems
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 MOST_ROWS = 24  # of the table of dimensions
 
 
-def statistics_page(store: str, found: Sequence[Statistics]) -> bytes:
-    links = "".join(f'<a href="#set-{i}">{escape(f.spec.expert)}</a>' for i, f in enumerate(found))
-    sections = "\n".join(section(i, f) for i, f in enumerate(found))
+def statistics_page(store: str, stats: Sequence[Statistics]) -> bytes:
+    links = "".join(f'<a href="#set-{i}">{escape(f.spec.expert)}</a>' for i, f in enumerate(stats))
+    sections = "\n".join(section(i, f) for i, f in enumerate(stats))
     title = f"Statistics of {store}"
     body = f"""<header><h1>{escape(title)}</h1><nav>{links}</nav></header>
 <main>
@@ -25,11 +25,11 @@ out of all else.</p></footer>"""
     return html_document(title, POLICY, read_asset("coat.pipeline.statistics", "page.css"), body)
 
 
-def section(number: int, found: Statistics) -> str:
-    spec = found.spec
+def section(number: int, stats: Statistics) -> str:
+    spec = stats.spec
     what = f"{spec.kind}, {spec.dim} × {spec.rate_hz:.5g} frames/s as {spec.dtype}, fingerprint {spec.fingerprint}"
-    faults = "".join(f'<p class="problem">{escape(text)}</p>' for text in problems(found))
-    drawn = pictures(found) if found.sums.count_D.any() else []
+    faults = "".join(f'<p class="problem">{escape(text)}</p>' for text in list_problems(stats))
+    drawn = statistics_figures(stats) if stats.sums.count_D.any() else []
     figures = "\n".join(
         f'<figure><figcaption>{escape(text)}</figcaption><img alt="{escape(text)}" '
         f'src="{data_url("image/png", png)}"></figure>'
@@ -37,17 +37,17 @@ def section(number: int, found: Statistics) -> str:
     )
     return f"""<section id="set-{number}">
 <div class="title"><h2>{escape(spec.expert)}</h2><span class="what">{escape(what)}</span></div>
-{faults}{definition_list("said", facts(found))}
+{faults}{definition_list("said", list_facts(stats))}
 {figures}
-{table_html(found) if found.sums.frames else ""}
+{table_html(stats) if stats.sums.frames else ""}
 </section>"""
 
 
-def table_html(found: Statistics) -> str:
-    columns, rows = table_of(found, MOST_ROWS)
+def table_html(stats: Statistics) -> str:
+    columns, rows = dimension_table(stats, MOST_ROWS)
     head = "".join(f"<th>{escape(c)}</th>" for c in columns)
     body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    rest = found.spec.dim - len(rows)
-    which = "most frequent" if found.share_D is not None else "that move most"
+    rest = stats.spec.dim - len(rows)
+    which = "most frequent" if stats.event_share_D is not None else "that move most"
     note = f'<p class="what">The {len(rows)} dimensions {which}; statistics.json has all.</p>' if rest else ""
     return f'<div class="numbers"><table><tr>{head}</tr>\n{body}\n</table></div>{note}'

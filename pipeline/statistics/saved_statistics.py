@@ -1,4 +1,8 @@
-"""statistics.json"""
+"""The files of a target set's statistics.
+
+STORE/<expert>/<fingerprint>/statistics.json      all that is said per dimension, with a digest of its own
+STORE/<expert>/<fingerprint>/statistics/pca.npz   mean and axes of the principal components
+"""
 
 import io
 from collections.abc import Mapping
@@ -13,29 +17,29 @@ from coat.pipeline.statistics.saved_sums import FOLDER
 from coat.pipeline.statistics.statistics import FORMAT, Statistics
 from coat.pipeline.store.target_set import TargetSet
 
-STATISTICS, PCA_FILE = "statistics.json", "pca.npz"
+STATISTICS_FILE, PCA_FILE = "statistics.json", "pca.npz"
 
 
-def save(targets: TargetSet, found: Statistics) -> None:
+def save_statistics(targets: TargetSet, statistics: Statistics) -> None:
     """pca.npz first: statistics.json vouches for it."""
-    if not found.sums.frames:
+    if not statistics.sums.frames:
         return
-    data = found.to_dict() | {"units": units_digest(targets)}
-    if found.pca is None:
+    data = statistics.to_dict() | {"units": units_digest(targets)}
+    if statistics.pca is None:
         storage.remove(storage.join(targets.url, FOLDER, PCA_FILE))
     else:
         sink = io.BytesIO()
-        np.savez(sink, mean=found.pca.mean_D, axes=found.pca.axes_CD, variance=found.pca.variance_C)
+        np.savez(sink, mean=statistics.pca.mean_D, axes=statistics.pca.axes_CD, variance=statistics.pca.variance_C)
         storage.write_bytes(storage.join(targets.url, FOLDER, PCA_FILE), sink.getvalue())
         data["pca_xxh3"] = xxhash.xxh3_128_hexdigest(sink.getvalue())
     data["statistics_xxh3"] = own_digest(data)
-    storage.write_bytes(storage.join(targets.url, STATISTICS), storage.to_json(data))
+    storage.write_bytes(storage.join(targets.url, STATISTICS_FILE), storage.to_json(data))
 
 
-def read_saved(targets: TargetSet) -> dict[str, Any] | None:
+def read_statistics(targets: TargetSet) -> dict[str, Any] | None:
     """statistics.json; None where there is none, or it is damaged, or of other units than are there now."""
     try:
-        data = storage.read_json(storage.join(targets.url, STATISTICS))
+        data = storage.read_json(storage.join(targets.url, STATISTICS_FILE))
     except (FileNotFoundError, InputError):
         return None
     if not isinstance(data, dict) or data.get("statistics_xxh3") != own_digest(data):

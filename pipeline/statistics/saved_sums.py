@@ -3,8 +3,8 @@
     STORE/<expert>/<fingerprint>/statistics/<xxh3 of the file>.npz    sums over a group of units, and their names
 
 A file's name is the digest of its bytes, so that damage is noticed; in it stands which units it is of, each with the
-digest of its frames, so that a file is stale when one of them is gone or another. Such a file is dropped, and what it
-was of is read again. Files are written as soon as they are known: what was killed goes on behind the last.
+digest of its frames, so that a file is stale when one of them is gone or another. Such a file is dropped, and its
+units are read again. Files are written as soon as they are known: what was killed goes on behind the last.
 """
 
 import zipfile
@@ -24,68 +24,68 @@ from coat.pipeline.store.target_set import TargetSet
 FOLDER = "statistics"
 SUFFIX = ".npz"
 GROUP_BYTES = 2**30  # of frames: the sums of 1280 dimensions are some 10 MB, 1 % of that
-MOST_GROUPS = 64  # of one run; and that many files are kept before they are made one
+MAX_GROUPS = 64  # of one run; and that many files are kept before they are made one
 FAN_IN = 4  # sums that wait to be added up: each is as large as a block where there are many dimensions
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """Sums over a target set. `dropped` says which saved files were not used, and why."""
+class SetSums:
+    """Sums over a target set. `dropped_files`: why each saved file that was not used was not."""
 
     sums: Sums
-    read: tuple[str, ...]  # units whose frames had to be read now
-    dropped: tuple[str, ...]
+    units_read: tuple[str, ...]  # units whose frames had to be read now
+    dropped_files: tuple[str, ...]
 
 
-def gather(
+def sum_target_set(
     targets: TargetSet, covariance: bool, scheduler: Any = "threads", on_units: Callable[[int], None] = lambda n: None
-) -> Gathered:
+) -> SetSums:
     """Add up what is saved, read the units that are not in it, and save what they add."""
     kind, dim = targets.spec.kind, targets.spec.dim
-    total = Sums.nothing(dim, kind, covariance)
-    left = {unit: str(done["xxh3"]) for unit, done in targets.done.items() if done["frames"]}
-    every = dict(left)
-    kept, dropped = [], {}
-    for name in saved_files(targets):
+    total = Sums.zero(dim, kind, covariance)
+    remaining = {unit: str(done["xxh3"]) for unit, done in targets.done.items() if done["frames"]}
+    all_units = dict(remaining)
+    used_files, dropped_files = [], {}
+    for name in saved_sums_files(targets):
         try:
-            sums, units = read_file(targets, name, left, covariance)
-        except Unusable as e:
-            dropped[name] = f"{FOLDER}/{name} is not used: {e}"
+            sums, units = read_sums(targets, name, remaining, covariance)
+        except UnusableSums as e:
+            dropped_files[name] = f"{FOLDER}/{name} is not used: {e}"
             continue
         total += sums
-        kept.append(name)
-        left = {unit: digest for unit, digest in left.items() if unit not in units}
+        used_files.append(name)
+        remaining = {unit: digest for unit, digest in remaining.items() if unit not in units}
         on_units(len(units))
-    for group in groups(targets, sorted(left)):
-        found = sums_of_units(targets, group, covariance, scheduler)
-        kept.append(write_file(targets, found, {unit: left[unit] for unit in group}))
-        total += found
+    for group in unit_groups(targets, sorted(remaining)):
+        group_sums = sum_units(targets, group, covariance, scheduler)
+        used_files.append(write_sums(targets, group_sums, {unit: remaining[unit] for unit in group}))
+        total += group_sums
         on_units(len(group))
-    if len(kept) > 2 * MOST_GROUPS:
-        dropped |= dict.fromkeys(kept, "")
-        kept = [write_file(targets, total, every)]
-    for name in dropped.keys() - kept:  # a damaged file is written again under its own name
+    if len(used_files) > 2 * MAX_GROUPS:
+        dropped_files |= dict.fromkeys(used_files, "")
+        used_files = [write_sums(targets, total, all_units)]
+    for name in dropped_files.keys() - used_files:  # a damaged file is written again under its own name
         storage.remove(storage.join(targets.url, FOLDER, name))
-    return Gathered(total, tuple(sorted(left)), tuple(why for why in dropped.values() if why))
+    return SetSums(total, tuple(sorted(remaining)), tuple(why for why in dropped_files.values() if why))
 
 
-def groups(targets: TargetSet, units: Sequence[str]) -> Iterator[list[str]]:
+def unit_groups(targets: TargetSet, units: Sequence[str]) -> Iterator[list[str]]:
     """Units whose sums are saved together. Few files, however large the set: each is read whenever units are added."""
     sizes = [int(targets.done[unit]["bytes"]) for unit in units]
-    limit = max(GROUP_BYTES, sum(sizes) // MOST_GROUPS)
+    limit = max(GROUP_BYTES, sum(sizes) // MAX_GROUPS)
     group: list[str] = []
-    held = 0
+    group_bytes = 0
     for unit, size in zip(units, sizes, strict=True):
-        if group and held + size > limit:
+        if group and group_bytes + size > limit:
             yield group
-            group, held = [], 0
+            group, group_bytes = [], 0
         group.append(unit)
-        held += size
+        group_bytes += size
     if group:
         yield group
 
 
-def sums_of_units(targets: TargetSet, units: Sequence[str], covariance: bool, scheduler: Any) -> Sums:
+def sum_units(targets: TargetSet, units: Sequence[str], covariance: bool, scheduler: Any) -> Sums:
     """A block is read and summed up in one task; sums are added as a tree, as they come."""
     import dask
 
@@ -110,49 +110,51 @@ def boxed_sums(frames_ND: Any, kind: Kind, covariance: bool) -> Any:
 
 
 @contextmanager
-def scheduler_at(ray_address: str | None) -> Iterator[Any]:
+def dask_scheduler(ray_address: str | None) -> Iterator[Any]:
     """Dask's scheduler: threads of this process, or the Ray cluster at an address. RunError where a task failed."""
     if ray_address is None:
         yield "threads"
         return
     from ray.util.dask import ray_dask_get
 
-    from coat.pipeline.cluster.ray_connection import joined
+    from coat.pipeline.cluster.ray_connection import connected
     from coat.pipeline.cluster.resources import Cluster
 
-    with joined(Cluster(workers=1, address=ray_address)):
+    with connected(Cluster(workers=1, address=ray_address)):
         yield ray_dask_get
 
 
-class Unusable(Exception):
-    """A saved file that does not help; why."""
+class UnusableSums(Exception):
+    """Why a saved file cannot be used."""
 
 
-def saved_files(targets: TargetSet) -> list[str]:
+def saved_sums_files(targets: TargetSet) -> list[str]:
     """Names without a digest's length are not ours: another writer's temporary file, pca.npz."""
     names = storage.list_names(storage.join(targets.url, FOLDER))
     return [n for n in names if n.endswith(SUFFIX) and len(n.removesuffix(SUFFIX)) == 32]
 
 
-def read_file(targets: TargetSet, name: str, left: dict[str, str], covariance: bool) -> tuple[Sums, dict[str, str]]:
+def read_sums(
+    targets: TargetSet, name: str, remaining: dict[str, str], covariance: bool
+) -> tuple[Sums, dict[str, str]]:
     try:
         data = storage.read_bytes(storage.join(targets.url, FOLDER, name))
     except FileNotFoundError as e:
-        raise Unusable("another run has just dropped it") from e
+        raise UnusableSums("another run has just dropped it") from e
     if xxhash.xxh3_128_hexdigest(data) != name.removesuffix(SUFFIX):
-        raise Unusable("it was damaged")
+        raise UnusableSums("it was damaged")
     try:
         sums, units = Sums.from_bytes(data)
     except (ValueError, KeyError, zipfile.BadZipFile) as e:
-        raise Unusable(f"this version of coat cannot read it ({e})") from e
-    if not units.items() <= left.items():
-        raise Unusable("its units are not those of the store any more, or are in another file")
+        raise UnusableSums(f"this version of coat cannot read it ({e})") from e
+    if not units.items() <= remaining.items():
+        raise UnusableSums("its units are not those of the store any more, or are in another file")
     if covariance and sums.scatter_DD is None:
-        raise Unusable("it has no covariance")
+        raise UnusableSums("it has no covariance")
     return sums, units
 
 
-def write_file(targets: TargetSet, sums: Sums, units: dict[str, str]) -> str:
+def write_sums(targets: TargetSet, sums: Sums, units: dict[str, str]) -> str:
     data = sums.to_bytes(units)
     name = xxhash.xxh3_128_hexdigest(data) + SUFFIX
     storage.write_bytes(storage.join(targets.url, FOLDER, name), data)

@@ -1,9 +1,4 @@
-"""Statistics of a target set of any size, out of core with Dask. N frames, D dim, C components, Q quantiles.
-
-STORE/<expert>/<fingerprint>/statistics.json      all that is said per dimension, with a digest of its own
-STORE/<expert>/<fingerprint>/statistics/pca.npz   mean and axes of the principal components
-STORE/<expert>/<fingerprint>/statistics/...       sums per group of units: see `saved_sums.py`
-"""
+"""What is known of a target set: per dimension, and over all of them. N frames, D dim, C components, Q quantiles."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +9,7 @@ from numpy.typing import NDArray
 
 from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.statistics.pca import PCA
-from coat.pipeline.statistics.sums import VOICING, Sums
+from coat.pipeline.statistics.sums import VOICING_CHANNEL, Sums
 
 FORMAT = "coat-statistics/1"
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
@@ -23,14 +18,16 @@ ROUNDING = 2.0**-11  # of float16, relative: a dimension that moves no more than
 
 @dataclass(frozen=True)
 class Statistics:
+    """Of all frames of a target set."""
+
     spec: TargetSpec
     units: int
     seconds: float  # of audio
     sums: Sums
     quantiles_QD: NDArray[np.float64]
     exact: bool  # the quantiles; else they are right to a bin of the histogram
-    read: tuple[str, ...] = ()  # units whose frames were read now, the others' sums being saved
-    dropped: tuple[str, ...] = ()  # saved sums that were stale or damaged
+    units_read: tuple[str, ...] = ()  # units whose frames were read now, the others' sums being saved
+    dropped_files: tuple[str, ...] = ()  # saved sums that were stale or damaged
 
     @property
     def dead_D(self) -> NDArray[np.bool_]:
@@ -38,17 +35,17 @@ class Statistics:
         return self.sums.std_D <= ROUNDING * np.abs(self.sums.mean_D)
 
     @property
-    def share_D(self) -> NDArray[np.float64] | None:
+    def event_share_D(self) -> NDArray[np.float64] | None:
         """Share of frames in which an event is there or a class the likeliest; None for kinds without events."""
         has = self.spec.kind in ("probabilities", "distribution")
         return self.sums.hits_D / max(self.sums.frames, 1) if has else None
 
     @property
-    def voiced(self) -> float | None:
+    def voiced_share(self) -> float | None:
         """Share of frames; None but for pitch."""
         if self.spec.kind != "pitch":
             return None
-        return float(self.sums.hits_D[VOICING]) / max(self.sums.frames, 1)
+        return float(self.sums.hits_D[VOICING_CHANNEL]) / max(self.sums.frames, 1)
 
     @cached_property
     def pca(self) -> PCA | None:
@@ -65,28 +62,28 @@ class Statistics:
             "unit_count": self.units,
             "frames": s.frames,
             "seconds": round(self.seconds, 6),
-            "mean": numbers(s.mean_D),
-            "std": numbers(s.std_D),
-            "min": numbers(s.low_D),
-            "max": numbers(s.high_D),
+            "mean": json_numbers(s.mean_D),
+            "std": json_numbers(s.std_D),
+            "min": json_numbers(s.low_D),
+            "max": json_numbers(s.high_D),
             "nan": s.nan_D.tolist(),
             "inf": s.inf_D.tolist(),
             "dead": np.flatnonzero(self.dead_D).tolist() if s.frames else [],
-            "quantiles": {f"{q:g}": numbers(row_D) for q, row_D in zip(QUANTILES, self.quantiles_QD, strict=True)},
+            "quantiles": {f"{q:g}": json_numbers(row_D) for q, row_D in zip(QUANTILES, self.quantiles_QD, strict=True)},
             "quantile_error": [0.0] * self.spec.dim if self.exact else s.histogram.width_D.tolist(),
         }
         if self.spec.channels:
             data["channels"] = list(self.spec.channels)
-        if self.voiced is not None:
-            data["voiced_share"] = self.voiced
-        if self.share_D is not None:
-            data["event_share"] = self.share_D.tolist()
+        if self.voiced_share is not None:
+            data["voiced_share"] = self.voiced_share
+        if self.event_share_D is not None:
+            data["event_share"] = self.event_share_D.tolist()
         if self.pca is not None:
             data["variance"] = self.pca.variance_C.tolist()
             data["covariance_frames"] = s.whole
         return data
 
 
-def numbers(values_D: NDArray[np.float64]) -> list[float | None]:
+def json_numbers(values_D: NDArray[np.float64]) -> list[float | None]:
     """For JSON, which has neither NaN nor infinity: None where a dimension has no values."""
     return [float(v) if np.isfinite(v) else None for v in values_D]

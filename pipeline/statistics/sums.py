@@ -17,8 +17,8 @@ from coat.manifests.targets.spec import Kind
 from coat.pipeline.statistics.histogram import Histogram
 
 FORMAT = "coat-sums/1"
-HALF = 0.5  # an event is there, or a frame voiced, from this on
-VOICING = 1  # the channel of kind pitch
+PRESENT_FROM = 0.5  # an event is there, or a frame voiced, from this on
+VOICING_CHANNEL = 1  # the channel of kind pitch
 
 Values = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -53,7 +53,7 @@ class Sums:
         low_D = values_ND.min(axis=0, where=finite_ND, initial=np.inf)
         high_D = values_ND.max(axis=0, where=finite_ND, initial=-np.inf)
         histogram = Histogram.of(values_ND, finite_ND, low_D, high_D)
-        hits_D = hits(values_ND, whole_N, kind)
+        hits_D = count_hits(values_ND, whole_N, kind)
         deviations_ND = values_ND
         deviations_ND -= mean_D
         whole_ND = deviations_ND if whole_N.all() else deviations_ND[whole_N]
@@ -81,7 +81,7 @@ class Sums:
         )
 
     @classmethod
-    def nothing(cls, dim: int, kind: Kind, covariance: bool) -> "Sums":
+    def zero(cls, dim: int, kind: Kind, covariance: bool) -> "Sums":
         return cls.of(np.zeros((0, dim)), kind, covariance)
 
     def __add__(self, other: "Sums") -> "Sums":
@@ -107,7 +107,7 @@ class Sums:
             squares_D=self.squares_D + other.squares_D + step_D**2 * share_D * self.count_D,
             low_D=low_D,
             high_D=high_D,
-            histogram=self.histogram.merged(other.histogram, low_D, high_D),
+            histogram=self.histogram.merge(other.histogram, low_D, high_D),
             whole=whole,
             centre_D=self.centre_D + move_D * share,
             scatter_DD=scatter_DD,
@@ -127,8 +127,8 @@ class Sums:
     def to_bytes(self, units: Mapping[str, str]) -> bytes:
         """An .npz that says of which units (unit: digest of its frames) these are the sums."""
         head = {"format": FORMAT, "units": dict(units), "frames": self.frames, "whole": self.whole}
-        arrays = {name: getattr(self, name) for name in ARRAYS}
-        arrays |= {name: getattr(self.histogram, name) for name in HISTOGRAM}
+        arrays = {name: getattr(self, name) for name in ARRAY_FIELDS}
+        arrays |= {name: getattr(self.histogram, name) for name in HISTOGRAM_FIELDS}
         if self.scatter_DD is not None:
             arrays["scatter"] = self.scatter_DD[np.triu_indices(len(self.scatter_DD))]  # it is symmetric
         sink = io.BytesIO()
@@ -142,8 +142,8 @@ class Sums:
             head = json.loads(held["head"].tobytes())
             if head["format"] != FORMAT:
                 raise ValueError(f"format {head['format']}, not {FORMAT}")
-            arrays = {name: held[name] for name in ARRAYS}
-            histogram = Histogram(**{name: held[name] for name in HISTOGRAM})
+            arrays = {name: held[name] for name in ARRAY_FIELDS}
+            histogram = Histogram(**{name: held[name] for name in HISTOGRAM_FIELDS})
             scatter_DD = None
             if "scatter" in held:
                 dim = len(arrays["mean_D"])
@@ -154,16 +154,16 @@ class Sums:
         return sums, head["units"]
 
 
-ARRAYS = ("nan_D", "inf_D", "hits_D", "count_D", "mean_D", "squares_D", "low_D", "high_D", "centre_D")
-HISTOGRAM = ("exponent_D", "first_D", "counts_DB")
+ARRAY_FIELDS = ("nan_D", "inf_D", "hits_D", "count_D", "mean_D", "squares_D", "low_D", "high_D", "centre_D")
+HISTOGRAM_FIELDS = ("exponent_D", "first_D", "counts_DB")
 
 
-def hits(values_ND: Values, whole_N: NDArray[np.bool_], kind: Kind) -> Counts:
+def count_hits(values_ND: Values, whole_N: NDArray[np.bool_], kind: Kind) -> Counts:
     dim = values_ND.shape[1]
     if kind == "probabilities":
-        return (values_ND >= HALF).sum(axis=0)
+        return (values_ND >= PRESENT_FROM).sum(axis=0)
     if kind == "distribution":
         return np.bincount(values_ND[whole_N].argmax(axis=1), minlength=dim)
     if kind == "pitch":
-        return (values_ND >= HALF).sum(axis=0) * (np.arange(dim) == VOICING)
+        return (values_ND >= PRESENT_FROM).sum(axis=0) * (np.arange(dim) == VOICING_CHANNEL)
     return np.zeros(dim, np.int64)

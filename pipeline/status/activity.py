@@ -1,4 +1,4 @@
-"""Runs that are at work on a target set, as their leases and logs tell: how far, how fast, how long still."""
+"""Runs that are at work on a target set, from their leases and logs: how far, how fast, how long still."""
 
 import json
 from collections import Counter
@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from coat.manifests import storage
-from coat.pipeline.extraction.lease import exists, is_here, read_leases
+from coat.pipeline.extraction.lease import owner_is_alive, read_leases
 from coat.pipeline.store.layout import RUNNING, RUNS
 
 RECENT_S = 600.0  # that the rate is taken over
 
 
 @dataclass(frozen=True)
-class Activity:
+class RunActivity:
     """One run. Of a dead one the lease is still there, because nothing could take it away."""
 
     run: str
@@ -34,13 +34,13 @@ class Activity:
         return max(0.0, self.audio_seconds - self.audio_done) / self.rate if self.rate else None
 
 
-def activities(set_url: str) -> tuple[Activity, ...]:
+def run_activities(set_url: str) -> tuple[RunActivity, ...]:
     """Every run that has a lease. A run on another host is taken to be alive."""
     leases = read_leases(storage.join(set_url, RUNNING))
-    return tuple(activity(set_url, run, told) for run, told in leases.items())
+    return tuple(run_activity(set_url, run, lease) for run, lease in leases.items())
 
 
-def activity(set_url: str, run: str, lease: dict[str, Any]) -> Activity:
+def run_activity(set_url: str, run: str, lease: dict[str, Any]) -> RunActivity:
     events = read_log(set_url, run)
     planned: dict[str, Any] = next((e for e in events if e["event"] == "planned"), {})
     units = [e for e in events if e["event"] == "unit"]
@@ -49,12 +49,12 @@ def activity(set_url: str, run: str, lease: dict[str, Any]) -> Activity:
     recent = [e for e, age in zip(units, ages, strict=True) if age <= RECENT_S]
     rate = 0.0
     if recent:
-        begun = max(age + e["unit_seconds"] for e, age in zip(units, ages, strict=True) if age <= RECENT_S)
-        rate = sum(e["audio_seconds"] for e in recent) / max(begun, 1e-6)
-    return Activity(
+        span_s = max(age + e["unit_seconds"] for e, age in zip(units, ages, strict=True) if age <= RECENT_S)
+        rate = sum(e["audio_seconds"] for e in recent) / max(span_s, 1e-6)
+    return RunActivity(
         run=run,
         host=lease["host"],
-        alive=exists(lease) if is_here(lease) else True,
+        alive=owner_is_alive(lease) is not False,
         units=int(planned.get("units", 0)),
         units_done=len(units),
         audio_seconds=float(planned.get("audio_seconds", 0.0)),

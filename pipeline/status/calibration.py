@@ -8,16 +8,16 @@ import numpy as np
 from coat.extractors.expert import Expert
 from coat.manifests.errors import RunError
 from coat.pipeline.plan.units import PlannedRow, Units
-from coat.pipeline.worker.config import Job
-from coat.pipeline.worker.decoded_row import Heard
-from coat.pipeline.worker.stage_clock import Clock
+from coat.pipeline.worker.config import WorkerConfig
+from coat.pipeline.worker.decoded_row import DecodedRow
+from coat.pipeline.worker.stage_clock import StageClock
 from coat.pipeline.worker.worker import Worker
 
-MEASURED_S = 10.0  # a shorter measurement is repeated,
-PASSES = 5  # ... so often at most
+MIN_MEASURED_S = 10.0  # a shorter measurement is repeated,
+MAX_PASSES = 5  # ... so often at most
 
 
-def spread(units: Units, clips: int) -> list[PlannedRow]:
+def rows_of_all_lengths(units: Units, clips: int) -> list[PlannedRow]:
     """So many rows over all lengths: the middle one of each of `clips` equal parts, in ascending length."""
     ascending = units.order[np.argsort(units.seconds[units.order], kind="stable")]
     n = min(clips, len(ascending))
@@ -26,35 +26,36 @@ def spread(units: Units, clips: int) -> list[PlannedRow]:
     return [units.planned(int(row), u) for row, u in zip(chosen, utterances, strict=True)]
 
 
-def cost_seconds(expert: Expert, seconds: float) -> float:
+def padded_seconds(expert: Expert, seconds: float) -> float:
     """Of audio that the expert is given for a clip."""
     rate = expert.spec.sample_rate
     return expert.padded_samples(round(seconds * rate)) / rate
 
 
-def calibrate(job: Job, rows: Sequence[PlannedRow]) -> tuple[float, float]:
-    """Seconds until the expert is loaded and has heard a clip, and padded seconds per second after that.
+def calibrate(config: WorkerConfig, rows: Sequence[PlannedRow]) -> tuple[float, float]:
+    """Seconds until the expert is loaded and has run on a clip, and padded seconds per second after that.
 
     Through the worker's own decoding, batching and forward pass; nothing is stored. A short measurement is made
-    again and the fastest counts: what slows one down is mostly not the expert. RunError where none is heard.
+    again and the fastest counts: what slows one down is mostly not the expert. RunError where it fails on all.
     """
     started = time.perf_counter()
-    worker = Worker(job)
-    warm = worker.in_model_thread(hear, worker, [rows[0]])  # the first pass compiles, allocates and finds its kernels
+    worker = Worker(config)
+    # The first pass compiles, allocates and finds its kernels.
+    warm_up = worker.run_in_model_thread(run_rows, worker, [rows[0]])
     startup = time.perf_counter() - started
     passes: list[float] = []
-    heard: list[Heard] = []
-    while not passes or (sum(passes) < MEASURED_S and len(passes) < PASSES):
+    extracted: list[DecodedRow] = []
+    while not passes or (sum(passes) < MIN_MEASURED_S and len(passes) < MAX_PASSES):
         started = time.perf_counter()
-        heard = worker.in_model_thread(hear, worker, rows)
+        extracted = worker.run_in_model_thread(run_rows, worker, rows)
         passes.append(time.perf_counter() - started)
-    ok = [h.planned for h in heard if h.status == "ok"]
+    ok = [row.planned for row in extracted if row.status == "ok"]
     if not ok:
-        first = next(h.error for h in [*warm, *heard] if h.error)
-        raise RunError(f"--calibrate: {job.expert} could hear none of {len(rows)} clips; the first: {first}")
-    return startup, sum(cost_seconds(worker.expert, row.seconds) for row in ok) / min(passes)
+        first = next(row.error for row in [*warm_up, *extracted] if row.error)
+        raise RunError(f"--calibrate: {config.expert} could hear none of {len(rows)} clips; the first: {first}")
+    return startup, sum(padded_seconds(worker.expert, row.seconds) for row in ok) / min(passes)
 
 
-def hear(worker: Worker, rows: Sequence[PlannedRow]) -> list[Heard]:
-    clock = Clock()
-    return [h for batch in worker.decoded(rows) for h in worker.hear(batch, clock)]
+def run_rows(worker: Worker, rows: Sequence[PlannedRow]) -> list[DecodedRow]:
+    clock = StageClock()
+    return [row for batch in worker.decoded_batches(rows) for row in worker.run_batch(batch, clock)]

@@ -1,6 +1,6 @@
 """`coat plan`: what an extract would do, how long it would take and what it would cost. Writes nothing.
 
-Time is foretold in *padded* seconds, the audio that the expert is really given: an expert that hears 30 s
+Time is predicted in *padded* seconds, the audio that the expert is really given: an expert that hears 30 s
 whatever a clip holds costs the same for each clip.
 """
 
@@ -14,15 +14,15 @@ from coat.extractors.registry import create
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.errors import InputError
 from coat.pipeline.plan.planning import UNIT_BYTES, make_plan
-from coat.pipeline.status.calibration import calibrate, cost_seconds, spread
+from coat.pipeline.status.calibration import calibrate, padded_seconds, rows_of_all_lengths
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
-from coat.pipeline.worker.config import Job
+from coat.pipeline.worker.config import WorkerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rates:
-    """How the work is cut, how the time is known, and what it is divided by and multiplied with."""
+class ForecastOptions:
+    """How units are cut, where the speed is known from, how many workers share the work, and what an hour costs."""
 
     speed: float | None = None  # audio seconds per second of one worker
     calibrate: int = 0  # ... or measured on so many clips, here
@@ -59,28 +59,42 @@ class Forecast:
         return asdict(self)
 
 
-def forecast(manifest: Manifest, store: str, experts: Sequence[str], options: Options, rates: Rates) -> list[Forecast]:
-    """One forecast per expert. RunError where a calibration could hear none of its clips."""
-    made = {name: create(name, options) for name in dict.fromkeys(experts)}
-    return [forecast_one(manifest, TargetStore(store), name, e, options, rates) for name, e in made.items()]
+def forecast(
+    manifest: Manifest, store: str, experts: Sequence[str], expert_options: Options, options: ForecastOptions
+) -> list[Forecast]:
+    """One forecast per expert. RunError where a calibration failed on all of its clips."""
+    created = {name: create(name, expert_options) for name in dict.fromkeys(experts)}
+    return [
+        forecast_one(manifest, TargetStore(store), name, expert, expert_options, options)
+        for name, expert in created.items()
+    ]
 
 
 def forecast_one(
-    manifest: Manifest, store: TargetStore, name: str, expert: Expert, options: Options, rates: Rates
+    manifest: Manifest,
+    store: TargetStore,
+    name: str,
+    expert: Expert,
+    expert_options: Options,
+    options: ForecastOptions,
 ) -> Forecast:
     spec = expert.spec
     covered = TargetSet(store.set_url(spec), spec).outcomes.digests
-    plan = make_plan(manifest, spec, covered, unit_bytes=rates.unit_bytes)
+    plan = make_plan(manifest, spec, covered, unit_bytes=options.unit_bytes)
     left = plan.units.seconds[plan.units.order]  # of audio, by row
     startup = None
-    one_worker = plan.seconds / rates.speed if rates.speed else None
-    if rates.calibrate and len(left):
-        job = Job(name, options, "", spec, rates.device, os.cpu_count() or 1)
-        startup, rate = calibrate(job, spread(plan.units, rates.calibrate))
-        one_worker = sum(cost_seconds(expert, seconds) for seconds in left.tolist()) / rate
-    elif rates.calibrate:
-        one_worker = 0.0
-    price = rates.gpu_hour_price
+    one_worker_seconds = plan.seconds / options.speed if options.speed else None
+    if options.calibrate and len(left):
+        config = WorkerConfig(name, expert_options, "", spec, options.device, os.cpu_count() or 1)
+        startup, rate = calibrate(config, rows_of_all_lengths(plan.units, options.calibrate))
+        one_worker_seconds = sum(padded_seconds(expert, row_seconds) for row_seconds in left.tolist()) / rate
+    elif options.calibrate:
+        one_worker_seconds = 0.0
+    seconds = cost = None
+    if one_worker_seconds is not None:
+        seconds = one_worker_seconds / max(1, min(options.workers, len(plan.units)))
+        if options.gpu_hour_price is not None:
+            cost = one_worker_seconds / 3600 * options.gpus_per_worker * options.gpu_hour_price
     return Forecast(
         expert=spec.expert,
         fingerprint=spec.fingerprint,
@@ -89,10 +103,10 @@ def forecast_one(
         units=len(plan.units),
         hours=plan.seconds / 3600,
         bytes=plan.bytes,
-        speed=plan.seconds / one_worker if one_worker else rates.speed,
+        speed=plan.seconds / one_worker_seconds if one_worker_seconds else options.speed,
         startup_seconds=startup,
-        seconds=None if one_worker is None else one_worker / max(1, min(rates.workers, len(plan.units))),
-        cost=None if price is None or one_worker is None else one_worker / 3600 * rates.gpus_per_worker * price,
+        seconds=seconds,
+        cost=cost,
     )
 
 

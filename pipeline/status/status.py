@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coat.manifests.corpus.manifest import Manifest
-from coat.pipeline.plan.row_identities import identities
-from coat.pipeline.status.activity import Activity, activities
+from coat.pipeline.plan.row_identities import identify_rows
+from coat.pipeline.status.activity import RunActivity, run_activities
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
 
@@ -35,7 +35,7 @@ class SetStatus:
     failures: tuple[tuple[str, str], ...]  # id, error
     stages: dict[str, float]  # seconds by stage, of all units; decode: of all decoding threads together
     padding_share: float | None  # of the audio that the expert was given
-    runs: tuple[Activity, ...]  # at work, or dead with units in hand
+    runs: tuple[RunActivity, ...]  # at work, or dead with units in hand
 
     @property
     def examples(self) -> dict[str, tuple[str, str]]:
@@ -56,7 +56,7 @@ class SetStatus:
 
 def status(store: str, manifest: Manifest | None = None) -> list[SetStatus]:
     """Every target set of a store; with a manifest, of its rows alone. An empty list: nothing there."""
-    wanted = None if manifest is None else identities(manifest).digests[manifest.with_audio]
+    wanted = None if manifest is None else identify_rows(manifest).digests[manifest.with_audio]
     return [set_status(targets, wanted) for targets in TargetStore(store).target_sets()]
 
 
@@ -89,5 +89,5 @@ def set_status(targets: TargetSet, wanted: NDArray[np.uint64] | None) -> SetStat
         failures=counts.failures,
         stages=stages,
         padding_share=1 - heard / padded if padded else None,
-        runs=activities(targets.url),
+        runs=run_activities(targets.url),
     )

@@ -12,7 +12,7 @@ from coat.manifests import storage
 from coat.manifests.errors import RunError, Unreachable
 from coat.pipeline.store.frames_writer import CHUNK_FRAMES
 
-REPAIR = "`coat verify --repair` drops damaged units, and the next extract makes them again"
+REPAIR_HINT = "`coat verify --repair` drops damaged units, and the next extract makes them again"
 BLOCK_VALUES = 2**21  # of a block of `dask_frames`: 16 MB in float64, of which a computation holds some copies a thread
 
 
@@ -29,9 +29,9 @@ def read_frames(url: str, first: int, frames: int, dim: int) -> NDArray[Any]:
     except Unreachable:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
-        raise RunError(f"{storage.parent(url)}: frames cannot be read ({e}); {REPAIR}") from e
+        raise RunError(f"{storage.parent(url)}: frames cannot be read ({e}); {REPAIR_HINT}") from e
     if found.shape != (frames, dim):
-        raise RunError(f"{storage.parent(url)}: fewer frames than its rows say; {REPAIR}")
+        raise RunError(f"{storage.parent(url)}: fewer frames than its rows say; {REPAIR_HINT}")
     return found
 
 
@@ -48,7 +48,7 @@ def dask_frames(arrays: Sequence[tuple[str, int]], dim: int) -> Any:
         return da.zeros((0, dim), dtype="float32")
     spans_B = da.from_array(np.fromiter(spans, object), chunks=1)  # pyright: ignore[reportArgumentType]  a size
     return spans_B.map_blocks(
-        read_block,
+        read_dask_block,
         chunks=(tuple(frames for _, _, frames, _ in spans), (dim,)),
         new_axis=1,
         dtype="float32",
@@ -56,5 +56,5 @@ def dask_frames(arrays: Sequence[tuple[str, int]], dim: int) -> Any:
     )
 
 
-def read_block(span_1: NDArray[Any]) -> NDArray[np.float32]:
+def read_dask_block(span_1: NDArray[Any]) -> NDArray[np.float32]:
     return read_frames(*span_1[0]).astype(np.float32)

@@ -1,4 +1,12 @@
-"""TODO"""
+"""Writing a unit's frames.zarr as a stream: a Zarr v3 array `[N, D]` whose N is known only at the end.
+
+512-frame chunks with a CRC-32C each, in shards of at most SHARD_BYTES; a unit below that is one shard.
+Not compressed: float16 hidden states shrink by a few percent and cost more time than that.
+
+The bytes of a shard are put down here and not by Zarr, whose writer wants a whole shard in memory and
+copies it several times. They are the bytes that Zarr writes (a test holds that): chunk after chunk, then
+the index, as in the specification of the codec `sharding_indexed`. The metadata are Zarr's own.
+"""
 
 import contextlib
 import os
@@ -15,7 +23,7 @@ from zarr.codecs import Crc32cCodec
 
 CHUNK_FRAMES = 512  # what a random read costs at least
 SHARD_BYTES = 128 * 2**20  # one object of a store: large enough to list few, small enough to put at once
-NOWHERE = 2**64 - 1  # offset and length of a chunk that a shard does not hold
+MISSING_CHUNK = 2**64 - 1  # offset and length of a chunk that a shard does not hold
 
 
 class FramesWriter:
@@ -30,8 +38,8 @@ class FramesWriter:
         self.digest = xxhash.xxh3_128()  # of the values in C order
         self.chunk = np.zeros((CHUNK_FRAMES, dim), np.dtype(dtype).newbyteorder("<"))
         self.shard_chunks = max(1, SHARD_BYTES // self.chunk.nbytes)
-        self.filled = 0  # frames in the chunk
-        self.written = 0  # chunks
+        self.frames_in_chunk = 0
+        self.chunks_written = 0
         self.shard: BinaryIO | None = None
 
     def __enter__(self) -> "FramesWriter":
@@ -49,33 +57,33 @@ class FramesWriter:
     def append(self, frames_ND: NDArray[Any]) -> None:
         assert frames_ND.shape[1:] == self.chunk.shape[1:], frames_ND.shape
         frames_ND = np.ascontiguousarray(frames_ND, self.chunk.dtype)
-        self.digest.update(octets(frames_ND).data)
+        self.digest.update(as_bytes(frames_ND).data)
         self.frames += len(frames_ND)
         start = 0
         while start < len(frames_ND):
-            if not self.filled and len(frames_ND) - start >= CHUNK_FRAMES:
+            if not self.frames_in_chunk and len(frames_ND) - start >= CHUNK_FRAMES:
                 self.write_chunk(frames_ND[start : start + CHUNK_FRAMES])
                 start += CHUNK_FRAMES
                 continue
-            taken = min(CHUNK_FRAMES - self.filled, len(frames_ND) - start)
-            self.chunk[self.filled : self.filled + taken] = frames_ND[start : start + taken]
-            self.filled += taken
-            start += taken
-            if self.filled == CHUNK_FRAMES:
+            count = min(CHUNK_FRAMES - self.frames_in_chunk, len(frames_ND) - start)
+            self.chunk[self.frames_in_chunk : self.frames_in_chunk + count] = frames_ND[start : start + count]
+            self.frames_in_chunk += count
+            start += count
+            if self.frames_in_chunk == CHUNK_FRAMES:
                 self.write_chunk(self.chunk)
-                self.filled = 0
+                self.frames_in_chunk = 0
 
     def write_chunk(self, chunk_ND: NDArray[Any]) -> None:
-        if self.written and self.written % self.shard_chunks == 0:
+        if self.chunks_written and self.chunks_written % self.shard_chunks == 0:
             self.finish_shard(self.shard_chunks)
         if self.shard is None:
-            path = self.path / "c" / str(self.written // self.shard_chunks) / "0"
+            path = self.path / "c" / str(self.chunks_written // self.shard_chunks) / "0"
             self.make_folders(path.parent)
             self.shard = open(path, "wb")  # noqa: SIM115  closed when it is full, or by __exit__
-        data = octets(chunk_ND)
+        data = as_bytes(chunk_ND)
         self.shard.write(data.data)
         self.shard.write(checksum(data))
-        self.written += 1
+        self.chunks_written += 1
 
     def make_folders(self, *more: Path) -> None:
         """Ours alone: where the folder above is gone, the store was removed, and is not made again in silence."""
@@ -85,13 +93,13 @@ class FramesWriter:
     def finish_shard(self, chunks: int) -> None:
         """The index of `chunks` chunks: offset and length of each, and their checksum."""
         assert self.shard is not None
-        held = (self.written - 1) % self.shard_chunks + 1
+        chunks_held = (self.chunks_written - 1) % self.shard_chunks + 1
         length = self.chunk.nbytes + 4
-        index = np.full((chunks, 2), NOWHERE, "<u8")
-        index[:held, 0] = np.arange(held) * length
-        index[:held, 1] = length
-        self.shard.write(octets(index).data)
-        self.shard.write(checksum(octets(index)))
+        index = np.full((chunks, 2), MISSING_CHUNK, "<u8")
+        index[:chunks_held, 0] = np.arange(chunks_held) * length
+        index[:chunks_held, 1] = length
+        self.shard.write(as_bytes(index).data)
+        self.shard.write(checksum(as_bytes(index)))
         self.shard.flush()
         os.fsync(self.shard.fileno())  # a commit must outlive a power cut, not only a kill
         self.shard.close()
@@ -99,10 +107,10 @@ class FramesWriter:
 
     def close(self) -> None:
         """Write what is left, and the metadata."""
-        if self.filled:
-            self.chunk[self.filled :] = 0  # Zarr's fill value, as its writer pads
+        if self.frames_in_chunk:
+            self.chunk[self.frames_in_chunk :] = 0  # Zarr's fill value, as its writer pads
             self.write_chunk(self.chunk)
-        chunks = self.shard_chunks if self.written > self.shard_chunks else max(1, self.written)
+        chunks = self.shard_chunks if self.chunks_written > self.shard_chunks else max(1, self.chunks_written)
         if self.shard:
             self.finish_shard(chunks)
         self.path.mkdir(exist_ok=True)
@@ -123,7 +131,7 @@ def create_array(path: Path, frames: int, dim: int, dtype: Any, shard_chunks: in
     )
 
 
-def octets(array: NDArray[Any]) -> NDArray[np.uint8]:
+def as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
     """The bytes of a contiguous array, not copied."""
     return array.reshape(-1).view(np.uint8)
 

@@ -13,12 +13,12 @@ import pyarrow.compute
 import xxhash
 from numpy.typing import NDArray
 
-from coat.manifests.corpus.columns import TEXT, concatenated
-from coat.manifests.corpus.digests import from_hex, hashes, to_hex
+from coat.manifests.corpus.columns import TEXT, concatenate_tables
+from coat.manifests.corpus.digests import from_hex, hash_texts, to_hex
 from coat.pipeline.store.rows import FAILED, OK, STATUSES, Row
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
-OUTCOME = ("id", "digest", "seconds", "status", "error")  # what planning and counting read of it
+OUTCOME_COLUMNS = ("id", "digest", "seconds", "status", "error")  # what planning and counting read of it
 COUNTED = pa.schema(
     [
         pa.field("digest", pa.uint64()),
@@ -26,8 +26,8 @@ COUNTED = pa.schema(
         pa.field("status", pa.int8()),  # index into STATUSES
     ]
 )
-BAD = pa.schema([pa.field("id", TEXT), pa.field("error", TEXT)])
-PLACES = pa.schema(
+NOT_OK = pa.schema([pa.field("id", TEXT), pa.field("error", TEXT)])
+LOCATIONS = pa.schema(
     [
         pa.field("id", TEXT),
         pa.field("source", pa.string()),
@@ -35,7 +35,7 @@ PLACES = pa.schema(
         pa.field("frames", pa.int64()),
     ]
 )
-GROUPED_UNITS = 512  # made into columns at a time: thousands of small tables take more room than their values
+GROUPED_UNITS = 512  # turned into columns at a time: thousands of small tables take more room than their values
 
 
 @dataclass(frozen=True)
@@ -56,44 +56,49 @@ class Outcomes:
     For millions of rows at once: some 30 bytes a row, and the ids and errors of those that are not ok.
     """
 
-    places = pa.schema([])  # further columns that are kept
+    location_schema = pa.schema([])  # of further columns that are kept
 
     def __init__(self, units: Sequence[str], tables: Iterable[pa.Table]) -> None:
         """`tables`: of each unit, oldest commit first. ValueError where a value is none of its kind."""
         self.units = tuple(units)
         tables, lengths = iter(tables), []
-        counted, bad, places = [], [], []
+        counted, not_ok, locations = [], [], []
         while group := list(islice(tables, GROUPED_UNITS)):
             lengths += [len(t) for t in group]
             table = pa.concat_tables(group)
-            counted.append(checked(table))
-            bad.append(table.filter(pc.not_equal(table["status"], "ok")).select(BAD.names).cast(BAD).combine_chunks())
-            places.append(table.select(self.places.names).cast(self.places).combine_chunks())
+            counted.append(counted_columns(table))
+            not_ok.append(
+                table.filter(pc.not_equal(table["status"], "ok")).select(NOT_OK.names).cast(NOT_OK).combine_chunks()
+            )
+            locations.append(table.select(self.location_schema.names).cast(self.location_schema).combine_chunks())
         self.unit = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-        columns = concatenated(counted, COUNTED)
+        columns = concatenate_tables(counted, COUNTED)
         self.digests, self.seconds, self.status = (columns.column(n).chunk(0).to_numpy() for n in COUNTED.names)
-        self.bad, self.place = concatenated(bad, BAD), concatenated(places, self.places)
+        self.not_ok, self.locations = (
+            concatenate_tables(not_ok, NOT_OK),
+            concatenate_tables(locations, self.location_schema),
+        )
         pa.default_memory_pool().release_unused()  # what the units' tables took
-        self.sort()
-        older = self.sorted[:-1] == self.sorted[1:]
-        if older.any():
-            self.keep(np.delete(self.order, np.flatnonzero(older)))
+        self.sort_digests()
+        replaced = self.sorted_digests[:-1] == self.sorted_digests[1:]
+        if replaced.any():
+            self.keep_only(np.delete(self.order, np.flatnonzero(replaced)))
 
-    def sort(self) -> None:
+    def sort_digests(self) -> None:
         """For `find`. Equal digests stay in the order of their commits."""
         order = np.argsort(self.digests, kind="stable")
         self.order = order.astype(np.int32) if len(order) < 2**31 else order
-        self.sorted = self.digests[order]
+        self.sorted_digests = self.digests[order]
 
-    def keep(self, positions: NDArray[np.integer]) -> None:
+    def keep_only(self, positions: NDArray[np.integer]) -> None:
         kept = np.zeros(len(self.digests), bool)
         kept[positions] = True
-        self.bad = self.bad.filter(pa.array(kept[self.status != OK])).combine_chunks()
-        if self.places.names:
-            self.place = self.place.filter(pa.array(kept)).combine_chunks()
+        self.not_ok = self.not_ok.filter(pa.array(kept[self.status != OK])).combine_chunks()
+        if self.location_schema.names:
+            self.locations = self.locations.filter(pa.array(kept)).combine_chunks()
         self.digests, self.seconds, self.status = self.digests[kept], self.seconds[kept], self.status[kept]
         self.unit = self.unit[kept]
-        self.sort()
+        self.sort_digests()
 
     def find(self, digests: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Positions of rows by digest; -1 where there is none."""
@@ -101,9 +106,9 @@ class Outcomes:
             return np.full(len(digests), -1)
         ascending = np.argsort(digests)  # so that the search goes through memory once
         wanted = digests[ascending]
-        at = np.minimum(np.searchsorted(self.sorted, wanted), len(self.sorted) - 1)
+        at = np.minimum(np.searchsorted(self.sorted_digests, wanted), len(self.sorted_digests) - 1)
         found = np.empty(len(digests), np.int64)
-        found[ascending] = np.where(self.sorted[at] == wanted, self.order[at], -1)
+        found[ascending] = np.where(self.sorted_digests[at] == wanted, self.order[at], -1)
         return found
 
     def count(self, positions: NDArray[np.integer] | None = None) -> Counts:
@@ -111,42 +116,44 @@ class Outcomes:
         positions = np.arange(len(self.digests)) if positions is None else positions
         status = self.status[positions]
         ok, failed, skipped = np.bincount(status, minlength=3).tolist()
-        bad = self.bad.take(pa.array(self.bad_index(positions[status != OK])))
-        ids, errors, kinds = bad["id"].to_pylist(), bad["error"].to_pylist(), status[status != OK].tolist()
+        not_ok = self.not_ok.take(pa.array(self.not_ok_index(positions[status != OK])))
+        ids, errors, kinds = not_ok["id"].to_pylist(), not_ok["error"].to_pylist(), status[status != OK].tolist()
         reasons = Counter(e.split(":", 1)[0] if e else STATUSES[k] for e, k in zip(errors, kinds, strict=True))
         failures = tuple((i, e or "") for i, e, k in zip(ids, errors, kinds, strict=True) if k == FAILED)
         seconds = float(self.seconds[positions[status == OK]].sum())
         return Counts(ok, failed, skipped, seconds, dict(reasons.most_common()), failures)
 
-    def bad_index(self, positions: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Where rows that are not ok stand in `bad`."""
+    def not_ok_index(self, positions: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Where rows that are not ok stand in `not_ok`."""
         return np.searchsorted(np.flatnonzero(self.status != OK), positions)
 
 
-class Rows(Outcomes, Mapping[str, Row]):
+class RowsByDigest(Outcomes, Mapping[str, Row]):
     """Outcomes with what it takes to read each one's frames, by `Utterance.digest`."""
 
-    places = PLACES
+    location_schema = LOCATIONS
 
-    def at(self, position: int) -> Row:
-        (values,) = self.place.slice(position, 1).to_pylist()
+    def row_at(self, position: int) -> Row:
+        (values,) = self.locations.slice(position, 1).to_pylist()
         status = STATUSES[self.status[position]]
-        error = None if status == "ok" else self.bad["error"][int(self.bad_index(np.array([position]))[0])].as_py()
+        error = None
+        if status != "ok":
+            error = self.not_ok["error"][int(self.not_ok_index(np.array([position]))[0])].as_py()
         unit, digest = self.units[self.unit[position]], f"{self.digests[position]:016x}"
         return Row(unit, digest=digest, seconds=float(self.seconds[position]), status=status, error=error, **values)
 
     def by_id(self, identity: str) -> list[Row]:
-        """Rows that have targets. Several, where two corpora in one store share the id."""
+        """Rows with this id that have targets: several, where two corpora in one store share it."""
         order, digests = self.ids
         wanted = np.uint64(xxhash.xxh3_64_intdigest(identity.encode()))
         start, stop = (np.searchsorted(digests, wanted, side=side) for side in ("left", "right"))
-        rows = [self.at(int(position)) for position in np.sort(order[start:stop])]
+        rows = [self.row_at(int(position)) for position in np.sort(order[start:stop])]
         return [row for row in rows if row.id == identity and row.status == "ok"]
 
     @cached_property
     def ids(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
         """Positions by the digest of their id, and these digests, ascending."""
-        digests = hashes(self.place.column("id").chunk(0))
+        digests = hash_texts(self.locations.column("id").chunk(0))
         order = np.argsort(digests)
         return order, digests[order]
 
@@ -155,10 +162,10 @@ class Rows(Outcomes, Mapping[str, Row]):
             wanted = np.uint64(int(digest, 16))
         except ValueError as e:
             raise KeyError(digest) from e
-        at = np.searchsorted(self.sorted, wanted)
-        if at == len(self) or self.sorted[at] != wanted:
+        at = np.searchsorted(self.sorted_digests, wanted)
+        if at == len(self) or self.sorted_digests[at] != wanted:
             raise KeyError(digest)
-        return self.at(int(self.order[at]))
+        return self.row_at(int(self.order[at]))
 
     def __len__(self) -> int:
         return len(self.unit)
@@ -167,7 +174,7 @@ class Rows(Outcomes, Mapping[str, Row]):
         return iter(to_hex(self.digests))
 
 
-def checked(table: pa.Table) -> pa.Table:
+def counted_columns(table: pa.Table) -> pa.Table:
     """A table of ROWS_SCHEMA as COUNTED."""
     status = pc.index_in(table["status"].combine_chunks(), pa.array(STATUSES))
     if status.null_count:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
-import pyarrow.compute
 
 Status = Literal["ok", "failed", "skipped"]
 STATUSES: tuple[Status, ...] = ("ok", "failed", "skipped")
@@ -13,7 +12,7 @@ ROWS_SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("digest", pa.string(), nullable=False),  # Utterance.digest: the id and span that were asked for
-        pa.field("source", pa.string()),  # Clip.digest: the sound that was heard; null where nothing was decoded
+        pa.field("source", pa.string()),  # Clip.digest: the sound that was extracted; null where nothing was decoded
         pa.field("seconds", pa.float64(), nullable=False),  # decoded
         pa.field("first", pa.int64(), nullable=False),  # of its frames in frames.zarr
         pa.field("frames", pa.int64(), nullable=False),

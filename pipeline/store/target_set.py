@@ -15,15 +15,16 @@ from coat.manifests import storage
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.errors import InputError, RunError
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.store.frames_reader import REPAIR, dask_frames, read_frames
+from coat.pipeline.store.frames_reader import REPAIR_HINT, dask_frames, read_frames
 from coat.pipeline.store.layout import DONE, FRAMES, ROWS, SPEC, UNITS
-from coat.pipeline.store.outcomes import OUTCOME, Outcomes, Rows
+from coat.pipeline.store.outcomes import OUTCOME_COLUMNS, Outcomes, RowsByDigest
 from coat.pipeline.store.rows import OK, ROWS_SCHEMA, Row
 
-DONE_KEYS = {"rows", "frames", "bytes", "xxh3", "rows_xxh3", "array_xxh3", "done_xxh3"}  # without which it is torn
-READ_AHEAD = 256  # units: bounds the memory of tables that wait
+# A done.json without one of these is torn.
+DONE_KEYS = {"rows", "frames", "bytes", "xxh3", "rows_xxh3", "array_xxh3", "done_xxh3"}
+READ_AHEAD = 256  # units whose tables wait at most: bounds the memory
 READERS = 16  # small files are read this many at a time: object stores answer slowly, but many at once
-Gathered = TypeVar("Gathered", bound=Outcomes)
+AnyOutcomes = TypeVar("AnyOutcomes", bound=Outcomes)
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,9 @@ class TargetSet:
         except FileNotFoundError:
             return None
         except InputError as e:
-            raise RunError(f"{e}; {REPAIR}") from e
+            raise RunError(f"{e}; {REPAIR_HINT}") from e
         if not isinstance(done, dict) or not done.keys() >= DONE_KEYS:
-            raise RunError(f"{url}: not a whole done.json; {REPAIR}")
+            raise RunError(f"{url}: not a whole done.json; {REPAIR_HINT}")
         return done
 
     def read_table(self, unit: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -87,10 +88,10 @@ class TargetSet:
             # A buffer, not a Python file: Arrow's threads that read one may outlive the interpreter and abort it.
             file = pq.ParquetFile(pa.BufferReader(storage.read_bytes(url)))
             if not file.schema_arrow.equals(ROWS_SCHEMA):
-                raise RunError(f"{url}: has other columns than this version of coat writes; {REPAIR}")
+                raise RunError(f"{url}: has other columns than this version of coat writes; {REPAIR_HINT}")
             return file.read(columns, use_threads=False)
         except (FileNotFoundError, pa.ArrowException) as e:
-            raise RunError(f"{url}: cannot be read ({e}); {REPAIR}") from e
+            raise RunError(f"{url}: cannot be read ({e}); {REPAIR_HINT}") from e
 
     def read_rows(self, unit: str) -> list[Row]:
         return [Row(unit=unit, **row) for row in self.read_table(unit).to_pylist()]
@@ -98,14 +99,14 @@ class TargetSet:
     @cached_property
     def outcomes(self) -> Outcomes:
         """What became of every utterance: to plan and to count."""
-        return self.gather(Outcomes, OUTCOME)
+        return self.read_outcomes(Outcomes, OUTCOME_COLUMNS)
 
     @cached_property
-    def rows(self) -> Rows:
-        """The same by `Utterance.digest`, with the places of the frames: to read."""
-        return self.gather(Rows, ROWS_SCHEMA.names)
+    def rows(self) -> RowsByDigest:
+        """The same by `Utterance.digest`, with the place of its frames: to read."""
+        return self.read_outcomes(RowsByDigest, ROWS_SCHEMA.names)
 
-    def gather(self, kind: type[Gathered], columns: Sequence[str]) -> Gathered:
+    def read_outcomes(self, kind: type[AnyOutcomes], columns: Sequence[str]) -> AnyOutcomes:
         units = list(self.done)
         with ThreadPoolExecutor(READERS) as pool:
             groups = (units[i : i + READ_AHEAD] for i in range(0, len(units), READ_AHEAD))
@@ -113,7 +114,7 @@ class TargetSet:
             try:
                 return kind(units, tables)
             except ValueError as e:
-                raise RunError(f"{self.url}: {ROWS} of a unit holds {e}; {REPAIR}") from e
+                raise RunError(f"{self.url}: {ROWS} of a unit holds {e}; {REPAIR_HINT}") from e
 
     def __len__(self) -> int:
         """Utterances with targets."""

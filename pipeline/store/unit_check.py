@@ -21,7 +21,7 @@ BLOCK_FRAMES = 65536  # read at a time when values are checked
 
 
 def check_unit(targets: TargetSet, unit: str) -> dict[str, Any]:
-    """The done.json of a sound unit; RunError says what is wrong with one that is not."""
+    """The done.json of an intact unit; RunError says what is wrong with one that is not."""
     done = targets.read_done(unit)
     if done is None:
         raise RunError("no done.json; a commit was cut off, and its rows are not counted as done")
@@ -35,7 +35,7 @@ def check_unit(targets: TargetSet, unit: str) -> dict[str, Any]:
     if len(rows) != done["rows"]:
         raise RunError(f"{len(rows)} rows, done.json says {done['rows']}")
     check_array(targets, unit, done["array_xxh3"])
-    array = open_unit(targets, unit)
+    array = open_frames_array(targets, unit)
     if array.shape != (done["frames"], targets.spec.dim) or array.dtype != np.dtype(targets.spec.dtype):
         raise RunError(f"frames are {array.dtype} {list(array.shape)}; expected {targets.spec.dtype}, {done['frames']}")
     first = 0
@@ -46,7 +46,7 @@ def check_unit(targets: TargetSet, unit: str) -> dict[str, Any]:
     if first != done["frames"]:
         raise RunError(f"rows hold {first} frames, done.json says {done['frames']}")
     digest = xxhash.xxh3_128()
-    for block in blocks(targets.unit_url(unit, FRAMES), array):
+    for block in read_blocks(targets.unit_url(unit, FRAMES), array):
         if not np.isfinite(block).all():
             raise RunError("values that are not finite")
         digest.update(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
@@ -76,7 +76,7 @@ def check_array(targets: TargetSet, unit: str, expected: str) -> None:
         raise RunError(f"{FRAMES}/{ARRAY} does not have the digest of done.json; it was changed after the commit")
 
 
-def open_unit(targets: TargetSet, unit: str) -> zarr.Array:
+def open_frames_array(targets: TargetSet, unit: str) -> zarr.Array:
     try:
         url = targets.unit_url(unit, FRAMES)
         return storage.request(url, lambda: zarr.open_array(url, mode="r"))
@@ -86,7 +86,7 @@ def open_unit(targets: TargetSet, unit: str) -> zarr.Array:
         raise RunError(f"{FRAMES}: cannot be opened ({type(e).__name__}: {e})") from e
 
 
-def blocks(url: str, array: zarr.Array) -> Iterator[np.ndarray]:
+def read_blocks(url: str, array: zarr.Array) -> Iterator[np.ndarray]:
     for start in range(0, array.shape[0], BLOCK_FRAMES):
         try:
             yield storage.request(url, partial(read_block, array, start))

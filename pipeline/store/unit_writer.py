@@ -42,7 +42,7 @@ def rows_parquet(rows: Sequence[Row]) -> bytes:
 
 
 class UnitWriter:
-    """One unit: append frames as they are heard, then commit; left without a commit, nothing remains.
+    """One unit: append frames as they come, then commit; left without a commit, nothing remains.
 
         with UnitWriter(set_url, unit, dim, dtype) as writer:
             writer.append(frames_ND)
@@ -54,26 +54,26 @@ class UnitWriter:
     def __init__(self, set_url: str, unit: str, dim: int, dtype: str) -> None:
         self.set_url, self.unit = set_url, unit
         self.seconds = 0.0  # spent on writing
-        self.open = contextlib.ExitStack()
-        with self.writing():
+        self.cleanup = contextlib.ExitStack()
+        with self.timed_write():
             self.build = new_build(set_url, unit)
-            self.open.callback(shutil.rmtree, self.build, ignore_errors=True)
-            self.frames = self.open.enter_context(FramesWriter(self.build / FRAMES, dim, dtype))
+            self.cleanup.callback(shutil.rmtree, self.build, ignore_errors=True)
+            self.frames = self.cleanup.enter_context(FramesWriter(self.build / FRAMES, dim, dtype))
 
     def __enter__(self) -> "UnitWriter":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None) -> None:
-        self.open.close()
+        self.cleanup.close()
 
     def append(self, frames_ND: NDArray[Any]) -> None:
         """Frames of the next rows, in the spec's dtype."""
-        with self.writing():
+        with self.timed_write():
             self.frames.append(frames_ND)
 
     def commit(self, rows: Sequence[Row], facts: Mapping[str, Any]) -> dict[str, Any]:
         """Make the unit visible and give its done.json. `facts` (seconds by stage, padding) are kept there."""
-        with self.writing():
+        with self.timed_write():
             self.frames.close()
             data = rows_parquet(rows)
             (self.build / ROWS).write_bytes(data)
@@ -93,19 +93,19 @@ class UnitWriter:
             "finished_at": datetime.now(UTC).isoformat(),
         }
         done["done_xxh3"] = done_digest(done)
-        with self.writing():
+        with self.timed_write():
             (self.build / DONE).write_bytes(storage.to_json(done))
             publish(self.build, self.set_url, self.unit)
         return done
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """Count the time; what the disk or the object store refuses is one line."""
+    def timed_write(self) -> Iterator[None]:
+        """Count the time; what the disk or the object store refuses becomes a RunError of one line."""
         started = time.perf_counter()
         try:
             yield
         except (OSError, RunError) as e:
-            self.open.close()
+            self.cleanup.close()
             kept = "the units before it are kept, run again"
             if isinstance(e, FileNotFoundError) and not storage.exists(storage.join(self.set_url, SPEC)):
                 kept = f"its {SPEC} is gone: was the store removed under the run? Run again, to begin anew"

@@ -8,7 +8,7 @@ from coat.manifests import storage
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.errors import InputError, RunError, Unreachable
 from coat.pipeline.store.layout import DONE, SPEC, UNITS
-from coat.pipeline.store.source_changes import Change, Heard, changed, sources_of
+from coat.pipeline.store.source_changes import ExtractedSources, SourceChange, find_changes, source_digests
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_check import check_unit
@@ -37,7 +37,7 @@ class Verified:
     bytes: int
     damages: tuple[Damage, ...]
     repaired: int = 0
-    changes: tuple[Change, ...] = ()
+    changes: tuple[SourceChange, ...] = ()
 
 
 def verify(
@@ -49,12 +49,12 @@ def verify(
     """Check every committed unit: checksums, counts, spec, finite values, rows that tile the frames.
 
     With `repair` damaged units are dropped, so that the next extract makes them again. With `sources` the
-    audio of that manifest is decoded again and compared with what was heard. InputError where there is no
+    audio of that manifest is decoded again and compared with what was extracted. InputError where there is no
     store or no access to it, Unreachable where it does not answer: neither is taken for damage.
     """
     url = TargetStore(store).url
     damages: list[Damage] = []
-    heard: list[Heard] = []
+    extracted: list[ExtractedSources] = []
     sets = units = frames = nbytes = repaired = 0
     for expert in storage.list_names(url):
         for fingerprint in storage.list_names(storage.join(url, expert)):
@@ -66,11 +66,11 @@ def verify(
                 again = "; `coat extract` of this expert writes it again where it is missing"
                 damages.append(Damage(expert, fingerprint, None, f"{e}{again}"))
                 continue
-            sound: dict[str, dict[str, Any]] = {}
+            intact: dict[str, dict[str, Any]] = {}
             for unit in storage.list_names(storage.join(set_url, UNITS)):
                 units += 1
                 try:
-                    sound[unit] = check_unit(targets, unit)
+                    intact[unit] = check_unit(targets, unit)
                 except Unreachable:
                     raise
                 except PermissionError as e:
@@ -81,11 +81,11 @@ def verify(
                         storage.remove_folder(targets.unit_url(unit), DONE)
                         repaired += 1
                 on_unit(1)
-            frames += sum(int(done["frames"]) for done in sound.values())
-            nbytes += sum(int(done["bytes"]) for done in sound.values())
+            frames += sum(int(done["frames"]) for done in intact.values())
+            nbytes += sum(int(done["bytes"]) for done in intact.values())
             if sources is not None:
-                heard.append(Heard(expert, fingerprint, sources_of(targets, sound)))
+                extracted.append(ExtractedSources(expert, fingerprint, source_digests(targets, intact)))
     if not sets:
         raise InputError(f"{store}: no target sets (<expert>/<fingerprint>/{SPEC}) in it; is this a store?")
-    changes = tuple(changed(sources, heard)) if sources is not None else ()
+    changes = tuple(find_changes(sources, extracted)) if sources is not None else ()
     return Verified(sets, units, frames, nbytes, tuple(damages), repaired, changes)

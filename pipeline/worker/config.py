@@ -7,8 +7,8 @@ from coat.manifests.targets.spec import TargetSpec
 
 
 @dataclass(frozen=True)
-class Job:
-    """All that a worker needs to know, small enough to send anywhere."""
+class WorkerConfig:
+    """What a worker needs to know before its first unit; small enough to send anywhere."""
 
     expert: str
     options: Options

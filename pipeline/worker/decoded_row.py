@@ -13,7 +13,7 @@ from coat.pipeline.worker.spool import Spool
 
 
 @dataclass(eq=False)
-class Heard:
+class DecodedRow:
     """A row on its way through the worker: a waveform, or why there is none; then frames, or why not."""
 
     planned: PlannedRow
@@ -23,7 +23,7 @@ class Heard:
     waveform_T: Waveform | None = None
     frames_ND: NDArray[np.generic] | None = None
     spool: Spool | None = None  # the frames of a row that is longer than a window
-    long: bool = False  # to be heard window by window, and not decoded yet
+    long: bool = False  # to be decoded and extracted window by window
     status: Status = "ok"
     error: str | None = None
 

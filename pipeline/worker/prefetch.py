@@ -14,7 +14,7 @@ Decoded = TypeVar("Decoded")
 Piece = TypeVar("Piece")
 
 
-def prefetched(
+def decode_ahead(
     pool: ThreadPoolExecutor,
     decode_rows: Callable[[Sequence[PlannedRow]], dict[str, Decoded]],
     batches: list[list[PlannedRow]],
@@ -50,21 +50,21 @@ def prefetched(
 
 
 @contextmanager
-def ahead(pool: ThreadPoolExecutor, items: Iterator[Piece], group: int) -> Iterator[Iterator[Piece]]:
-    """The same items, made in the pool, a group ahead of those that are taken. Nobody makes any when this returns."""
+def read_ahead(pool: ThreadPoolExecutor, items: Iterator[Piece], group: int) -> Iterator[Iterator[Piece]]:
+    """The same items, read in the pool, a group ahead of those that are taken. On return no read is at work."""
 
-    def make() -> list[Piece]:
+    def read_group() -> list[Piece]:
         return list(itertools.islice(items, group))
 
-    made = pool.submit(make)
+    reading = pool.submit(read_group)
 
     def taken() -> Iterator[Piece]:
-        nonlocal made
-        while found := made.result():
-            made = pool.submit(make)
+        nonlocal reading
+        while found := reading.result():
+            reading = pool.submit(read_group)
             yield from found
 
     try:
         yield taken()
     finally:
-        wait([made])
+        wait([reading])

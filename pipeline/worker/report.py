@@ -8,7 +8,7 @@ from coat.pipeline.store.rows import Row
 
 
 @dataclass(frozen=True)
-class Report:
+class UnitReport:
     """What became of a unit; features stay in the store."""
 
     unit: str
@@ -36,7 +36,7 @@ class Report:
         return seconds | {"forward": self.forward_seconds, "write": self.write_seconds}
 
     @classmethod
-    def of_failed(cls, unit: str, rows: Sequence[Row]) -> "Report":
+    def of_failed(cls, unit: str, rows: Sequence[Row]) -> "UnitReport":
         """Of rows that no expert could be given."""
         errors = tuple(f"{r.id}: {r.error}" for r in rows)
         return cls(unit, failed=len(rows), errors=errors, reasons=failed_reasons(rows))

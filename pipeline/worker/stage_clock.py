@@ -7,22 +7,22 @@ from typing import TypeVar
 
 
 @dataclass
-class Clock:
-    """Seconds by stage, of one unit. Waiting for audio is what prefetching failed to hide."""
+class StageClock:
+    """Seconds that one unit spent by stage, and seconds of audio. Waiting for audio: what prefetching did not hide."""
 
     decode: float = 0.0
     wait: float = 0.0
     forward: float = 0.0
     write: float = 0.0
     padded_audio: float = 0.0
-    heard_audio: float = 0.0
+    unpadded_audio: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
 
 Item = TypeVar("Item")
 
 
-def timed(items: Iterable[Item], clock: Clock) -> Iterator[Item]:
+def timed(items: Iterable[Item], clock: StageClock) -> Iterator[Item]:
     """The same items; what it took to get each counts as waiting."""
     iterator = iter(items)
     while True:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from coat.extractors.expert import Options
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.extraction.summary import Summary
 from tests.pipeline.extraction.test_runs import ROOT
@@ -15,9 +15,9 @@ from tests.pipeline.extraction.test_runs import ROOT
 MODULE = "tests.chaos.experts"
 
 
-def run(manifest: Path, store: Path, expert: str, where: Where, checkpoint: Path | None = None) -> Summary:
+def run(manifest: Path, store: Path, expert: str, resources: Resources, checkpoint: Path | None = None) -> Summary:
     options = Options(checkpoint=str(checkpoint) if checkpoint else None)
-    (summary,) = extract(str(manifest), str(store), [f"{MODULE}:{expert}"], options, where)
+    (summary,) = extract(str(manifest), str(store), [f"{MODULE}:{expert}"], options, resources)
     return summary
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from coat.extractors.expert import Options
 from coat.manifests import Manifest, decode
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.extraction.summary import Summary
 from coat.pipeline.store.target_store import TargetStore
@@ -22,7 +22,7 @@ ROWS, NEW = 50, 5  # 10 % more
 
 def run(manifest: Path, store: Path) -> Summary:
     (summary,) = extract(
-        str(manifest), str(store), ["tests.pipeline.experts:Level"], Options(dtype="float32"), Where(workers=0)
+        str(manifest), str(store), ["tests.pipeline.experts:Level"], Options(dtype="float32"), Resources(workers=0)
     )
     return summary
 

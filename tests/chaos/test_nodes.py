@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.summary import Summary
 from coat.pipeline.store.verification import verify
 from tests.chaos.helpers import events, run, units_done
@@ -66,8 +66,8 @@ def hosts(store: Path) -> set[str]:
 
 def test_a_node_lost_in_the_middle_costs_nothing(cluster: Any, many: Path, tmp_path: Path) -> None:
     nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
-    where = Where(workers=3, ray_address=cluster.address)
-    thread = Background(many, tmp_path / "store", "Steady", where)
+    resources = Resources(workers=3, ray_address=cluster.address)
+    thread = Background(many, tmp_path / "store", "Steady", resources)
     thread.start()
     wait_for(2, tmp_path / "store", thread)
     cluster.remove_node(nodes[0], allow_graceful=False)
@@ -82,8 +82,8 @@ def test_a_node_lost_in_the_middle_costs_nothing(cluster: Any, many: Path, tmp_p
 
 def test_a_node_that_comes_is_used(cluster: Any, many: Path, tmp_path: Path) -> None:
     cluster.add_node(num_cpus=1)
-    where = Where(workers=1, max_workers=2, ray_address=cluster.address)
-    thread = Background(many, tmp_path / "store", "Steady", where)
+    resources = Resources(workers=1, max_workers=2, ray_address=cluster.address)
+    thread = Background(many, tmp_path / "store", "Steady", resources)
     thread.start()
     wait_for(1, tmp_path / "store", thread)
     assert len(hosts(tmp_path / "store")) == 1

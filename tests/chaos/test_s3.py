@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from coat.manifests import InputError, RunError, storage
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.extraction.summary import Summary
 from coat.pipeline.store.builds import builds_folder
@@ -77,7 +77,7 @@ def extract_command(manifest: str, store: str) -> list[str]:
 
 
 def extract_s3(manifest: str, bucket: str, workers: int = 0) -> Summary:
-    (summary,) = extract(manifest, f"{bucket}/store", LEVEL, where=Where(workers=workers))
+    (summary,) = extract(manifest, f"{bucket}/store", LEVEL, resources=Resources(workers=workers))
     return summary
 
 

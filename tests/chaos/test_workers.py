@@ -9,14 +9,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.verification import verify
 from tests.chaos.helpers import coat, command, events, run, units_done
 from tests.pipeline.extraction.test_extract import tree
 from tests.pipeline.extraction.test_runs import ROOT, start, wait_for_units
 
-TWO = Where(workers=2)
+TWO = Resources(workers=2)
 STAGES = ["decode", "forward", "write", "before done.json", "before the rename"]
 
 
@@ -32,7 +32,7 @@ def plan_deaths(folder: Path, stage: str, times: int) -> Path:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_worker_killed_in_any_stage_costs_nothing(stage: str, many: Path, tmp_path: Path) -> None:
     undisturbed = plan_deaths(tmp_path / "undisturbed", "forward", 0)
-    run(many, tmp_path / "whole", "Killed", Where(workers=0), undisturbed)
+    run(many, tmp_path / "whole", "Killed", Resources(workers=0), undisturbed)
     faults = plan_deaths(tmp_path / "faults", stage, 2)
     summary = run(many, tmp_path / "killed", "Killed", TWO, faults)
     assert len(list(faults.glob("hit-*"))) == 2  # both deaths were died
@@ -55,7 +55,7 @@ def test_a_row_that_segfaults_is_found_and_costs_no_other(poisoned: Path, tmp_pa
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_a_row_that_hangs_is_found_and_costs_no_other(poisoned: Path, tmp_path: Path) -> None:
-    summary = run(poisoned, tmp_path / "store", "Hanging", Where(workers=2, unit_deadline=2.0))
+    summary = run(poisoned, tmp_path / "store", "Hanging", Resources(workers=2, unit_deadline=2.0))
     assert (summary.ok, summary.failed, summary.reasons) == (5, 1, {"timeout": 1})
     assert [f["id"] for f in summary.failures] == ["c3"]
     assert not verify(str(tmp_path / "store")).damages
@@ -86,7 +86,7 @@ def test_a_row_that_eats_memory_until_its_worker_is_killed_is_found(poisoned: Pa
 @pytest.mark.usefixtures("ray_here")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_want_of_gpu_memory_halves_the_batch_and_is_told(workers: int, poisoned: Path, tmp_path: Path) -> None:
-    run(poisoned, tmp_path / "store", "CudaScarce", Where(workers=workers))
+    run(poisoned, tmp_path / "store", "CudaScarce", Resources(workers=workers))
     shown = coat(command(poisoned, tmp_path / "other", "CudaScarce", "--workers", "0"))
     assert shown.returncode == 0, shown.stderr
     assert re.search(r"memory ran out; the batch budget was halved \d times", shown.stdout)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from coat.extractors import Options, create, find
-from coat.extractors.registry import EXPERTS, names, portable
+from coat.extractors.registry import EXPERTS, expert_names, portable_name
 from coat.manifests import InputError
 from tests.extractors import tiny
 from tests.integration.helpers import coat
@@ -43,7 +43,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_experts_of_installed_packages(package: Path) -> None:
-    assert names() == [*EXPERTS, "own"]
+    assert expert_names() == [*EXPERTS, "own"]
     assert find("own").name == "own"
     assert find("mel").name == "mel", "a package must not replace a built-in expert"
     assert create("own", Options()).spec.expert == "own"
@@ -55,9 +55,9 @@ def test_experts_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert find(f"{path}:Own") is find(f"{path}:Own")
     monkeypatch.chdir(tmp_path)
     assert find("mine.py:Own") is find(f"{path}:Own")
-    assert portable("mine.py:Own") == f"{path}:Own"
-    assert portable("mel") == "mel"
-    assert portable("package.module:Own") == "package.module:Own"
+    assert portable_name("mine.py:Own") == f"{path}:Own"
+    assert portable_name("mel") == "mel"
+    assert portable_name("package.module:Own") == "package.module:Own"
     path.write_text(OWN.replace('"own"', '"other"'))
     assert find("mine.py:Own").name == "other", "a file that changed is read anew"
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coat.extractors import Frames, Options, Waveform, Window, extract_windows
-from coat.extractors.windows import by_length, cut, groups, join, windows
+from coat.extractors.windows import group_by_length, kept_frames, padded_batches, plan_windows, split_into_windows
 from tests.pipeline.experts import Level
 
 HOPS = st.sampled_from([Fraction(1), Fraction(4), Fraction(160), Fraction(7, 3), Fraction(512)])
@@ -26,7 +26,7 @@ def test_windows_keep_every_frame_once_and_with_its_context(
     centre = data.draw(st.sampled_from([Fraction(0), hop / 2, 2 * hop, -hop]))
     context = data.draw(st.integers(0, int(size * hop / 2)))
     length = int((size + 2 * hop.denominator + 4) * hop) + 2 * context
-    plan = windows(samples, length, context, hop, centre)
+    plan = plan_windows(samples, length, context, hop, centre)
     assert (len(plan) == 1) == (samples <= length)
     total, at = frames_of(samples, hop, centre), 0
     for i, w in enumerate(plan):
@@ -46,7 +46,7 @@ def test_windows_keep_every_frame_once_and_with_its_context(
 
 def test_a_long_clip_by_hand() -> None:
     """Frames of one sample, centred at it; 2 samples of context."""
-    assert windows(25, size=10, context=2, hop=Fraction(1), centre=Fraction(0)) == [
+    assert plan_windows(25, size=10, context=2, hop=Fraction(1), centre=Fraction(0)) == [
         Window(0, 10, 0, 9),
         Window(7, 17, 2, 7),
         Window(14, 24, 2, 4),
@@ -56,29 +56,29 @@ def test_a_long_clip_by_hand() -> None:
 
 def test_a_window_must_hold_a_frame_and_its_context() -> None:
     with pytest.raises(ValueError, match="windows of 10 samples have no frame with 6 samples on both sides"):
-        windows(30, size=10, context=6, hop=Fraction(4), centre=Fraction(0))
+        plan_windows(30, size=10, context=6, hop=Fraction(4), centre=Fraction(0))
 
 
 @settings(deadline=None)
 @given(st.integers(1, 900), st.integers(1, 50))
 def test_windows_are_cut_from_pieces_of_any_length(samples: int, piece: int) -> None:
     x = np.arange(samples, dtype=np.float32)
-    plan = windows(samples, size=100, context=10, hop=Fraction(4), centre=Fraction(2))
+    plan = plan_windows(samples, size=100, context=10, hop=Fraction(4), centre=Fraction(2))
     pieces = [x[i : i + piece] for i in range(0, samples, piece)]
-    for window, heard_T in zip(plan, cut(pieces, plan), strict=True):
+    for window, heard_T in zip(plan, split_into_windows(pieces, plan), strict=True):
         np.testing.assert_array_equal(heard_T, x[window.start : window.stop])
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120))
 def test_groups_keep_order_and_budget(lengths: list[int], budget: int) -> None:
-    found = list(groups(lengths, lambda n: n, budget))
+    found = list(padded_batches(lengths, lambda n: n, budget))
     assert [n for group in found for n in group] == lengths
     assert all(len(group) == 1 or max(group) * len(group) <= budget for group in found)
 
 
 def test_equal_lengths_share_a_batch() -> None:
-    assert by_length([3, 5, 3, 4, 5]) == [[0, 2], [1, 4], [3]]
+    assert group_by_length([3, 5, 3, 4, 5]) == [[0, 2], [1, 4], [3]]
 
 
 class Neighbours(Level):
@@ -112,15 +112,15 @@ def test_a_model_with_little_context_cannot_tell_windows_from_a_whole(lengths: l
 def test_too_few_frames_of_a_window_are_an_error() -> None:
     plan = [Window(0, 100, 0, 4), Window(60, 160, 1, None)]
     with pytest.raises(ValueError, match=r"3 frames of a window .*; expected 4"):
-        list(join([np.zeros((3, 1)), np.zeros((5, 1))], plan))
-    assert [len(f) for f in join([np.zeros((6, 1)), np.zeros((5, 1))], plan)] == [4, 4]
+        list(kept_frames([np.zeros((3, 1)), np.zeros((5, 1))], plan))
+    assert [len(f) for f in kept_frames([np.zeros((6, 1)), np.zeros((5, 1))], plan)] == [4, 4]
 
 
 @given(samples=st.integers(1, 2_000_000))
 def test_windows_that_cannot_begin_at_whole_samples(samples: int) -> None:
     """CLAP's: 32 frames of 15014.66 samples, a whole number of which only 341 make."""
     hop, centre, size = Fraction(5_120_000, 341), Fraction(80_000, 11), 480_000
-    plan = windows(samples, size, 48_000, hop, centre)
+    plan = plan_windows(samples, size, 48_000, hop, centre)
     at = 0
     for w in plan:
         assert abs(w.start - (at - w.skip) * hop) <= Fraction(1, 2)

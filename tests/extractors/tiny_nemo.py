@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from coat.extractors import Expert, Frames, Options, Waveform, create
-from coat.extractors.nemo_encoder import Encoder, import_nemo
+from coat.extractors.nemo_encoder import NemoEncoder, import_nemo
 from coat.manifests import InputError
 from tests.extractors.conformance.conformance import noise
 
@@ -309,9 +309,9 @@ def reference(path: Path) -> list[tuple[Frames, Any]]:
     return list(zip(states, returned, strict=True))
 
 
-def encoder_of(expert: Expert) -> Encoder:
+def encoder_of(expert: Expert) -> NemoEncoder:
     found = getattr(expert, "encoder", None)
-    assert isinstance(found, Encoder)
+    assert isinstance(found, NemoEncoder)
     return found
 
 

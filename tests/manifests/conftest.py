@@ -10,7 +10,8 @@ import soundfile
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from coat.manifests.audio.decoding import AudioError, decode
+from coat.manifests.audio.clip import AudioError
+from coat.manifests.audio.file import decode
 
 settings.register_profile("coat", deadline=None)  # a busy machine is no failure
 settings.load_profile("coat")

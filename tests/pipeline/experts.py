@@ -136,9 +136,9 @@ class Remembers(Windowed):
     def windows(self, samples: int) -> list[Window]:
         return [Window(i, min(i + 32000, samples), 0, None) for i in range(0, samples, 32000)]
 
-    def stream(self, heard: Iterable[Waveform], batch_seconds: float | None = None) -> Iterator[Frames]:
+    def stream(self, waveforms: Iterable[Waveform], batch_seconds: float | None = None) -> Iterator[Frames]:
         total = np.zeros(3, dtype=np.float32)
-        for x in heard:
+        for x in waveforms:
             sums = np.cumsum(np.concatenate([total[None], level(x)]), axis=0)[1:]
             total = sums[-1]
             yield sums

@@ -46,7 +46,7 @@ class World:
         self.model: CoatModel = build_model(self.config, experts_of(self.config, index)).eval()
         with torch.no_grad():  # else all answers are one: states hardly differ at random weights
             self.model.student.model.model.multi_modal_projector.linear.weight.mul_(30)
-        self.collator = Collator(self.model.student, self.model.block, index, list(self.model.heads.heads))
+        self.collator = Collator(self.model.student, self.model.block, index, list(self.model.heads.specs))
         made = [corpus.make_clip(np.random.default_rng([5, i])) for i in range(CLIPS)]
         self.sounds = [decoded(flac) for flac, _ in made]
         self.truths = tuple({**truth, "word": corpus.word_of(f"c{i}")} for i, (_, truth) in enumerate(made))

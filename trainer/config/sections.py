@@ -4,7 +4,7 @@ Where the paper (arXiv 2606.18273) does not say a value, the defaults are ours: 
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -13,7 +13,23 @@ from coat.manifests.targets.spec import Family
 Weight = Annotated[float, Field(ge=0)]
 
 
+# Whether a resumed run may have another value than the run that it goes on with. fixed: no. with_change: only with
+# --change, since it alters how the model is trained from here on, but not what is trained. free: yes, since it
+# alters neither weights nor order.
+OnResume = Literal["fixed", "with_change", "free"]
+
+
+def on_resume(rule: OnResume) -> dict[str, Any]:
+    """For a field's `json_schema_extra`: its own rule, where that is not its section's."""
+    return {"on_resume": rule}
+
+
+FREE, WITH_CHANGE, FIXED = on_resume("free"), on_resume("with_change"), on_resume("fixed")
+
+
 class ConfigSection(BaseModel):
+    on_resume: ClassVar[OnResume] = "fixed"  # of the fields that have no rule of their own
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -38,14 +54,15 @@ class ThinkingConfig(ConfigSection):
 
 
 class DataConfig(ConfigSection):
-    shards: str = Field(min_length=1)  # folder or URL with index.json
+    shards: str = Field(min_length=1, json_schema_extra=FREE)  # folder or URL with index.json
     batch_size: int = Field(default=8, ge=1)  # samples of one forward pass, per rank
     # Padded positions of one forward pass, at most: samples of like length go together, up to batch_size of them.
     # None: batch_size samples as they come.
     batch_tokens: int | None = Field(default=None, ge=1)
     shuffle: int = Field(default=256, ge=1)  # samples that are held and permuted together; twice that in memory
     seed: int = 0  # of the order
-    workers: int = Field(default=2, ge=0)  # threads that decode; the order never depends on them
+    # Threads that decode; the order never depends on them.
+    workers: int = Field(default=2, ge=0, json_schema_extra=FREE)
     max_seconds: float | None = Field(default=None, gt=0)  # leave longer audio out (default: the student's limit)
     unusable: Literal["skip", "raise"] = "skip"  # audio that the student cannot hear whole, or broken
     transcribe_prompt: str = "Transcribe the speech."  # of samples that have text, but no prompt and response
@@ -86,6 +103,8 @@ class HeadsConfig(ConfigSection):
 class LossConfig(ConfigSection):
     """L = ce * CE + distill * sum_k weight_k * L_k; ce and distill are the stage's."""
 
+    on_resume = "with_change"
+
     weights: Mapping[str, Weight] = Field(default_factory=dict)  # by expert
     families: Mapping[Family, Weight] = Field(default_factory=dict)  # by family, of experts that are not named
     default: Weight = 1.0  # of all others
@@ -105,6 +124,8 @@ class LoraConfig(ConfigSection):
 
 
 class OptimConfig(ConfigSection):
+    on_resume = "with_change"
+
     lr: float = Field(default=1e-4, gt=0)  # of the student; a stage scales it
     heads_lr: float = Field(default=5e-4, gt=0)  # of the heads and, under LoRA, the thinking embeddings
     weight_decay: float = Field(default=0.01, ge=0)  # of matrices only
@@ -115,10 +136,12 @@ class OptimConfig(ConfigSection):
     decay: float = Field(default=0.2, gt=0, le=1)  # share of a stage in which wsd lets the rate down
     lr_end: float = Field(default=0.1, ge=0, le=1)  # share of the rate that is left at the end of a stage
     # Decay of a moving average of what is trained, which is then evaluated and exported instead of the last weights.
-    ema: float | None = Field(default=None, gt=0, lt=1)
+    ema: float | None = Field(default=None, gt=0, lt=1, json_schema_extra=FIXED)  # it decides what a checkpoint holds
 
 
 class StageConfig(ConfigSection):
+    on_resume = "with_change"
+
     name: str
     steps: int = Field(ge=1)
     ce: Weight = 1.0
@@ -136,6 +159,8 @@ DEFAULT_STAGES = (
 class EvaluationConfig(ConfigSection):
     """Beside the training, on held-out shards: losses, accuracy and sample answers. It never changes the training."""
 
+    on_resume = "free"
+
     shards: str | None = None  # folder or URL with index.json; None: no evaluation
     every: int = Field(default=500, ge=1)  # steps, and at the end
     samples: int = Field(default=256, ge=1)  # the first so many: their losses
@@ -144,20 +169,22 @@ class EvaluationConfig(ConfigSection):
 
 
 class RunConfig(ConfigSection):
-    out: str = Field(min_length=1)
+    out: str = Field(min_length=1, json_schema_extra=FREE)
     seed: int = 0
     accumulate: int = Field(default=1, ge=1)  # forward passes of one step
-    precision: Literal["auto", "no", "bf16"] = "auto"  # autocast; auto: bf16 where the device has it
+    # Autocast; auto: bf16 where the device has it.
+    precision: Literal["auto", "no", "bf16"] = Field(default="auto", json_schema_extra=WITH_CHANGE)
     gradient_checkpointing: bool = False
     # torch.compile of the language model's layers and of the heads, with this backend (inductor); None: not compiled.
     compile: str | None = None
-    save_every: int = Field(default=500, ge=1)  # steps
-    keep: int = Field(default=2, ge=1)  # newest checkpoints
-    log_every: int = Field(default=10, ge=1)  # steps
+    save_every: int = Field(default=500, ge=1, json_schema_extra=FREE)  # steps
+    keep: int = Field(default=2, ge=1, json_schema_extra=FREE)  # newest checkpoints
+    log_every: int = Field(default=10, ge=1, json_schema_extra=FREE)  # steps
     # Stop where the gradient's norm is over so many times its median for 10 steps running. None: never.
-    max_growth: float | None = Field(default=None, gt=1)
-    trackers: tuple[str, ...] = ()  # beside metrics.jsonl and TensorBoard: wandb, trackio, mlflow, ...
-    project: str = Field(default="coat", min_length=1)  # where a tracker files the run
+    max_growth: float | None = Field(default=None, gt=1, json_schema_extra=FREE)
+    # Beside metrics.jsonl and TensorBoard: wandb, trackio, mlflow, ...
+    trackers: tuple[str, ...] = Field(default=(), json_schema_extra=FREE)
+    project: str = Field(default="coat", min_length=1, json_schema_extra=FREE)  # where a tracker files the run
 
     @field_validator("out")
     @classmethod

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from coat.manifests import AudioError, ExpertInfo, InputError, ShardIndex, decode
 from coat.manifests.corpus.utterance import parse_turns
 from coat.manifests.targets.arrays import BrokenArray
-from coat.manifests.targets.members import experts_of
+from coat.manifests.targets.members import experts_with_targets
 from coat.trainer.data.samples import BadSample, RawSample, Sample
 
 AUDIO_SUFFIXES = ("flac", "wav", "mp3", "ogg", "aiff")
@@ -32,7 +32,9 @@ def decode_sample(raw: RawSample, index: ShardIndex) -> Sample:
     if texts["text_only"]:
         return Sample(key=raw.key, samples_S=np.zeros(0, np.float32), sample_rate=index.sample_rate, **texts)
     samples_S, rate = decode_audio(raw, meta, index)
-    targets = {name: decode_target(raw, name, index.experts[name]) for name in experts_of(raw.members, index.experts)}
+    targets = {
+        name: decode_target(raw, name, index.experts[name]) for name in experts_with_targets(raw.members, index.experts)
+    }
     check_whole(raw, meta, len(samples_S) / rate, targets, index)
     return Sample(key=raw.key, samples_S=samples_S, sample_rate=rate, targets=targets, **texts)
 

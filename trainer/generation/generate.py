@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from coat.manifests import Clip, InputError, decode
-from coat.manifests.audio.decoding import AudioError
+from coat.manifests.audio.clip import AudioError
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.data.collator import render_prompt
 from coat.trainer.model.thinking import ThinkingBlock

@@ -32,7 +32,7 @@ class CoatModel(nn.Module):
         """`ce` and each expert's loss, summed over its tokens or frames."""
         states_BTD, distilled_BTD = self.states(batch.inputs)
         sums = {"ce": self.cross_entropy(states_BTD, batch.labels_BT)}
-        if len(self.heads.heads):
+        if self.heads.specs:
             index_BKD = batch.think_BK[..., None].expand(-1, -1, distilled_BTD.shape[-1])
             states_BKD = distilled_BTD.gather(1, index_BKD).float()
             with torch.autocast(states_BKD.device.type, enabled=False):  # heads are float32 where the student is not

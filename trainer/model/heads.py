@@ -6,6 +6,7 @@ the expert's own frame times, so that the number of positions and the expert's r
 
 import math
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ SHORTEST_PERIOD_S, LONGEST_PERIOD_S = 0.02, 60.0  # of the time encoding: finer 
 
 
 class CrossBlock(nn.Module):
-    """A pre-norm decoder layer without self-attention: frames ask the states, not each other.
+    """A pre-norm decoder layer without self-attention: frames attend to the states, not to each other.
 
     Queries hold nothing but their times, so attention among them would add cost (N squared) and no knowledge.
     """
@@ -31,14 +32,16 @@ class CrossBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(self, frames_BNH: Tensor, memory_BKH: Tensor, masked_BK: Tensor) -> Tensor:
-        asked_BNH = self.norm_1(frames_BNH)
-        heard_BNH, _ = self.attention(asked_BNH, memory_BKH, memory_BKH, key_padding_mask=masked_BK, need_weights=False)
-        frames_BNH = frames_BNH + heard_BNH
+        queries_BNH = self.norm_1(frames_BNH)
+        attended_BNH, _ = self.attention(
+            queries_BNH, memory_BKH, memory_BKH, key_padding_mask=masked_BK, need_weights=False
+        )
+        frames_BNH = frames_BNH + attended_BNH
         return frames_BNH + self.mlp(self.norm_2(frames_BNH))
 
 
 class Trunk(nn.Module):
-    """What experts of one group share: LayerNorm, linear, and a small Transformer decoder; times ask states."""
+    """What experts of one group share: LayerNorm, linear, and a small Transformer decoder from times to states."""
 
     def __init__(self, config: HeadsConfig, states_dim: int) -> None:
         super().__init__()
@@ -64,38 +67,31 @@ class Trunk(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-class DistillHead(nn.Module):
-    """One expert's output layer on a trunk: its own, or that of the first expert of its group.
+class HeadGroup(nn.Module):
+    """The experts of one group: a trunk that they share, and an output layer for each. Most groups are of one expert.
 
-    `share` (i, n): it reads every n-th position of the block, from the i-th on.
+    `share` (i, n): the group reads every n-th position of the block, from the i-th on.
     """
 
-    def __init__(
-        self,
-        config: HeadsConfig,
-        states_dim: int,
-        expert: ExpertInfo,
-        trunk: Trunk | None = None,
-        share: tuple[int, int] = (0, 1),
-    ) -> None:
+    def __init__(self, config: HeadsConfig, states_dim: int, share: tuple[int, int]) -> None:
         super().__init__()
-        self.spec, self.share = expert.spec, share
-        if trunk is None:
-            self.trunk = Trunk(config, states_dim)
-        self.shared = [trunk or self.trunk]  # in a list: another head's weights are not this one's, too
-        self.output = nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, DistillLoss.outputs(expert)))
+        self.dim, self.share = config.dim, share
+        self.trunk = Trunk(config, states_dim)
+        self.outputs = nn.ModuleDict()  # by expert
 
-    def forward(self, states_BKD: Tensor, states_mask_BK: Tensor, seconds_B: Tensor, frames: int) -> Tensor:
-        """`[B, N, O]` at the expert's first N frame times. Every row needs a state: attention over none is NaN."""
-        times_N = torch.as_tensor(self.spec.times(frames), dtype=torch.float32, device=states_BKD.device)
-        times_BK = think_times(states_mask_BK, seconds_B)
-        return self.output(self.shared[0](states_BKD, self.own(states_mask_BK), times_BK, times_N))
+    def add(self, name: str, expert: ExpertInfo) -> None:
+        self.outputs[name] = nn.Sequential(nn.LayerNorm(self.dim), nn.Linear(self.dim, DistillLoss.outputs(expert)))
 
-    def own(self, mask_BK: Tensor) -> Tensor:
-        """The positions that are read; all of them where a block is too short to be shared out."""
+    def forward(self, name: str, states_BKD: Tensor, mask_BK: Tensor, seconds_B: Tensor, times_N: Tensor) -> Tensor:
+        """`[B, N, O]`: the outputs of one expert. Every row needs a state: attention over none is NaN."""
+        times_BK = think_times(mask_BK, seconds_B)
+        return self.outputs[name](self.trunk(states_BKD, self.positions_read(mask_BK), times_BK, times_N))
+
+    def positions_read(self, mask_BK: Tensor) -> Tensor:
+        """The group's share of the positions; all of them where a block is too short to be shared out."""
         first, step = self.share
-        own_BK = mask_BK & (torch.arange(mask_BK.shape[1], device=mask_BK.device) % step == first)
-        return torch.where(own_BK.any(1, keepdim=True), own_BK, mask_BK)
+        share_BK = mask_BK & (torch.arange(mask_BK.shape[1], device=mask_BK.device) % step == first)
+        return torch.where(share_BK.any(1, keepdim=True), share_BK, mask_BK)
 
 
 def think_times(mask_BK: Tensor, seconds_B: Tensor) -> Tensor:
@@ -105,9 +101,9 @@ def think_times(mask_BK: Tensor, seconds_B: Tensor) -> Tensor:
 
 
 class DistillHeads(nn.Module):
-    """A head and a loss per expert, built from what the shards say of it.
+    """A head and a loss per expert, built from what the shards say of it. Heads are kept by group (`heads.groups`).
 
-    InputError where `heads.groups` names an expert that is not trained.
+    InputError where `heads.groups` names an expert that is not trained, or a group as no module can be called.
     """
 
     def __init__(
@@ -122,15 +118,18 @@ class DistillHeads(nn.Module):
             raise InputError(
                 f"heads.groups: {', '.join(sorted(unknown))} is not trained; there are {', '.join(experts)}"
             )
-        groups = list(dict.fromkeys(config.group_of(name) for name in experts))
-        trunks: dict[str, Trunk] = {}
-        self.heads = nn.ModuleDict()  # it refuses dots; experts' names hold none (they are member suffixes of a tar)
-        for name, expert in experts.items():
-            group = config.group_of(name)
-            share = (groups.index(group), len(groups)) if config.positions == "own" else (0, 1)
-            head = DistillHead(config, states_dim, expert, trunks.get(group), share)
-            trunks.setdefault(group, head.shared[0])
-            self.heads[name] = head
+        self.specs = {name: expert.spec for name, expert in experts.items()}
+        self.group_names = {name: config.group_of(name) for name in experts}  # by expert
+        names = list(dict.fromkeys(self.group_names.values()))
+        self.groups = nn.ModuleDict()
+        for name, expert in experts.items():  # in this order weights are drawn: a trunk, and then its outputs
+            group = self.group_names[name]
+            if group not in self.groups:
+                if not group or "." in group or hasattr(self.groups, group):
+                    raise InputError(f"heads.groups: a group cannot be called {group!r}; choose another name")
+                share = (names.index(group), len(names)) if config.positions == "own" else (0, 1)
+                self.groups[group] = HeadGroup(config, states_dim, share)
+            cast(HeadGroup, self.groups[group]).add(name, expert)
         self.losses = nn.ModuleDict({name: DistillLoss(e, losses) for name, e in experts.items()})
 
     def forward(
@@ -145,16 +144,21 @@ class DistillHeads(nn.Module):
 
         `watch` passes the states on to the head of a name: see LossGradientNorms.
         """
-        return {n: self.loss(n, watch(n, states_BKD), mask_BK, seconds_B, targets[n]) for n in self.heads}
+        return {n: self.loss(n, watch(n, states_BKD), mask_BK, seconds_B, targets[n]) for n in self.specs}
+
+    def predict(self, name: str, states_BKD: Tensor, mask_BK: Tensor, seconds_B: Tensor, frames: int) -> Tensor:
+        """What the head of an expert gives for its first N frame times, `[B, N, O]`. Every row needs a state."""
+        times_N = torch.as_tensor(self.specs[name].times(frames), dtype=torch.float32, device=states_BKD.device)
+        return self.groups[self.group_names[name]](name, states_BKD, mask_BK, seconds_B, times_N)
 
     def loss(self, name: str, states_BKD: Tensor, mask_BK: Tensor, seconds_B: Tensor, target: Targets) -> Tensor:
         with_target_B = target.mask_BN.any(1)
         if not with_target_B.any():
             # Ranks must all reach every weight: one frame of a row that has states, times nothing.
             some_B = mask_BK.any(1) & (mask_BK.any(1).cumsum(0) == 1)
-            return self.heads[name](states_BKD[some_B], mask_BK[some_B], seconds_B[some_B], 1).float().sum() * 0
+            return self.predict(name, states_BKD[some_B], mask_BK[some_B], seconds_B[some_B], 1).float().sum() * 0
         mask_BN = target.mask_BN[with_target_B]
-        predicted_BNO = self.heads[name](
-            states_BKD[with_target_B], mask_BK[with_target_B], seconds_B[with_target_B], mask_BN.shape[1]
+        predicted_BNO = self.predict(
+            name, states_BKD[with_target_B], mask_BK[with_target_B], seconds_B[with_target_B], mask_BN.shape[1]
         )
         return self.losses[name](predicted_BNO, target.frames_BND[with_target_B], mask_BN)

@@ -28,7 +28,11 @@ def optimizer_options(optim: OptimConfig, is_new: bool, decays: bool) -> dict[st
 
 
 def model_part(name: str) -> str:
-    """Which part a parameter of CoatModel belongs to: lora, rows (of think tokens), student, or heads/<expert>."""
+    """Which part a parameter of CoatModel belongs to: lora, rows (of think tokens), student, heads/<expert>.
+
+    What a group of several experts shares is heads/<group>.
+    """
     if name.startswith("heads."):
-        return "heads/" + name.split(".")[2]  # heads.heads.<expert>.
+        _, _, group, kind, expert, *_ = name.split(".")  # heads.groups.<group>.outputs.<expert>. or .trunk.
+        return f"heads/{expert if kind == 'outputs' else group}"
     return "lora" if "lora_" in name else "rows" if "trainable_tokens" in name else "student"

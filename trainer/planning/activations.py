@@ -23,7 +23,6 @@ from torch.overrides import TorchFunctionMode
 
 from coat.manifests import ExpertInfo
 from coat.trainer.model.coat_model import CoatModel
-from coat.trainer.model.heads import DistillHead
 from coat.trainer.model.losses import DistillLoss
 from coat.trainer.students.base import Student
 
@@ -159,12 +158,14 @@ def head_bytes(
     seconds_B = torch.ones(shape.batch)
     target_BND = torch.ones(shape.batch, frames, expert.spec.dim)
     mask_BN = torch.ones(shape.batch, frames, dtype=torch.bool)
-    head, loss = counter.model.heads.heads[name], counter.model.heads.losses[name]
-    assert isinstance(head, DistillHead)
+    heads = counter.model.heads
+    loss = heads.losses[name]
     assert isinstance(loss, DistillLoss)
-    return counter.count(
-        lambda: loss(head(states_BKD, mask_BK, seconds_B, frames), target_BND, mask_BN), autocast=False
-    )
+
+    def forward() -> Tensor:
+        return loss(heads.predict(name, states_BKD, mask_BK, seconds_B, frames), target_BND, mask_BN)
+
+    return counter.count(forward, autocast=False)
 
 
 def tower_bytes(counter: ActivationCounter, shape: Shape) -> tuple[int, int]:

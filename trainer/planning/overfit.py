@@ -153,7 +153,7 @@ def verdict(result: OverfitResult) -> str:
 
 def first_batch(config: TrainConfig, index: ShardIndex, model: CoatModel, log: Callable[[str], None]) -> Batch:
     stream = ShardStream(index, seed=config.data.seed, shuffle=config.data.shuffle)
-    collator = Collator(model.student, model.block, index, list(model.heads.heads))
+    collator = Collator(model.student, model.block, index, list(model.heads.specs))
     return Loader(stream, collator, config.data, log).nth(1)
 
 

@@ -16,8 +16,10 @@ import pytest
 import torch
 
 from coat.extractors import Expert, Options, create
-from coat.extractors.conformance.events import channel_error, noise, relative_error, tone
-from coat.extractors.conformance.suite import CHECKS, NotTried
+from coat.extractors.conformance.check import NotApplicable
+from coat.extractors.conformance.differences import channel_error, relative_error
+from coat.extractors.conformance.sounds import noise, tone
+from coat.extractors.conformance.suite import CHECKS
 from coat.manifests import InputError, TargetSpec
 
 __all__ = ["CheckpointConformance", "ExpertConformance", "channel_error", "loaded", "noise", "relative_error", "tone"]
@@ -39,7 +41,7 @@ class ExpertConformance:
     def test_holds(self, expert: Expert, check: str) -> None:
         try:
             print(f"{expert.name}: {check}: {CHECKS[check](expert)}")
-        except NotTried as e:
+        except NotApplicable as e:
             pytest.skip(str(e))
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from coat.extractors import Expert, Frames, Options, Waveform, Window
-from coat.extractors.conformance import events
-from coat.extractors.conformance.events import noise
-from coat.extractors.conformance.suite import CHECKS, MIXED, examine
+from coat.extractors.conformance import differences, sounds
+from coat.extractors.conformance.batch_checks import MIXED
+from coat.extractors.conformance.sounds import noise
+from coat.extractors.conformance.suite import CHECKS, run_checks
 from coat.extractors.experts.mel import Mel
 from coat.extractors.experts.whisper import Whisper
 from coat.manifests import TargetSpec
@@ -151,11 +152,11 @@ PLACES = {
 
 
 def failed(expert: Expert) -> set[str]:
-    return {f.check.replace(" ", "_") for f in examine(expert) if f.held is False}
+    return {f.check.replace(" ", "_") for f in run_checks(expert) if f.held is False}
 
 
 def test_a_good_expert_holds_everything() -> None:
-    found = {f.check.replace(" ", "_"): f for f in examine(Good())}
+    found = {f.check.replace(" ", "_"): f for f in run_checks(Good())}
     assert found.keys() == CHECKS.keys()
     assert {name for name, f in found.items() if not f.held} == {"other_weights_give_other_targets"}  # it has none
     assert all(f.said for f in found.values())
@@ -217,21 +218,21 @@ def test_measures_find_an_event_where_it_is(shift: int) -> None:
     long[peak - 3 : peak + 4] += [0.2, 0.9, 0.1, 1.0, 0.1, 0.9, 0.2]  # of what comes and goes within it
     begun[peak : peak + 8] += 1.0
     at = SPEC.times(50)[peak]
-    assert events.peak_time(struck, SPEC) == pytest.approx(at, abs=0.002)
-    assert events.stretch_time(long, SPEC, 0.5) == pytest.approx(at, abs=0.002)
-    assert events.segment_times(begun, SPEC) == pytest.approx((at - 0.05, at + 0.75))
-    assert events.first_time(begun, SPEC) == pytest.approx(at)
+    assert differences.peak_time(struck, SPEC) == pytest.approx(at, abs=0.002)
+    assert differences.stretch_time(long, SPEC, 0.5) == pytest.approx(at, abs=0.002)
+    assert differences.segment_times(begun, SPEC) == pytest.approx((at - 0.05, at + 0.75))
+    assert differences.first_time(begun, SPEC) == pytest.approx(at)
 
 
 def test_a_glide_ends_in_the_phase_that_it_began_with() -> None:
-    steady, glides = events.glide(32000, 16000, centre=15000, seconds=0.4)
+    steady, glides = sounds.glide(32000, 16000, centre=15000, seconds=0.4)
     np.testing.assert_array_equal(steady[:11800], glides[:11800])
     np.testing.assert_allclose(steady[18200:], glides[18200:], atol=1e-5)
     assert np.abs(steady - glides)[12500:17500].max() > 0.1
 
 
 def test_a_segment_differs_in_nothing_but_what_it_is() -> None:
-    before, after = events.segment(noise(2.0, 16000, level=1e-3), 16000, 9000, 20000, level=0.3)
+    before, after = sounds.segment(noise(2.0, 16000, level=1e-3), 16000, 9000, 20000, level=0.3)
     np.testing.assert_array_equal(before[:9000], after[:9000])
     np.testing.assert_array_equal(before[20000:], after[20000:])
     assert np.std(before[9000:20000]) == pytest.approx(np.std(after[9000:20000]), rel=0.01)

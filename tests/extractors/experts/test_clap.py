@@ -9,7 +9,7 @@ import torch
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
 from coat.extractors import Options, Waveform, create, extract_windows
-from coat.extractors.conformance.events import relative_error
+from coat.extractors.conformance.differences import relative_error
 from coat.extractors.experts.clap import CLAP
 from coat.manifests import InputError
 from tests.extractors.conformance.conformance import CheckpointConformance, loaded, noise

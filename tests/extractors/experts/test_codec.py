@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from coat.extractors import Waveform, extract_windows
-from coat.extractors.conformance.events import relative_error
-from coat.extractors.experts.codec import Codec, heard_by_dac
+from coat.extractors.conformance.differences import relative_error
+from coat.extractors.experts.codec import Codec, dac_receptive_field
 from coat.manifests import InputError
 from tests.extractors.conformance.conformance import CheckpointConformance, loaded, noise
 
@@ -171,7 +171,7 @@ def test_how_far_a_frame_of_dac_hears(folders: dict[str, Path]) -> None:
     model.encoder(x)[0, :, 20].abs().sum().backward()
     assert x.grad is not None
     heard = np.flatnonzero(x.grad[0, 0].numpy())
-    low, high = heard_by_dac([2, 4, 5, 8])
+    low, high = dac_receptive_field([2, 4, 5, 8])
     assert (heard[0] - 20 * 320, heard[-1] - 20 * 320) == (low, high)
 
 

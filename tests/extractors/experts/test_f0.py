@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coat.extractors import Expert
-from coat.extractors.conformance.events import harmonics
+from coat.extractors.conformance.sounds import harmonics
 from tests.extractors.conformance.conformance import loaded
 
 SECONDS = 3.0

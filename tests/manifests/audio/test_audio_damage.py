@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from coat.manifests.audio.decoding import AudioError, decode, probe
+from coat.manifests.audio.clip import AudioError
+from coat.manifests.audio.file import decode, probe
 from tests.manifests.conftest import RATE, SOUND, WriteAudio, encoded, reason, with_frame_count
 
 

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coat.manifests.corpus.manifest import Manifest
-from coat.manifests.corpus.split import split
-from coat.manifests.corpus.stats import render, stats
-from coat.manifests.corpus.validate import validate
+from coat.manifests.corpus.split import split_manifest
+from coat.manifests.corpus.stats import manifest_stats, render_stats
+from coat.manifests.corpus.validate import validate_manifest
 from coat.manifests.errors import InputError, ManifestError
 from tests.manifests.conftest import RATE, WriteAudio, sine
 
@@ -32,8 +32,8 @@ def test_a_sound_manifest_has_no_problems(tmp_path: Path, write_audio: WriteAudi
     rows = [{"audio_filepath": "a.flac"}, {"audio_filepath": "a.flac", "offset": 1.0, "duration": 1.04}]
     path = jsonl(tmp_path / "m.jsonl", *rows)
     calls: list[tuple[int, int]] = []
-    assert validate(path, advance=lambda n, total: calls.append((n, total))) == []
-    assert validate(path, deep=True) == []
+    assert validate_manifest(path, advance=lambda n, total: calls.append((n, total))) == []
+    assert validate_manifest(path, deep=True) == []
     assert calls == [(1, 2), (1, 2)]
 
 
@@ -67,7 +67,7 @@ def test_every_problem_has_its_line(tmp_path: Path, write_audio: WriteAudio) -> 
         11: "not JSON",
     }
     for deep in (False, True):
-        found = validate(path, deep=deep)
+        found = validate_manifest(path, deep=deep)
         assert [p.row for p in found] == list(expected)
         for p in found:
             if p.row != 8:  # with FFmpeg installed the words are others
@@ -83,17 +83,17 @@ def test_only_decoding_finds_damage(tmp_path: Path, write_audio: WriteAudio) -> 
     samples[100] = np.nan
     soundfile.write(tmp_path / "nan.wav", samples, RATE, subtype="FLOAT")
     path = jsonl(tmp_path / "m.jsonl", {"audio_filepath": "cut.flac"}, {"audio_filepath": "nan.wav"})
-    assert validate(path) == []
-    assert [(p.row, "cut.flac" in p.message, "NaN" in p.message) for p in validate(path, deep=True)] == [
+    assert validate_manifest(path) == []
+    assert [(p.row, "cut.flac" in p.message, "NaN" in p.message) for p in validate_manifest(path, deep=True)] == [
         (1, True, False),
         (2, False, True),
     ]
 
 
 def test_manifests_that_are_empty_or_missing(tmp_path: Path) -> None:
-    assert [p.message[:7] for p in validate(jsonl(tmp_path / "m.jsonl"))] == ["no rows"]
+    assert [p.message[:7] for p in validate_manifest(jsonl(tmp_path / "m.jsonl"))] == ["no rows"]
     with pytest.raises(InputError, match="no such manifest"):
-        validate(str(tmp_path / "none.jsonl"))
+        validate_manifest(str(tmp_path / "none.jsonl"))
 
 
 def test_stats(tmp_path: Path, write_audio: WriteAudio) -> None:
@@ -108,7 +108,7 @@ def test_stats(tmp_path: Path, write_audio: WriteAudio) -> None:
         {"audio_filepath": "none.wav"},
     ]
     path = jsonl(tmp_path / "m.jsonl", *rows)
-    s = stats(path)
+    s = manifest_stats(path)
     assert (s.rows, s.files, s.seconds) == (5, 4, 2.5 + 10 + 1 + 1)
     assert (s.shortest_s, s.median_s, s.longest_s) == (1.0, 2.5, 10.0)
     assert (s.rates, s.channels, s.formats) == ({16000: 2, 8000: 1}, {1: 2, 2: 1}, {"WAV": 2, "FLAC": 1})
@@ -116,12 +116,12 @@ def test_stats(tmp_path: Path, write_audio: WriteAudio) -> None:
     assert s.without == {"audio": 0, "duration": 3, "text": 3, "prompt": 4, "response": 5, "choices": 5}
     assert [b for b in s.histogram if b[2]] == [(1.0, 2.0, 2), (2.0, 3.0, 1), (10.0, 15.0, 1)]
     assert json.loads(json.dumps(s.to_dict()))["hours"] == pytest.approx(14.5 / 3600)
-    text = render(s)
+    text = render_stats(s)
     assert "5 utterances in 4 files" in text
     assert f"{'1-2 s':>14}  {'█' * 40} 2\n" in text
-    rows_only = stats(path, read_headers=False)
+    rows_only = manifest_stats(path, read_headers=False)
     assert (rows_only.seconds, rows_only.rates) == (2.0, {})
-    assert "no" not in render(stats(jsonl(tmp_path / "n.jsonl", {"audio_filepath": "none.wav"}))).split()
+    assert "no" not in render_stats(manifest_stats(jsonl(tmp_path / "n.jsonl", {"audio_filepath": "none.wav"}))).split()
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ Split = Callable[..., Parts]
 
 
 def parts_of(path: str, *args: Any, **options: Any) -> Parts:
-    return {p.name: Manifest.read(p.path) for p in split(path, *args, **options)}
+    return {p.name: Manifest.read(p.path) for p in split_manifest(path, *args, **options)}
 
 
 def ids(parts: Parts) -> dict[str, list[str]]:
@@ -226,18 +226,18 @@ def test_parts_in_another_folder_still_find_their_audio(
 )
 def test_shares_that_cannot_be(corpus: str, shares: dict[str, float]) -> None:
     with pytest.raises(InputError, match=r"names are letters|sum to 1"):
-        split(corpus, shares)
+        split_manifest(corpus, shares)
 
 
 def test_rows_without_the_key_are_named(corpus: str) -> None:
     with pytest.raises(ManifestError, match=r"all\.jsonl:1: no 'language' to split by"):
-        split(corpus, {"a": 0.5, "b": 0.5}, by="language")
+        split_manifest(corpus, {"a": 0.5, "b": 0.5}, by="language")
 
 
 def test_an_empty_part_is_refused(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "all.jsonl", {"audio_filepath": "a.wav"})
     with pytest.raises(InputError, match="no rows for"):
-        split(path, {"a": 0.5, "b": 0.5})
+        split_manifest(path, {"a": 0.5, "b": 0.5})
     assert os.listdir(tmp_path) == ["all.jsonl"]
 
 

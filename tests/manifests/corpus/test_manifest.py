@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coat.manifests.corpus.manifest import Manifest
-from coat.manifests.corpus.parsing import KNOWN
+from coat.manifests.corpus.parsing import KNOWN_KEYS
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.errors import SHOWN, InputError, ManifestError
 
@@ -184,7 +184,7 @@ UTTERANCES = st.builds(
     prompt=st.none() | TEXT,
     response=st.none() | TEXT,
     choices=st.lists(TEXT, max_size=3).map(tuple),
-    extra=st.dictionaries(TEXT.filter(lambda k: k not in KNOWN), VALUES, max_size=3),
+    extra=st.dictionaries(TEXT.filter(lambda k: k not in KNOWN_KEYS), VALUES, max_size=3),
 )  # fmt: skip
 
 

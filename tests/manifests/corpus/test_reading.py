@@ -119,7 +119,7 @@ def test_blocks_join_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     del rows[77]["text"]
     data = b"\n".join(json.dumps(r).encode() for r in rows)
     Path(path).write_bytes(gzip.compress(data) if suffix.endswith("gz") else data)
-    monkeypatch.setattr(reading, "BLOCK_BYTES", 257)
+    monkeypatch.setattr(reading, "READ_BYTES", 257)
     blockwise = [outcome(path, spans) for spans in (False, True)]
     assert blockwise[0] == blockwise[1]
     assert [row[0] for row in blockwise[0]] == [str(i) for i in range(200)]

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coat.manifests.audio.decoding import decode
+from coat.manifests.audio.file import decode
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.corpus.sounds import f0_at
 from coat.manifests.corpus.synthesis import TASKS, make_corpus
 from coat.manifests.corpus.utterance import Utterance
-from coat.manifests.corpus.validate import validate
+from coat.manifests.corpus.validate import validate_manifest
 from coat.manifests.errors import InputError
 
 RATE = 16_000
@@ -41,7 +41,7 @@ def level_db(u: Utterance) -> np.ndarray:
 
 
 def test_every_clip_is_as_its_row_says(corpus: Manifest) -> None:
-    assert validate(corpus.path, deep=True) == []
+    assert validate_manifest(corpus.path, deep=True) == []
     for u in corpus:
         clip = decode(u.audio)
         assert (clip.rate, clip.seconds) == (RATE, u.duration)

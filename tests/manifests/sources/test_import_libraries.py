@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from coat.manifests.audio.decoding import decode
+from coat.manifests.audio.file import decode
 from coat.manifests.corpus.utterance import Utterance
-from coat.manifests.corpus.validate import validate
+from coat.manifests.corpus.validate import validate_manifest
 from coat.manifests.errors import InputError
-from coat.manifests.sources.importing import detect, import_manifest
+from coat.manifests.sources.formats import detect_format
+from coat.manifests.sources.importing import import_manifest
 from tests.manifests.conftest import RATE, WriteAudio
 from tests.manifests.sources.importing import imported, jsonl, problems
 
@@ -51,7 +52,7 @@ def test_a_parquet_with_audio_inside(tmp_path: Path, dataset: Any) -> None:
     assert [u.duration for u in found] == [1.0, 2.0, 0.5]
     assert found[0].extra == {"label": 0, "tags": ["p"], "picture": {"bytes": None, "path": "p.png"}}
     assert decode(found[1].audio).digest == decode(str(tmp_path / "src/b.wav")).digest
-    assert validate(str(tmp_path / "out/m.jsonl"), deep=True) == []
+    assert validate_manifest(str(tmp_path / "out/m.jsonl"), deep=True) == []
 
 
 def test_what_datasets_saves(tmp_path: Path, dataset: Any) -> None:
@@ -74,7 +75,7 @@ def test_what_datasets_saves(tmp_path: Path, dataset: Any) -> None:
 def test_parquet_that_datasets_wrote(tmp_path: Path, dataset: Any) -> None:
     (tmp_path / "repo/data").mkdir(parents=True)
     dataset.to_parquet(tmp_path / "repo/data/train-00000-of-00001.parquet")
-    assert detect(str(tmp_path / "repo")) == "parquet"
+    assert detect_format(str(tmp_path / "repo")) == "parquet"
     assert [u.text for u in imported(tmp_path / "repo", tmp_path / "m.jsonl")] == ["x", "y", "z"]
 
 
@@ -176,7 +177,7 @@ def test_swift(tmp_path: Path, write_audio: WriteAudio) -> None:
         {"query": "<audio>Q?", "response": "R", "audios": ["a.wav"]},
     ]
     path = jsonl(tmp_path / "s.jsonl", *rows)
-    assert detect(str(path)) == detect(str(jsonl(tmp_path / "q.jsonl", rows[3]))) == "swift"
+    assert detect_format(str(path)) == detect_format(str(jsonl(tmp_path / "q.jsonl", rows[3]))) == "swift"
     a, b, c, d = imported(path, tmp_path / "m.jsonl")
     assert (a.prompt, a.response, a.extra) == ("Say it.", "It.", {"solution": "s"})
     assert (b.id, b.prompt, b.response, b.extra["messages"]) == ("long", "How high?", "440 Hz.", long)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from coat.manifests.errors import InputError
-from coat.manifests.sources.importing import FORMATS, detect, import_manifest
+from coat.manifests.sources.formats import FORMATS, detect_format
+from coat.manifests.sources.importing import import_manifest
 from tests.manifests.conftest import WriteAudio
 from tests.manifests.sources.importing import imported, jsonl, problems
 
@@ -34,7 +35,7 @@ def test_an_empty_folder_and_a_missing_one(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             import_manifest(str(source), str(tmp_path / "m.jsonl"))
     with pytest.raises(InputError, match="unknown form"):
-        detect("a.xlsx")
+        detect_format("a.xlsx")
 
 
 @pytest.mark.parametrize("name", ["m.jsonl", "train_manifest.json", "m.jsonl.gz"])
@@ -168,11 +169,11 @@ def test_a_native_manifest_is_imported_unchanged(tmp_path: Path, write_audio: Wr
 
 def test_each_format_is_told_by_its_looks(tmp_path: Path) -> None:
     (tmp_path / "f").mkdir()
-    assert detect(str(tmp_path / "f")) == "folder"
-    assert detect("x.TSV") == "csv"
-    assert detect("x.parquet") == "parquet"
+    assert detect_format(str(tmp_path / "f")) == "folder"
+    assert detect_format("x.TSV") == "csv"
+    assert detect_format("x.parquet") == "parquet"
     jsonl(tmp_path / "l.jsonl", {"id": 1, "type": "MixedCut", "tracks": []})
-    assert detect(str(tmp_path / "l.jsonl")) == "lhotse"
+    assert detect_format(str(tmp_path / "l.jsonl")) == "lhotse"
     assert set(FORMATS) == {"folder", "jsonl", "csv", "parquet", "dataset", "lhotse", "swift"}
     with pytest.raises(InputError, match="no such format"):
         import_manifest(str(tmp_path), str(tmp_path / "m.jsonl"), format="xml")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from coat.manifests.errors import InputError
-from coat.manifests.shards.index import ExpertInfo, ShardIndex, ShardInfo
+from coat.manifests.shards.index import ShardIndex
+from coat.manifests.shards.info import ExpertInfo, ShardInfo
 from coat.manifests.targets.spec import TargetSpec
 
 SPEC = TargetSpec(

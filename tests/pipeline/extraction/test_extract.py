@@ -10,8 +10,8 @@ import zarr
 
 from coat.extractors.expert import Options
 from coat.manifests import InputError, Manifest, RunError, decode
-from coat.pipeline.cluster.resources import Where
-from coat.pipeline.extraction.extraction import What, extract
+from coat.pipeline.cluster.resources import Resources
+from coat.pipeline.extraction.extraction import RowSelection, extract
 from coat.pipeline.extraction.summary import Summary
 from coat.pipeline.shards.build import build_shards
 from coat.pipeline.store.target_store import TargetStore
@@ -19,11 +19,11 @@ from coat.pipeline.store.verification import verify
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.experts import level
 
-HERE = Where(workers=0)
+HERE = Resources(workers=0)
 
 
 def run(manifest: Path, store: Path, expert: str = "Level", **kwargs) -> Summary:
-    (summary,) = extract(str(manifest), str(store), [f"tests.pipeline.experts:{expert}"], where=HERE, **kwargs)
+    (summary,) = extract(str(manifest), str(store), [f"tests.pipeline.experts:{expert}"], resources=HERE, **kwargs)
     return summary
 
 
@@ -155,7 +155,7 @@ def test_a_row_that_was_mended_is_tried_again_when_asked(make_corpus: Corpus, tm
     assert run(manifest, tmp_path / "store").failed == 1
     audio.write_bytes(whole)
     assert run(manifest, tmp_path / "store").failed == 1
-    assert run(manifest, tmp_path / "store", what=What(retry_failed=True)).failed == 0
+    assert run(manifest, tmp_path / "store", selection=RowSelection(retry_failed=True)).failed == 0
     assert len(TargetStore(str(tmp_path / "store")).target_set("level").read("c3").frames) > 0
 
 
@@ -224,7 +224,7 @@ def test_store_and_shards_may_lie_behind_a_url(make_corpus: Corpus, tmp_path: Pa
     """fsspec's memory:// has no rename, as object stores have none: done.json is put last."""
     manifest, store = make_corpus(), f"memory://{tmp_path.name}/store"
     names = ["tests.pipeline.experts:Level"]
-    (first,), (again,) = (extract(str(manifest), store, names, where=HERE) for _ in range(2))
+    (first,), (again,) = (extract(str(manifest), store, names, resources=HERE) for _ in range(2))
     assert (first.ok, first.units_done > 0, again.ok, again.units_done) == (12, True, 12, 0)
     run(manifest, tmp_path / "local")
     remote, local = TargetStore(store).target_set("level"), TargetStore(str(tmp_path / "local")).target_set("level")
@@ -242,20 +242,20 @@ def test_a_unit_of_failed_rows_alone_can_be_tried_again(make_corpus: Corpus, tmp
     whole = audio.read_bytes()
     audio.write_bytes(b"")
     assert run(manifest, tmp_path / "store").failed == 1
-    assert run(manifest, tmp_path / "store", what=What(retry_failed=True)).failed == 1
+    assert run(manifest, tmp_path / "store", selection=RowSelection(retry_failed=True)).failed == 1
     audio.write_bytes(whole)
-    assert run(manifest, tmp_path / "store", what=What(retry_failed=True)).ok == 1
-    assert run(manifest, tmp_path / "store", what=What(retry_failed=True)).units_done == 0
+    assert run(manifest, tmp_path / "store", selection=RowSelection(retry_failed=True)).ok == 1
+    assert run(manifest, tmp_path / "store", selection=RowSelection(retry_failed=True)).units_done == 0
 
 
 def test_refresh_redoes_what_sounds_different_and_nothing_else(make_corpus: Corpus, tmp_path: Path) -> None:
     manifest = make_corpus(6)
     run(manifest, tmp_path / "store")
-    assert run(manifest, tmp_path / "store", what=What(refresh=True)).units_done == 0
+    assert run(manifest, tmp_path / "store", selection=RowSelection(refresh=True)).units_done == 0
     audio = manifest.parent / "audio" / "c2.flac"
     samples, rate = soundfile.read(audio, dtype="float32")
     soundfile.write(audio, samples[::-1], rate)
-    summary = run(manifest, tmp_path / "store", what=What(refresh=True))
+    summary = run(manifest, tmp_path / "store", selection=RowSelection(refresh=True))
     assert (summary.units_done, summary.frames) == (1, len(samples) // 160)
     u = Manifest.read(str(manifest))[2]
     expected = level(decode(u.audio).at(16000)).astype(np.float16)

@@ -11,7 +11,7 @@ from coat.extractors.expert import Options
 from coat.extractors.experts.wav2vec2 import Wav2Vec2
 from coat.manifests import Manifest
 from coat.pipeline.cluster.ray_connection import connect
-from coat.pipeline.cluster.resources import Cluster, Where
+from coat.pipeline.cluster.resources import Cluster, Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.store.target_store import TargetStore
 from tests.extractors.tiny import wav2vec2
@@ -29,8 +29,8 @@ class Alone(Wav2Vec2):
     batch_seconds = 0.001
 
 
-def targets(store: Path, manifest: Path, expert: str, where: Where, options: Options) -> dict[str, np.ndarray]:
-    (summary,) = extract(str(manifest), str(store), [expert], options, where)
+def targets(store: Path, manifest: Path, expert: str, resources: Resources, options: Options) -> dict[str, np.ndarray]:
+    (summary,) = extract(str(manifest), str(store), [expert], options, resources)
     assert (summary.ok, summary.units_done > 0) == (len(Manifest.read(str(manifest))), True)
     found = TargetStore(str(store)).target_set(summary.expert)
     return {u.id: found.read(u).frames for u in Manifest.read(str(manifest))}
@@ -50,7 +50,7 @@ def threads() -> int:
 def ray_here(threads: int) -> Iterator[None]:
     import ray
 
-    started = connect(Cluster(workers=2, cpus=threads))
+    started = connect(Cluster(workers=2, cpus_per_worker=threads))
     yield
     if started:
         ray.shutdown()
@@ -68,10 +68,10 @@ def test_0_1_and_2_workers_give_equal_bits(
 ) -> None:
     manifest = make_corpus(CLIPS)
     options = Options(checkpoint=checkpoint if expert == "wav2vec2" else None, dtype="float32")
-    here = targets(tmp_path / "0", manifest, expert, Where(workers=0, device="cpu"), options)
+    here = targets(tmp_path / "0", manifest, expert, Resources(workers=0, device="cpu"), options)
     for workers in (1, 2):
-        where = Where(workers=workers, device="cpu", cpus_per_worker=threads)
-        there = targets(tmp_path / str(workers), manifest, expert, where, options)
+        resources = Resources(workers=workers, device="cpu", cpus_per_worker=threads)
+        there = targets(tmp_path / str(workers), manifest, expert, resources, options)
         for identity, frames_ND in here.items():
             np.testing.assert_array_equal(there[identity], frames_ND, err_msg=f"{identity}, {workers} workers")
 
@@ -81,14 +81,14 @@ def test_batch_mates_and_units_change_no_more_than_rounding(
     change: str, checkpoint: str, make_corpus: Corpus, tmp_path: Path
 ) -> None:
     manifest = make_corpus(CLIPS)
-    options, where = Options(checkpoint=checkpoint, dtype="float32"), Where(workers=0, device="cpu")
-    whole = targets(tmp_path / "whole", manifest, "wav2vec2", where, options)
+    options, resources = Options(checkpoint=checkpoint, dtype="float32"), Resources(workers=0, device="cpu")
+    whole = targets(tmp_path / "whole", manifest, "wav2vec2", resources, options)
     expert, rows = "wav2vec2", manifest
     if change == "alone":
         expert = "tests.pipeline.extraction.test_invariance:Alone"
     else:  # every other row: other units, other batches
         rows = manifest.parent / "half.jsonl"
         Manifest(list(Manifest.read(str(manifest)))[::2]).write(str(rows))
-    other = targets(tmp_path / "other", rows, expert, where, options)
+    other = targets(tmp_path / "other", rows, expert, resources, options)
     assert largest_difference(whole, other) < TOLERANCE
     assert largest_difference(whole, {i: np.roll(x, 1, axis=0) for i, x in other.items()}) > 1e-2  # a frame off shows

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from coat.manifests import RunError
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.verification import verify
@@ -91,7 +91,7 @@ def test_ray_workers_write_the_bytes_that_this_process_writes(make_corpus: Corpu
     manifest = make_corpus(120)
     run(manifest, tmp_path / "here")
     names = ["tests.pipeline.experts:Level"]
-    (summary,) = extract(str(manifest), str(tmp_path / "ray"), names, where=Where(workers=2))
+    (summary,) = extract(str(manifest), str(tmp_path / "ray"), names, resources=Resources(workers=2))
     assert summary.ok == 120
     assert summary.units_done > 2
     assert tree(tmp_path / "ray") == tree(tmp_path / "here")
@@ -107,7 +107,7 @@ def test_a_row_that_kills_its_worker_is_found_and_costs_no_other(make_corpus: Co
     start_ = rows[7].index('"duration"')
     rows[7] = rows[7][:start_] + '"duration": 1.0}'
     manifest.write_text("\n".join(rows) + "\n")
-    (summary,) = extract(str(manifest), str(tmp_path / "store"), names, where=Where(workers=2))
+    (summary,) = extract(str(manifest), str(tmp_path / "store"), names, resources=Resources(workers=2))
     assert (summary.ok, summary.failed, summary.reasons) == (15, 1, {"crashed": 1})
     assert [f["id"] for f in summary.failures] == ["c7"]
     assert not verify(str(tmp_path / "store")).damages
@@ -120,5 +120,5 @@ def test_an_expert_that_cannot_start_on_workers_ends_the_run(make_corpus: Corpus
             str(make_corpus(4)),
             str(tmp_path / "store"),
             ["tests.pipeline.experts:Unloadable"],
-            where=Where(workers=1),
+            resources=Resources(workers=1),
         )

@@ -21,9 +21,9 @@ from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.inspect.expert_panels import frames_between
 from coat.pipeline.inspect.inspection import inspect
 from coat.pipeline.inspect.page import inspection_page
-from coat.pipeline.inspect.plots import LEFT_IN, RIGHT_IN, picture, time_ticks
-from coat.pipeline.inspect.sound import log_mel
-from coat.pipeline.inspect.target_tracks import order_together
+from coat.pipeline.inspect.plots import LEFT_IN, RIGHT_IN, inspection_figure, time_ticks
+from coat.pipeline.inspect.sound import log_mel_db
+from coat.pipeline.inspect.target_tracks import order_by_similarity
 from coat.pipeline.store.rows import Row
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import commit_unit, write_spec
@@ -144,8 +144,8 @@ def test_f0_is_broken_where_unvoiced(manifest: Path, store: Path) -> None:
     frames[120:125, 1] = 0.4
     put(store, spec, manifest, frames)
     document = inspection_page(inspect(str(store), str(manifest), "a")).decode()
-    reads = data_of(document)["panels"][2]["reads"]
-    assert reads[0] == [220.0 if 100 <= i < 120 or 125 <= i < 150 else None for i in range(250)]
+    readouts = data_of(document)["panels"][2]["reads"]
+    assert readouts[0] == [220.0 if 100 <= i < 120 or 125 <= i < 150 else None for i in range(250)]
     image = images(document)["f0"]
     blue = np.flatnonzero((image[:, :, 0] < 60).any(axis=0)) / image.shape[1] * 4.0
     gap = np.flatnonzero(np.diff(blue) > 0.01)
@@ -225,7 +225,7 @@ def test_what_is_missing_is_said_in_its_place(manifest: Path, store: Path) -> No
     assert [p.problem.split(":")[0] for p in lost.experts] == ["failed", "missing"]
     assert "run `coat extract --expert good`" in lost.experts[1].problem
     assert "<audio" not in inspection_page(lost).decode()
-    assert Image.open(io.BytesIO(picture(lost))).format == "PNG"
+    assert Image.open(io.BytesIO(inspection_figure(lost))).format == "PNG"
 
 
 def test_a_changed_row_or_sound_is_noticed(manifest: Path, store: Path) -> None:
@@ -259,19 +259,19 @@ def test_of_long_audio_a_minute_is_shown(tmp_path: Path, store: Path) -> None:
     spec = spec_of("e", "scalars", 1, 50.0)
     put(store, spec, manifest, np.arange(5000.0)[:, None])
     found = inspect(str(store), str(manifest), "a")
-    assert (found.start_s, found.end_s, found.until_s) == (0.0, 60.0, 60.0)
+    assert (found.start_s, found.end_s, found.axis_end_s) == (0.0, 60.0, 60.0)
     assert "0 to 60 s of 100.0 s are shown" in inspection_page(found).decode()
     later = inspect(str(store), str(manifest), "a", start_s=90.0)
-    assert (later.end_s, later.until_s, later.clip and later.clip.seconds) == (100.0, 100.0, 10.0)
+    assert (later.end_s, later.axis_end_s, later.clip and later.clip.seconds) == (100.0, 100.0, 10.0)
     assert later.experts[0].first_s == 90.0
-    assert list(later.experts[0].tracks[0].reads) == list(range(4500, 5000))
+    assert list(later.experts[0].tracks[0].readouts) == list(range(4500, 5000))
 
 
 def test_frames_behind_a_short_sound_stay_visible(tmp_path: Path, store: Path) -> None:
     manifest = corpus(tmp_path / "short", seconds=0.05)
     put(store, spec_of("e", "probabilities", 1, 2.0, 0.5), manifest, np.ones((1, 1)))
     found = inspect(str(store), str(manifest), "a")
-    assert (found.end_s, found.until_s) == (pytest.approx(0.05), 0.75)
+    assert (found.end_s, found.axis_end_s) == (pytest.approx(0.05), 0.75)
     assert b"NaN" not in inspection_page(found)
 
 
@@ -292,7 +292,7 @@ def test_no_size_or_silence_gives_nan(dim: int, kind: str, frames: int, manifest
     soundfile.write(manifest.parent / "a.wav", np.zeros(4 * RATE, np.float32), RATE)
     document = inspection_page(inspect(str(store), str(manifest), "a")).decode()
     panels = data_of(document)["panels"]
-    assert all(len(reads) == frames for reads in panels[2]["reads"])
+    assert all(len(readouts) == frames for readouts in panels[2]["reads"])
     assert "NaN" not in json.dumps(panels)
 
 
@@ -300,14 +300,14 @@ def test_the_order_of_dimensions_puts_those_together_that_move_together() -> Non
     rng = np.random.default_rng(0)
     kinds = rng.integers(0, 3, size=300)
     z_ND = rng.normal(size=(400, 3))[:, kinds] + 0.3 * rng.normal(size=(400, 300))
-    ordered = kinds[order_together(z_ND.astype(np.float32))]
+    ordered = kinds[order_by_similarity(z_ND.astype(np.float32))]
     assert (np.diff(ordered) != 0).sum() < 12  # some 200 where they are not ordered
 
 
 def test_the_log_mel_knows_a_tone() -> None:
     t = np.arange(RATE) / RATE
     tone = np.sin(2 * np.pi * 1000 * t) * (t > 0.5)
-    level_NR = log_mel(tone.astype(np.float32), RATE, 160)
+    level_NR = log_mel_db(tone.astype(np.float32), RATE, 160)
     assert level_NR.shape == (101, 128)
     assert level_NR[75].max() == pytest.approx(0.0, abs=0.1)
     assert level_NR[:48].max() == -80.0
@@ -330,14 +330,14 @@ def test_strangers_words_stay_words(tmp_path: Path, store: Path) -> None:
     assert HOSTILE in data_of(document)["panels"][2]["reads"][0][0]  # as a value
     assert not re.findall(r'(?:src|href)="(?!data:|#)', document)
     assert "http" not in document.replace("http-equiv", "")
-    assert Image.open(io.BytesIO(picture(found))).format == "PNG"  # nor is it a formula
+    assert Image.open(io.BytesIO(inspection_figure(found))).format == "PNG"  # nor is it a formula
 
 
 def test_the_picture_for_a_paper_holds_every_panel(manifest: Path, store: Path) -> None:
     put(store, spec_of("e", "probabilities", 40, 5.0, 0.1), manifest, event(spec_of("e", "scalars", 40, 5.0), 20, 6, 7))
     put(store, spec_of("f", "scalars", 25, 50.0), manifest, np.zeros((200, 25)))
     put(store, spec_of("g", "scalars", 25, 50.0), manifest, "failed: no")
-    image = Image.open(io.BytesIO(picture(inspect(str(store), str(manifest), "a"))))
+    image = Image.open(io.BytesIO(inspection_figure(inspect(str(store), str(manifest), "a"))))
     assert image.size[0] == 1600
     assert 1000 < image.size[1] < 4000
     left, width = LEFT_IN * 160, (10.0 - LEFT_IN - RIGHT_IN) * 160

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from coat.extractors.expert import Options
 from coat.manifests import Utterance
 from coat.pipeline.plan import unit_cuts
-from coat.pipeline.plan.planning import UNIT_SECONDS, Plan, make_plan
+from coat.pipeline.plan.planning import UNIT_SECONDS, ExtractionPlan, make_plan
 from coat.pipeline.plan.unit_cuts import UNIT_ROWS
 from tests.pipeline.experts import Level
 
@@ -24,7 +24,7 @@ def spans(lengths: list[tuple[int, float]]) -> list[Utterance]:
     ]
 
 
-def ids(plan: Plan) -> list[str]:
+def ids(plan: ExtractionPlan) -> list[str]:
     return sorted(r.utterance.id for u in plan.units for r in u.rows)
 
 
@@ -146,7 +146,7 @@ def test_a_row_that_is_tried_again_is_in_a_unit_of_another_name() -> None:
     again = {unit.rows[3].digest: unit.name}
     (retried,) = make_plan(rows, SPEC, {u.digest for u in rows}, again).units
     assert [r.digest for r in retried.rows] == list(again)
-    assert retried.rows[0].again == unit.name
+    assert retried.rows[0].previous_unit == unit.name
     assert retried.name != make_plan(rows[3:4], SPEC).units[0].name
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from coat.manifests import InputError, Manifest, ShardIndex
-from coat.manifests.targets.reduction import decode, encode
-from coat.pipeline.cluster.resources import Where
+from coat.manifests.targets.coding import decode_frames, encode_frames
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
-from coat.pipeline.reductions.options import Wishes
+from coat.pipeline.reductions.options import ReductionOptions
 from coat.pipeline.shard_checks.verification import verify_shards
 from coat.pipeline.shards.build import build_shards
 from coat.pipeline.shards.recipe import Layout
@@ -34,13 +34,20 @@ def store(make_corpus: Corpus, tmp_path: Path) -> tuple[str, str]:
         str(manifest),
         str(tmp_path / "store"),
         ["tests.pipeline.experts:States", "vad", "pitch"],
-        where=Where(workers=0),
+        resources=Resources(workers=0),
     )
     return str(manifest), str(tmp_path / "store")
 
 
-def build(store: tuple[str, str], out: Path, wishes: dict[str, Any] = SMALL, **more: Any) -> ShardIndex:
-    return build_shards(*store, ["states", "vad", "pitch"], str(out), 200_000, wishes=Wishes.parse(**wishes), **more)
+def build(store: tuple[str, str], out: Path, reduction_options: dict[str, Any] = SMALL, **more: Any) -> ShardIndex:
+    return build_shards(
+        *store,
+        ["states", "vad", "pitch"],
+        str(out),
+        200_000,
+        reduction_options=ReductionOptions.parse(**reduction_options),
+        **more,
+    )
 
 
 @pytest.mark.parametrize("layout", ["joint", "sidecar"])
@@ -65,13 +72,13 @@ def test_readers_get_what_the_reduction_makes_of_the_extracted(
     for s in samples:
         for name, found in s.targets.items():
             extracted, how = sets[name].read(utterances[s.id]).frames, index.experts[name].reduction
-            truth = decode(encode(extracted, how), how) if how else extracted
+            truth = decode_frames(encode_frames(extracted, how), how) if how else extracted
             known = np.asarray(np.isfinite(found).all(axis=1))
             np.testing.assert_array_equal(found[known], truth[known])
             assert known[:-1].all()
             masked += not known[-1]
             if how and not known[-1]:
-                assert how.rate.covered(len(extracted))[-1] < 0.5
+                assert how.rate.coverage(len(extracted))[-1] < 0.5
     assert 0 < masked < len(samples)
     assert index.bytes < plain.bytes
 
@@ -94,13 +101,13 @@ def test_bytes_are_the_same_by_workers_and_mended_to_the_same(store: tuple[str, 
 
 def test_an_expert_is_added_reduced_as_if_built_with_the_others(store: tuple[str, str], tmp_path: Path) -> None:
     build_shards(*store, ["vad"], str(tmp_path / "out"), layout="sidecar")
-    add_expert(str(tmp_path / "out"), store[1], "states", wishes=Wishes.parse(rate="20", pca="6"))
+    add_expert(str(tmp_path / "out"), store[1], "states", reduction_options=ReductionOptions.parse(rate="20", pca="6"))
     build_shards(
         *store,
         ["vad", "states"],
         str(tmp_path / "both"),
         layout="sidecar",
-        wishes=Wishes.parse(rate="states=20", pca="6"),
+        reduction_options=ReductionOptions.parse(rate="states=20", pca="6"),
     )
     added, both = tree_of(tmp_path / "out"), tree_of(tmp_path / "both")
     del added["recipe.json"], both["recipe.json"]
@@ -108,9 +115,11 @@ def test_an_expert_is_added_reduced_as_if_built_with_the_others(store: tuple[str
 
 
 def test_pieces_of_long_audio_hold_the_frames_of_the_whole(store: tuple[str, str], tmp_path: Path) -> None:
-    wishes = Wishes.parse(rate="states=20", dtype="states=float32")
-    build_shards(*store, ["states"], str(tmp_path / "whole"), wishes=wishes, seed=None)
-    build_shards(*store, ["states"], str(tmp_path / "cut"), wishes=wishes, seed=None, max_seconds=1.3)
+    reduction_options = ReductionOptions.parse(rate="states=20", dtype="states=float32")
+    build_shards(*store, ["states"], str(tmp_path / "whole"), reduction_options=reduction_options, seed=None)
+    build_shards(
+        *store, ["states"], str(tmp_path / "cut"), reduction_options=reduction_options, seed=None, max_seconds=1.3
+    )
     pieces: dict[str, list[np.ndarray]] = {}
     for s in iterate_shards(str(tmp_path / "cut")):
         pieces.setdefault(s.id.partition("@")[0], []).append(s.targets["states"])
@@ -130,7 +139,7 @@ def test_the_command_tells_what_is_left(store: tuple[str, str], tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("wishes", "message"),
+    ("reduction_options", "message"),
     [
         ({"rate": "fast"}, "--rate fast: expected frames a second"),
         ({"pca": "states=0"}, "--pca states=0: expected components"),
@@ -145,10 +154,10 @@ def test_the_command_tells_what_is_left(store: tuple[str, str], tmp_path: Path) 
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_written(
-    wishes: dict[str, Any], message: str, store: tuple[str, str], tmp_path: Path
+    reduction_options: dict[str, Any], message: str, store: tuple[str, str], tmp_path: Path
 ) -> None:
     with pytest.raises(InputError) as e:
-        build(store, tmp_path / "out", wishes)
+        build(store, tmp_path / "out", reduction_options)
     assert message in str(e.value)
     assert "\n" not in str(e.value)
     assert not (tmp_path / "out").exists()

@@ -16,9 +16,9 @@ import pytest
 import xxhash
 
 from coat.manifests import InputError, ShardIndex
-from coat.manifests.shards.tar import END, header, read_tar, sample_bytes
+from coat.manifests.shards.tar import TAR_END, read_tar, sample_bytes, tar_header
 from coat.manifests.targets.arrays import from_npy, to_npy
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.shard_checks.verification import verify_shards
 from coat.pipeline.shards.build import build_shards
@@ -33,7 +33,7 @@ NAMES = ["tests.pipeline.experts:Level", "tests.pipeline.experts:Scarce"]
 @pytest.fixture
 def store(make_corpus: Corpus, tmp_path: Path) -> tuple[str, str]:
     manifest = make_corpus()
-    extract(str(manifest), str(tmp_path / "store"), NAMES, where=Where(workers=0))
+    extract(str(manifest), str(tmp_path / "store"), NAMES, resources=Resources(workers=0))
     return str(manifest), str(tmp_path / "store")
 
 
@@ -88,7 +88,7 @@ def test_what_cannot_be_built_again_is_left_and_said(store: tuple[str, str], tmp
 def test_strays_and_a_damaged_index_of_samples(store: tuple[str, str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     build(store, out)
-    (out / "shard-000099.tar").write_bytes(END)
+    (out / "shard-000099.tar").write_bytes(TAR_END)
     (out / "notes.txt").write_text("")
     flip(out / "samples.parquet", 100)
     damages = [str(d) for d in verify_shards(str(out)).damages]
@@ -119,7 +119,7 @@ def add_member(name: str, data: bytes = b"", **fields: Any) -> Callable[[bytes],
         for key, value in fields.items():
             setattr(info, key, value)
         padded = data + b"\0" * (-len(data) % 512)
-        return tar[: -len(END)] + info.tobuf(tarfile.GNU_FORMAT) + padded + END
+        return tar[: -len(TAR_END)] + info.tobuf(tarfile.GNU_FORMAT) + padded + TAR_END
 
     return add
 
@@ -130,14 +130,14 @@ def replace_target(data: bytes) -> Callable[[bytes], bytes]:
     def swap(tar: bytes) -> bytes:
         samples = list(read_tar(io.BytesIO(tar), len(tar), "tar"))
         samples[0].members["level.npy"] = data
-        return b"".join(sample_bytes(s.key, s.members) for s in samples) + END
+        return b"".join(sample_bytes(s.key, s.members) for s in samples) + TAR_END
 
     return swap
 
 
 def lie_about_size(tar: bytes) -> bytes:
     first = next(read_tar(io.BytesIO(tar), len(tar), "tar"))
-    return header(f"{first.key}.flac", 8**11 - 1) + tar[512:]
+    return tar_header(f"{first.key}.flac", 8**11 - 1) + tar[512:]
 
 
 def npy_that_says(shape: str) -> bytes:

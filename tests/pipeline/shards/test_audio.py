@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from coat.manifests import InputError, Manifest, ShardIndex, decode
 from coat.manifests.shards.reading import read_samples
 from coat.manifests.shards.tar import TarSample
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.shard_checks.verification import verify_shards
 from coat.pipeline.shards.build import build_shards
-from coat.pipeline.shards.segments import cut_grid, pieces, span
+from coat.pipeline.shards.pieces import cut_into_pieces, piece_frames, piece_grid_s
 from coat.pipeline.store.rows import Row
 from coat.pipeline.store.target_store import TargetStore
 from coat.trainer import iterate_shards
@@ -41,7 +41,7 @@ def mixed(tmp_path: Path) -> tuple[str, str]:
         rows.append({"id": name[0], "audio_filepath": name, "response": "noise"})
     rows.append({"id": "span", "audio_filepath": "b.flac", "offset": 0.5, "duration": 1.25})
     (root / "m.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    extract(str(root / "m.jsonl"), str(tmp_path / "store"), LEVEL, where=Where(workers=0))
+    extract(str(root / "m.jsonl"), str(tmp_path / "store"), LEVEL, resources=Resources(workers=0))
     return str(root / "m.jsonl"), str(tmp_path / "store")
 
 
@@ -141,9 +141,9 @@ def test_long_audio_is_cut_into_pieces_that_tile_it(limit: float, mixed: tuple[s
 def test_cuts_fall_where_every_experts_frames_begin_anew() -> None:
     rates = [SPECS["pitch"].rate_hz, SPECS["mel"].rate_hz]  # 62.5 and 20 frames a second
     events = SPECS["events"].rate_hz
-    assert cut_grid(rates, 30.0) == pytest.approx(0.4)
-    assert cut_grid([*rates, events], 30.0) == pytest.approx(2.0)
-    assert cut_grid([*rates, events], 1.5) == 0.001  # then to half a frame
+    assert piece_grid_s(rates, 30.0) == pytest.approx(0.4)
+    assert piece_grid_s([*rates, events], 30.0) == pytest.approx(2.0)
+    assert piece_grid_s([*rates, events], 1.5) == 0.001  # then to half a frame
 
 
 @given(
@@ -155,7 +155,7 @@ def test_cuts_fall_where_every_experts_frames_begin_anew() -> None:
 def test_pieces_tile_time_and_frames(seconds: float, limit: float, rate: float, grid: float) -> None:
     frames = int(seconds * rate) + 1
     row = Row("u", "a", "0", "s", seconds, 0, frames, "ok", None)
-    of, start, length = pieces(np.array([seconds]), limit, grid)
+    of, start, length = cut_into_pieces(np.array([seconds]), limit, grid)
     if seconds <= limit:
         assert np.isnan(length).all()
         return
@@ -165,7 +165,7 @@ def test_pieces_tile_time_and_frames(seconds: float, limit: float, rate: float, 
     assert (length <= limit + 1e-6).all()
     np.testing.assert_allclose(start[1:], (start + length)[:-1], atol=1e-5)
     assert start[-1] + length[-1] == pytest.approx(seconds, abs=1e-5)
-    spans = [span(row, rate, float(a), float(n)) for a, n in zip(start, length, strict=True)]
+    spans = [piece_frames(row, rate, float(a), float(n)) for a, n in zip(start, length, strict=True)]
     assert spans[0][0] == 0
     assert spans[-1][1] == frames
     assert all(a[1] == b[0] for a, b in pairwise(spans))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coat.manifests import InputError, Manifest, ShardIndex
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.shard_checks.verification import verify_shards
 from coat.pipeline.shards.build import build_shards
@@ -34,7 +34,7 @@ def corpus(make_corpus: Corpus, tmp_path: Path) -> tuple[str, str]:
     manifest = make_corpus(12)
     rows = manifest.read_text().splitlines()
     manifest.write_text("".join(r.replace('"id": "c', f'"id": "k{k}-c') + "\n" for k in range(8) for r in rows))
-    extract(str(manifest), str(tmp_path / "store"), ["tests.pipeline.experts:Level"], where=Where(workers=0))
+    extract(str(manifest), str(tmp_path / "store"), ["tests.pipeline.experts:Level"], resources=Resources(workers=0))
     return str(manifest), str(tmp_path / "store")
 
 
@@ -66,7 +66,7 @@ def test_tars_are_within_5_percent_of_the_size_that_was_asked_for(make_corpus: C
     manifest = make_corpus(8)
     rows = [r.split('"duration"')[0] + '"duration": 0.2, "offset": 0.0}' for r in manifest.read_text().splitlines()]
     manifest.write_text("".join(r.replace('"id": "c', f'"id": "k{k}-c') + "\n" for k in range(40) for r in rows))
-    extract(str(manifest), str(tmp_path / "store"), ["tests.pipeline.experts:Level"], where=Where(workers=0))
+    extract(str(manifest), str(tmp_path / "store"), ["tests.pipeline.experts:Level"], resources=Resources(workers=0))
     index = build_shards(str(manifest), str(tmp_path / "store"), LEVELS, str(tmp_path / "out"), SHARD)
     sizes = [s.bytes / SHARD for s in index.shards]
     assert len(sizes) > 5
@@ -155,8 +155,8 @@ def test_another_recipe_waits_while_a_living_build_is_there_and_sweeps_after_a_d
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         mine = BuildFolder(str(out), Recipe(manifests=(corpus[0],), store=corpus[1], experts=("level@00",)))
-        theirs = out / BUILDING / mine.me.replace(f"+{os.getpid()}", f"+{sleeper.pid}")
-        (out / BUILDING / mine.me).rename(theirs)
+        theirs = out / BUILDING / mine.process.replace(f"+{os.getpid()}", f"+{sleeper.pid}")
+        (out / BUILDING / mine.process).rename(theirs)
         with pytest.raises(InputError, match=f"process {sleeper.pid} .* builds shards with other options"):
             build_shards(*corpus, LEVELS, str(out), SHARD)
     finally:

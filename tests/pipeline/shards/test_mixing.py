@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coat.manifests import InputError, Manifest
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.shard_checks.stats import shard_stats
 from coat.pipeline.shards.build import build_shards
@@ -70,7 +70,7 @@ def two(make_corpus: Corpus, tmp_path: Path) -> tuple[list[str], str]:
     """Two corpora of 60 and 40 clips whose ids are the same."""
     manifests = [make_corpus(60, "one"), make_corpus(40, "two", seed=1)]
     for manifest in manifests:
-        extract(str(manifest), str(tmp_path / "store"), NAMES[:2], where=Where(workers=0))
+        extract(str(manifest), str(tmp_path / "store"), NAMES[:2], resources=Resources(workers=0))
     return [str(m) for m in manifests], str(tmp_path / "store")
 
 

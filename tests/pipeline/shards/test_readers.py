@@ -16,8 +16,8 @@ from webdataset.compat import WebDataset
 
 from coat.manifests import Manifest
 from coat.manifests.shards.index import ShardIndex
-from coat.manifests.shards.reading import read_at
-from coat.pipeline.cluster.resources import Where
+from coat.manifests.shards.reading import read_sample_at
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.shards.build import build_shards
 from coat.pipeline.store.target_store import TargetStore
@@ -30,7 +30,7 @@ Frames = dict[str, np.ndarray]
 def built(make_corpus: Corpus, tmp_path: Path) -> tuple[Path, Frames]:
     """A set of 30 samples in several tars, and its targets by id."""
     manifest = make_corpus(30)
-    extract(str(manifest), str(tmp_path / "store"), ["tests.pipeline.experts:Level"], where=Where(workers=0))
+    extract(str(manifest), str(tmp_path / "store"), ["tests.pipeline.experts:Level"], resources=Resources(workers=0))
     build_shards(str(manifest), str(tmp_path / "store"), ["level"], str(tmp_path / "out"), 300_000)
     level = TargetStore(str(tmp_path / "store")).target_set("level")
     return tmp_path / "out", {u.id: level.read(u).frames for u in Manifest.read(str(manifest))}
@@ -78,7 +78,7 @@ def test_any_sample_by_its_place_with_coat(built: tuple[Path, Frames]) -> None:
     out, frames = built
     index = ShardIndex.read(str(out))
     rows = index.table().to_pylist()
-    read = [read_at(index.path, index.shards[r["shard"]].name, r["offset"], r["length"]) for r in rows]
+    read = [read_sample_at(index.path, index.shards[r["shard"]].name, r["offset"], r["length"]) for r in rows]
     check([{**s.members, "__key__": s.key} for s in read], frames)
 
 

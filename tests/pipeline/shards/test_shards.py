@@ -10,7 +10,7 @@ import soundfile
 from webdataset.compat import WebDataset
 
 from coat.manifests import InputError, Manifest, RunError, ShardIndex, decode
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.shards.build import build_shards
 from coat.pipeline.store.frames_reader import open_frames
@@ -24,7 +24,7 @@ def store(make_corpus: Corpus, tmp_path: Path) -> tuple[str, str]:
     """A manifest of 12 clips, and a store with the targets of two experts."""
     manifest = make_corpus()
     names = ["tests.pipeline.experts:Level", "tests.pipeline.experts:Scarce"]
-    extract(str(manifest), str(tmp_path / "store"), names, where=Where(workers=0))
+    extract(str(manifest), str(tmp_path / "store"), names, resources=Resources(workers=0))
     return str(manifest), str(tmp_path / "store")
 
 

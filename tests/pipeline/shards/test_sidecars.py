@@ -9,7 +9,7 @@ import pytest
 
 from coat.manifests import InputError, Manifest, ShardIndex
 from coat.manifests.shards.reading import read_samples
-from coat.pipeline.cluster.resources import Where
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.shards.build import build_shards
 from coat.pipeline.shards.sidecars import add_expert
@@ -26,7 +26,7 @@ NAMES = ["tests.pipeline.experts:Level", "tests.pipeline.experts:Scarce", "tests
 def store(make_corpus: Corpus, tmp_path: Path) -> tuple[str, str]:
     """12 clips; picky has no target of those that are longer than 3 s."""
     manifest = make_corpus()
-    extract(str(manifest), str(tmp_path / "store"), NAMES, where=Where(workers=0))
+    extract(str(manifest), str(tmp_path / "store"), NAMES, resources=Resources(workers=0))
     return str(manifest), str(tmp_path / "store")
 
 
@@ -137,7 +137,7 @@ def test_audio_that_changed_since_the_shards_is_noticed_without_decoding(
 ) -> None:
     build(store, tmp_path / "out", ["level"])
     other = make_corpus(folder="other", seed=1)
-    extract(str(other), str(tmp_path / "store2"), ["tests.pipeline.experts:Scarce"], where=Where(workers=0))
+    extract(str(other), str(tmp_path / "store2"), ["tests.pipeline.experts:Scarce"], resources=Resources(workers=0))
     with pytest.raises(InputError, match=r"12 of 12 samples lack a target of scarce: .*heard other audio"):
         add_expert(str(tmp_path / "out"), str(tmp_path / "store2"), "scarce")
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from coat.manifests import InputError, Manifest, ManifestError, ShardIndex
-from coat.manifests.corpus.split import split
-from coat.manifests.corpus.stats import stats
-from coat.manifests.corpus.validate import validate
-from coat.pipeline.cluster.resources import Where
+from coat.manifests.corpus.split import split_manifest
+from coat.manifests.corpus.stats import manifest_stats
+from coat.manifests.corpus.validate import validate_manifest
+from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.inspect.inspection import inspect
 from coat.pipeline.shard_checks.verification import verify_shards
@@ -34,7 +34,7 @@ def manifest(make_corpus: Corpus) -> Path:
 
 def test_from_a_manifest_to_samples(manifest: Path, tmp_path: Path) -> None:
     store = str(tmp_path / "store")
-    (summary,) = extract(str(manifest), store, ["tests.pipeline.experts:Level"], where=Where(workers=0))
+    (summary,) = extract(str(manifest), store, ["tests.pipeline.experts:Level"], resources=Resources(workers=0))
     assert (summary.rows, summary.ok) == (12, 12)
     (found,) = status(store, Manifest.read(str(manifest), spans=True))
     assert (found.ok, found.missing) == (12, 0)
@@ -61,12 +61,12 @@ def test_manifests_hold_them(manifest: Path, tmp_path: Path) -> None:
     assert whole[0].to_row() == TEXT
     assert (whole[0].text_only, whole[0].audio, whole[0].duration) == (True, "", 0.0)
     assert whole.with_audio.tolist() == spans.with_audio.tolist() == [False, *[True] * 12, False]
-    assert validate(str(manifest), deep=True) == []
-    found = stats(str(manifest))
+    assert validate_manifest(str(manifest), deep=True) == []
+    found = manifest_stats(str(manifest))
     assert (found.rows, found.files, found.without["audio"]) == (14, 12, 2)
     assert found.shortest_s is not None
     assert found.shortest_s > 0
-    parts = split(str(manifest), {"train": 0.5, "valid": 0.5}, out_dir=str(tmp_path / "parts"))
+    parts = split_manifest(str(manifest), {"train": 0.5, "valid": 0.5}, out_dir=str(tmp_path / "parts"))
     kept = [u.to_row() for part in parts for u in Manifest.read(part.path) if u.text_only]
     assert sorted(row["id"] for row in kept) == ["sum", "sum2"]
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from coat.manifests import RunError
 from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.statistics import saved_sums
-from coat.pipeline.statistics.compute import moments, statistics
+from coat.pipeline.statistics.compute import compute_statistics, target_moments
 from coat.pipeline.statistics.histogram import BINS
-from coat.pipeline.statistics.saved_statistics import PCA_FILE, STATISTICS, own_digest, read_saved
+from coat.pipeline.statistics.saved_statistics import PCA_FILE, STATISTICS_FILE, own_digest, read_statistics
 from coat.pipeline.statistics.statistics import FORMAT, QUANTILES, Statistics
 from coat.pipeline.statistics.sums import Sums
 from coat.pipeline.store import frames_reader
@@ -87,14 +87,14 @@ def test_equal_to_numpy(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     frames_ND = correlated(3333, 24).astype(dtype)
     targets = put_all(tmp_path, spec_of(24, dtype=dtype), frames_ND)
     assert targets.dask().numblocks == (9, 1)
-    check(statistics(targets), frames_ND)
-    check(statistics(targets), frames_ND)  # of saved sums
+    check(compute_statistics(targets), frames_ND)
+    check(compute_statistics(targets), frames_ND)  # of saved sums
 
 
 def test_sums_that_float16_cannot_hold(tmp_path: Path) -> None:
     frames_ND = np.full((5000, 2), 1000.0)
     frames_ND[::2, 0] += 1
-    found = statistics(put_all(tmp_path, spec_of(2, dtype="float16"), frames_ND))
+    found = compute_statistics(put_all(tmp_path, spec_of(2, dtype="float16"), frames_ND))
     np.testing.assert_allclose(found.sums.mean_D, [1000.5, 1000.0])
     np.testing.assert_allclose(found.sums.std_D, [0.5, 0.0])
     assert found.dead_D.tolist() == [False, True]
@@ -103,7 +103,7 @@ def test_sums_that_float16_cannot_hold(tmp_path: Path) -> None:
 def test_large_means_do_not_swallow_small_deviations(tmp_path: Path) -> None:
     frames_ND = 1e4 + np.random.default_rng(0).standard_normal((4000, 3))
     frames_ND = frames_ND.astype(np.float32)
-    check(statistics(put_all(tmp_path, spec_of(3), frames_ND)), frames_ND)
+    check(compute_statistics(put_all(tmp_path, spec_of(3), frames_ND)), frames_ND)
 
 
 def test_nan_and_infinity_are_counted_and_left_out(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_nan_and_infinity_are_counted_and_left_out(tmp_path: Path) -> None:
     frames_ND[7, 1] = -np.inf
     frames_ND[:, 3] = np.nan
     targets = put_all(tmp_path, spec_of(4, dtype="float32"), frames_ND)
-    found = statistics(targets)
+    found = compute_statistics(targets)
     assert found.sums.nan_D.tolist() == [100, 0, 0, 1000]
     assert found.sums.inf_D.tolist() == [0, 21, 0, 0]
     stored_ND = frames_ND.astype(np.float32).astype(np.float64)
@@ -124,7 +124,7 @@ def test_nan_and_infinity_are_counted_and_left_out(tmp_path: Path) -> None:
         np.testing.assert_allclose(found.quantiles_QD[:, d], np.quantile(x, QUANTILES))
     assert found.sums.whole == 0
     assert found.pca is None
-    saved = read_saved(targets)
+    saved = read_statistics(targets)
     assert saved is not None
     assert (saved["mean"][3], saved["min"][3], saved["max"][3], saved["quantiles"]["0.5"][3]) == (0.0, None, None, None)
 
@@ -132,14 +132,14 @@ def test_nan_and_infinity_are_counted_and_left_out(tmp_path: Path) -> None:
 def test_what_kinds_say(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     p_ND = rng.random((700, 3)) ** [1, 2, 8]
-    found = statistics(put_all(tmp_path / "a", spec_of(3, "probabilities", family="events"), p_ND))
-    np.testing.assert_allclose(found.share_D, (p_ND.astype(np.float32) >= 0.5).mean(0))  # pyright: ignore
+    found = compute_statistics(put_all(tmp_path / "a", spec_of(3, "probabilities", family="events"), p_ND))
+    np.testing.assert_allclose(found.event_share_D, (p_ND.astype(np.float32) >= 0.5).mean(0))  # pyright: ignore
     p_ND /= p_ND.sum(1, keepdims=True)
-    found = statistics(put_all(tmp_path / "b", spec_of(3, "distribution", family="affect"), p_ND))
-    np.testing.assert_allclose(found.share_D, np.bincount(p_ND.argmax(1)) / 700)  # pyright: ignore
-    found = statistics(put_all(tmp_path / "c", spec_of(3, "pitch", family="pitch"), p_ND))
-    assert found.voiced == pytest.approx((p_ND[:, 1] >= 0.5).mean())
-    assert found.share_D is None
+    found = compute_statistics(put_all(tmp_path / "b", spec_of(3, "distribution", family="affect"), p_ND))
+    np.testing.assert_allclose(found.event_share_D, np.bincount(p_ND.argmax(1)) / 700)  # pyright: ignore
+    found = compute_statistics(put_all(tmp_path / "c", spec_of(3, "pitch", family="pitch"), p_ND))
+    assert found.voiced_share == pytest.approx((p_ND[:, 1] >= 0.5).mean())
+    assert found.event_share_D is None
 
 
 def test_only_new_units_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,44 +153,44 @@ def test_only_new_units_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(frames_reader, "read_frames", watched)
     spec, frames_ND = spec_of(6), correlated(2000, 6).astype(np.float32)
     targets = put_all(tmp_path, spec, frames_ND, units=4)
-    statistics(targets, exact_values=0)
+    compute_statistics(targets, exact_values=0)
     assert sorted(read) == ["unit-0", "unit-1", "unit-2", "unit-3"]
     read.clear()
-    assert statistics(targets, exact_values=0).read == ()
-    moments(targets)
+    assert compute_statistics(targets, exact_values=0).units_read == ()
+    target_moments(targets)
     assert read == []
     more_ND = correlated(500, 6, seed=1).astype(np.float32)
     targets = put(tmp_path, spec, "unit-5", more_ND)
-    assert read_saved(targets) is None  # statistics.json is of other units
-    found = statistics(targets, exact_values=0)
-    assert (found.read, read) == (("unit-5",), ["unit-5"])
-    check(statistics(targets), np.concatenate([frames_ND, more_ND]))
+    assert read_statistics(targets) is None  # statistics.json is of other units
+    found = compute_statistics(targets, exact_values=0)
+    assert (found.units_read, read) == (("unit-5",), ["unit-5"])
+    check(compute_statistics(targets), np.concatenate([frames_ND, more_ND]))
 
 
 def test_files_of_gone_units_and_damaged_files_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saved_sums, "GROUP_BYTES", 1)  # a file a unit
     spec, frames_ND = spec_of(3), correlated(900, 3).astype(np.float32)
     targets = put_all(tmp_path, spec, frames_ND)
-    statistics(targets, exact_values=0)
+    compute_statistics(targets, exact_values=0)
     saved = sorted(Path(targets.url, "statistics").glob("*.npz"))
     assert len(saved) == 3 + 1
     hurt = next(p for p in saved if p.name != PCA_FILE)
     data = bytearray(hurt.read_bytes())
     data[len(data) // 2] ^= 1
     hurt.write_bytes(data)
-    again = statistics(targets)
-    assert len(again.read) == 1
-    assert [f"{hurt.name} is not used: it was damaged" in why for why in again.dropped] == [True]
+    again = compute_statistics(targets)
+    assert len(again.units_read) == 1
+    assert [f"{hurt.name} is not used: it was damaged" in why for why in again.dropped_files] == [True]
     check(again, frames_ND)
     # a unit that is repaired with other frames
     unit = Path(targets.url, "units", "unit-1")
     (unit / "done.json").unlink()
     open_frames.cache_clear()
     targets = put(tmp_path, spec, "unit-1", frames_ND[:200] * 2)
-    again = statistics(targets)
-    assert again.read == ("unit-1",)
-    assert len(again.dropped) == 1
-    assert "its units are not those of the store any more" in again.dropped[0]
+    again = compute_statistics(targets)
+    assert again.units_read == ("unit-1",)
+    assert len(again.dropped_files) == 1
+    assert "its units are not those of the store any more" in again.dropped_files[0]
     check(again, np.concatenate([frames_ND[:300], frames_ND[:200] * 2, frames_ND[600:]]))
     assert len(list(Path(targets.url, "statistics").glob("*.npz"))) == 3 + 1
 
@@ -198,9 +198,9 @@ def test_files_of_gone_units_and_damaged_files_are_noticed(tmp_path: Path, monke
 def test_a_damaged_or_older_summary_is_not_believed(tmp_path: Path) -> None:
     frames_ND = correlated(900, 3).astype(np.float32)
     targets = put_all(tmp_path, spec_of(3), frames_ND)
-    truth = moments(targets)
+    truth = target_moments(targets)
     np.testing.assert_allclose(truth.mean_D, frames_ND.astype(np.float64).mean(0), rtol=1e-12)
-    path = Path(targets.url, STATISTICS)
+    path = Path(targets.url, STATISTICS_FILE)
     data = json.loads(path.read_text())
     assert data["format"] == FORMAT
     assert data["statistics_xxh3"] == own_digest(data)
@@ -211,20 +211,20 @@ def test_a_damaged_or_older_summary_is_not_believed(tmp_path: Path) -> None:
         "3",
     ):
         path.write_text(wrong)
-        np.testing.assert_array_equal(moments(targets).mean_D, truth.mean_D)
+        np.testing.assert_array_equal(target_moments(targets).mean_D, truth.mean_D)
 
 
 def test_sums_without_a_covariance_are_made_anew_where_one_is_asked_for(tmp_path: Path) -> None:
     frames_ND = correlated(900, 3).astype(np.float32)
     targets = put_all(tmp_path, spec_of(3), frames_ND)
-    moments(targets)
+    target_moments(targets)
     assert not Path(targets.url, "statistics", PCA_FILE).exists()
-    found = statistics(targets)
-    assert len(found.read) == 3
+    found = compute_statistics(targets)
+    assert len(found.units_read) == 3
     check(found, frames_ND)
     with np.load(Path(targets.url, "statistics", PCA_FILE)) as held:
         np.testing.assert_array_equal(held["axes"], found.pca.axes_CD)  # pyright: ignore
-    assert statistics(targets, covariance=False).read == ()
+    assert compute_statistics(targets, covariance=False).units_read == ()
 
 
 def test_many_files_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,19 +233,19 @@ def test_many_files_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     targets = put(tmp_path, spec, "unit", frames_ND[:0])
     for i in range(6):
         targets = put(tmp_path, spec, f"unit-{i}", frames_ND[i * 100 : i * 100 + 100])
-        assert statistics(targets).read == (f"unit-{i}",)
-        assert len(saved_sums.saved_files(targets)) <= 4
-    check(statistics(targets), frames_ND)
+        assert compute_statistics(targets).units_read == (f"unit-{i}",)
+        assert len(saved_sums.saved_sums_files(targets)) <= 4
+    check(compute_statistics(targets), frames_ND)
 
 
 def test_nothing_was_extracted(tmp_path: Path) -> None:
     spec = spec_of(3)
     write_spec(TargetStore(str(tmp_path)).set_url(spec), spec)
     targets = TargetStore(str(tmp_path)).target_set("e")
-    found = statistics(targets)
-    assert (found.sums.frames, found.pca, found.read) == (0, None, ())
+    found = compute_statistics(targets)
+    assert (found.sums.frames, found.pca, found.units_read) == (0, None, ())
     assert np.isnan(found.quantiles_QD).all()
-    assert moments(targets).std_D.tolist() == [1, 1, 1]
+    assert target_moments(targets).std_D.tolist() == [1, 1, 1]
 
 
 def test_damaged_frames_stop_it_with_the_remedy(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_damaged_frames_stop_it_with_the_remedy(tmp_path: Path) -> None:
     shard.write_bytes(data)
     open_frames.cache_clear()
     with pytest.raises(RunError, match="coat verify --repair"):
-        statistics(targets)
+        compute_statistics(targets)
 
 
 finite = st.floats(-6e4, 6e4, width=16) | st.sampled_from([0.0, 1e-7, 3e4])
@@ -272,7 +272,7 @@ def test_sums_of_parts_are_the_sums_of_the_whole(frames_ND: NDArray[Any], data: 
     cuts = sorted(data.draw(st.lists(st.integers(0, len(frames_ND)), max_size=4)))
     dim = frames_ND.shape[1]
     parts = [Sums.of(part, "representation", True) for part in np.split(frames_ND, cuts)]
-    total = Sums.nothing(dim, "representation", True)
+    total = Sums.zero(dim, "representation", True)
     for part in data.draw(st.permutations(parts)):
         total += Sums.from_bytes(part.to_bytes({"u": "1"}))[0]
     x = frames_ND.astype(np.float64)

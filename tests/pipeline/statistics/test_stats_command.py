@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coat.pipeline.statistics.compute import statistics
+from coat.pipeline.statistics.compute import compute_statistics
 from coat.pipeline.statistics.page import statistics_page
-from coat.pipeline.statistics.saved_sums import scheduler_at
+from coat.pipeline.statistics.saved_sums import dask_scheduler
 from coat.pipeline.statistics.statistics import Statistics
 from coat.pipeline.store.target_store import TargetStore
 from tests.integration.helpers import PEAK, ROOT, coat
@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def found_in(store: Path) -> list[Statistics]:
-    return [statistics(targets) for targets in TargetStore(str(store)).target_sets()]
+    return [compute_statistics(targets) for targets in TargetStore(str(store)).target_sets()]
 
 
 def test_the_command(store: Path, tmp_path: Path) -> None:
@@ -95,9 +95,9 @@ def test_a_browser_has_nothing_to_complain_of(store: Path, tmp_path: Path) -> No
 def test_the_same_on_ray(tmp_path: Path, ray_here: None) -> None:
     frames_ND = correlated(3000, 16).astype(np.float32)
     targets = put_all(tmp_path, spec_of(16), frames_ND)
-    with scheduler_at("auto") as scheduler:
+    with dask_scheduler("auto") as scheduler:
         assert scheduler != "threads"
-        check(statistics(targets, scheduler=scheduler), frames_ND)
+        check(compute_statistics(targets, scheduler=scheduler), frames_ND)
 
 
 @pytest.mark.slow
@@ -108,8 +108,8 @@ def test_memory_does_not_grow_with_the_set(tmp_path: Path) -> None:
         + """
 import sys
 from coat.pipeline.store.target_set import TargetStore
-from coat.pipeline.statistics.compute import statistics
-statistics(TargetStore(sys.argv[1]).target_set("e"), exact_values=0)
+from coat.pipeline.statistics.compute import compute_statistics
+compute_statistics(TargetStore(sys.argv[1]).target_set("e"), exact_values=0)
 print(peak())
 """
     )

@@ -65,7 +65,7 @@ def test_memory_does_not_grow_with_the_unit(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 import numpy as np
-from coat.pipeline.store.frames import FramesWriter
+from coat.pipeline.store.frames_writer import FramesWriter
 piece = np.ones((512, 1280), np.float16)
 with FramesWriter(Path(sys.argv[1]), 1280, "float16") as writer:
     for i in range(305):

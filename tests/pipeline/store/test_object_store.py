@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from coat.pipeline.cluster.ray_connection import connect
-from coat.pipeline.cluster.resources import Cluster, Where
+from coat.pipeline.cluster.resources import Cluster, Resources
 from coat.pipeline.extraction.extraction import extract
 from tests.pipeline.conftest import Corpus
 
@@ -28,7 +28,9 @@ def test_no_feature_enters_the_object_store(make_corpus: Corpus, tmp_path: Path)
     started = connect(Cluster(workers=2))
     try:
         before = created_bytes()
-        (summary,) = extract(str(manifest), str(tmp_path / "store"), ["mel"], where=Where(workers=2, device="cpu"))
+        (summary,) = extract(
+            str(manifest), str(tmp_path / "store"), ["mel"], resources=Resources(workers=2, device="cpu")
+        )
         created = created_bytes() - before
         assert summary.ok == 64
         assert summary.bytes > 3e6

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coat.manifests.corpus.digests import to_hex
-from coat.pipeline.plan.planning import as_integers
-from coat.pipeline.store.outcomes import OUTCOME, Outcomes, Rows
+from coat.pipeline.plan.planning import to_integers
+from coat.pipeline.store.outcomes import OUTCOME_COLUMNS, Outcomes, RowsByDigest
 from coat.pipeline.store.rows import ROWS_SCHEMA, Row, Status
 
 DIGESTS = st.sampled_from([f"{n:016x}" for n in (0, 1, 2**63, 2**64 - 1, 0xABCDEF, 12345678901234567890 % 2**64)])
@@ -39,13 +39,13 @@ def table(rows: list[Row]) -> pa.Table:
 @given(units())
 @settings(deadline=None)
 def test_rows_are_the_newest_of_each_digest(found: list[list[Row]]) -> None:
-    rows = Rows([f"u-{i}" for i in range(len(found))], map(table, found))
+    rows = RowsByDigest([f"u-{i}" for i in range(len(found))], map(table, found))
     expected = {row.digest: row for unit in found for row in unit}
     assert dict(rows) == expected
     assert len(rows) == len(expected)
-    asked = as_integers(["0000000000000001", "00000000000000ff", *expected])
+    asked = to_integers(["0000000000000001", "00000000000000ff", *expected])
     positions = rows.find(asked).tolist()
-    assert [None if p < 0 else rows.at(p) for p in positions] == [expected.get(d) for d in to_hex(asked)]
+    assert [None if p < 0 else rows.row_at(p) for p in positions] == [expected.get(d) for d in to_hex(asked)]
     for identity in ("a", "b", "ä", "nobody"):
         ok = [r for r in expected.values() if r.id == identity and r.status == "ok"]
         assert sorted(rows.by_id(identity), key=lambda r: r.digest) == sorted(ok, key=lambda r: r.digest)
@@ -55,8 +55,8 @@ def test_rows_are_the_newest_of_each_digest(found: list[list[Row]]) -> None:
 @settings(deadline=None)
 def test_counts_are_those_of_the_rows(found: list[list[Row]]) -> None:
     names = [f"u-{i}" for i in range(len(found))]
-    kept = list(Rows(names, map(table, found)).values())
-    rows = Outcomes(names, (table(unit).select(OUTCOME) for unit in found))
+    kept = list(RowsByDigest(names, map(table, found)).values())
+    rows = Outcomes(names, (table(unit).select(OUTCOME_COLUMNS) for unit in found))
     counts = rows.count()
     assert (counts.ok, counts.failed, counts.skipped) == tuple(
         sum(r.status == s for r in kept) for s in ("ok", "failed", "skipped")
@@ -65,7 +65,7 @@ def test_counts_are_those_of_the_rows(found: list[list[Row]]) -> None:
     assert counts.failures == tuple((r.id, r.error) for r in kept if r.status == "failed")
     assert sum(counts.reasons.values()) == sum(r.status != "ok" for r in kept)
     assert counts.reasons.keys() == {r.reason for r in kept if r.status != "ok"}
-    half = rows.find(as_integers([r.digest for r in kept[::2]]))
+    half = rows.find(to_integers([r.digest for r in kept[::2]]))
     assert rows.count(half).ok == sum(r.status == "ok" for r in kept[::2])
 
 
@@ -80,9 +80,9 @@ def test_counts_are_those_of_the_rows(found: list[list[Row]]) -> None:
 def test_values_that_are_none_are_refused(changed: dict[str, str], message: str) -> None:
     row = {"id": "a", "digest": "0" * 16, "seconds": 1.0, "first": 0, "frames": 1, "status": "ok"} | changed
     with pytest.raises(ValueError, match=message):
-        Rows(["u"], [pa.Table.from_pylist([row], ROWS_SCHEMA)])
+        RowsByDigest(["u"], [pa.Table.from_pylist([row], ROWS_SCHEMA)])
 
 
 def test_what_is_no_digest_is_in_no_row() -> None:
     with pytest.raises(KeyError):
-        Rows([], [])["nobody"]
+        RowsByDigest([], [])["nobody"]

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from coat.manifests import InputError, Manifest, RunError
-from coat.pipeline.extraction.extraction import What
+from coat.pipeline.extraction.extraction import RowSelection
 from coat.pipeline.status.status import status
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.verification import verify
@@ -134,7 +134,7 @@ def test_sources_that_changed_or_went_are_named_and_refreshed(make_corpus: Corpu
     assert "missing" in found["c4"]
     kept = {p: p.stat().st_mtime_ns for p in store.rglob("done.json")}
 
-    summary = run(manifest, store, what=What(refresh=True))
+    summary = run(manifest, store, selection=RowSelection(refresh=True))
     assert (summary.ok, summary.failed) == (5, 1)
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
     assert len(list(store.rglob("done.json"))) == len(kept) + summary.units_done

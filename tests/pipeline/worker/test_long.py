@@ -12,8 +12,8 @@ import soundfile
 
 from coat.extractors import Options
 from coat.manifests import decode
-from coat.manifests.audio import decoding as audio
-from coat.manifests.audio.decoding import AudioFile
+from coat.manifests.audio import file as audio_file
+from coat.manifests.audio.file import AudioFile
 from coat.pipeline.store.target_set import Target
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.worker import decoding, spool
@@ -49,7 +49,7 @@ def failures(store: Path, expert: str) -> dict[str, str]:
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio, "PIECE_S", 0.7)
+    monkeypatch.setattr(audio_file, "PIECE_S", 0.7)
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -114,7 +114,7 @@ def test_spans_of_one_file_are_read_through_one(tmp_path: Path, monkeypatch: pyt
     spans = [(float(o), float(d)) for o, d in zip(rng.uniform(0, 28, 40), rng.uniform(0.2, 1.5, 40), strict=True)]
     rows = [{"audio_filepath": name, "offset": o, "duration": d} for o, d in spans]
     handles = []
-    monkeypatch.setattr(audio, "MP3_BLOCK_S", 10.0)
+    monkeypatch.setattr(audio_file, "MP3_BLOCK_S", 10.0)
 
     class Counting(AudioFile):
         def open(self) -> soundfile.SoundFile:
@@ -145,8 +145,8 @@ MEASURE = (
     PEAK
     + """
 import sys
-from coat.pipeline import Where, extract
-(s,) = extract(sys.argv[1], sys.argv[2], ["tests.pipeline.experts:Level"], where=Where(workers=0))
+from coat.pipeline import Resources, extract
+(s,) = extract(sys.argv[1], sys.argv[2], ["tests.pipeline.experts:Level"], resources=Resources(workers=0))
 assert s.ok == 1, s
 print(peak() / 2**20)
 """

@@ -45,14 +45,14 @@ class PickyPairs(Level):
 
 def run(manifest: Path, store: Path, expert: str) -> dict[str, np.ndarray]:
     """Frames of the rows that have some."""
-    (summary,) = extract(str(manifest), str(store), [expert], where=HERE)
+    (summary,) = extract(str(manifest), str(store), [expert], resources=HERE)
     found = TargetStore(str(store)).target_set(summary.expert)
     return {row.id: found.read(row.id).frames for row in found.rows.values() if row.status == "ok"}
 
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr(extraction, "threads_of", lambda cluster: 2)
+    monkeypatch.setattr(extraction, "threads_per_worker", lambda cluster: 2)
     return monkeypatch
 
 
@@ -81,6 +81,6 @@ def test_prosody_gives_equal_bytes_on_any_number_of_threads(
     pytest.importorskip("opensmile", reason="pip install .[opensmile]")
     manifest = make_corpus(16)
     run(manifest, tmp_path / "two", "prosody")
-    threads.setattr(extraction, "threads_of", lambda cluster: 1)
+    threads.setattr(extraction, "threads_per_worker", lambda cluster: 1)
     run(manifest, tmp_path / "one", "prosody")
     assert tree(tmp_path / "two") == tree(tmp_path / "one")

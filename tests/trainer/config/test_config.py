@@ -6,6 +6,7 @@ import pytest
 
 from coat.manifests import InputError
 from coat.trainer import TrainConfig, train
+from coat.trainer.config.resume import changes
 from coat.trainer.tiny_students.make import make_tiny_student
 
 ROOT = Path(__file__).parents[3]
@@ -115,3 +116,25 @@ def test_stages_may_be_set_without_a_file() -> None:
     needed = ["student.path=s", "data.shards=d", "run.out=r"]
     config = TrainConfig.read(None, [*needed, "stages.0.steps=7"])
     assert [s.steps for s in config.stages] == [7, TrainConfig.read(None, needed).stages[1].steps]
+
+
+@pytest.mark.parametrize(
+    ("override", "rule"),
+    [
+        ("optim.lr=1", "with_change"),
+        ("optim.ema=0.5", "fixed"),
+        ("losses.weights.mel=2.0", "with_change"),
+        ("stages.1.ce=0.5", "with_change"),
+        ('stages=[{name="only", steps=1}]', "with_change"),
+        ("run.precision=no", "with_change"),
+        ("run.seed=1", "fixed"),
+        ("data.batch_size=1", "fixed"),
+        ('heads.groups={a=["mel"]}', "fixed"),
+        ("run.keep=9", None),
+        ("data.workers=0", None),
+        ("evaluation.every=7", None),
+    ],
+)
+def test_each_key_says_what_a_resumed_run_may_do_with_it(file: Path, override: str, rule: str | None) -> None:
+    changed = changes(TrainConfig.read(str(file)), TrainConfig.read(str(file), [override]))
+    assert {change.on_resume for change in changed} == ({rule} if rule else set())

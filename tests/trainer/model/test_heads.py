@@ -1,5 +1,8 @@
 """Heads ask at the expert's own times, for any number of positions, and rows do not touch each other."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +11,10 @@ from coat.manifests import ExpertInfo, InputError, ShardIndex
 from coat.trainer.config.sections import HeadsConfig
 from coat.trainer.model.batch import Targets
 from coat.trainer.model.experts import chosen_experts
-from coat.trainer.model.heads import DistillHead, DistillHeads, think_times
+from coat.trainer.model.heads import DistillHeads, think_times
 from tests.trainer.helpers import SPECS
 
+Head = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], torch.Tensor]  # one expert's `predict`
 CONFIG = HeadsConfig(dim=16, layers=2, heads=2)
 
 
@@ -20,24 +24,24 @@ def expert(name: str) -> ExpertInfo:
 
 
 @pytest.fixture
-def head() -> DistillHead:
+def head() -> Head:
     torch.manual_seed(0)
-    return DistillHead(CONFIG, 8, expert("pitch")).eval()
+    return partial(DistillHeads(CONFIG, 8, {"pitch": expert("pitch")}).eval().predict, "pitch")
 
 
-def test_outputs_follow_the_expert(head: DistillHead) -> None:
+def test_outputs_follow_the_expert(head: Head) -> None:
     states_BKD, mask_BK = torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool)
     assert head(states_BKD, mask_BK, torch.tensor([1.0, 2.0]), 40).shape == (2, 40, 331 + 1 + 1)
 
 
-def test_frames_depend_on_their_own_times_alone(head: DistillHead) -> None:
+def test_frames_depend_on_their_own_times_alone(head: Head) -> None:
     states_BKD, mask_BK, seconds_B = torch.randn(1, 5, 8), torch.ones(1, 5, dtype=torch.bool), torch.tensor([1.0])
     long, short = head(states_BKD, mask_BK, seconds_B, 40), head(states_BKD, mask_BK, seconds_B, 7)
     assert torch.allclose(long[:, :7], short, atol=1e-6)
     assert not torch.allclose(long[:, 0], long[:, 39], atol=1e-3)
 
 
-def test_padded_positions_change_nothing(head: DistillHead) -> None:
+def test_padded_positions_change_nothing(head: Head) -> None:
     states_BKD, seconds_B = torch.randn(1, 5, 8), torch.tensor([1.0])
     alone = head(states_BKD[:, :3], torch.ones(1, 3, dtype=torch.bool), seconds_B, 9)
     padded = head(states_BKD, torch.tensor([[True, True, True, False, False]]), seconds_B, 9)
@@ -94,17 +98,18 @@ def test_a_group_shares_all_but_the_output() -> None:
         DistillHeads(CONFIG.model_copy(update={"groups": groups}), 8, experts)
         for groups in ({}, {"sound": ("mel", "events")})
     )
-    trunk = sum(p.numel() for p in alone.heads["mel"].trunk.parameters())  # type: ignore[union-attr]
+    trunk = sum(p.numel() for p in alone.groups["mel"].trunk.parameters())  # type: ignore[union-attr]
     assert sum(p.numel() for p in alone.parameters()) - sum(p.numel() for p in grouped.parameters()) == trunk
-    assert [n for n in grouped.state_dict() if n.startswith("heads.events.") and ".output." not in n] == []
+    assert [n for n in grouped.state_dict() if ".events." in n and ".outputs." not in n] == []
     target = {
         name: Targets(torch.rand(1, n, SPECS[name].dim), torch.full((1, n), name == "events"))
         for name, n in (("pitch", 3), ("mel", 4), ("events", 2))
     }
     losses = grouped(torch.randn(1, 5, 8), torch.ones(1, 5, dtype=torch.bool), torch.ones(1), target)
     losses["events"].backward()
-    reached = {n.split(".")[1] for n, p in grouped.named_parameters() if p.grad is not None and p.grad.any()}
-    assert reached == {"mel", "events"}  # the trunk is the first's of its group
+    names = [n for n, p in grouped.named_parameters() if p.grad is not None and p.grad.any()]
+    assert {n.split(".")[1] for n in names} == {"sound"}
+    assert {n.split(".")[3] if ".outputs." in n else n.split(".")[2] for n in names} == {"trunk", "events"}
 
 
 def test_positions_of_their_own_are_all_that_a_group_reads() -> None:
@@ -112,20 +117,29 @@ def test_positions_of_their_own_are_all_that_a_group_reads() -> None:
     torch.manual_seed(0)
     experts = {name: expert(name) for name in ("pitch", "mel", "events")}
     config = CONFIG.model_copy(update={"groups": {"sound": ("mel", "events")}, "positions": "own"})
-    heads = DistillHeads(config, 8, experts).heads
+    heads = DistillHeads(config, 8, experts)
+    heads_of = {name: partial(heads.predict, name) for name in experts}
     states_BKD, mask_BK, seconds_B = torch.randn(1, 6, 8), torch.ones(1, 6, dtype=torch.bool), torch.ones(1)
     other_BKD = states_BKD.clone()
     other_BKD[:, 1::2] = torch.randn(1, 3, 8)
     changed = {
-        name: (head(states_BKD, mask_BK, seconds_B, 4) - head(other_BKD, mask_BK, seconds_B, 4)).abs().max() > 1e-4
-        for name, head in heads.items()
+        name: (predict(states_BKD, mask_BK, seconds_B, 4) - predict(other_BKD, mask_BK, seconds_B, 4)).abs().max()
+        > 1e-4
+        for name, predict in heads_of.items()
     }
     assert changed == {"pitch": False, "mel": True, "events": True}
     one_B1 = mask_BK[:, :1]  # too short to be shared out: all read it
-    assert all(head(states_BKD[:, :1], one_B1, seconds_B, 4).isfinite().all() for head in heads.values())
+    assert all(predict(states_BKD[:, :1], one_B1, seconds_B, 4).isfinite().all() for predict in heads_of.values())
 
 
 def test_groups_of_experts_that_are_not_trained_are_refused() -> None:
     config = CONFIG.model_copy(update={"groups": {"sound": ("mel", "yamnet")}})
     with pytest.raises(InputError, match=r"heads\.groups: yamnet is not trained; there are mel"):
+        DistillHeads(config, 8, {"mel": expert("mel")})
+
+
+@pytest.mark.parametrize("group", ["a.b", "keys", ""])
+def test_a_group_that_no_module_can_be_called_is_refused(group: str) -> None:
+    config = CONFIG.model_copy(update={"groups": {group: ("mel",)}})
+    with pytest.raises(InputError, match=r"heads\.groups: a group cannot be called"):
         DistillHeads(config, 8, {"mel": expert("mel")})

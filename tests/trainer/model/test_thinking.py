@@ -65,11 +65,11 @@ def test_states_of_the_audio_are_distilled_where_that_is_asked_for(
     config = toy_config(student_dir, shards_dir, tmp_path, thinking={"count": count, "states": "audio"})
     index = ShardIndex.read(str(shards_dir))
     model = build_model(config, experts_of(config, index)).eval()
-    collator = Collator(model.student, model.block, index, list(model.heads.heads))
+    collator = Collator(model.student, model.block, index, list(model.heads.specs))
     items = [collator.item(s, config.data) for s, _ in zip(iterate_shards(str(shards_dir)), range(4), strict=False)]
     batch = collator.batch(items)
     sums = model(batch)
-    by_hand = dict.fromkeys(model.heads.heads, 0.0)
+    by_hand = dict.fromkeys(model.heads.specs, 0.0)
     for item in items:
         alone = collator.batch([item])
         tokens = model.student.tokenizer.convert_ids_to_tokens(alone.inputs["input_ids"][0])

@@ -105,7 +105,7 @@ def test_a_batch_of_texts_reaches_every_weight_and_learns_the_text_alone(
     config = toy_config(folder, shards, tmp_path, lora={"full": full})
     index = ShardIndex.read(str(shards))
     model = build_model(config, experts_of(config, index))
-    collator = Collator(model.student, model.block, index, list(model.heads.heads))
+    collator = Collator(model.student, model.block, index, list(model.heads.specs))
     text = collator.item(next(s for s in iterate_shards(str(shards)) if s.text_only), config.data)
     batch = collator.batch([text, text])
     assert len(batch) == 2

@@ -69,7 +69,7 @@ def test_accumulation_never_changes_the_gradient(
     config = toy_config(student_dir, shards_dir, tmp_path, lora={"full": full, "rank": 2}, optim={"clip": 1e9})
     whole = gradients(config, 8)
     assert any("trainable_tokens" in n or "embed_tokens" in n for n in whole)
-    assert any(n.startswith("heads.heads.pitch") and g.abs().sum() > 0 for n, g in whole.items())
+    assert any(n.startswith("heads.groups.pitch") and g.abs().sum() > 0 for n, g in whole.items())
     for size in (4, 1):
         parts = gradients(config, size)
         assert parts.keys() == whole.keys()

@@ -37,7 +37,7 @@ def test_bf16_computes_the_student_in_bfloat16_and_heads_and_losses_in_float32(
     training = new_run(config, Accelerator(mixed_precision="bf16"))
     seen: dict[str, torch.dtype] = {}
     student = training.model.student.language_model.get_submodule("layers.0.mlp")
-    modules = {"student": student, **dict(training.model.heads.heads.items())}
+    modules = {"student": student, **dict(training.model.heads.groups.items())}
 
     def watch(name: str, module: torch.nn.Module) -> None:
         def keep(_module: torch.nn.Module, _args: Any, output: torch.Tensor) -> None:

@@ -48,7 +48,11 @@ def test_gradient_norms_by_group_and_by_loss(student_dir: Path, shards_dir: Path
     )
     training, batches, gradients = stepped(config, 8)
     logged = training.trainer.meter.means()
-    marks = {"grad_norm/lora": "lora_", "grad_norm/rows": "trainable_tokens", "grad_norm/heads/mel": "heads.heads.mel."}
+    marks = {
+        "grad_norm/lora": "lora_",
+        "grad_norm/rows": "trainable_tokens",
+        "grad_norm/heads/mel": "heads.groups.mel.",
+    }
     for name, mark in marks.items():
         squares = sum(g.double().square().sum().item() for n, g in gradients.items() if mark in n)
         assert logged[name] == pytest.approx(math.sqrt(squares), rel=1e-5), name
@@ -112,7 +116,7 @@ def test_a_loss_that_is_not_finite_names_itself_its_samples_and_what_is_kept(
     student_dir: Path, shards_dir: Path, tmp_path: Path
 ) -> None:
     config = toy_config(student_dir, shards_dir, tmp_path / "a", run={"save_every": 4})
-    training = poisoned(config, 5, "heads.heads.mel.trunk.norm.weight")
+    training = poisoned(config, 5, "heads.groups.mel.trunk.norm.weight")
     with pytest.raises(RunError) as caught:
         training.run()
     said = str(caught.value)

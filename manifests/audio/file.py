@@ -1,4 +1,4 @@
-"""Audio files to mono float32: libsndfile first, FFmpeg (torchcodec) for what it cannot read.
+"""Spans of audio files as mono float32: libsndfile first, FFmpeg for what it cannot read.
 
 T samples. A span that cannot be decoded raises AudioError with a reason that is recorded with its row.
 
@@ -12,7 +12,7 @@ import io
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -22,7 +22,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from coat.manifests import storage
-from coat.manifests.audio import containers
+from coat.manifests.audio import containers, ffmpeg
+from coat.manifests.audio.clip import AudioError, AudioInfo, Clip, clip_digest
 from coat.manifests.errors import one_line
 
 # Manifests round durations; a span may end this much after its file, and is cut there.
@@ -33,79 +34,21 @@ MP3_PREROLL_S = 2.0
 # To seek in an MP3 is to scan all headers before (70 ms for half an hour), and what comes then depends by an ulp on
 # where decoding began. So an MP3 is decoded in blocks of this length, counted from its start: spans share them.
 MP3_BLOCK_S = 60.0
-# FFmpeg's durations count padding of codecs: up to a frame or two.
-FFMPEG_TOLERANCE_S = 0.1
 # More frames than any file has: what libsndfile says of a FLAC that was written to a pipe
 # (length unknown), and cannot seek in.
 UNKNOWN_FRAMES = 1 << 40
 PIECE_S = 30.0  # of a file, decoded at once
 
 
-class AudioError(Exception):
-    """A span that cannot be decoded. `reason` is one of the words below; the message is one line.
-
-    missing, empty, unreadable, truncated, not_finite, span
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[Any, ...]:  # both arguments cross process borders
-        return type(self), (self.reason, str(self))
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """Of a file as a whole, from its header."""
-
-    seconds: float
-    rate: int  # Hz
-    channels: int
-    format: str
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A decoded span: `samples_T` float32, mono, at the file's own rate."""
-
-    samples_T: NDArray[np.float32]
-    rate: int  # Hz
-
-    @property
-    def seconds(self) -> float:
-        return len(self.samples_T) / self.rate
-
-    @property
-    def digest(self) -> str:
-        """16 hex digits of the sound itself: a rewritten or moved file with the same samples keeps it."""
-        return sound_digest(xxhash.xxh3_64(self.samples_T.data), self.rate)
-
-    def at(self, rate: int) -> NDArray[np.float32]:
-        """Resampled (soxr HQ), float32 `[resampled_length(T, self.rate, rate)]`."""
-        if rate == self.rate:
-            return self.samples_T
-        return soxr.resample(self.samples_T, self.rate, rate).astype(np.float32, copy=False)
-
-
-def sound_digest(samples: xxhash.xxh3_64, rate: int) -> str:
-    samples.update(str(rate).encode())
-    return samples.hexdigest()
-
-
-def resampled_length(samples: int, rate: int, wanted: int) -> int:
-    """What soxr makes of so many samples: rounded to the nearest."""
-    return samples if rate == wanted else int(samples * wanted / rate + 0.5)
-
-
 def probe(path: str) -> AudioInfo:
     """Read the header. AudioError as `decode` gives it, where the header tells."""
-    source = open_source(path)
+    source = open_audio(path)
     try:
         info = soundfile.info(source)
     except (soundfile.LibsndfileError, TypeError) as e:
-        return ffmpeg_info(path, e)
-    check_whole(path, source, info)
+        info = ffmpeg.read_info(path, e)
+        return info if info.seconds else replace(info, seconds=decode(path).seconds)
+    check_not_cut(path, source, info)
     seconds = decode(path).seconds if info.frames >= UNKNOWN_FRAMES else info.frames / info.samplerate
     return AudioInfo(seconds, info.samplerate, info.channels, info.format)
 
@@ -128,16 +71,16 @@ class AudioFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.source = open_source(path)
+        self.source = open_audio(path)
         self.whole_T: NDArray[np.float32] | None = None
         try:
             with self.open() as f:
-                check_whole(path, self.source, f)
+                check_not_cut(path, self.source, f)
                 self.samples, self.rate, self.format = f.frames, f.samplerate, f.format
         except (soundfile.LibsndfileError, TypeError) as e:  # TypeError: a name that ends in .raw
-            self.whole_T, self.rate = read_ffmpeg(path, e)
+            self.whole_T, self.rate = ffmpeg.read_samples(path, e)
         if self.whole_T is None and self.samples >= UNKNOWN_FRAMES:
-            self.whole_T, self.rate = read_ffmpeg(path, ValueError("its header does not say how long it is"))
+            self.whole_T, self.rate = ffmpeg.read_samples(path, ValueError("its header does not say how long it is"))
         if self.whole_T is not None:
             self.samples = len(self.whole_T)
 
@@ -153,13 +96,13 @@ class AudioFile:
     def read(self, start: int, samples: int) -> Iterator[NDArray[np.float32]]:
         """So many samples, mono, in pieces of PIECE_S; AudioError where they are not there or not finite."""
         if self.whole_T is not None:
-            yield checked_mono(self.path, self.whole_T[start : start + samples, None])
+            yield to_mono(self.path, self.whole_T[start : start + samples, None])
             return
         done = 0
         try:
             for piece_TC in self.mp3(start, samples) if self.format.startswith("MP") else self.direct(start, samples):
                 done += len(piece_TC)
-                yield checked_mono(self.path, piece_TC)
+                yield to_mono(self.path, piece_TC)
         except soundfile.LibsndfileError as e:  # the header was sound, so the data are not
             raise AudioError("truncated", f"{self.path}: cannot be decoded to its end ({one_line(e, 200)})") from e
         if done < samples:
@@ -172,9 +115,9 @@ class AudioFile:
             f.seek(start)
             for done in range(0, samples, piece):
                 wanted = min(piece, samples - done)
-                found_TC = cast(NDArray[np.float32], f.read(wanted, dtype="float32", always_2d=True))
-                yield found_TC
-                if len(found_TC) < wanted:
+                samples_TC = cast(NDArray[np.float32], f.read(wanted, dtype="float32", always_2d=True))
+                yield samples_TC
+                if len(samples_TC) < wanted:
                     return
 
     def mp3(self, start: int, samples: int) -> Iterator[NDArray[np.float32]]:
@@ -186,8 +129,8 @@ class AudioFile:
                 preroll = min(first, round(MP3_PREROLL_S * self.rate))
                 with self.open() as f:
                     f.seek(first - preroll)
-                    found_TC = f.read(preroll + min(size, self.samples - first), dtype="float32", always_2d=True)
-                self.block = number, cast(NDArray[np.float32], found_TC)[preroll:]
+                    samples_TC = f.read(preroll + min(size, self.samples - first), dtype="float32", always_2d=True)
+                self.block = number, cast(NDArray[np.float32], samples_TC)[preroll:]
             wanted_TC = self.block[1][max(0, start - first) : stop - first]
             yield wanted_TC.copy()  # a clip should not keep its block
             if len(wanted_TC) < min(stop - first, size) - max(0, start - first):
@@ -217,17 +160,17 @@ class Span:
 
     def pieces(self, rate: int) -> Iterator[NDArray[np.float32]]:
         """`decode().at(rate)` bit for bit, piece by piece."""
-        heard = xxhash.xxh3_64()
+        samples = xxhash.xxh3_64()
         resampler = None if rate == self.rate else soxr.ResampleStream(self.rate, rate, 1, dtype="float32")
         done = 0
         for piece_T in self.file.read(self.start, self.samples):
-            heard.update(piece_T.data)
+            samples.update(piece_T.data)
             done += len(piece_T)
             yield piece_T if resampler is None else resampler.resample_chunk(piece_T, last=done == self.samples)
-        self.digest = sound_digest(heard, self.rate)
+        self.digest = clip_digest(samples, self.rate)
 
 
-def checked_mono(path: str, samples_TC: NDArray[np.float32]) -> NDArray[np.float32]:
+def to_mono(path: str, samples_TC: NDArray[np.float32]) -> NDArray[np.float32]:
     """`[T]`, contiguous: the mean of the channels."""
     samples_T = samples_TC[:, 0] if samples_TC.shape[1] == 1 else samples_TC.mean(axis=1, dtype=np.float32)
     if not np.isfinite(samples_T).all():
@@ -235,7 +178,7 @@ def checked_mono(path: str, samples_TC: NDArray[np.float32]) -> NDArray[np.float
     return np.ascontiguousarray(samples_T, dtype=np.float32)
 
 
-def open_source(path: str) -> str | io.BytesIO:
+def open_audio(path: str) -> str | io.BytesIO:
     """What soundfile opens: a local path, or the bytes of a remote object."""
     try:
         if storage.is_local(path):
@@ -256,19 +199,19 @@ def open_source(path: str) -> str | io.BytesIO:
     return source
 
 
-class Opened(Protocol):
+class OpenedFile(Protocol):
     """What libsndfile says of a file that it opened."""
 
     format: Any
     extra_info: Any
 
 
-def check_whole(path: str, source: str | io.BytesIO, opened: Opened) -> None:
+def check_not_cut(path: str, source: str | io.BytesIO, opened: OpenedFile) -> None:
     """AudioError where libsndfile guessed raw audio from a suffix such as .au, or passed over a cut."""
     if opened.format == "RAW":
         raise AudioError("unreadable", f"{path}: no header of an audio file; expected WAV, FLAC, OGG, MP3 or the like")
-    if containers.log_says_cut(opened.extra_info) or (
-        opened.format == "OGG" and not containers.ends_in_ogg_page(source)
+    if containers.log_states_more(opened.extra_info) or (
+        opened.format == "OGG" and not containers.ends_with_whole_ogg_page(source)
     ):
         raise AudioError("truncated", f"{path}: shorter than its header says; the file is cut short")
 
@@ -290,42 +233,3 @@ def span_samples(path: str, offset: float, duration: float | None, total: int, r
     if stop <= start:
         raise AudioError("empty", f"{path}: no samples at {offset} s; expected audio")
     return start, min(stop, total) - start
-
-
-def read_ffmpeg(path: str, cause: Exception) -> tuple[NDArray[np.float32], int]:
-    """A whole file through torchcodec, `[T]` mono and not checked for NaN, and its rate."""
-    decoder = ffmpeg_decoder(path, cause)
-    try:
-        samples = decoder.get_all_samples()
-    except RuntimeError as e:
-        raise AudioError("truncated", f"{path}: cannot be decoded to its end ({one_line(e, 200)})") from e
-    stated, decoded = decoder.metadata.duration_seconds or 0.0, samples.data.shape[1] / samples.sample_rate
-    if decoded < stated - FFMPEG_TOLERANCE_S and containers.states_duration(storage.read_bytes(path)):
-        raise AudioError("truncated", f"{path}: {decoded:.3f} s of {stated:.3f} s; the file is cut short")
-    return samples.data.numpy().T.mean(axis=1, dtype=np.float32), samples.sample_rate
-
-
-def ffmpeg_info(path: str, cause: Exception) -> AudioInfo:
-    meta = ffmpeg_decoder(path, cause).metadata
-    seconds = meta.duration_seconds or decode(path).seconds  # the stream's, the container's, or counted
-    return AudioInfo(float(seconds), int(meta.sample_rate or 0), int(meta.num_channels or 0), str(meta.codec))
-
-
-def ffmpeg_decoder(path: str, cause: Exception) -> Any:
-    """A torchcodec AudioDecoder; AudioError where FFmpeg is not installed or cannot read it either."""
-    data = storage.read_bytes(path)
-    if containers.header_says_cut(data):
-        raise AudioError("truncated", f"{path}: ends inside its header or before its audio; the file is cut short")
-    try:
-        import torchcodec.decoders  # loads torch, and later FFmpeg's libraries: only where needed
-
-        return torchcodec.decoders.AudioDecoder(data)  # pyright: ignore[reportPrivateImportUsage]
-    except (ImportError, RuntimeError, ValueError, OSError) as e:
-        # torchcodec looks for FFmpeg when it first decodes, and then says that it cannot load itself.
-        if isinstance(e, ImportError | OSError) or "load libtorchcodec" in str(e):
-            reason = (
-                f"libsndfile cannot read it ({one_line(cause, 200)}); other formats need FFmpeg's libraries installed"
-            )
-        else:
-            reason = f"not audio that libsndfile or FFmpeg reads ({one_line(cause, 200)})"
-        raise AudioError("unreadable", f"{path}: {reason}") from e

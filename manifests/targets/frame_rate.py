@@ -18,7 +18,7 @@ LOG2_F0, VOICING = 0, 1  # channels of kind pitch
 
 
 @dataclass(frozen=True)
-class Rate:
+class RateReduction:
     """From one time base to a lower one."""
 
     source_hz: float
@@ -43,11 +43,11 @@ class Rate:
         """Where frames of the lower rate begin and end, in source frames, `[M + 1]`; the last ends with the source."""
         return np.minimum(np.arange(self.frames(source_frames) + 1) * self.step, source_frames)
 
-    def covered(self, source_frames: int) -> NDArray[np.float64]:
+    def coverage(self, source_frames: int) -> NDArray[np.float64]:
         """Share of each frame's span that the source has, `[M]`: 1 but for the last."""
         return np.minimum(np.diff(self.edges(source_frames)) / self.step, 1.0)
 
-    def lower(self, frames_ND: NDArray[np.floating]) -> NDArray[np.float64]:
+    def downsample(self, frames_ND: NDArray[np.floating]) -> NDArray[np.float64]:
         """`[M, D]`. From sums up to each edge, so that time and memory are those of reading the frames."""
         edges = self.edges(len(frames_ND))
         sums_ND = np.concatenate([np.zeros((1, frames_ND.shape[1])), np.cumsum(frames_ND, axis=0, dtype=np.float64)])
@@ -57,16 +57,16 @@ class Rate:
             at_edges_ED = at_edges_ED + (edges - whole)[:, None] * frames_ND[whole]
         return np.diff(at_edges_ED, axis=0) / np.diff(edges)[:, None]
 
-    def lower_pitch(self, frames_ND: NDArray[np.floating]) -> NDArray[np.float64]:
+    def downsample_pitch(self, frames_ND: NDArray[np.floating]) -> NDArray[np.float64]:
         """f0 is the mean over voiced frames; where there are none, over all (a guess, as it was)."""
-        lowered_MD = self.lower(frames_ND)
+        lowered_MD = self.downsample(frames_ND)
         voiced_N1 = (frames_ND[:, VOICING, None] >= VOICED).astype(np.float64)
-        weight_M, f0_M = self.lower(np.concatenate([voiced_N1, voiced_N1 * frames_ND[:, :1]], axis=1)).T
+        weight_M, f0_M = self.downsample(np.concatenate([voiced_N1, voiced_N1 * frames_ND[:, :1]], axis=1)).T
         some_M = weight_M > EPSILON
         lowered_MD[some_M, LOG2_F0] = f0_M[some_M] / weight_M[some_M]
         return lowered_MD
 
-    def raise_(self, frames_MD: NDArray[np.floating], source_frames: int) -> NDArray[np.floating]:
+    def upsample(self, frames_MD: NDArray[np.floating], source_frames: int) -> NDArray[np.floating]:
         """Back at the source's rate, `[N, D]`: on the line between the centres of the frames around."""
         if not len(frames_MD):
             return np.zeros((source_frames, frames_MD.shape[1]), frames_MD.dtype)
