@@ -87,8 +87,8 @@ def footprint(model: CoatModel, config: TrainConfig, experts: Mapping[str, Exper
     weights = sum(t.numel() * t.element_size() for t in storages(model))
     gradients = sum(p.numel() * p.element_size() for p in trained)
     audio = student.audio_positions(round(shape.seconds * student.sample_rate))
-    head_positions = audio if config.thinking.states == "audio" else model.block.length(shape.seconds)
-    positions = shape.tokens + audio + model.block.size(shape.seconds)
+    head_positions = audio if config.thinking.states == "audio" else model.block.think_positions(shape.seconds)
+    positions = shape.tokens + audio + model.block.inserted_positions(shape.seconds)
     autocasts = config.run.precision != "no"
     counter = ActivationCounter(model, autocasts)
     with counter.fake_weights():

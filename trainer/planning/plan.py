@@ -12,7 +12,7 @@ from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.experts import experts_of
 from coat.trainer.model.heads import DistillHeads
 from coat.trainer.model.lora import add_lora
-from coat.trainer.model.thinking import ThinkingBlock, grow_embeddings, most_positions
+from coat.trainer.model.thinking import ThinkingBlock, grow_embeddings, max_think_positions
 from coat.trainer.planning.activations import Shape
 from coat.trainer.planning.footprint import Footprint, footprint
 from coat.trainer.planning.online_experts import ONLINE_EXPERTS
@@ -45,7 +45,7 @@ def thinking_block(student: Student, config: ThinkingConfig, seconds: float) -> 
     """With a tokenizer as training adds it; without one its rows are put behind the vocabulary."""
     if student.tokenizer is not None:
         return ThinkingBlock.add_to(student, config)
-    count = most_positions(config, seconds)
+    count = max_think_positions(config, seconds)
     if not count:
         return ThinkingBlock(config, -1, -1, ())
     first = student.model.get_input_embeddings().num_embeddings

@@ -74,7 +74,7 @@ def batch_of(model: CoatModel, shards: Path, config: TrainConfig) -> Batch:
     index = ShardIndex.read(str(shards))
     collator = Collator(model.student, model.block, index, list(experts_of(config, index)))
     raws = [raw for shard in index.shards for raw in read_shard(index, shard)]
-    return collator.batch([collator.item(decode_sample(raw, index), config.data) for raw in raws])
+    return collator.collate([collator.encode(decode_sample(raw, index), config.data) for raw in raws])
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_activations_are_what_autograd_keeps(
         batch = batch_of(model, shards, config)
         really = saved_bytes(lambda: model.train()(batch), storages(model))  # noqa: B023
         audio = model.student.audio_positions(round(seconds * 16000))
-        text = batch.labels_BT.shape[1] - audio - model.block.size(seconds)
+        text = batch.labels_BT.shape[1] - audio - model.block.inserted_positions(seconds)
         shape = Shape(samples, seconds, text, response=5)  # "high" and the turn's end
         found = footprint(meta_model(config, experts, seconds), config, experts, shape)
         assert found.positions == batch.labels_BT.shape[1]
