@@ -79,7 +79,7 @@ def child(kind: str, steps: int) -> dict[str, Any]:
         given = samples[at : at + BATCH]
         if experts:
             given = heard(given, experts)
-        run.trainer.step([collator.batch([collator.item(s, config) for s in given])])
+        run.trainer.step([collator.collate([collator.encode(s, config) for s in given])])
         seconds.append(time.perf_counter() - started)
         losses.append({name: value for name, value in run.trainer.meter.means().items() if name.startswith("distill/")})
         run.trainer.meter.clear()

@@ -19,6 +19,7 @@ import tarfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -229,12 +230,12 @@ def resuming(index: ShardIndex, found: Results) -> None:
 
     def first(position: int) -> float:
         stream = ShardStream(index, seed=0, shuffle=16)
-        stream.load_state_dict({**stream.state_dict(), "position": position})
+        stream.seek(replace(stream.cursor, position=position))
         started = time.perf_counter()
         next(stream)
         return 1000 * (time.perf_counter() - started)
 
-    state = len(json.dumps(ShardStream(index, seed=0, shuffle=16).state_dict()))
+    state = len(json.dumps(asdict(ShardStream(index, seed=0, shuffle=16).cursor)))
     start, end = median([first(0) for _ in range(5)]), median([first(index.samples - 1) for _ in range(5)])
     value = f"{start:.0f} / {end:.0f} ms"
     found.add(Figure("first sample: of an epoch / at its last position", value, note=f"the state is {state} bytes"))
@@ -277,7 +278,7 @@ def learning(steps: int, found: Results) -> None:
 def padding(root: Path, found: Results) -> None:
     from coat.trainer.config.sections import DataConfig, ThinkingConfig
     from coat.trainer.data.collator import Collator
-    from coat.trainer.data.loader import by_length
+    from coat.trainer.data.loader import group_by_length
     from coat.trainer.data.stream import ShardStream
     from coat.trainer.model.thinking import ThinkingBlock
     from coat.trainer.students.registry import load_student
@@ -286,14 +287,14 @@ def padding(root: Path, found: Results) -> None:
     index = ShardIndex.read(str(root / "shards"))
     collator = Collator(student, ThinkingBlock.add_to(student, ThinkingConfig(count=16)), index, list(EXPERTS))
     config, stream = DataConfig(shards=index.path), ShardStream(index, seed=0, shuffle=WINDOW)
-    lengths = [collator.length(raw, config) for raw in stream.run()]
+    lengths = [collator.sequence_length(raw, config) for raw in stream.next_window()]
     budget = max(BATCH * int(np.mean(lengths)), max(lengths))
 
     def share(groups: list[list[int]]) -> float:
         return 1 - sum(lengths) / sum(len(g) * max(lengths[i] for i in g) for g in groups)
 
     came = [list(range(i, min(i + BATCH, len(lengths)))) for i in range(0, len(lengths), BATCH)]
-    value = f"{share(by_length(lengths, 4 * BATCH, budget)):.1%} / {share(came):.1%}"
+    value = f"{share(group_by_length(lengths, 4 * BATCH, budget)):.1%} / {share(came):.1%}"
     found.add(Figure("padding of batches by length / as they come", value))
 
 

@@ -23,7 +23,7 @@ from coat.cli.quickstart import EXPERTS
 from coat.manifests import ShardIndex, decode
 from coat.manifests.corpus.manifest import Manifest, write_rows
 from coat.trainer.config.sections import DataConfig
-from coat.trainer.data.collator import Collator, Item, pad_targets
+from coat.trainer.data.collator import Collator, EncodedSample, pad_targets
 from coat.trainer.data.samples import Sample
 from coat.trainer.data.stream import iterate_shards
 from coat.trainer.model.batch import IGNORED, Batch, Targets
@@ -169,15 +169,15 @@ class Asker:
         )
 
 
-def asked(collator: Collator, question: str, answer: str) -> Item:
+def asked(collator: Collator, question: str, answer: str) -> EncodedSample:
     """One question alone, as coat's collator makes it."""
     rate = collator.student.sample_rate
     silence = np.zeros(round(CLIP_S * rate), np.float32)
     texts = {"text": None, "prompt": ASKABLE[question].asked(answer), "response": answer}
-    return collator.item(Sample(id="-", key="-", samples_S=silence, sample_rate=rate, **texts), PLAIN)
+    return collator.encode(Sample(id="-", key="-", samples_S=silence, sample_rate=rate, **texts), PLAIN)
 
 
-def common(items: Sequence[Item]) -> int:
+def common(items: Sequence[EncodedSample]) -> int:
     """Length of the prefix that all have; of one item, all up to its response."""
     shared = min(i.response for i in items)
     return next((n for n in range(shared) if len({i.ids[n] for i in items}) > 1), shared)

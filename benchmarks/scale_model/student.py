@@ -14,7 +14,7 @@ from benchmarks.scale_model.corpus import CLIP_S, QUESTIONS
 from coat.trainer.config.sections import ThinkingConfig
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.students.registry import load_student
-from coat.trainer.tiny_students.processor import PAD, SAMPLE_RATE, TURN_END, TURN_START, ids_of
+from coat.trainer.tiny_students.processor import PAD, SAMPLE_RATE, TURN_END, TURN_START, vocabulary_ids
 from coat.trainer.tiny_students.qwen2_audio import QWEN_AUDIO
 from coat.trainer.tiny_students.whisper_positions import sinusoids
 
@@ -54,7 +54,7 @@ def make_student(folder: Path, seed: int) -> Path:
         max_position_embeddings=512,
         tie_word_embeddings=False,
         bos_token_id=None,
-        **ids_of(tokenizer),
+        **vocabulary_ids(tokenizer),
     )
     audio = Qwen2AudioEncoderConfig(
         num_mel_bins=MEL_BINS,

@@ -40,17 +40,17 @@ def inspect_batch(
     flags = {"student.path": student, "data.shards": shards, "run.out": "unused"}  # nothing is written
     settings = settings_of(config, flags, set_)
     with quiet():
-        from coat.trainer.planning.batch_drawing import picture
-        from coat.trainer.planning.batch_view import look, nth_batch
+        from coat.trainer.planning.batch_picture import draw_batch
+        from coat.trainer.planning.batch_view import nth_batch, view_batch
 
-        shown = nth_batch(settings, batch, log=say)
-    view = look(shown)
+        inspected = nth_batch(settings, batch, log=say)
+    view = view_batch(inspected)
     if json_output:
         typer.echo(json.dumps(view.to_dict(), indent=2))
     else:
         print_view(view, show)
     if png:
-        document = picture(shown, view, show)
+        document = draw_batch(inspected, view, show)
         storage.write_bytes(png, document)
         typer.echo(f"{png}: {bytes_text(len(document))}", err=json_output)
 

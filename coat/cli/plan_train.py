@@ -49,7 +49,7 @@ def plan_train(
     settings = settings_of(config, flags, set_)
     memory = None if gpu is None else parse_bytes("--gpu", gpu)
     with quiet():
-        from coat.trainer.planning.footprint import Shape
+        from coat.trainer.planning.activations import Shape
         from coat.trainer.planning.plan import plan_training
 
         shape = Shape(settings.data.batch_size, seconds, tokens, min(response or tokens, tokens))

@@ -100,8 +100,8 @@ def test_questions_that_share_a_prefix_are_as_if_asked_alone(world: World) -> No
     """Losses and gradients are those of coat's collator with a sequence for each question."""
     model = world.model
     together = world.asker.batch(range(CLIPS))
-    items = [world.collator.item(world.sample(c, q), world.config.data) for c in range(CLIPS) for q in QUESTIONS]
-    alone = world.collator.batch(items)
+    items = [world.collator.encode(world.sample(c, q), world.config.data) for c in range(CLIPS) for q in QUESTIONS]
+    alone = world.collator.collate(items)
     ours, theirs = model(together), model(alone)
     assert together.counts()["ce"] == alone.counts()["ce"] == 2 * CLIPS * len(QUESTIONS)
     # Alone, each question has the targets of its clip anew.

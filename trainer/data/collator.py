@@ -19,14 +19,14 @@ from coat.trainer.data.decoding import decode_meta, decode_texts, seconds_of
 from coat.trainer.data.samples import BadSample, RawSample, Sample
 from coat.trainer.model.batch import IGNORED, Batch, Targets
 from coat.trainer.model.thinking import ThinkingBlock
-from coat.trainer.students.base import Prefix, Student, Unusable
+from coat.trainer.students.base import Prefix, Student, UnusableInput
 
-PROMPTS = 4096  # whose lengths are remembered: a corpus asks few questions many times
+PROMPT_CACHE = 4096  # prompts whose lengths are remembered: a corpus asks few questions many times
 NO_AUDIO = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True)
-class Item:
+class EncodedSample:
     """One sequence, before padding."""
 
     id: str
@@ -39,12 +39,12 @@ class Item:
     answers: tuple[range, ...] = ()  # of earlier turns, that have labels, too
 
 
-def render_prompt(prompt: str, choices: Sequence[str], how: str) -> str:
-    """What the student is asked, in training as in evaluation: nothing else is ever added to a prompt."""
-    return f"{prompt}\nChoices: {', '.join(choices)}" if choices and how == "append" else prompt
+def render_prompt(prompt: str, choices: Sequence[str], choices_mode: str) -> str:
+    """The prompt as the student gets it, in training as in evaluation: nothing else is ever added to it."""
+    return f"{prompt}\nChoices: {', '.join(choices)}" if choices and choices_mode == "append" else prompt
 
 
-def ask_of(sample: Sample, config: DataConfig) -> tuple[str, str | None]:
+def prompt_and_response(sample: Sample, config: DataConfig) -> tuple[str, str | None]:
     """Prompt and response of a sample; no response: it is distilled only.
 
     A sample with text alone is transcribed (`data.transcribe_prompt`).
@@ -56,50 +56,54 @@ def ask_of(sample: Sample, config: DataConfig) -> tuple[str, str | None]:
 
 
 class Collator:
-    """Builds what a student is given, with the targets of the chosen experts."""
+    """Encodes samples for a student and pads them to batches, with the targets of the chosen experts."""
 
     def __init__(self, student: Student, block: ThinkingBlock, index: ShardIndex, experts: Sequence[str]) -> None:
         self.student, self.block, self.index = student, block, index
         self.experts = {name: index.experts[name].spec for name in experts}
-        self.prompt_positions = lru_cache(PROMPTS)(student.prompt_positions)
+        self.prompt_positions = lru_cache(PROMPT_CACHE)(student.prompt_positions)
 
-    def length(self, raw: RawSample, config: DataConfig) -> int:
-        """Positions of the sequence that `item` makes, without decoding; 0 where `item` will refuse it."""
+    def sequence_length(self, raw: RawSample, config: DataConfig) -> int:
+        """Positions of the sequence that `encode` makes, without decoding; 0 where `encode` will refuse it."""
         try:
             meta = decode_meta(raw)
             seconds = seconds_of(raw, meta) or 0.0
-            unheard = Sample(key=raw.key, samples_S=NO_AUDIO, sample_rate=1, **decode_texts(raw, meta))
-            prompt, response = ask_of(unheard, config)
+            without_audio = Sample(key=raw.key, samples_S=NO_AUDIO, sample_rate=1, **decode_texts(raw, meta))
+            prompt, response = prompt_and_response(without_audio, config)
             answer = 0 if response is None else len(self.student.response_ids(response))
-            if unheard.text_only:
-                return self.prompt_positions(prompt, 0, unheard.turns) + answer
+            if without_audio.text_only:
+                return self.prompt_positions(prompt, 0, without_audio.turns) + answer
             audio = self.student.audio_positions(round(seconds * self.student.sample_rate))
-            return self.prompt_positions(prompt, 1, unheard.turns) + audio + self.block.size(seconds) + answer
-        except (BadSample, Unusable):
+            block = self.block.inserted_positions(seconds)
+            return self.prompt_positions(prompt, 1, without_audio.turns) + audio + block + answer
+        except (BadSample, UnusableInput):
             return 0
 
-    def item(self, sample: Sample, config: DataConfig) -> Item:
-        """BadSample or Unusable where there is nothing to learn from it, or the student cannot take it whole."""
-        prompt, response = ask_of(sample, config)
+    def encode(self, sample: Sample, config: DataConfig) -> EncodedSample:
+        """BadSample or UnusableInput where there is nothing to learn from it, or the student cannot take it whole."""
+        prompt, response = prompt_and_response(sample, config)
         targets = {name: sample.targets[name] for name in self.experts if name in sample.targets}
-        learned = [] if config.turns == "last" else sample.turns
-        if response is None and not targets and not learned:
+        earlier_turns = [] if config.turns == "last" else sample.turns
+        if response is None and not targets and not earlier_turns:
             raise BadSample("nothing_to_learn", f"{sample.id}: neither a response nor a target of a trained expert")
         if config.max_seconds is not None and sample.seconds > config.max_seconds:
-            raise Unusable("too_long", f"{sample.id}: {sample.seconds:.2f} s; data.max_seconds is smaller")
-        heard_S = None if sample.text_only else Clip(sample.samples_S, sample.sample_rate).at(self.student.sample_rate)
-        prefix = self.student.prefix(heard_S, prompt, sample.id, sample.turns)
+            raise UnusableInput("too_long", f"{sample.id}: {sample.seconds:.2f} s; data.max_seconds is smaller")
+        clip = Clip(sample.samples_S, sample.sample_rate)
+        audio_S = None if sample.text_only else clip.at(self.student.sample_rate)
+        prefix = self.student.prefix(audio_S, prompt, sample.id, sample.turns)
         ids, positions = self.with_block(prefix, sample.seconds)
         answer = [] if response is None else self.student.response_ids(response)
         if config.batch_tokens is not None and len(ids) + len(answer) > config.batch_tokens:
-            raise Unusable(
+            raise UnusableInput(
                 "too_many_tokens", f"{sample.id}: {len(ids) + len(answer)} positions; data.batch_tokens is less"
             )
-        at, inserted = self.block.place(prefix), len(ids) - len(prefix.ids)
-        answers = (range(a.start + inserted, a.stop + inserted) if a.start >= at else a for a in prefix.answers)
-        return Item(
+        block_start, inserted = self.block.insertion_index(prefix), len(ids) - len(prefix.ids)
+        answers = (  # of earlier turns, moved by the block
+            range(a.start + inserted, a.stop + inserted) if a.start >= block_start else a for a in prefix.answers
+        )
+        return EncodedSample(
             sample.id, [*ids, *answer], len(ids), positions, prefix.features, sample.seconds, targets,
-            tuple(answers) if learned else (),
+            tuple(answers) if earlier_turns else (),
         )  # fmt: skip
 
     def with_block(self, prefix: Prefix, seconds: float) -> tuple[list[int], list[int]]:
@@ -108,47 +112,48 @@ class Collator:
         return ids, self.student.audio_indices(ids) if self.block.config.states == "audio" else positions
 
     @cached_property
-    def silence(self) -> Item:
+    def silence(self) -> EncodedSample:
         """The shortest audio, with nothing to learn from it."""
         prefix = self.student.prefix(np.zeros(self.student.min_samples, np.float32), "")
         ids, positions = self.with_block(prefix, 0.0)
-        return Item("", ids, len(ids), positions, prefix.features, 0.0, {})
+        return EncodedSample("", ids, len(ids), positions, prefix.features, 0.0, {})
 
-    def batch(self, items: Sequence[Item]) -> Batch:
-        """Pad on the right. At least one item.
+    def collate(self, encoded: Sequence[EncodedSample]) -> Batch:
+        """Pad on the right. At least one sample.
 
-        Where no item has audio, a row of silence follows: ranks must all reach every weight, also of audio tower and
+        Where no sample has audio, a row of silence follows: ranks must all reach every weight, also of audio tower and
         heads, or they wait for each other.
         """
-        samples = tuple(i.id for i in items)
-        if not any(i.features for i in items):
-            items = [*items, self.silence]
-        ids_BT = pad([i.ids for i in items], self.student.tokenizer.pad_token_id)
-        mask_BT = pad([[1] * len(i.ids) for i in items], 0)
-        labels_BT = pad([labels_of(i) for i in items], IGNORED)
-        features = self.student.stack_features([i.features for i in items])
+        ids = tuple(sample.id for sample in encoded)
+        if not any(sample.features for sample in encoded):
+            encoded = [*encoded, self.silence]
+        ids_BT = pad_ids([sample.ids for sample in encoded], self.student.tokenizer.pad_token_id)
+        mask_BT = pad_ids([[1] * len(sample.ids) for sample in encoded], 0)
+        labels_BT = pad_ids([labels_of(sample) for sample in encoded], IGNORED)
+        features = self.student.stack_features([sample.features for sample in encoded])
         return Batch(
             inputs={"input_ids": ids_BT, "attention_mask": mask_BT, **features},
             labels_BT=labels_BT,
-            think_BK=pad([i.positions for i in items], 0),
-            think_mask_BK=pad([[1] * len(i.positions) for i in items], 0).bool(),
-            seconds_B=torch.tensor([i.seconds for i in items], dtype=torch.float32),
+            think_BK=pad_ids([sample.positions for sample in encoded], 0),
+            think_mask_BK=pad_ids([[1] * len(sample.positions) for sample in encoded], 0).bool(),
+            seconds_B=torch.tensor([sample.seconds for sample in encoded], dtype=torch.float32),
             targets={
-                name: pad_targets([i.targets.get(name) for i in items], s.dim) for name, s in self.experts.items()
+                name: pad_targets([sample.targets.get(name) for sample in encoded], spec.dim)
+                for name, spec in self.experts.items()
             },
-            ids=samples,
+            ids=ids,
         )
 
 
-def labels_of(item: Item) -> list[int]:
+def labels_of(sample: EncodedSample) -> list[int]:
     """The ids of answers, and IGNORED at all other positions."""
-    labels = [IGNORED] * len(item.ids)
-    for answer in (*item.answers, range(item.response, len(item.ids))):
-        labels[answer.start : answer.stop] = item.ids[answer.start : answer.stop]
+    labels = [IGNORED] * len(sample.ids)
+    for answer in (*sample.answers, range(sample.response, len(sample.ids))):
+        labels[answer.start : answer.stop] = sample.ids[answer.start : answer.stop]
     return labels
 
 
-def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+def pad_ids(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     return pad_sequence([torch.tensor(r, dtype=torch.long) for r in rows], batch_first=True, padding_value=value)
 
 

@@ -35,7 +35,7 @@ def decode_sample(raw: RawSample, index: ShardIndex) -> Sample:
     targets = {
         name: decode_target(raw, name, index.experts[name]) for name in experts_with_targets(raw.members, index.experts)
     }
-    check_whole(raw, meta, len(samples_S) / rate, targets, index)
+    check_stated_sizes(raw, meta, len(samples_S) / rate, targets, index)
     return Sample(key=raw.key, samples_S=samples_S, sample_rate=rate, targets=targets, **texts)
 
 
@@ -80,8 +80,8 @@ def decode_texts(raw: RawSample, meta: Mapping[str, Any]) -> dict[str, Any]:
         turns = parse_turns(extra.get("turns"))
     except ValueError as e:
         raise BadSample("broken_json", f"{raw}: {e}") from e
-    about = {"turns": turns, "text_only": meta.get("audio", "") is None, "extra": extra}
-    return {"id": str(meta.get("id", raw.key)), **texts, "choices": choices, **about}
+    rest = {"turns": turns, "text_only": meta.get("audio", "") is None, "extra": extra}
+    return {"id": str(meta.get("id", raw.key)), **texts, "choices": choices, **rest}
 
 
 def value_of(raw: RawSample, meta: Mapping[str, Any], name: str, kind: type | UnionType) -> Any:
@@ -100,13 +100,13 @@ def seconds_of(raw: RawSample, meta: Mapping[str, Any]) -> float | None:
     return seconds
 
 
-def check_whole(
+def check_stated_sizes(
     raw: RawSample, meta: Mapping[str, Any], seconds: float, targets: Mapping[str, NDArray[Any]], index: ShardIndex
 ) -> None:
     """BadSample where sound or targets are less, or more, than the sample's own json says."""
-    said = seconds_of(raw, meta)
-    if said is not None and abs(said - seconds) > DURATION_SLACK_S:
-        raise BadSample("wrong_duration", f"{raw}: {seconds:.3f} s of audio, but its .json says {said:.3f} s")
+    stated = seconds_of(raw, meta)
+    if stated is not None and abs(stated - seconds) > DURATION_SLACK_S:
+        raise BadSample("wrong_duration", f"{raw}: {seconds:.3f} s of audio, but its .json says {stated:.3f} s")
     for name, frames in (value_of(raw, meta, "targets", dict) or {}).items():
         found = len(targets[name]) if name in targets else 0
         if name in index.experts and found != frames:

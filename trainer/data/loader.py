@@ -1,4 +1,4 @@
-"""Batches without waiting: one thread reads ahead, others decode and pad, and the state is a place in the order.
+"""Batches without waiting: one thread reads ahead, others decode and pad; a cursor says how far the order was given.
 
 Threads, not processes: libsndfile, numpy, torch and the tokenizer give up the interpreter's lock, tensors need no
 copy between processes, and the order cannot depend on who was faster.
@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -17,24 +18,34 @@ import numpy as np
 from coat.manifests import ShardIndex
 from coat.trainer.config.sections import DataConfig
 from coat.trainer.data.collator import Collator
+from coat.trainer.data.cursor import LoaderCursor
 from coat.trainer.data.decoding import decode_sample
 from coat.trainer.data.samples import BadSample, RawSample
 from coat.trainer.data.stream import ShardStream
 from coat.trainer.model.batch import Batch
-from coat.trainer.students.base import Unusable
+from coat.trainer.students.base import UnusableInput
 
-BATCH_ORDER = 1  # use of a run's random numbers
-NAMED = 10  # samples left out that are named in the log, of each reason
+BATCH_ORDER = 1  # use of a window's random numbers
+LOGGED_PER_REASON = 10  # samples left out that are named in the log
 
-State = dict[str, Any]  # epoch, position and identity of the stream, batches given of the run there
-Cut = tuple[list[RawSample], State]  # samples of one batch, and the state behind it
-Made = tuple[Batch | None, list[BadSample | Unusable], State]
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    samples: list[RawSample]
+    next_cursor: LoaderCursor  # of the batch behind it
+
+
+@dataclass(frozen=True)
+class LoadedBatch:
+    batch: Batch | None  # None: none of its samples can be used
+    errors: list[BadSample | UnusableInput]  # of those that cannot
+    next_cursor: LoaderCursor
 
 
 class Loader:
     """Batches of a stream without end; `config.workers` changes the speed, never the order.
 
-    `state_dict` is of the last batch that was *given*, so what was read ahead is read again on resume. Iterating
+    `cursor` stands behind the last batch that was *given*, so what was read ahead is read again on resume. Iterating
     anew goes on there, too. Samples that cannot be used are left out, counted by reason and named (the first ten),
     or raised, as `config.unusable` says; so are those that a broken tar has lost.
     """
@@ -48,95 +59,98 @@ class Loader:
         pin: bool = False,
     ) -> None:
         self.stream, self.collator, self.config, self.log, self.pin = stream, collator, config, log, pin
-        self.state: State = {**stream.state_dict(), "batch": 0}
+        self.cursor = LoaderCursor(stream.cursor)
         self.skipped: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Batch]:
         """Without end, unless nothing of a whole epoch can be used: BadSample with the reasons' counts."""
         stream = copy(self.stream)  # of this iteration alone
-        stream.load_state_dict(self.state)
-        cuts = self.cuts(stream, self.state["batch"])
-        reading: deque[Future[Cut]] = deque()
-        making: deque[Future[Made]] = deque()
-        since = 0  # samples in a row that could not be used
+        stream.seek(self.cursor.stream)
+        planned_batches = self.plan_batches(stream, self.cursor.batch)
+        planned: deque[Future[PlannedBatch]] = deque()
+        loading: deque[Future[LoadedBatch]] = deque()
+        unusable_in_a_row = 0  # samples
         reader, decoders = ThreadPoolExecutor(1), ThreadPoolExecutor(max(1, self.config.workers))
         try:
             while True:
-                while len(reading) < math.ceil(self.config.shuffle / self.config.batch_size):
-                    reading.append(reader.submit(next, cuts))
-                while len(making) < 2 * self.config.workers + 1:
-                    making.append(decoders.submit(self.make, reading.popleft()))
-                    reading.append(reader.submit(next, cuts))
-                batch, errors, state = making.popleft().result()
-                self.count(errors)
-                self.state = {**state, "skipped": dict(self.skipped)}
-                since = 0 if batch else since + len(errors)
-                if since > stream.index.samples:
-                    raise nothing_usable(stream.index, self.skipped, errors[-1])
-                if batch:
-                    yield batch
+                while len(planned) < math.ceil(self.config.shuffle / self.config.batch_size):
+                    planned.append(reader.submit(next, planned_batches))
+                while len(loading) < 2 * self.config.workers + 1:
+                    loading.append(decoders.submit(self.load_batch, planned.popleft()))
+                    planned.append(reader.submit(next, planned_batches))
+                loaded = loading.popleft().result()
+                self.count_skipped(loaded.errors)
+                self.cursor = replace(loaded.next_cursor, skipped=dict(self.skipped))
+                unusable_in_a_row = 0 if loaded.batch else unusable_in_a_row + len(loaded.errors)
+                if unusable_in_a_row > stream.index.samples:
+                    raise nothing_usable_error(stream.index, self.skipped, loaded.errors[-1])
+                if loaded.batch:
+                    yield loaded.batch
         finally:
             stream.stopped = True
-            for pool in (
-                reader,
-                decoders,
-            ):  # not waited for: the collector may end an iteration in one of these threads
+            # Not waited for: the garbage collector may end an iteration in one of these threads.
+            for pool in (reader, decoders):
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def nth(self, number: int) -> Batch:
-        """The batch that comes as so-manieth (from 1); nothing is read behind it."""
+        """The `number`th batch (from 1); nothing is read behind it."""
         batches = iter(self)
         try:
             return next(islice(batches, number - 1, None))
         finally:
             batches.close()  # type: ignore[attr-defined]
 
-    def cuts(self, stream: ShardStream, given: int) -> Iterator[Cut]:
-        """What each batch is made of. `given` batches of the first run are left out."""
+    def plan_batches(self, stream: ShardStream, first: int) -> Iterator[PlannedBatch]:
+        """Which samples each batch is made of. The batches before number `first` of the first window are left out."""
         size, budget = self.config.batch_size, self.config.batch_tokens
         while budget is None:
-            yield list(islice(stream, size)), {**stream.state_dict(), "batch": 0}
+            yield PlannedBatch(list(islice(stream, size)), LoaderCursor(stream.cursor))
         while True:
-            before, run = stream.state_dict(), stream.run()
-            groups = by_length([self.collator.length(raw, self.config) for raw in run], size, budget)
+            begin, window = stream.cursor, stream.next_window()
+            lengths = [self.collator.sequence_length(raw, self.config) for raw in window]
+            batches = group_by_length(lengths, size, budget)
             number = (stream.position - 1) // stream.shuffle
-            order = stream.random(stream.epoch, number, BATCH_ORDER).permutation(len(groups))
-            for b in range(given, len(groups)):
-                whole = b + 1 == len(groups)
-                state = {**stream.state_dict(), "batch": 0} if whole else {**before, "batch": b + 1}
-                yield [run[i] for i in groups[order[b]]], state
-            given = 0
+            order = stream.random(stream.epoch, number, BATCH_ORDER).permutation(len(batches))
+            for b in range(first, len(batches)):
+                is_last = b + 1 == len(batches)
+                next_cursor = LoaderCursor(stream.cursor) if is_last else LoaderCursor(begin, b + 1)
+                yield PlannedBatch([window[i] for i in batches[order[b]]], next_cursor)
+            first = 0
 
-    def make(self, cut: "Future[Cut]") -> Made:
-        raws, state = cut.result()
-        items, errors = [], []
-        for raw in raws:
+    def load_batch(self, future: "Future[PlannedBatch]") -> LoadedBatch:
+        planned = future.result()
+        encoded, errors = [], []
+        for raw in planned.samples:
             try:
-                items.append(self.collator.item(decode_sample(raw, self.collator.index), self.config))
-            except (BadSample, Unusable) as e:
+                encoded.append(self.collator.encode(decode_sample(raw, self.collator.index), self.config))
+            except (BadSample, UnusableInput) as e:
                 if self.config.unusable == "raise":
                     raise
                 errors.append(e)
-        batch = self.collator.batch(items) if items else None
-        return batch.pinned() if batch and self.pin else batch, errors, state
+        batch = self.collator.collate(encoded) if encoded else None
+        return LoadedBatch(batch.pinned() if batch and self.pin else batch, errors, planned.next_cursor)
 
-    def count(self, errors: Sequence[BadSample | Unusable]) -> None:
+    def count_skipped(self, errors: Sequence[BadSample | UnusableInput]) -> None:
+        """Count them by reason, and name the first of each in the log."""
         for error in errors:
             self.skipped[error.reason] += 1
-            if self.skipped[error.reason] <= NAMED:
-                more = "; more of these are only counted" if self.skipped[error.reason] == NAMED else ""
+            count = self.skipped[error.reason]
+            if count <= LOGGED_PER_REASON:
+                more = "; more of these are only counted" if count == LOGGED_PER_REASON else ""
                 self.log(f"skipped ({error.reason}{more}): {error}")
 
-    def state_dict(self) -> State:
-        return self.state
+    def state_dict(self) -> dict[str, Any]:
+        """The cursor, for a checkpoint's JSON."""
+        return self.cursor.to_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.stream.load_state_dict(state)
-        self.skipped = Counter(state.get("skipped", {}))
-        self.state = {"batch": 0, **state}
+        """Go on behind the last batch that was given. InputError where the order would be another."""
+        self.cursor = LoaderCursor.from_dict(state)
+        self.stream.seek(self.cursor.stream)
+        self.skipped = Counter(self.cursor.skipped)
 
 
-def nothing_usable(index: ShardIndex, skipped: Mapping[str, int], last: BadSample | Unusable) -> BadSample:
+def nothing_usable_error(index: ShardIndex, skipped: Mapping[str, int], last: BadSample | UnusableInput) -> BadSample:
     reasons = ", ".join(f"{reason} {count}" for reason, count in skipped.items())
     return BadSample(
         last.reason,
@@ -144,7 +158,7 @@ def nothing_usable(index: ShardIndex, skipped: Mapping[str, int], last: BadSampl
     )
 
 
-def by_length(lengths: Sequence[int], size: int, budget: int) -> list[list[int]]:
+def group_by_length(lengths: Sequence[int], size: int, budget: int) -> list[list[int]]:
     """Indices in groups of like length, each of at most `size`, and of `budget` when padded to its longest.
 
     What is longer than the budget is alone; equal lengths keep their order.

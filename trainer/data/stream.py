@@ -1,21 +1,21 @@
 """Shards in: plain WebDataset tars, read in an order that is a function of (seed, epoch, position) alone."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import count, islice
-from typing import Any
 
 import numpy as np
 import xxhash
 
 from coat.manifests import BrokenShard, InputError, RunError, ShardIndex, ShardInfo
 from coat.manifests.shards.reading import read_samples
+from coat.trainer.data.cursor import StreamCursor
 from coat.trainer.data.decoding import decode_sample
 from coat.trainer.data.samples import RawSample, Sample
 
 # First of every seed here. numpy takes 0 and [0, 0, 0] for one seed: without it, epoch 0 of seed 0 would undo the
 # permutation that `build-shards` made with its seed 0.
-ORDER = 0xC0A7
+SEED_PREFIX = 0xC0A7
 
 
 def iterate_shards(path: str) -> Iterator[Sample]:
@@ -37,7 +37,7 @@ def read_shard(index: ShardIndex, shard: ShardInfo) -> Iterator[RawSample]:
         yield RawSample(shard.name, sample.key, sample.members)
 
 
-def read_whole(index: ShardIndex, shard: ShardInfo) -> Iterator[RawSample]:
+def read_shard_or_lost(index: ShardIndex, shard: ShardInfo) -> Iterator[RawSample]:
     """As many samples as the index says, the last of them lost where a tar is cut or broken.
 
     InputError where it gives none at all, or where it is not what the index says.
@@ -58,8 +58,8 @@ class ShardStream:
     """Raw samples of one rank, epoch after epoch without end, from any position.
 
     In epoch e the shards are permuted by (seed, e) and dealt to the ranks; a rank's samples are cut into
-    runs of `shuffle`, each permuted by (seed, e, rank, run). So (epoch, position) is the whole state: to go
-    on, the shards before it are not opened, and at most one run and the start of one shard are read again.
+    windows of `shuffle`, each permuted by (seed, e, rank, window). So (epoch, position) is the whole state: to go
+    on, the shards before it are not opened, and at most one window and the start of one shard are read again.
     Samples that a broken tar does not give are `lost`, but keep their positions.
     """
 
@@ -90,30 +90,31 @@ class ShardStream:
         self.position += 1
         return sample
 
-    def run(self) -> list[RawSample]:
-        """The next samples, up to the end of their run; never of two epochs."""
+    def next_window(self) -> list[RawSample]:
+        """The next samples, up to the end of their window; never of two epochs."""
         first = next(self)
         last = min(-(-self.position // self.shuffle) * self.shuffle, sum(s.samples for s in self.shards_of(self.epoch)))
         return [first, *islice(self, last - self.position)]
 
-    def random(self, epoch: int, run: int, *use: int) -> np.random.Generator:
-        """Of one run of this rank, for one use."""
-        return np.random.default_rng([ORDER, self.seed, epoch, self.rank, run, *use])
+    def random(self, epoch: int, window: int, *use: int) -> np.random.Generator:
+        """Random numbers of one window of this rank, for one use."""
+        return np.random.default_rng([SEED_PREFIX, self.seed, epoch, self.rank, window, *use])
 
     def shards_of(self, epoch: int) -> list[ShardInfo]:
-        order = np.random.default_rng([ORDER, self.seed, epoch]).permutation(len(self.index.shards))
+        order = np.random.default_rng([SEED_PREFIX, self.seed, epoch]).permutation(len(self.index.shards))
         return [self.index.shards[i] for i in order[self.rank :: self.ranks]]
 
     def read_epoch(self, epoch: int, position: int) -> Iterator[RawSample]:
-        run = position // self.shuffle
-        ordered = self.read_from(epoch, run * self.shuffle)
-        for r in count(run):
-            held = list(islice(ordered, self.shuffle))
-            if not held:
+        """The epoch's samples as they are given, without the first `position`."""
+        first = position // self.shuffle
+        in_tar_order = self.read_from(epoch, first * self.shuffle)
+        for number in count(first):
+            window = list(islice(in_tar_order, self.shuffle))
+            if not window:
                 return
-            order = self.random(epoch, r).permutation(len(held))
-            skip = position - r * self.shuffle if r == run else 0
-            yield from (held[i] for i in order[skip:])
+            order = self.random(epoch, number).permutation(len(window))
+            skip = position - number * self.shuffle if number == first else 0
+            yield from (window[i] for i in order[skip:])
 
     def read_from(self, epoch: int, skip: int) -> Iterator[RawSample]:
         """The epoch's samples in the order of its tars, without the first `skip`."""
@@ -121,7 +122,7 @@ class ShardStream:
             if skip >= shard.samples:
                 skip -= shard.samples
                 continue
-            for sample in islice(read_whole(self.index, shard), skip, None):
+            for sample in islice(read_shard_or_lost(self.index, shard), skip, None):
                 if self.stopped:
                     return
                 yield sample
@@ -129,19 +130,20 @@ class ShardStream:
 
     @property
     def identity(self) -> str:
-        """Of everything that decides the order; a state is of use only where this is equal."""
+        """Of everything that decides the order; a cursor is of use only where this is equal."""
         shards = [(s.name, s.samples, s.xxh3) for s in self.index.shards]
-        data = [ORDER, shards, self.seed, self.shuffle, self.rank, self.ranks]
+        data = [SEED_PREFIX, shards, self.seed, self.shuffle, self.rank, self.ranks]
         return xxhash.xxh3_64_hexdigest(json.dumps(data).encode())
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "position": self.position, "identity": self.identity}
+    @property
+    def cursor(self) -> StreamCursor:
+        return StreamCursor(self.epoch, self.position, self.identity)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on behind the last sample that was given. InputError where the order would be another."""
-        if state["identity"] != self.identity:
+    def seek(self, cursor: StreamCursor) -> None:
+        """Go on from there. InputError where the order would be another."""
+        if cursor.identity != self.identity:
             raise InputError(
                 f"{self.index.path}: the shards, their order or the number of ranks changed since this run stopped; "
                 "resume with the same, or use another --out"
             )
-        self.epoch, self.position, self.samples = state["epoch"], state["position"], None
+        self.epoch, self.position, self.samples = cursor.epoch, cursor.position, None

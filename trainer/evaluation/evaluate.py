@@ -138,8 +138,8 @@ def parse_choice(text: str, choices: Sequence[str]) -> str | None:
         return text if words else None
     named = [c for c in choices if f" {normalise(c)} " in f" {words} "]
     exact = [c for c in named if normalise(c) == words]
-    found = exact or named
-    return found[0] if len(found) == 1 else None
+    candidates = exact or named
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def normalise(text: str) -> str:

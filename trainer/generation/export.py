@@ -111,12 +111,12 @@ def write_template(student: Student, block: ThinkingBlock) -> None:
         return
     closing = closing_token(student)
     texts = student.tokenizer.convert_ids_to_tokens([block.begin_id, *block.ids_K, block.end_id])
-    found = student.processor.chat_template
+    templates = student.processor.chat_template
     written = {
         name: with_block(template, closing, "".join(texts), block.config.placement)
-        for name, template in (found.items() if isinstance(found, dict) else [("default", found)])
+        for name, template in (templates.items() if isinstance(templates, dict) else [("default", templates)])
     }
-    student.processor.chat_template = written if isinstance(found, dict) else written["default"]
+    student.processor.chat_template = written if isinstance(templates, dict) else written["default"]
     student.tokenizer.chat_template = student.processor.chat_template  # servers read either
 
 
@@ -148,18 +148,18 @@ def trial_ids(trained: Trained) -> list[int]:
 
 
 def check_template(student: Student, expected: list[int], folder: Path) -> None:
-    """RunError where what was written gives other ids."""
+    """RunError where the written template gives other ids."""
     from transformers import AutoProcessor
 
     content = [{"type": "audio", "audio": trial_sound(student)}, {"type": "text", "text": TRIAL_PROMPT}]
-    found: Any = AutoProcessor.from_pretrained(folder).apply_chat_template(
+    ids: Any = AutoProcessor.from_pretrained(folder).apply_chat_template(
         [{"role": "user", "content": content}],
         add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
     )["input_ids"][0]  # fmt: skip
-    if found.tolist() != expected:
+    if ids.tolist() != expected:
         raise RunError(
             f"{student.source}: the block cannot be written into its chat template: plain transformers reads "
-            f"{student.tokenizer.decode(found)!r}"
+            f"{student.tokenizer.decode(ids)!r}"
         )
 
 

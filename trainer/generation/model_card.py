@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from coat.manifests import ShardIndex
-from coat.trainer.config.train_config import TrainConfig
+from coat.trainer.config.train_config import TrainConfig, without_none
 from coat.trainer.generation.generate import Trained
 from coat.trainer.model.experts import experts_of
 from coat.trainer.run_folder import EVALUATION_FILE, METRICS_FILE, RunFolder, read_rows
 
 PAPER = "[Continuous Audio Thinking](https://arxiv.org/abs/2606.18273)"
-SHOWN = re.compile(r"(loss|ce|distill/.*|samples|audio_hours|accuracy.*|chance|unparsed.*)$")
+FIGURES = re.compile(r"(loss|ce|distill/.*|samples|audio_hours|accuracy.*|chance|unparsed.*)$")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -26,16 +28,16 @@ def hub_id(path: str) -> str | None:
 
 def model_card(trained: Trained, run: Path, kind: str, base: str | None) -> str:
     """Markdown; the code under "Use" is what the tests run."""
-    folder_of_run, config = RunFolder(run), trained.config
+    folder, config = RunFolder(run), trained.config
     parts = [
         front_matter(kind, base, trained.student.model_type),
-        heading(trained, kind, base, bool(experts_of(config, folder_of_run.index))),
+        heading(trained, kind, base, bool(experts_of(config, folder.index))),
         f"## Use\n\n{usage(trained, kind, base)}",
-        f"## Data\n\n{data(folder_of_run.index)}",
-        f"## Targets\n\n{targets(config, folder_of_run.index)}",
-        f"## Figures\n\n{figures(run)}",
+        f"## Data\n\n{data_section(folder.index)}",
+        f"## Targets\n\n{targets_section(config, folder.index)}",
+        f"## Figures\n\n{figures_section(run)}",
         f"## Config\n\n```toml\n{public_config(config)}```",
-        f"## Licence\n\n{licence(kind, base)}",
+        f"## Licence\n\n{licence_section(kind, base)}",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -121,14 +123,14 @@ print(processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_sp
 """
 
 
-def data(index: ShardIndex) -> str:
+def data_section(index: ShardIndex) -> str:
     return (
         f"{index.samples} samples, {index.seconds / 3600:.2f} hours of audio in {len(index.shards)} shards, "
         f"digest `{index.identity}`."
     )
 
 
-def targets(config: TrainConfig, index: ShardIndex) -> str:
+def targets_section(config: TrainConfig, index: ShardIndex) -> str:
     experts = experts_of(config, index)
     if not experts:
         return "None were distilled."
@@ -142,38 +144,37 @@ def targets(config: TrainConfig, index: ShardIndex) -> str:
 
 def public_name(checkpoint: str) -> str:
     """A checkpoint's name, unless it is a place: a path or a URL."""
-    place = re.match(r"[/.~]|\w:", checkpoint) or re.search(r"://|@|\\", checkpoint)
-    return "(a local one)" if place or checkpoint.count("/") > 1 or Path(checkpoint).exists() else checkpoint
+    is_place = re.match(r"[/.~]|\w:", checkpoint) or re.search(r"://|@|\\", checkpoint)
+    return "(a local one)" if is_place or checkpoint.count("/") > 1 or Path(checkpoint).exists() else checkpoint
 
 
-def figures(run: Path) -> str:
+def figures_section(run: Path) -> str:
     """The last lines of evaluation.jsonl and metrics.jsonl."""
-    found = []
+    sections = []
     for name, title in ((EVALUATION_FILE, "held-out samples"), (METRICS_FILE, "training, since the line before")):
         rows = read_rows(run / name) if (run / name).exists() else []
         if rows:
-            values = [[k, f"{v:.4g}"] for k, v in rows[-1].items() if SHOWN.match(k)]
-            found.append(f"Step {rows[-1]['step']}, {title}:\n\n{table(['figure', 'value'], values)}")
-    return "\n\n".join(found) or "None were written."
+            values = [[k, f"{v:.4g}"] for k, v in rows[-1].items() if FIGURES.match(k)]
+            sections.append(f"Step {rows[-1]['step']}, {title}:\n\n{table(['figure', 'value'], values)}")
+    return "\n\n".join(sections) or "None were written."
 
 
 def public_config(config: TrainConfig) -> str:
-    """The run's config, without its places."""
+    """The run's config, without paths, URLs and accounts."""
     hidden = {
         "student": ("path",),
         "data": ("shards",),
         "evaluation": ("shards",),
         "run": ("out", "trackers", "project"),
     }
-    lines, part = [], ""
-    for line in config.to_toml().splitlines():
-        part = line.strip("[]") if line.startswith("[") else part
-        if line.partition(" = ")[0] not in hidden.get(part, ()):
-            lines.append(line)
-    return "\n".join(lines).strip() + "\n"
+    data = without_none(config.to_dict())
+    for section, keys in hidden.items():
+        for key in keys:
+            data[section].pop(key, None)
+    return tomli_w.dumps(data)
 
 
-def licence(kind: str, base: str | None) -> str:
+def licence_section(kind: str, base: str | None) -> str:
     name = base or "the base model"
     derived = "It does nothing without that model" if kind == "adapter" else "It is a derivative of that model"
     return (

@@ -28,7 +28,7 @@ class Batch:
     think_mask_BK: Tensor  # bool
     seconds_B: Tensor  # of audio
     targets: dict[str, Targets]
-    ids: tuple[str, ...]  # of the samples; a row more than these is silence, see Collator.batch
+    ids: tuple[str, ...]  # of the samples; a row more than these is silence, see Collator.collate
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -46,12 +46,12 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """A copy there; from pinned memory it goes on while the device computes."""
-        return self.each(lambda t: t.to(device, non_blocking=True))
+        return self.map_tensors(lambda t: t.to(device, non_blocking=True))
 
     def pinned(self) -> "Batch":
-        return self.each(Tensor.pin_memory)
+        return self.map_tensors(Tensor.pin_memory)
 
-    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         return replace(
             self,
             inputs={k: change(v) for k, v in self.inputs.items()},

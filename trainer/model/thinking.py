@@ -39,14 +39,14 @@ class ThinkingBlock:
 
         A student that has them already (a run's own checkpoint) is left as it is.
         """
-        tokens = [think_token(k) for k in range(most_positions(config, student.max_seconds))]
-        added = [BEGIN, *tokens, END] if tokens else []
+        think_tokens = [think_token(k) for k in range(max_think_positions(config, student.max_seconds))]
+        tokens = [BEGIN, *think_tokens, END] if think_tokens else []
         known = student.tokenizer.get_vocab()
         check_vocabulary(student, known)
-        missing = [t for t in added if t not in known]
+        missing = [t for t in tokens if t not in known]
         if missing:
             student.tokenizer.add_tokens(missing, special_tokens=True)
-        ids = student.tokenizer.convert_tokens_to_ids(added)
+        ids = student.tokenizer.convert_tokens_to_ids(tokens)
         if missing:
             grow_embeddings(student.model, student.tokenizer.convert_tokens_to_ids(missing), config.noise)
         return cls(config, *((ids[0], ids[-1], tuple(ids[1:-1])) if ids else (-1, -1, ())))
@@ -56,39 +56,39 @@ class ThinkingBlock:
         """Every id of the block: the rows that are trained, and that generation suppresses."""
         return [self.begin_id, *self.ids_K, self.end_id] if self.ids_K else []
 
-    def check_ids(self, trained: Sequence[int], source: str) -> None:
+    def check_ids(self, trained_ids: Sequence[int], source: str) -> None:
         """RunError where the block's tokens have other ids than when `source` was written."""
-        if self.new_ids != list(trained):
+        if self.new_ids != list(trained_ids):
             raise RunError(
-                f"{source}: its think tokens have ids {span(trained)}, now {span(self.new_ids)}: the student or its "
-                "tokenizer was changed since; put back the one it was trained with, or use another --out"
+                f"{source}: its think tokens have ids {id_range(trained_ids)}, now {id_range(self.new_ids)}: the "
+                "student or its tokenizer was changed since; put back the one it was trained with, or use another --out"
             )
 
-    def length(self, seconds: float) -> int:
+    def think_positions(self, seconds: float) -> int:
         """K for audio of this length."""
         if self.config.rate_hz is None:
             return len(self.ids_K)
         return min(max(1, math.ceil(self.config.rate_hz * seconds - 1e-9)), len(self.ids_K))
 
-    def size(self, seconds: float) -> int:
+    def inserted_positions(self, seconds: float) -> int:
         """Positions that `insert` adds."""
-        return self.length(seconds) + 2 if self.ids_K else 0
+        return self.think_positions(seconds) + 2 if self.ids_K else 0
 
-    def place(self, prefix: Prefix) -> int:
-        """Index in the prefix that the block is put before: behind the last audio, or at the end."""
+    def insertion_index(self, prefix: Prefix) -> int:
+        """Index in the prefix where the block is put: just after the last audio, or at the end."""
         return prefix.audio_end if self.config.placement == "after_audio" else len(prefix.ids)
 
     def insert(self, prefix: Prefix, seconds: float) -> tuple[list[int], list[int]]:
         """The prompt's ids with the block in its place, and the positions of its K states. No audio, no block."""
         if not self.ids_K or not prefix.features:
             return prefix.ids, []
-        at = self.place(prefix)
-        block = [self.begin_id, *self.ids_K[: self.length(seconds)], self.end_id]
+        at = self.insertion_index(prefix)
+        block = [self.begin_id, *self.ids_K[: self.think_positions(seconds)], self.end_id]
         positions = list(range(at + 1, at + len(block) - 1))
         return [*prefix.ids[:at], *block, *prefix.ids[at:]], positions
 
 
-def span(ids: Sequence[int]) -> str:
+def id_range(ids: Sequence[int]) -> str:
     return f"{min(ids)} to {max(ids)}" if ids else "none"
 
 
@@ -102,7 +102,7 @@ def check_vocabulary(student: Student, known: Mapping[str, int]) -> None:
         )
 
 
-def most_positions(config: ThinkingConfig, max_seconds: float) -> int:
+def max_think_positions(config: ThinkingConfig, max_seconds: float) -> int:
     if config.rate_hz is None or config.count == 0:
         return config.count
     return math.ceil(config.rate_hz * max_seconds - 1e-9)

@@ -41,7 +41,7 @@ class OnlineExpert:
         return ExpertInfo(spec=spec, samples=1, frames=1, mean=(0.0,) * self.outputs, std=(1.0,) * self.outputs)
 
 
-FIVE = (
+ONLINE_EXPERTS = (
     OnlineExpert(
         name="whisper-large-v3 encoder", family="reconstruction", kind="representation", parameters=636_968_960,
         rate_hz=50, hidden=1280, mlp=5120, front=1280 * 100, outputs=1280,

@@ -12,16 +12,17 @@ from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.experts import experts_of
 from coat.trainer.model.heads import DistillHeads
 from coat.trainer.model.lora import add_lora
-from coat.trainer.model.thinking import ThinkingBlock, grow_embeddings, most_positions
-from coat.trainer.planning.footprint import Footprint, Shape, footprint
-from coat.trainer.planning.online_experts import FIVE
+from coat.trainer.model.thinking import ThinkingBlock, grow_embeddings, max_think_positions
+from coat.trainer.planning.activations import Shape
+from coat.trainer.planning.footprint import Footprint, footprint
+from coat.trainer.planning.online_experts import ONLINE_EXPERTS
 from coat.trainer.students.base import Student
 from coat.trainer.students.meta import meta_student
 
 
 def plan_training(config: TrainConfig, shape: Shape, shards: str | None = None) -> Footprint:
     """Of the run of a config, by the shape of one forward pass. Without shards, heads are for five usual experts."""
-    experts = {e.name: e.info() for e in FIVE} if config.distils else {}
+    experts = {e.name: e.info() for e in ONLINE_EXPERTS} if config.distils else {}
     if shards is not None:
         experts = experts_of(config, ShardIndex.read(shards))
     return footprint(meta_model(config, experts, shape.seconds), config, experts, shape)
@@ -30,7 +31,7 @@ def plan_training(config: TrainConfig, shape: Shape, shards: str | None = None) 
 def meta_model(config: TrainConfig, experts: Mapping[str, ExpertInfo], seconds: float) -> CoatModel:
     """What `build_model` builds, without numbers: student, block, LoRA (unless `lora.full`) and heads."""
     student = meta_student(config.student.path, config.student.dtype)
-    block = block_of(student, config.thinking, seconds)
+    block = thinking_block(student, config.thinking, seconds)
     with torch.device("meta"):
         if config.lora.full:
             student.model.requires_grad_(True)
@@ -40,11 +41,11 @@ def meta_model(config: TrainConfig, experts: Mapping[str, ExpertInfo], seconds: 
         return CoatModel(student, block, DistillHeads(config.heads, student.hidden_size, experts, config.losses))
 
 
-def block_of(student: Student, config: ThinkingConfig, seconds: float) -> ThinkingBlock:
+def thinking_block(student: Student, config: ThinkingConfig, seconds: float) -> ThinkingBlock:
     """With a tokenizer as training adds it; without one its rows are put behind the vocabulary."""
     if student.tokenizer is not None:
         return ThinkingBlock.add_to(student, config)
-    count = most_positions(config, seconds)
+    count = max_think_positions(config, seconds)
     if not count:
         return ThinkingBlock(config, -1, -1, ())
     first = student.model.get_input_embeddings().num_embeddings

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from coat.trainer.students.base import Student, behind_last
+from coat.trainer.students.base import Student, index_after_last
 from coat.trainer.students.whisper_tower import MIN_MEL_FRAMES
 
 
@@ -40,7 +40,7 @@ class AudioFlamingo3(Student):
         return windows * whole + (super().audio_positions(rest) if rest else 0)
 
     def audio_end(self, ids: Sequence[int]) -> int:
-        return behind_last(ids, self.model.config.audio_token_id)
+        return index_after_last(ids, self.model.config.audio_token_id)
 
     def stack_features(self, features: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """In the tower's precision, which transformers leaves to the caller here."""

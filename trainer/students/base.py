@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from coat.manifests import InputError
-from coat.trainer.students.whisper_tower import mel_frames, positions
+from coat.trainer.students.whisper_tower import audio_positions, mel_frames
 
 Samples = NDArray[np.float32]  # [S], mono
 Turns = Sequence[tuple[str, str]]  # prompts and answers before the prompt that is answered
@@ -24,7 +24,7 @@ Turns = Sequence[tuple[str, str]]  # prompts and answers before the prompt that 
 LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
 
 
-class Unusable(InputError):
+class UnusableInput(InputError):
     """What the student cannot take whole; it is never cut silently.
 
     `reason`: too_short, too_long, too_many_audios, or special_token (a text that would be read as markup).
@@ -100,7 +100,7 @@ class Student(ABC):
 
     def audio_positions(self, samples: int) -> int:
         """Positions that the placeholder of audio of so many samples is expanded to, in a prefix."""
-        return positions(mel_frames(samples, self.hop))
+        return audio_positions(mel_frames(samples, self.hop))
 
     def feature_rows(self, samples: int) -> int:
         """Rows that audio of so many samples has in the features."""
@@ -142,27 +142,29 @@ class Student(ABC):
         return self.model.get_output_embeddings()(states)
 
     def check_audio(self, samples_S: NDArray[np.float32], name: str = "audio") -> None:
-        """Unusable where the student would hear nothing of it, or not all of it."""
+        """UnusableInput where the student would hear nothing of it, or not all of it."""
         seconds = len(samples_S) / self.sample_rate
         if len(samples_S) < self.min_samples:
-            raise Unusable(
+            raise UnusableInput(
                 "too_short",
                 f"{name}: {seconds:.3f} s gives no audio positions; "
                 f"{self.model_type} needs at least {self.min_samples / self.sample_rate:.3f} s",
             )
         if len(samples_S) > self.max_samples:
-            raise Unusable(
+            raise UnusableInput(
                 "too_long",
                 f"{name}: {seconds:.2f} s, but this {self.model_type} hears at most {self.max_seconds:g} s; "
                 "cut the audio into parts",
             )
 
     def check_text(self, text: str) -> None:
-        """Unusable where a text would be read as the end of a turn, as audio, or as a think position."""
+        """UnusableInput where a text would be read as the end of a turn, as audio, or as a think position."""
         if any(token in text for token in self.tokenizer.get_added_vocab()):
-            raise Unusable("special_token", f"{text[:60]!r} holds a special token of {self.model_type}; leave it out")
+            raise UnusableInput(
+                "special_token", f"{text[:60]!r} holds a special token of {self.model_type}; leave it out"
+            )
 
-    def conversation(self, prompt: str, audios: int = 1, turns: Turns = ()) -> str:
+    def render_chat(self, prompt: str, audios: int = 1, turns: Turns = ()) -> str:
         """The chat up to where the response to `prompt` starts. All audio stands in the first turn, before its text."""
         texts = [*(text for turn in turns for text in turn), prompt]  # of user and assistant in turn
         for text in texts:
@@ -174,19 +176,21 @@ class Student(ABC):
         messages[0]["content"][:0] = [{"type": "audio", "audio_url": "audio"}] * audios
         return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
-    def parts(self, prompt: str, audios: int = 1, turns: Turns = ()) -> tuple[str, list[tuple[list[int], list[int]]]]:
+    def tokenize_turns(
+        self, prompt: str, audios: int = 1, turns: Turns = ()
+    ) -> tuple[str, list[tuple[list[int], list[int]]]]:
         """The chat up to its first answer; then ids of each earlier answer, and of what follows up to the next.
 
         InputError where the student's template writes a turn otherwise once others follow.
         """
-        asked = [*(user for user, _ in turns), prompt]
-        texts = [self.conversation(asked[n], audios, turns[:n]) for n in range(len(asked))]
+        prompts = [*(user for user, _ in turns), prompt]
+        texts = [self.render_chat(prompts[n], audios, turns[:n]) for n in range(len(prompts))]
         rest = []
         for (_, answer), before, after in zip(turns, texts, texts[1:], strict=False):
-            said = f"{before}{answer}{self.turn_end}"
-            if not after.startswith(said):
+            answered = f"{before}{answer}{self.turn_end}"
+            if not after.startswith(answered):
                 raise InputError(f"{self.source}: its chat template rewrites earlier turns; train it on single turns")
-            between = self.tokenizer(after[len(said) :], add_special_tokens=False)["input_ids"]
+            between = self.tokenizer(after[len(answered) :], add_special_tokens=False)["input_ids"]
             rest.append((self.response_ids(answer), between))
         return texts[0], rest
 
@@ -199,16 +203,16 @@ class Student(ABC):
     ) -> Prefix:
         """Token ids and features of a prompt with its audio (at `sample_rate`): one, several, or None.
 
-        Unusable where the student cannot take them whole; `name` says in it whose they are.
+        UnusableInput where the student cannot take them whole; `name` says in it whose they are.
         """
         audios = [] if samples_S is None else [samples_S] if isinstance(samples_S, np.ndarray) else list(samples_S)
         if self.max_audios is not None and len(audios) > self.max_audios:
-            raise Unusable(
+            raise UnusableInput(
                 "too_many_audios", f"{name}: {len(audios)} audios; {self.model_type} hears {self.max_audios} in a text"
             )
-        for one_S in audios:
-            self.check_audio(one_S, name)
-        first, rest = self.parts(prompt, len(audios), turns)
+        for audio_S in audios:
+            self.check_audio(audio_S, name)
+        first, rest = self.tokenize_turns(prompt, len(audios), turns)
         if audios:
             ids, features = self.encode(first, [np.ascontiguousarray(a, dtype=np.float32) for a in audios])
         else:
@@ -228,7 +232,7 @@ class Student(ABC):
 
     def prompt_positions(self, prompt: str, audios: int = 1, turns: Turns = ()) -> int:
         """Positions of a prefix without its audio's."""
-        first, rest = self.parts(prompt, audios, turns)
+        first, rest = self.tokenize_turns(prompt, audios, turns)
         return len(self.tokenizer(first)["input_ids"]) - audios + sum(len(a) + len(b) for a, b in rest)
 
     def response_ids(self, response: str) -> list[int]:
@@ -244,10 +248,10 @@ class Student(ABC):
 
     def stack_features(self, features: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Features of several prompts as one batch, of those that have audio; here for towers with one fixed length."""
-        heard = [f for f in features if f]
-        return {name: torch.cat([f[name] for f in heard]) for name in (heard[0] if heard else ())}
+        with_audio = [f for f in features if f]
+        return {name: torch.cat([f[name] for f in with_audio]) for name in (with_audio[0] if with_audio else ())}
 
 
-def behind_last(ids: Sequence[int], token: int) -> int:
-    """Index just behind the last of these tokens."""
+def index_after_last(ids: Sequence[int], token: int) -> int:
+    """Index just after the last of these tokens."""
     return len(ids) - list(reversed(ids)).index(token)

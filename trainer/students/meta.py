@@ -22,21 +22,21 @@ def meta_student(source: str, dtype: str = "float32") -> Student:
     import torch
     import transformers
 
-    alone = Path(source).is_file()
-    kind = student_class(source, read_config(source))
+    is_config_file = Path(source).is_file()
+    adapter = student_class(source, read_config(source))
     precision = dtype_of(dtype)
-    model_class, processor_class = (getattr(transformers, n) for n in (kind.model_class, kind.processor_class))
+    model_class, processor_class = (getattr(transformers, n) for n in (adapter.model_class, adapter.processor_class))
     try:
         config = model_class.config_class.from_pretrained(source)
-        processor = whisper_features() if alone else processor_class.from_pretrained(source)
+        processor = whisper_feature_extractor() if is_config_file else processor_class.from_pretrained(source)
         with torch.device("meta"):
             model = model_class._from_config(config, dtype=precision)
     except (OSError, ValueError, TypeError, ImportError) as e:
-        raise InputError(f"{source}: cannot be read as a {kind.model_type} checkpoint ({one_line(e, 200)})") from e
-    return kind(source, model, processor)
+        raise InputError(f"{source}: cannot be read as a {adapter.model_type} checkpoint ({one_line(e, 200)})") from e
+    return adapter(source, model, processor)
 
 
-def whisper_features() -> Any:
+def whisper_feature_extractor() -> Any:
     """What stands for a processor where there is none: lengths of audio are known, text is not."""
     from transformers import WhisperFeatureExtractor
 

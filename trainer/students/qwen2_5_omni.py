@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 from torch.nn.functional import pad
 
-from coat.trainer.students.base import Samples, Student, behind_last
+from coat.trainer.students.base import Samples, Student, index_after_last
 from coat.trainer.students.whisper_tower import MIN_MEL_FRAMES
 
 FEATURES, MASK = "input_features", "feature_attention_mask"
@@ -31,7 +31,7 @@ class Qwen25Omni(Student):
         return self.processor.feature_extractor.n_samples
 
     def audio_end(self, ids: Sequence[int]) -> int:
-        return behind_last(ids, self.tokenizer.convert_tokens_to_ids(self.processor.audio_eos_token))
+        return index_after_last(ids, self.tokenizer.convert_tokens_to_ids(self.processor.audio_eos_token))
 
     def encode(self, text: str, audios: Sequence[Samples]) -> tuple[list[int], dict[str, Tensor]]:
         """Its features end with the longest audio."""

@@ -7,7 +7,7 @@ audio and silently cuts longer audio, so longer audio is refused here.
 
 from collections.abc import Sequence
 
-from coat.trainer.students.base import Student, behind_last
+from coat.trainer.students.base import Student, index_after_last
 from coat.trainer.students.whisper_tower import TOWER_STRIDE
 
 MIN_MEL_FRAMES = 7  # two audio positions; with one, transformers takes its legacy merge of unexpanded text
@@ -28,4 +28,4 @@ class Qwen2Audio(Student):
         return min(frames * extractor.hop_length, extractor.n_samples)
 
     def audio_end(self, ids: Sequence[int]) -> int:
-        return behind_last(ids, self.tokenizer.convert_tokens_to_ids("<|audio_eos|>"))
+        return index_after_last(ids, self.tokenizer.convert_tokens_to_ids("<|audio_eos|>"))

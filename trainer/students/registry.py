@@ -27,11 +27,11 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 def load_student(source: str, dtype: str = "float32") -> "Student":
     """Read a student of a hub id or folder. InputError: no such checkpoint, or none that coat trains."""
-    student, precision = student_class(source, read_config(source)), dtype_of(dtype)
+    adapter, precision = student_class(source, read_config(source)), dtype_of(dtype)
     try:
-        return student.load(source, precision)
+        return adapter.load(source, precision)
     except (OSError, ValueError, ImportError) as e:  # ImportError: a processor that asks for torchvision, extra [omni]
-        raise InputError(f"{source}: cannot be read as a {student.model_type} checkpoint ({one_line(e, 200)})") from e
+        raise InputError(f"{source}: cannot be read as a {adapter.model_type} checkpoint ({one_line(e, 200)})") from e
 
 
 def dtype_of(name: str) -> "torch.dtype":

@@ -6,11 +6,11 @@ MIN_MEL_FRAMES = 3  # one position in the text
 
 
 def mel_frames(samples: int, hop: int) -> int:
-    """That are not padding."""
+    """Mel frames of so many samples, without padding."""
     return -(-samples // hop)
 
 
-def positions(frames: int) -> int:
-    """In the text, of so many mel frames; 0 of fewer than MIN_MEL_FRAMES."""
-    source = (frames - 1) // TOWER_STRIDE + 1
-    return (source - POOLED) // POOLED + 1
+def audio_positions(frames: int) -> int:
+    """Positions in the text of so many mel frames; 0 of fewer than MIN_MEL_FRAMES."""
+    tower_positions = (frames - 1) // TOWER_STRIDE + 1
+    return (tower_positions - POOLED) // POOLED + 1

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from coat.trainer.tiny_students.processor import CHAT, byte_tokenizer, extractor, ids_of
+from coat.trainer.tiny_students.processor import CHAT, byte_tokenizer, feature_extractor, vocabulary_ids
 from coat.trainer.tiny_students.sizes import Sizes
 from coat.trainer.tiny_students.whisper_positions import sinusoids
 
@@ -20,7 +20,7 @@ def audio_flamingo3(sizes: Sizes) -> tuple[Any, Any]:
     )
 
     tokenizer = byte_tokenizer(list(SOUND.values()))
-    text = Qwen2Config(**sizes.text, **ids_of(tokenizer), bos_token_id=None)
+    text = Qwen2Config(**sizes.text, **vocabulary_ids(tokenizer), bos_token_id=None)
     audio = AudioFlamingo3EncoderConfig(**sizes.audio)
     audio_id = tokenizer.convert_tokens_to_ids(SOUND["audio_token"])
     model = AudioFlamingo3ForConditionalGeneration(
@@ -28,7 +28,7 @@ def audio_flamingo3(sizes: Sizes) -> tuple[Any, Any]:
     )
     model.model.audio_tower.embed_positions.weight.data.copy_(sinusoids(sizes.positions, sizes.hidden))
     processor = AudioFlamingo3Processor(
-        feature_extractor=extractor(sizes.seconds),
+        feature_extractor=feature_extractor(sizes.seconds),
         tokenizer=tokenizer,
         chat_template=CHAT.replace("AUDIO", SOUND["audio_token"]),
         max_audio_len=FLAMINGO_WINDOWS * sizes.seconds,

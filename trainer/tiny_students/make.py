@@ -19,14 +19,14 @@ def make_tiny_student(out: str | Path, *, name: str = "qwen2-audio", seed: int =
     folder = Path(out)
     if name not in BUILDERS:
         raise InputError(f"tiny student {name!r} is not one of {', '.join(BUILDERS)}")
-    wanted = Sizes(**sizes)
+    size = Sizes(**sizes)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: not an empty folder; choose another")
     import torch
 
     with torch.random.fork_rng(devices=[]):  # the caller's random state is its own
         torch.manual_seed(seed)
-        model, processor = BUILDERS[name](wanted)
+        model, processor = BUILDERS[name](size)
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     model.eval().save_pretrained(folder)

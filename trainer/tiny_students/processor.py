@@ -15,7 +15,7 @@ CHAT = (
 )
 
 
-def extractor(seconds: int) -> Any:
+def feature_extractor(seconds: int) -> Any:
     from transformers import WhisperFeatureExtractor
 
     return WhisperFeatureExtractor(
@@ -23,7 +23,7 @@ def extractor(seconds: int) -> Any:
     )
 
 
-def ids_of(tokenizer: Any) -> dict[str, Any]:
+def vocabulary_ids(tokenizer: Any) -> dict[str, Any]:
     return {
         "vocab_size": len(tokenizer),
         "eos_token_id": tokenizer.eos_token_id,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from coat.trainer.tiny_students.processor import byte_tokenizer, extractor, ids_of
+from coat.trainer.tiny_students.processor import byte_tokenizer, feature_extractor, vocabulary_ids
 from coat.trainer.tiny_students.sizes import Sizes
 from coat.trainer.tiny_students.whisper_positions import sinusoids
 
@@ -19,11 +19,11 @@ def qwen2_audio(sizes: Sizes) -> tuple[Any, Any]:
     )
 
     tokenizer = byte_tokenizer(list(QWEN_AUDIO.values()))
-    text = Qwen2Config(**sizes.text, **ids_of(tokenizer), bos_token_id=None)
+    text = Qwen2Config(**sizes.text, **vocabulary_ids(tokenizer), bos_token_id=None)
     audio_id = tokenizer.convert_tokens_to_ids(QWEN_AUDIO["audio_token"])
     audio = Qwen2AudioEncoderConfig(**sizes.audio)
     model = Qwen2AudioForConditionalGeneration(
         Qwen2AudioConfig(audio_config=audio, text_config=text, audio_token_index=audio_id)
     )
     model.model.audio_tower.embed_positions.weight.data.copy_(sinusoids(sizes.positions, sizes.hidden))
-    return model, Qwen2AudioProcessor(feature_extractor=extractor(sizes.seconds), tokenizer=tokenizer)
+    return model, Qwen2AudioProcessor(feature_extractor=feature_extractor(sizes.seconds), tokenizer=tokenizer)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from coat.trainer.tiny_students.processor import CHAT, byte_tokenizer, extractor, ids_of
+from coat.trainer.tiny_students.processor import CHAT, byte_tokenizer, feature_extractor, vocabulary_ids
 from coat.trainer.tiny_students.qwen2_audio import QWEN_AUDIO
 from coat.trainer.tiny_students.sizes import Sizes
 
@@ -29,10 +29,10 @@ def qwen2_5_omni(sizes: Sizes) -> tuple[Any, Any]:
 
     tokenizer = byte_tokenizer({**QWEN_AUDIO, **QWEN_VISION})
     id_of = tokenizer.convert_tokens_to_ids
-    settings: dict[str, Any] = {
+    config: dict[str, Any] = {
         "audio_config": {**sizes.audio, "output_dim": sizes.hidden},
         "vision_config": {**sizes.vision, "fullatt_block_indexes": [0]},
-        "text_config": {**sizes.text, **ids_of(tokenizer), "rope_parameters": sizes.rope},
+        "text_config": {**sizes.text, **vocabulary_ids(tokenizer), "rope_parameters": sizes.rope},
         "audio_token_index": id_of(QWEN_AUDIO["audio_token"]),
         "audio_start_token_id": id_of(QWEN_AUDIO["audio_bos_token"]),
         "audio_end_token_id": id_of(QWEN_AUDIO["audio_eos_token"]),
@@ -41,7 +41,7 @@ def qwen2_5_omni(sizes: Sizes) -> tuple[Any, Any]:
         "vision_start_token_id": id_of(QWEN_VISION["vision_bos_token"]),
         "vision_end_token_id": id_of(QWEN_VISION["vision_eos_token"]),
     }
-    model = Qwen2_5OmniThinkerForConditionalGeneration(Qwen2_5OmniThinkerConfig(**settings))
+    model = Qwen2_5OmniThinkerForConditionalGeneration(Qwen2_5OmniThinkerConfig(**config))
     return model, omni_processor(Qwen2_5OmniProcessor, sizes, tokenizer, QWEN_AUDIO)
 
 
@@ -56,9 +56,9 @@ def qwen3_omni(sizes: Sizes) -> tuple[Any, Any]:
     tokenizer = byte_tokenizer({**QWEN3_AUDIO, **QWEN3_VISION})
     id_of = tokenizer.convert_tokens_to_ids
     # Half of the positions are for audio: 4 times `seconds`.
-    text = {**sizes.text, **ids_of(tokenizer), "max_position_embeddings": 2 * QWEN3_RATE * 4 * sizes.seconds}
+    text = {**sizes.text, **vocabulary_ids(tokenizer), "max_position_embeddings": 2 * QWEN3_RATE * 4 * sizes.seconds}
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": sizes.hidden}
-    settings: dict[str, Any] = {
+    config: dict[str, Any] = {
         "audio_config": {**sizes.audio, "output_dim": sizes.hidden, "downsample_hidden_size": 8},
         "vision_config": {**sizes.vision, "num_position_embeddings": 16, "deepstack_visual_indexes": []},
         "text_config": {**text, **experts, "rope_parameters": sizes.rope},
@@ -68,20 +68,20 @@ def qwen3_omni(sizes: Sizes) -> tuple[Any, Any]:
         "video_token_id": id_of(QWEN3_VISION["video_token"]),
         "vision_start_token_id": id_of(QWEN3_VISION["vision_bos_token"]),
     }
-    model = Qwen3OmniMoeThinkerForConditionalGeneration(Qwen3OmniMoeThinkerConfig(**settings))
+    model = Qwen3OmniMoeThinkerForConditionalGeneration(Qwen3OmniMoeThinkerConfig(**config))
     for i in (1, 2, 3):  # as trained ones are not 0: what the convolutions make of padding is heard
         model.model.audio_tower.get_parameter(f"conv2d{i}.bias").data.normal_(0, 0.3)
     return model, omni_processor(Qwen3OmniMoeProcessor, sizes, tokenizer, QWEN3_AUDIO)
 
 
-def omni_processor(kind: Any, sizes: Sizes, tokenizer: Any, audio: Mapping[str, str]) -> Any:
+def omni_processor(processor_class: Any, sizes: Sizes, tokenizer: Any, audio: Mapping[str, str]) -> Any:
     """It wants both of vision's, too."""
     from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
-    return kind(
+    return processor_class(
         image_processor=Qwen2VLImageProcessor(),
         video_processor=Qwen2VLVideoProcessor(),
-        feature_extractor=extractor(sizes.seconds),
+        feature_extractor=feature_extractor(sizes.seconds),
         tokenizer=tokenizer,
         chat_template=CHAT.replace("AUDIO", "".join(audio.values())),
     )

@@ -17,16 +17,16 @@ from torch import Tensor
 
 from coat.manifests import ExpertInfo, InputError, ShardIndex
 from coat.trainer.config.train_config import TrainConfig
-from coat.trainer.data.collator import Collator, Item, ask_of
+from coat.trainer.data.collator import Collator, EncodedSample, prompt_and_response
 from coat.trainer.data.decoding import decode_sample
 from coat.trainer.data.samples import BadSample, RawSample, Sample
-from coat.trainer.data.stream import read_whole
+from coat.trainer.data.stream import read_shard_or_lost
 from coat.trainer.evaluation.evaluate import Evaluation
 from coat.trainer.generation.generate import Question, Trained
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.ranks import gather_from_ranks, sum_over_ranks
-from coat.trainer.students.base import Unusable
+from coat.trainer.students.base import UnusableInput
 
 
 @dataclass(frozen=True)
@@ -100,38 +100,38 @@ class HeldOut:
         trained = Trained(self.model.student, self.model.block, self.config)
         samples = self.usable_samples()
         while chunk := list(islice(samples, self.config.data.batch_size)):
-            batch = self.collator.batch([item for _, _, item in chunk])
+            batch = self.collator.collate([item for _, _, item in chunk])
             with torch.no_grad():
                 for name, loss in forward(batch).items():
                     results.sums[name] += float(loss)
             results.counts.update({**batch.counts(), "samples": len(batch)})
-            asked = [
+            to_ask = [
                 (number, sample)
                 for number, sample, _ in chunk
                 if number < self.config.evaluation.answers and sample.response is not None
             ]
-            if asked:
-                questions = [question_of(sample) for _, sample in asked]
+            if to_ask:
+                questions = [question_of(sample) for _, sample in to_ask]
                 texts = trained.ask_many(questions, max_new_tokens=self.config.evaluation.max_new_tokens)
                 results.answers += [
-                    (number, without_arrays(sample), text) for (number, sample), text in zip(asked, texts, strict=True)
+                    (number, without_arrays(sample), text) for (number, sample), text in zip(to_ask, texts, strict=True)
                 ]
         return results
 
-    def usable_samples(self) -> Iterator[tuple[int, Sample, Item]]:
+    def usable_samples(self) -> Iterator[tuple[int, Sample, EncodedSample]]:
         """This rank's share of the first `evaluation.samples` in the tars, by number, without unusable ones."""
         for number, raw in enumerate(islice(self.raw_samples(), self.config.evaluation.samples)):
             if number % self.ranks != self.rank:
                 continue
             try:
                 sample = decode_sample(raw, self.index)
-                yield number, with_prompt(sample, self.config), self.collator.item(sample, self.config.data)
-            except (BadSample, Unusable):
+                yield number, with_prompt(sample, self.config), self.collator.encode(sample, self.config.data)
+            except (BadSample, UnusableInput):
                 continue  # `samples` of the results says how many were used
 
     def raw_samples(self) -> Iterator[RawSample]:
         for shard in self.index.shards:
-            yield from read_whole(self.index, shard)
+            yield from read_shard_or_lost(self.index, shard)
 
 
 def add_accuracy(values: dict[str, float], answers: list[tuple[int, Sample, str]]) -> HeldOutResults:
@@ -159,7 +159,7 @@ def with_prompt(sample: Sample, config: TrainConfig) -> Sample:
     """A sample that has text alone gets the prompt that is asked of it in training, and its text as the response."""
     if sample.prompt is not None:
         return sample
-    prompt, response = ask_of(replace(sample, choices=()), config.data)
+    prompt, response = prompt_and_response(replace(sample, choices=()), config.data)
     return replace(sample, prompt=prompt, response=response)
 
 

@@ -28,7 +28,7 @@ def check_trackers(names: Sequence[str]) -> None:
         if name not in known:
             raise InputError(f"run.trackers: {name!r} is not one of {', '.join(known)} (TensorBoard is always written)")
         builtin = LOGGER_TYPE_TO_CLASS[name].__module__ == "accelerate.tracking"
-        if builtin and name not in {str(found) for found in get_available_trackers()}:
+        if builtin and name not in {str(available) for available in get_available_trackers()}:
             raise InputError(
                 f"run.trackers: {name} is not installed; install it (`pip install {name}`) or leave it out"
             )

@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,7 @@ from webdataset.writer import TarWriter
 from coat.manifests import InputError, ShardIndex, ShardInfo
 from coat.trainer.config.sections import DataConfig, ThinkingConfig
 from coat.trainer.data.collator import Collator
-from coat.trainer.data.loader import NAMED, Loader, by_length
+from coat.trainer.data.loader import LOGGED_PER_REASON, Loader, group_by_length
 from coat.trainer.data.samples import BadSample, RawSample, Sample
 from coat.trainer.data.stream import ShardStream
 from coat.trainer.model.batch import Batch
@@ -49,7 +50,7 @@ class Padded:
     def __init__(self, index: ShardIndex) -> None:
         self.index = index
 
-    def length(self, raw: RawSample, _config: DataConfig) -> int:
+    def sequence_length(self, raw: RawSample, _config: DataConfig) -> int:
         return round(json.loads(raw.members["json"])["duration"] * 16000)
 
     def item(self, sample: Sample, _config: DataConfig) -> Sample:
@@ -86,10 +87,10 @@ def test_an_epoch_of_all_ranks_has_every_sample_once(
         for stream, part in zip(streams, parts, strict=True):  # whatever was read before
             list(islice(stream, 4))
             assert epoch_of(stream, epoch) == part
-            stream.load_state_dict({**stream.state_dict(), "epoch": epoch, "position": 0})
+            stream.seek(replace(stream.cursor, epoch=epoch, position=0))
             runs: list[list[str]] = []
             while stream.epoch == epoch and stream.position < len(part):
-                runs.append([s.key for s in stream.run()])
+                runs.append([s.key for s in stream.next_window()])
             assert [key for run in runs for key in run] == part
             assert all(len(run) == shuffle for run in runs[:-1])
 
@@ -137,19 +138,19 @@ def test_batches_by_length_keep_the_budget_and_every_sample(
                 if len(read) == sum(sizes):
                     break
             assert sorted(read) == sorted(epoch_of(stream, epoch))
-            stream.load_state_dict({**stream.state_dict(), "epoch": epoch + 1, "position": 0})
+            stream.seek(replace(stream.cursor, epoch=epoch + 1, position=0))
 
 
 def test_groups_are_of_like_length() -> None:
     lengths = np.random.default_rng(0).integers(20, 400, 256).tolist()
-    groups = by_length(lengths, 16, 3200)
+    groups = group_by_length(lengths, 16, 3200)
     assert sorted(i for g in groups for i in g) == list(range(256))
     padded = sum(len(g) * max(lengths[i] for i in g) for g in groups)
     in_order = sum(16 * max(lengths[i : i + 16]) for i in range(0, 256, 16))
     assert sum(lengths) / padded > 0.95
     assert sum(lengths) / in_order < 0.6
     assert all(len(a) >= len(b) for a, b in pairwise(groups[:-1]))
-    assert by_length([5, 50, 5], 4, 10) == [[0, 2], [1]]
+    assert group_by_length([5, 50, 5], 4, 10) == [[0, 2], [1]]
 
 
 def loader(student: Student, path: Path, log: Any = lambda _: None, pin: bool = False, **data: Any) -> Loader:
@@ -167,7 +168,7 @@ def test_lengths_are_known_without_decoding(student: Student, tmp_path: Path, th
     write_shards(tmp_path, [toy_sample(i, s, meta=metas[i % 4]) for i, s in enumerate(lengths_s)])
     made = loader(student, tmp_path, thinking=thinking, batch_size=1)
     raws = list(made.stream.read_epoch(0, 0))
-    found = {raw.key: made.collator.length(raw, made.config) for raw in raws}
+    found = {raw.key: made.collator.sequence_length(raw, made.config) for raw in raws}
     exact = {b.ids[0]: b.inputs["input_ids"].shape[1] for b in islice(made, len(lengths_s))}
     assert found == exact
 
@@ -241,12 +242,12 @@ def test_corrupt_samples_are_skipped_counted_and_named_or_raised(
 
 
 def test_the_first_of_a_reason_are_named_and_the_rest_counted(student: Student, tmp_path: Path) -> None:
-    write_shards(tmp_path, [toy_sample(i, raw={"flac": b"fLaC"} if i else {}) for i in range(NAMED + 3)])
+    write_shards(tmp_path, [toy_sample(i, raw={"flac": b"fLaC"} if i else {}) for i in range(LOGGED_PER_REASON + 3)])
     lines: list[str] = []
-    made = loader(student, tmp_path, lines.append, batch_size=NAMED + 3, shuffle=100)
+    made = loader(student, tmp_path, lines.append, batch_size=LOGGED_PER_REASON + 3, shuffle=100)
     assert next(iter(made)).ids == ("s000",)
-    assert made.skipped == {"broken_audio": NAMED + 2}
-    assert len(lines) == NAMED
+    assert made.skipped == {"broken_audio": LOGGED_PER_REASON + 2}
+    assert len(lines) == LOGGED_PER_REASON
     assert "more of these are only counted" in lines[-1]
 
 

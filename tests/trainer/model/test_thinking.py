@@ -14,7 +14,7 @@ from coat.trainer.model.build import build_model
 from coat.trainer.model.experts import experts_of
 from coat.trainer.model.heads import think_times
 from coat.trainer.model.thinking import ThinkingBlock, think_token
-from coat.trainer.students.base import Student, Unusable
+from coat.trainer.students.base import Student, UnusableInput
 from coat.trainer.students.registry import load_student
 from tests.trainer.helpers import toy_config
 
@@ -44,7 +44,7 @@ def test_before_response(student: Student) -> None:
 def test_count_by_rate_follows_the_audio(student: Student) -> None:
     block = ThinkingBlock.add_to(student, ThinkingConfig(rate_hz=5.0))
     assert len(block.ids_K) == 15  # 3 s is all that the student hears
-    assert [block.length(s) for s in (0.1, 1.0, 1.01, 3.0)] == [1, 5, 6, 15]
+    assert [block.think_positions(s) for s in (0.1, 1.0, 1.01, 3.0)] == [1, 5, 6, 15]
 
 
 def test_no_block(student: Student) -> None:
@@ -66,12 +66,12 @@ def test_states_of_the_audio_are_distilled_where_that_is_asked_for(
     index = ShardIndex.read(str(shards_dir))
     model = build_model(config, experts_of(config, index)).eval()
     collator = Collator(model.student, model.block, index, list(model.heads.specs))
-    items = [collator.item(s, config.data) for s, _ in zip(iterate_shards(str(shards_dir)), range(4), strict=False)]
-    batch = collator.batch(items)
+    items = [collator.encode(s, config.data) for s, _ in zip(iterate_shards(str(shards_dir)), range(4), strict=False)]
+    batch = collator.collate(items)
     sums = model(batch)
     by_hand = dict.fromkeys(model.heads.specs, 0.0)
     for item in items:
-        alone = collator.batch([item])
+        alone = collator.collate([item])
         tokens = model.student.tokenizer.convert_ids_to_tokens(alone.inputs["input_ids"][0])
         heard = torch.tensor([token == "<|AUDIO|>" for token in tokens])
         assert int(heard.sum()) == int(item.seconds * 25)
@@ -126,9 +126,9 @@ def test_prompts_with_special_tokens_are_refused(student: Student) -> None:
 
 
 def test_audio_that_cannot_be_heard_whole_is_refused(student: Student) -> None:
-    with pytest.raises(Unusable, match=r"0\.012 s gives no audio positions"):
+    with pytest.raises(UnusableInput, match=r"0\.012 s gives no audio positions"):
         student.prefix(np.ones(192, dtype=np.float32), "?")
-    with pytest.raises(Unusable, match=r"3\.00 s, but this qwen2_audio hears at most 3 s"):
+    with pytest.raises(UnusableInput, match=r"3\.00 s, but this qwen2_audio hears at most 3 s"):
         student.prefix(np.ones(3 * 16000 + 1, dtype=np.float32), "?")
     audio_id = student.tokenizer.convert_tokens_to_ids("<|AUDIO|>")
     assert student.prefix(np.ones(3 * 16000, dtype=np.float32), "?").ids.count(audio_id) == 75

@@ -17,8 +17,9 @@ from coat.trainer.model.batch import Batch
 from coat.trainer.model.build import build_model
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.experts import experts_of
-from coat.trainer.planning.footprint import Shape, footprint, saved_bytes, storages
-from coat.trainer.planning.online_experts import FIVE
+from coat.trainer.planning.activations import Shape, saved_bytes, storages
+from coat.trainer.planning.footprint import footprint
+from coat.trainer.planning.online_experts import ONLINE_EXPERTS
 from coat.trainer.planning.plan import meta_model, plan_training
 from coat.trainer.tiny_students.make import make_tiny_student
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
@@ -47,7 +48,7 @@ def test_the_published_models_at_their_true_shapes(name: str, tmp_path: Path) ->
     source = tmp_path / "config.json"
     source.write_text(json.dumps(published))
     config = real_config(source, thinking={"count": 32})
-    experts = {e.name: e.info() for e in FIVE}
+    experts = {e.name: e.info() for e in ONLINE_EXPERTS}
     model = meta_model(config, experts, 30.0)
     assert {p.device.type for p in model.parameters()} == {"meta"}
     assert model.block.new_ids == list(range(vocabulary, vocabulary + 34))
@@ -73,7 +74,7 @@ def batch_of(model: CoatModel, shards: Path, config: TrainConfig) -> Batch:
     index = ShardIndex.read(str(shards))
     collator = Collator(model.student, model.block, index, list(experts_of(config, index)))
     raws = [raw for shard in index.shards for raw in read_shard(index, shard)]
-    return collator.batch([collator.item(decode_sample(raw, index), config.data) for raw in raws])
+    return collator.collate([collator.encode(decode_sample(raw, index), config.data) for raw in raws])
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_activations_are_what_autograd_keeps(
         batch = batch_of(model, shards, config)
         really = saved_bytes(lambda: model.train()(batch), storages(model))  # noqa: B023
         audio = model.student.audio_positions(round(seconds * 16000))
-        text = batch.labels_BT.shape[1] - audio - model.block.size(seconds)
+        text = batch.labels_BT.shape[1] - audio - model.block.inserted_positions(seconds)
         shape = Shape(samples, seconds, text, response=5)  # "high" and the turn's end
         found = footprint(meta_model(config, experts, seconds), config, experts, shape)
         assert found.positions == batch.labels_BT.shape[1]
@@ -122,7 +123,7 @@ def test_the_command(student_dir: Path, shards_dir: Path, tmp_path: Path) -> Non
     assert f"{found['trainable']:,}" in done.stdout
     assert "fits 80GB" in done.stdout
     assert found["fits"]["no_checkpointing"]["without_experts"] is True
-    assert found["online_weights"] == 2 * sum(e.parameters for e in FIVE)
+    assert found["online_weights"] == 2 * sum(e.parameters for e in ONLINE_EXPERTS)
     real = build_model(toy_config(student_dir, shards_dir, tmp_path, thinking={"count": 32}, lora={"full": False},
                                   heads={"layers": 2}), ShardIndex.read(str(shards_dir)).experts)  # fmt: skip
     assert found["trainable"] == sum(p.numel() for p in real.trainable().values())

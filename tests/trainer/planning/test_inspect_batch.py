@@ -1,4 +1,4 @@
-"""`coat inspect-batch`: what is shown is what the student is given; the batch is the one training begins with."""
+"""`coat inspect-batch`: what is inspected is what the student is given; the batch is the one training begins with."""
 
 import io
 import json
@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from coat.cli.main import app
 from coat.manifests import ShardIndex
-from coat.trainer.planning.batch_drawing import COLOURS, picture
-from coat.trainer.planning.batch_view import by_role, look, nth_batch
+from coat.trainer.planning.batch_picture import draw_batch
+from coat.trainer.planning.batch_tracks import COLOURS
+from coat.trainer.planning.batch_view import nth_batch, positions_by_role, view_batch
 from coat.trainer.run_folder import RunFolder
 from coat.trainer.students.registry import load_student
 from coat.trainer.tiny_students.make import BUILDERS, make_tiny_student
@@ -30,16 +31,16 @@ def test_it_is_the_batch_that_training_is_given(student_dir: Path, shards_dir: P
     run = TrainingRun(config, index, RunFolder(tmp_path / "run"), Accelerator(cpu=True), lambda _: None, lambda _: None)
     batches = iter(run.loader)
     for number, given in zip((1, 2, 3), batches, strict=False):
-        shown = nth_batch(config, number).batch
-        assert shown.ids == given.ids
-        assert shown.inputs.keys() == given.inputs.keys()
+        inspected = nth_batch(config, number).batch
+        assert inspected.ids == given.ids
+        assert inspected.inputs.keys() == given.inputs.keys()
         for name, tensor in given.inputs.items():
-            assert torch.equal(shown.inputs[name], tensor), name
-        assert torch.equal(shown.labels_BT, given.labels_BT)
-        assert torch.equal(shown.think_BK, given.think_BK)
+            assert torch.equal(inspected.inputs[name], tensor), name
+        assert torch.equal(inspected.labels_BT, given.labels_BT)
+        assert torch.equal(inspected.think_BK, given.think_BK)
         for name, target in given.targets.items():
-            assert torch.equal(shown.targets[name].frames_BND, target.frames_BND)
-            assert torch.equal(shown.targets[name].mask_BN, target.mask_BN)
+            assert torch.equal(inspected.targets[name].frames_BND, target.frames_BND)
+            assert torch.equal(inspected.targets[name].mask_BN, target.mask_BN)
     batches.close()  # type: ignore[attr-defined]
 
 
@@ -47,9 +48,9 @@ def test_it_is_the_batch_that_training_is_given(student_dir: Path, shards_dir: P
 def test_what_is_said_is_in_the_tensors(name: str, shards_dir: Path, tmp_path: Path) -> None:
     student = make_tiny_student(tmp_path / "student", name=name)
     config = toy_config(student, shards_dir, tmp_path / "run", data={"batch_size": 6})
-    shown = nth_batch(config, 1)
-    view, real = look(shown), load_student(str(student))
-    assert view.counts["ce"] == sum(by_role(s)["label"] for s in view.samples)
+    inspected = nth_batch(config, 1)
+    view, real = view_batch(inspected), load_student(str(student))
+    assert view.counts["ce"] == sum(positions_by_role(s)["label"] for s in view.samples)
     for b, sample in enumerate(view.samples):
         number = int(sample.id[1:])  # helpers.toy_sample
         assert sample.seconds == pytest.approx(0.5 + 0.1 * number)
@@ -66,7 +67,7 @@ def test_what_is_said_is_in_the_tensors(name: str, shards_dir: Path, tmp_path: P
         assert block.text == "<|audio_think_begin|><|audio_think_0|> .. <|audio_think_3|><|audio_think_end|>"
         assert [t for t, _ in sample.think] == list(range(block.first + 1, block.last))
         assert [s for _, s in sample.think] == pytest.approx([(k + 0.5) / 4 * sample.seconds for k in range(4)])
-        whole = shown.student.tokenizer.decode(shown.batch.inputs["input_ids"][b])
+        whole = inspected.student.tokenizer.decode(inspected.batch.inputs["input_ids"][b])
         assert "High or low?\nChoices: high, low" in whole
         for target in sample.targets:
             missing = number == 5 or (number == 3 and target.expert == "pitch")
@@ -100,9 +101,9 @@ def test_the_command_says_it_in_text_json_and_a_picture(student_dir: Path, shard
 def test_the_picture_shows_as_many_positions_of_a_role_as_there_are(
     student_dir: Path, shards_dir: Path, tmp_path: Path
 ) -> None:
-    shown = nth_batch(toy_config(student_dir, shards_dir, tmp_path / "run", data={"batch_size": 3}), 1)
-    view = look(shown)
-    pixels_HWC = np.array(Image.open(io.BytesIO(picture(shown, view))).convert("RGB")).astype(int)
+    inspected = nth_batch(toy_config(student_dir, shards_dir, tmp_path / "run", data={"batch_size": 3}), 1)
+    view = view_batch(inspected)
+    pixels_HWC = np.array(Image.open(io.BytesIO(draw_batch(inspected, view))).convert("RGB")).astype(int)
 
     def of(role: str) -> np.ndarray:
         colour = [int(COLOURS[role][i : i + 2], 16) for i in (1, 3, 5)]
@@ -112,6 +113,6 @@ def test_the_picture_shows_as_many_positions_of_a_role_as_there_are(
     rows = np.flatnonzero(prompt_H > 0.2 * pixels_HWC.shape[1])  # of the map of positions
     seen = [(label_H[h] / prompt_H[h], padding_H[h] / prompt_H[h]) for h in (rows[3], rows[-4])]  # first, last sample
     for ratios, sample in zip(seen, (view.samples[0], view.samples[-1]), strict=True):
-        counts = by_role(sample)
+        counts = positions_by_role(sample)
         assert ratios[0] == pytest.approx(counts["label"] / counts["prompt"], rel=0.06)
         assert ratios[1] == pytest.approx(counts["padding"] / counts["prompt"], rel=0.06, abs=0.01)

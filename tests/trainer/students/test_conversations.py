@@ -12,7 +12,7 @@ from torch import Tensor
 from coat.manifests import InputError, ShardIndex
 from coat.trainer import train
 from coat.trainer.config.sections import DataConfig, ThinkingConfig
-from coat.trainer.data.collator import Collator, Item
+from coat.trainer.data.collator import Collator, EncodedSample
 from coat.trainer.data.samples import Sample
 from coat.trainer.data.stream import iterate_shards, read_shard
 from coat.trainer.generation.generate import Question, Trained
@@ -20,7 +20,7 @@ from coat.trainer.model.batch import IGNORED
 from coat.trainer.model.build import build_model
 from coat.trainer.model.experts import experts_of
 from coat.trainer.model.thinking import ThinkingBlock
-from coat.trainer.students.base import Student, Unusable
+from coat.trainer.students.base import Student, UnusableInput
 from coat.trainer.students.registry import load_student
 from tests.trainer.helpers import toy_config, toy_conversation, toy_sample, toy_text, write_shards
 from tests.trainer.students.test_students import close, tone
@@ -45,8 +45,8 @@ def collated(student: Student, shards: Path, **thinking: Any) -> tuple[Collator,
     return Collator(student, block, ShardIndex.read(str(shards)), ["mel"]), list(iterate_shards(str(shards)))[:3]
 
 
-def said(student: Student, item: Item, collator: Collator) -> str:
-    labels = collator.batch([item]).labels_BT[0]
+def said(student: Student, item: EncodedSample, collator: Collator) -> str:
+    labels = collator.collate([item]).labels_BT[0]
     return student.tokenizer.decode(labels[labels != IGNORED])
 
 
@@ -54,9 +54,9 @@ def said(student: Student, item: Item, collator: Collator) -> str:
 def test_every_answer_of_a_conversation_has_labels(student: Student, shards: Path, placement: Any) -> None:
     collator, (conversation, text, _) = collated(student, shards, placement=placement)
     config = DataConfig(shards=str(shards))
-    item = collator.item(conversation, config)
+    item = collator.encode(conversation, config)
     assert said(student, item, collator) == "a tone<|im_end|>no, soft<|im_end|>low<|im_end|>"
-    last = collator.item(conversation, config.model_copy(update={"turns": "last"}))
+    last = collator.encode(conversation, config.model_copy(update={"turns": "last"}))
     assert said(student, last, collator) == "low<|im_end|>"
     assert last.ids == item.ids
     # All of it, block and placeholders aside, is the template's own text.
@@ -68,29 +68,30 @@ def test_every_answer_of_a_conversation_has_labels(student: Student, shards: Pat
     assert before.endswith("assistant\n" if placement == "before_response" else ("<|audio_eos|>", "_end|>", "<sound>"))
     assert student.audio_token not in after
     heard = student.audio_token * student.audio_positions(16000)
-    chat = student.conversation("High or low?\nChoices: high, low", 1, TURNS)
+    chat = student.render_chat("High or low?\nChoices: high, low", 1, TURNS)
     assert (before + after).replace(heard, student.audio_token) == f"{chat}low<|im_end|>"
-    assert said(student, collator.item(text, config), collator) == "four<|im_end|>"
+    assert said(student, collator.encode(text, config), collator) == "four<|im_end|>"
 
 
 def test_lengths_are_foretold(student: Student, shards: Path) -> None:
     collator, samples = collated(student, shards)
     index, config = collator.index, DataConfig(shards=str(shards))
     raws = list(read_shard(index, index.shards[0]))
-    foretold = [collator.length(raw, config) for raw in raws]
-    assert foretold == [len(collator.item(sample, config).ids) for sample in samples]
+    foretold = [collator.sequence_length(raw, config) for raw in raws]
+    assert foretold == [len(collator.encode(sample, config).ids) for sample in samples]
 
 
 def test_texts_and_conversations_are_in_a_batch_as_alone(student: Student, shards: Path) -> None:
     collator, samples = collated(student, shards)
-    items = [collator.item(sample, DataConfig(shards=str(shards))) for sample in samples]
-    together = collator.batch(items)
+    items = [collator.encode(sample, DataConfig(shards=str(shards))) for sample in samples]
+    together = collator.collate(items)
     assert len(together) == len(together.inputs["input_ids"]) == 3
     with torch.inference_mode():
         states_BTD = student.hidden_states(together.inputs)
         for b, item in enumerate(items):
             close(
-                states_BTD[b, : len(item.ids)], student.hidden_states(collator.batch([item]).inputs)[0, : len(item.ids)]
+                states_BTD[b, : len(item.ids)],
+                student.hidden_states(collator.collate([item]).inputs)[0, : len(item.ids)],
             )
         ids = torch.tensor([items[1].ids])  # text: as the language model alone has it
         alone = student.language_model(inputs_embeds=student.model.get_input_embeddings()(ids)).last_hidden_state
@@ -106,8 +107,8 @@ def test_a_batch_of_texts_reaches_every_weight_and_learns_the_text_alone(
     index = ShardIndex.read(str(shards))
     model = build_model(config, experts_of(config, index))
     collator = Collator(model.student, model.block, index, list(model.heads.specs))
-    text = collator.item(next(s for s in iterate_shards(str(shards)) if s.text_only), config.data)
-    batch = collator.batch([text, text])
+    text = collator.encode(next(s for s in iterate_shards(str(shards)) if s.text_only), config.data)
+    batch = collator.collate([text, text])
     assert len(batch) == 2
     assert len(batch.inputs["input_ids"]) == 3
     assert batch.counts() == {"ce": 2 * len("four") + 2, "pitch": 0, "mel": 0, "events": 0, "prosody": 0}
@@ -129,7 +130,7 @@ def test_several_audios(student: Student) -> None:
     block = ThinkingBlock.add_to(student, ThinkingConfig(count=4))
     low, high = tone(1.0), np.sin(np.arange(24000) / 3).astype(np.float32)
     if student.max_audios == 1:
-        with pytest.raises(Unusable, match=r"a\.wav, b\.wav: 2 audios; audioflamingo3 hears 1 in a text"):
+        with pytest.raises(UnusableInput, match=r"a\.wav, b\.wav: 2 audios; audioflamingo3 hears 1 in a text"):
             student.prefix([low, high], "Which?", "a.wav, b.wav")
         return
     prefix = student.prefix([low, high], "Which?")
@@ -212,4 +213,4 @@ def test_a_run_over_texts_and_conversations_learns_them(student_dir: Path, shard
 def test_a_text_without_an_answer_is_left_out(student: Student, shards: Path) -> None:
     collator, (_, text, _) = collated(student, shards)
     with pytest.raises(InputError, match="neither a response nor a target"):
-        collator.item(replace(text, response=None, text="said"), DataConfig(shards=str(shards)))
+        collator.encode(replace(text, response=None, text="said"), DataConfig(shards=str(shards)))

@@ -23,7 +23,7 @@ from coat.trainer.model.batch import IGNORED, Batch
 from coat.trainer.model.build import build_model
 from coat.trainer.model.experts import experts_of
 from coat.trainer.model.thinking import ThinkingBlock
-from coat.trainer.students.base import Student, Unusable
+from coat.trainer.students.base import Student, UnusableInput
 from coat.trainer.students.registry import STUDENTS, load_student
 from coat.trainer.tiny_students.make import make_tiny_student
 from coat.trainer.training.checkpoint_tensors import load_weights
@@ -58,8 +58,8 @@ def batch(student: Student, shards_dir: Path) -> tuple[Collator, Batch, list[Bat
     block = ThinkingBlock.add_to(student, ThinkingConfig(count=4))
     collator = Collator(student, block, ShardIndex.read(str(shards_dir)), ["mel"])
     samples = [s for s in iterate_shards(str(shards_dir)) if s.key in ("s001", "s004", "s009")]
-    items = [collator.item(s, DataConfig(shards=str(shards_dir))) for s in samples]
-    return collator, collator.batch(items), [collator.batch([item]) for item in items]
+    items = [collator.encode(s, DataConfig(shards=str(shards_dir))) for s in samples]
+    return collator, collator.collate(items), [collator.collate([item]) for item in items]
 
 
 def test_all_are_tried() -> None:
@@ -149,9 +149,9 @@ def test_audio_has_as_many_positions_as_are_foretold(student: Student, seconds: 
 def test_audio_beyond_a_window_is_heard_whole(folder: Path, student: Student) -> None:
     """Audio Flamingo 3 hears windows: what follows the first changes what follows in the text."""
     assert student.max_seconds == LONGEST_S[folder.name]
-    with pytest.raises(Unusable, match="hears at most"):
+    with pytest.raises(UnusableInput, match="hears at most"):
         student.prefix(tone(student.max_seconds + 0.1), "?")
-    with pytest.raises(Unusable, match="gives no audio positions"):
+    with pytest.raises(UnusableInput, match="gives no audio positions"):
         student.prefix(tone(0.012), "?")
     whole = student.prefix(tone(student.max_seconds), "?")
     audio_id = student.tokenizer.convert_tokens_to_ids(student.audio_token)
@@ -174,11 +174,11 @@ def test_long_and_short_audio_in_one_batch(student: Student, shards_dir: Path) -
     (sample,) = [s for s in iterate_shards(str(shards_dir)) if s.key == "s001"]
     config = DataConfig(shards=str(shards_dir))
     lengths = [0.4, student.max_seconds, student.max_seconds / 2]
-    items = [collator.item(replace(sample, samples_S=tone(seconds)), config) for seconds in lengths]
+    items = [collator.encode(replace(sample, samples_S=tone(seconds)), config) for seconds in lengths]
     with torch.inference_mode():
-        states_BTD = student.hidden_states(collator.batch(items).inputs)
+        states_BTD = student.hidden_states(collator.collate(items).inputs)
         for b, item in enumerate(items):
-            close(states_BTD[b, : len(item.ids)], student.hidden_states(collator.batch([item]).inputs)[0])
+            close(states_BTD[b, : len(item.ids)], student.hidden_states(collator.collate([item]).inputs)[0])
 
 
 def test_the_student_is_as_it_was_without_a_block(folder: Path, student: Student) -> None:

@@ -77,7 +77,7 @@ def test_figures_are_those_of_the_exported_run_asked_one_by_one(
     counts: dict[str, int] = {}
     with training.trainer.ema.in_place(), torch.no_grad():
         for _, _, item in training.held_out.usable_samples():
-            batch = training.held_out.collator.batch([item])
+            batch = training.held_out.collator.collate([item])
             for name, loss in training.model(batch).items():
                 sums[name] = sums.get(name, 0.0) + float(loss)
                 counts[name] = counts.get(name, 0) + batch.counts()[name]

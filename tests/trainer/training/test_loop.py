@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from coat.manifests import InputError, RunError, ShardIndex
 from coat.trainer import TrainConfig, load_run, train
-from coat.trainer.data.collator import Item
+from coat.trainer.data.collator import EncodedSample
 from coat.trainer.data.decoding import decode_sample
 from coat.trainer.model.batch import Batch
 from coat.trainer.run_folder import RunFolder, read_metrics
@@ -39,10 +39,10 @@ def new_run(
     return TrainingRun(config, index, folder, accelerator or Accelerator(), lambda _: None, log)
 
 
-def first_items(training: TrainingRun, count: int) -> list[Item]:
+def first_items(training: TrainingRun, count: int) -> list[EncodedSample]:
     raws = islice(training.loader.stream, count)
     collator = training.loader.collator
-    return [collator.item(decode_sample(raw, collator.index), training.config.data) for raw in raws]
+    return [collator.encode(decode_sample(raw, collator.index), training.config.data) for raw in raws]
 
 
 def first_batch(training: TrainingRun) -> Batch:
@@ -57,7 +57,7 @@ def gradients(config: TrainConfig, size: int) -> dict[str, torch.Tensor]:
     training.trainer.optimizer.step = lambda: None  # type: ignore[method-assign]
     training.trainer.optimizer.zero_grad = lambda: None  # type: ignore[method-assign]
     items = first_items(training, 8)
-    batches: list[Batch] = [training.loader.collator.batch(items[i : i + size]) for i in range(0, 8, size)]
+    batches: list[Batch] = [training.loader.collator.collate(items[i : i + size]) for i in range(0, 8, size)]
     training.trainer.step(batches)
     return {n: p.grad.clone() for n, p in training.model.trainable().items() if p.grad is not None}
 
@@ -94,8 +94,8 @@ def test_a_batched_loss_is_the_sum_of_single_ones(student_dir: Path, shards_dir:
     training.model.eval()
     items = first_items(training, 6)
     with torch.no_grad():
-        together = training.model(training.loader.collator.batch(items))
-        alone = [training.model(training.loader.collator.batch([item])) for item in items]
+        together = training.model(training.loader.collator.collate(items))
+        alone = [training.model(training.loader.collator.collate([item])) for item in items]
     for name, value in together.items():
         assert value.item() == pytest.approx(sum(a[name].item() for a in alone), rel=1e-4), name
 

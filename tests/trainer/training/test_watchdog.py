@@ -37,7 +37,7 @@ def stepped(config: TrainConfig, size: int) -> tuple[TrainingRun, list[Batch], d
 
     training.accelerator.clip_grad_norm_ = keep  # type: ignore[method-assign]
     items = first_items(training, 8)
-    batches = [training.loader.collator.batch(items[i : i + size]) for i in range(0, 8, size)]
+    batches = [training.loader.collator.collate(items[i : i + size]) for i in range(0, 8, size)]
     training.trainer.step(batches)
     return training, batches, gradients
 
