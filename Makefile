@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 PYTEST_ARGS ?=
-PARALLEL ?= -n 2 --dist loadfile  # empty: one after another, with what tests print (-s)
+PARALLEL ?= -n 3 --dist loadfile --no-loadscope-reorder  # empty: one after another, with what tests print (-s)
 
 .PHONY: install quickstart test chaos test-real bench scale-model check clean
 

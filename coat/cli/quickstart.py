@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from coat.trainer.evaluation.evaluate import Evaluation
 
 EXPERTS = ("pitch", "vad", "mel", "yamnet", "prosody")  # whose weights come inside packages
+STUDENT = {"hidden": 64, "heads": 4, "text_layers": 2, "audio_layers": 1, "weights_std": 0.1}
 EXAMPLES = 5  # answers that are shown
 
 
@@ -141,7 +142,7 @@ def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> d
 
     with train_command.quiet(), train_command.progress_lines() as show_report:
         if not (root / "student").exists():
-            make_tiny_student(root / "student", hidden=64, heads=4, text_layers=2, audio_layers=1, seed=seed)
+            make_tiny_student(root / "student", **STUDENT, seed=seed)
         made = recipe(root, seed, overrides)
         (root / "train.toml").write_text(made.to_toml())  # for the next steps
         result = train(made, on_report=(lambda _: None) if quiet else show_report)

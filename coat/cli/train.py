@@ -122,6 +122,7 @@ def tiny_student(
     audio_layers: Annotated[int, typer.Option(min=1)] = 1,
     heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 2,
     seconds: Annotated[int, typer.Option(min=1, help="Longest audio it hears.")] = 3,
+    weights_std: Annotated[float, typer.Option(help="Standard deviation of its random weights.")] = 0.02,
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:
     """Create a tiny random student, without download: for tests and a first run.
@@ -135,7 +136,7 @@ def tiny_student(
 
         folder = make_tiny_student(
             out, name=name, hidden=hidden, text_layers=text_layers, audio_layers=audio_layers, heads=heads,
-            seconds=seconds, seed=seed,
+            seconds=seconds, weights_std=weights_std, seed=seed,
         )  # fmt: skip
     typer.echo(str(folder))
 

@@ -11,7 +11,7 @@ from coat.trainer.tiny_students.qwen_omni import qwen2_5_omni, qwen3_omni
 from coat.trainer.tiny_students.sizes import Sizes
 
 
-def make_tiny_student(out: str | Path, *, name: str = "qwen2-audio", seed: int = 0, **sizes: int) -> Path:
+def make_tiny_student(out: str | Path, *, name: str = "qwen2-audio", seed: int = 0, **sizes: Any) -> Path:
     """Write a random student of these Sizes; equal arguments give equal weights.
 
     InputError: unknown name, bad sizes, or `out` holds something already.
