@@ -1,6 +1,6 @@
 """Where a sound shows in the frames: there where the spec says that they are centred."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from coat.extractors.conformance.differences import (
 )
 from coat.extractors.conformance.sounds import noise
 from coat.extractors.expert import Expert, extract_windows
-from coat.extractors.windows import Waveform
+from coat.extractors.windows import Frames, Waveform, kept_frames, split_into_windows
 
 DRAWS = 3  # of the noise of a burst: what one does to a frame is half chance
 TONE_S = 0.5  # of a tone, or eight frames
@@ -32,17 +32,40 @@ def require_place(expert: Expert, found: float, true: float, what: str) -> float
     return abs(off)
 
 
+def extractor_of_variants(expert: Expert, original: Waveform) -> Callable[[Waveform], Frames]:
+    """Extracts clips that differ from `original` in a few windows; the frames of all other windows are extracted once.
+
+    Not so for experts with a memory, whose windows depend on those before.
+    """
+    plan = expert.windows(len(original))
+    if len(plan) == 1 or type(expert).stream is not Expert.stream:
+        return lambda x: extract_windows(expert, [x])[0]
+    windows = list(split_into_windows([original], plan))
+    frames = list(expert.stream(windows))
+
+    def extract(x: Waveform) -> Frames:
+        changed = {
+            i: next(iter(expert.stream([own_T])))
+            for i, own_T in enumerate(split_into_windows([x], plan))
+            if not np.array_equal(own_T, windows[i])
+        }
+        return np.concatenate([*kept_frames([changed.get(i, frames[i]) for i in range(len(plan))], plan)])
+
+    return extract
+
+
 def check_bursts(expert: Expert, quiet: Waveform, centres: Sequence[int]) -> str:
     """The same clip with and without a burst around a sample differs most there."""
     trial, spec = expert.trial, expert.spec
-    (before,) = extract_windows(expert, [quiet])
+    extract = extractor_of_variants(expert, quiet)
+    before = extract(quiet)
     off = 0.0
     for centre in centres:
         struck = [
             sounds.burst(quiet, spec.sample_rate, centre, trial.burst_s, trial.loud, draw, trial.tonal)
             for draw in range(DRAWS)
         ]
-        after = extract_windows(expert, struck)
+        after = [extract(x) for x in struck]
         found_N = np.mean([difference(trial.view(before), trial.view(f)) for f in after], axis=0)
         require(found_N.max() > 0, f"a burst of {trial.burst_s:g} s changes nothing")
         true = centre / spec.sample_rate
