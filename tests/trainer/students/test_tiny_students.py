@@ -1,6 +1,7 @@
 """Tiny students are as large as was asked."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -10,7 +11,7 @@ from coat.trainer.tiny_students.make import make_tiny_student
 
 
 @pytest.mark.parametrize(("sizes", "std"), [({}, 0.02), ({"weights_std": 0.1}, 0.1)])
-def test_all_matrices_have_the_standard_deviation(sizes: dict[str, float], std: float, tmp_path: Path) -> None:
+def test_all_matrices_have_the_standard_deviation(sizes: dict[str, Any], std: float, tmp_path: Path) -> None:
     folder = make_tiny_student(tmp_path / "student", hidden=64, heads=4, **sizes)
     weights = load_file(folder / "model.safetensors")
     matrices = {name: w for name, w in weights.items() if w.ndim > 1 and "embed_positions" not in name}
