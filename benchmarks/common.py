@@ -129,8 +129,8 @@ def speech_like(rng: np.random.Generator, samples: int, rate: int) -> np.ndarray
 
 def whisper() -> tuple[Path, str]:
     """The tiny.en of COAT_WHISPER_DIR; without it, random weights of its shape, which take the same time."""
-    if given := os.environ.get("COAT_WHISPER_DIR"):
-        return Path(given), "whisper tiny.en" if "tiny" in given else f"whisper {Path(given).name}"
+    if own := os.environ.get("COAT_WHISPER_DIR"):
+        return Path(own), "whisper tiny.en" if "tiny" in own else f"whisper {Path(own).name}"
     import torch
     from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
@@ -231,7 +231,7 @@ def judged(met: bool, repeats: Sequence[float]) -> bool | None:
     return met if max(repeats) <= QUIET * min(repeats) else None
 
 
-def spread(values: Sequence[float]) -> str:
+def format_range(values: Sequence[float]) -> str:
     """Median, and the range where there is one."""
     middle = f"{median(values):.3f}"
     return middle if len(values) == 1 else f"{middle} ({min(values):.3f} to {max(values):.3f})"

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import CPUS, Figure, Results, judged, median, results, speech_like, spread
+from benchmarks.common import CPUS, Figure, Results, format_range, judged, median, results, speech_like
 from benchmarks.cost_training import HOME, RATE, STUDENT_S, prepare
 
 LENGTHS = (0, 8, 32, 64, 128)  # K
@@ -99,7 +99,7 @@ def decoding(asked: dict[int, Asked], rounds: int, found: Results) -> None:
     behind = f"{DECODED} tokens behind {asked[0].positions} and {asked[K].positions}"
     note = f"{median(rates[0]):.0f} tokens/s without; {behind}"
     claim = f"decoding, tokens/s with a block of {K} / without"
-    found.add(Figure(claim, spread(ratio), f"1.00 within {TOLERANCE:.0%}", met, note))
+    found.add(Figure(claim, format_range(ratio), f"1.00 within {TOLERANCE:.0%}", met, note))
     found.data["decoding"] = rates
 
 

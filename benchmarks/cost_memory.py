@@ -76,10 +76,10 @@ def child(kind: str, steps: int) -> dict[str, Any]:
     for step in range(steps):
         at = step * BATCH % len(samples)
         started = time.perf_counter()
-        given = samples[at : at + BATCH]
+        batch = samples[at : at + BATCH]
         if experts:
-            given = heard(given, experts)
-        run.trainer.step([collator.collate([collator.encode(s, config) for s in given])])
+            batch = heard(batch, experts)
+        run.trainer.step([collator.collate([collator.encode(s, config) for s in batch])])
         seconds.append(time.perf_counter() - started)
         losses.append({name: value for name, value in run.trainer.meter.means().items() if name.startswith("distill/")})
         run.trainer.meter.clear()

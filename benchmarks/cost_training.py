@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from benchmarks.common import CPUS, ROOT, Figure, Results, judged, median, results, speech_like, spread, whisper
+from benchmarks.common import CPUS, ROOT, Figure, Results, format_range, judged, median, results, speech_like, whisper
 from coat.extractors.expert import Options
 from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
@@ -100,9 +100,9 @@ def make_run(name: str, count: int, experts: tuple[str, ...]) -> Any:
 
 
 def first_batches(run: Any, number: int) -> list[Any]:
-    given = iter(run.loader)
-    batches = [next(given) for _ in range(number)]
-    given.close()
+    loading = iter(run.loader)
+    batches = [next(loading) for _ in range(number)]
+    loading.close()
     return batches
 
 
@@ -124,7 +124,7 @@ def measure(rounds: int, found: Results) -> None:
     arms = {"plain": (0, ()), "block": (K, ()), "CoAT": (K, EXPERTS)}
     runs = {name: make_run(name, count, experts) for name, (count, experts) in arms.items()}
     batches = {name: first_batches(run, 2) for name, run in runs.items()}
-    assert len({tuple(b.ids for b in given) for given in batches.values()}) == 1, "the same clips"
+    assert len({tuple(b.ids for b in chosen) for chosen in batches.values()}) == 1, "the same clips"
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(rounds + 1):
         for name, run in runs.items():
@@ -132,7 +132,7 @@ def measure(rounds: int, found: Results) -> None:
             run.trainer.step([batches[name][turn % 2]])
             if turn:  # the first warms up
                 seconds[name].append(time.perf_counter() - started)
-    positions = {name: sum(b.positions[0] for b in given) / (2 * BATCH) for name, given in batches.items()}
+    positions = {name: sum(b.positions[0] for b in chosen) / (2 * BATCH) for name, chosen in batches.items()}
     counted = {name: operations(run, batches[name][0]) / BATCH for name, run in runs.items()}
 
     def ratios(a: str, b: str) -> list[float]:
@@ -147,7 +147,7 @@ def measure(rounds: int, found: Results) -> None:
     claim = f"step with a block of {K}, not distilled / plain"
     target = f"that of positions, {tokens:.3f}, within {TOLERANCE:.0%}"
     met = judged(abs(median(block) / tokens - 1) <= TOLERANCE, seconds["plain"])
-    found.add(Figure(claim, spread(block), target, met, note))
+    found.add(Figure(claim, format_range(block), target, met, note))
     heads, head_share = counted["CoAT"] - counted["block"], ratios("CoAT", "block")
     plain_7b = 4 * TEXT_WEIGHTS * positions["plain"] + 2 * TOWER_WEIGHTS * TOWER_POSITIONS
     block_7b = 4 * TEXT_WEIGHTS * (positions["block"] - positions["plain"])
@@ -156,7 +156,7 @@ def measure(rounds: int, found: Results) -> None:
         f"operations a clip, as many for any student: where plain Qwen2-Audio-7B takes {plain_7b / 1e9:,.0f}, "
         f"the block adds {block_7b / plain_7b:.1%} and the heads {heads / plain_7b:.2%}"
     )
-    found.add(Figure("step with block and five heads / plain", spread(ratios("CoAT", "plain")), note=note))
+    found.add(Figure("step with block and five heads / plain", format_range(ratios("CoAT", "plain")), note=note))
     found.data["training"] = {"seconds": seconds, "positions": positions, "operations": counted}
 
 

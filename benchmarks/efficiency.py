@@ -31,13 +31,13 @@ from benchmarks.common import (
     Results,
     Run,
     corpus,
+    format_range,
     judged,
     median,
     options_of,
     ray_of,
     results,
     run,
-    spread,
 )
 from coat.extractors.devices import keep_freed_memory
 from coat.extractors.expert import Expert, Frames, Waveform
@@ -210,10 +210,14 @@ def add_two(one: list[Run], two: list[Run], label: str, found: Results) -> None:
     note = f"{median(singles):.0f} and {median(pairs):.0f} x real time, padding included; {label}"
     found.add(
         Figure(
-            "Two single-threaded workers / one", spread(ratios), f">= {TWO_TARGET}", median(ratios) >= TWO_TARGET, note
+            "Two single-threaded workers / one",
+            format_range(ratios),
+            f">= {TWO_TARGET}",
+            median(ratios) >= TWO_TARGET,
+            note,
         )
     )
-    ceiling = together(2) / together(1)
+    ceiling = summed_speed(2) / summed_speed(1)
     claim = "... the model alone, two processes / one: what the machine can give"
     found.add(Figure(claim, f"{ceiling:.3f}"))
     found.data["two workers"] = {"one": singles, "two": pairs, "ratios": ratios, "ceiling": ceiling}
@@ -238,7 +242,7 @@ def alone_for_a_while(barrier: Any, answers: Any) -> None:
     answers.put(batches * 30.0 / (time.perf_counter() - started))
 
 
-def together(processes: int) -> float:
+def summed_speed(processes: int) -> float:
     """Their speeds at the same time, added."""
     context = multiprocessing.get_context("spawn")
     barrier, answers = context.Barrier(processes), context.Queue()

@@ -9,7 +9,19 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks.common import CPUS, MODELS, ROOT, Figure, Results, corpus, judged, median, options_of, results, spread
+from benchmarks.common import (
+    CPUS,
+    MODELS,
+    ROOT,
+    Figure,
+    Results,
+    corpus,
+    format_range,
+    judged,
+    median,
+    options_of,
+    results,
+)
 from coat.extractors.expert import CPU_BATCH_S, Expert, Options, Waveform
 from coat.extractors.registry import create
 from coat.extractors.windows import padded_batches
@@ -81,7 +93,7 @@ def measure(name: str, rounds: int, found: Results) -> None:
     found.add(
         Figure(
             f"Batches of {CPU_BATCH_S:g} s / the best size for the model: {label}",
-            spread(ratios),
+            format_range(ratios),
             f">= {TARGET}",
             judged(median(ratios) >= TARGET, seconds[best]),
             f"features, padding, copies: {median(rest):.1%} of `extract`; seconds in the model by batch: {by_budget}",

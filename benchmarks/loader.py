@@ -28,7 +28,7 @@ import soundfile
 import xxhash
 from numpy.typing import NDArray
 
-from benchmarks.common import ROOT, Figure, Results, durations, judged, median, results, speech_like, spread
+from benchmarks.common import ROOT, Figure, Results, durations, format_range, judged, median, results, speech_like
 from coat.manifests import ExpertInfo, ShardIndex, ShardInfo, TargetSpec
 from coat.manifests.shards.tar import TAR_END, sample_bytes
 from coat.manifests.targets.arrays import to_npy
@@ -101,7 +101,7 @@ def write_shar(folder: Path, files: Path, samples: list[tuple[str, Members]]) ->
             writer.write(cut)
 
 
-def hear(data: bytes) -> NDArray[np.float32]:
+def decode_flac(data: bytes) -> NDArray[np.float32]:
     return np.asarray(soundfile.read(io.BytesIO(data), dtype="float32")[0], np.float32)
 
 
@@ -119,7 +119,7 @@ def bare(folder: Path, spans: dict[str, list[tuple[int, int]]]) -> Counts:
         with (folder / name).open("rb") as f:
             f.readinto(whole)
         for offset, size in members:
-            heard += len(hear(bytes(whole[offset : offset + size])))
+            heard += len(decode_flac(bytes(whole[offset : offset + size])))
             number += 1
     return number, heard, 0
 
@@ -144,7 +144,7 @@ def plain_webdataset(folder: Path) -> Counts:
     def samples() -> Decoded:
         for sample in WebDataset(sorted(map(str, folder.glob("*.tar"))), shardshuffle=False):
             json.loads(sample["json"])
-            yield hear(sample["flac"]), [np.load(io.BytesIO(sample[f"{name}.npy"])) for name in EXPERTS]
+            yield decode_flac(sample["flac"]), [np.load(io.BytesIO(sample[f"{name}.npy"])) for name in EXPERTS]
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -158,7 +158,7 @@ def hugging_face(folder: Path) -> Counts:
         files = sorted(map(str, folder.glob("*.tar")))
         found = datasets.load_dataset("webdataset", data_files={"train": files}, split="train", streaming=True)
         for sample in found.cast_column("flac", datasets.Audio(decode=False)).with_format("numpy"):
-            yield hear(sample["flac"]["bytes"]), [np.asarray(sample[f"{name}.npy"]) for name in EXPERTS]
+            yield decode_flac(sample["flac"]["bytes"]), [np.asarray(sample[f"{name}.npy"]) for name in EXPERTS]
 
     return counted(samples())
 
@@ -215,12 +215,12 @@ def reading(clips: int, rounds: int, found: Results) -> None:
     mine = median(steady)
     note = f"{index.seconds / mine:.0f} x real time, {clips / mine:.0f} samples and {index.bytes / mine / 1e6:.0f} MB/s"
     claim = "reading and decoding / bare reading and FLAC"
-    found.add(Figure(claim, spread(rate), "0.8", judged(median(rate) >= 0.8, steady), note))
+    found.add(Figure(claim, format_range(rate), "0.8", judged(median(rate) >= 0.8, steady), note))
     for name in ("webdataset", "datasets streaming", "Lhotse Shar", "one file each"):
         rate = ratios(name)
         met = judged(median(rate) >= LEVEL, steady)
         note = f"{clips / median(seconds[name]):.0f} samples/s"
-        found.add(Figure(f"reading and decoding: coat / {name}", spread(rate), "ahead or level", met, note))
+        found.add(Figure(f"reading and decoding: coat / {name}", format_range(rate), "ahead or level", met, note))
     found.data["reading"] = {"clips": clips, "audio_seconds": index.seconds, "bytes": index.bytes, "seconds": seconds}
     resuming(index, found)
 

@@ -61,10 +61,10 @@ def rows_of_one_file(units: int) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--units", type=int, default=2000)
-    given = parser.parse_args().units
+    most_units = parser.parse_args().units
     with results("overhead") as found:
         here, ray = Resources(workers=0, device="cpu"), ray_of(1)
-        for label, resources, units in (("in process", here, given), ("one Ray worker", ray, given // 2)):
+        for label, resources, units in (("in process", here, most_units), ("one Ray worker", ray, most_units // 2)):
             cpu = time.process_time()
             measured = run(rows_of_one_file(units), ROOT / "store", "benchmarks.overhead:Null", None, resources)
             assert measured.summary.units_done == units, measured.summary.units_done

@@ -33,12 +33,12 @@ from benchmarks.common import (
     Figure,
     Results,
     corpus,
+    format_range,
     judged,
     median,
     options_of,
     results,
     run,
-    spread,
 )
 from coat.manifests.corpus.manifest import Manifest
 from coat.pipeline.store.target_store import TargetStore
@@ -60,11 +60,11 @@ class Padding:
     """What a contestant's model was given: seconds of audio, and with its padding."""
 
     heard: float = 0.0
-    given: float = 0.0
+    model_input: float = 0.0
 
     @property
     def share(self) -> float:
-        return 1 - self.heard / self.given if self.given else 0.0
+        return 1 - self.heard / self.model_input if self.model_input else 0.0
 
 
 def whisper_forward(folder: Path, padding: Padding) -> Forward:
@@ -78,7 +78,7 @@ def whisper_forward(folder: Path, padding: Padding) -> Forward:
     def forward(batch: Batch) -> Features:
         mel_BDT = features(batch, sampling_rate=RATE, return_tensors="pt")["input_features"]
         padding.heard += sum(map(len, batch)) / RATE
-        padding.given += 30.0 * len(batch)
+        padding.model_input += 30.0 * len(batch)
         with torch.inference_mode():
             states_BND = encoder(mel_BDT).last_hidden_state.numpy().astype(np.float16)
         return [states[: -(-len(x) // HOP)] for states, x in zip(states_BND, batch, strict=True)]
@@ -96,7 +96,7 @@ def wav2vec2_forward(folder: Path, padding: Padding) -> Forward:
     def forward(batch: Batch) -> Features:
         inputs = features(batch, sampling_rate=RATE, padding=True, return_tensors="pt")
         padding.heard += sum(map(len, batch)) / RATE
-        padding.given += inputs["input_values"].numel() / RATE
+        padding.model_input += inputs["input_values"].numel() / RATE
         with torch.inference_mode():
             states_BND = model(**inputs).last_hidden_state.numpy().astype(np.float16)
         return [states[: (len(x) - 400) // HOP + 1] for states, x in zip(states_BND, batch, strict=True)]
@@ -252,7 +252,7 @@ def measure(name: str, clips: int, rounds: int, found: Results) -> None:
             ("> 1", 1.0) if expected > 1 + LEVEL else (f"level (> {1 - LEVEL}): no padding to save", 1 - LEVEL)
         )
         met = judged(median(ratios) > least, seconds["coat"])
-        found.add(Figure(f"coat / {rival}: {label}", spread(ratios), target, met, note))
+        found.add(Figure(f"coat / {rival}: {label}", format_range(ratios), target, met, note))
     found.data[name] = {
         "clips": clips,
         "audio_seconds": audio,

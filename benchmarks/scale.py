@@ -31,8 +31,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[500_000, 1_000_000, 5_000_000])
     parser.add_argument("--folder", type=Path, default=Path("runs/scale"))
     parser.add_argument("--keep", action="store_true", help="leave the manifests and stores there")
-    given = parser.parse_args()
-    results = [measure(given.folder, rows, given.keep) for rows in given.rows]
+    arguments = parser.parse_args()
+    results = [measure(arguments.folder, rows, arguments.keep) for rows in arguments.rows]
     for result in results:
         result["ratio"] = {
             what: {key: round(result[what][key] / results[0][what][key], 2) for key in COSTS} for what in PARTS

@@ -13,8 +13,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 LONGEST = {
     "extraction/test_runs.py": 103, "test_docs.py": 91, "test_pyin.py": 67, "test_crepe.py": 60, "test_loop.py": 56,
     "test_ranks.py": 55, "test_invariance.py": 48, "test_cluster.py": 43, "test_compile.py": 42, "test_builds.py": 39,
-    "integration/test_cli.py": 39, "shards/test_reductions.py": 35, "test_stats_command.py": 27, "test_codec.py": 21,
-    "test_footprint.py": 20, "worker/test_long.py": 17, "test_export.py": 16, "test_forecast.py": 16,
+    "integration/test_cli.py": 39, "reductions/test_reductions.py": 35, "test_stats_command.py": 27,
+    "test_codec.py": 21, "test_footprint.py": 20, "worker/test_long.py": 17, "test_export.py": 16,
+    "test_forecast.py": 16,
 }  # fmt: skip
 
 

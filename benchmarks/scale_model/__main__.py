@@ -23,8 +23,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--smoke", action="store_true", help="check the machinery alone")
-    given = parser.parse_args()
-    if given.smoke:
+    arguments = parser.parse_args()
+    if arguments.smoke:
         from benchmarks.scale_model.smoke import smoke
 
         smoke()
@@ -32,7 +32,7 @@ def main() -> int:
     began = time.monotonic()
     prepare(CACHE)
     place = Place(CACHE, OUT)
-    if failed := run_jobs(given.jobs, place, [("pretrain", quick_pretraining), ("final", quick)]):
+    if failed := run_jobs(arguments.jobs, place, [("pretrain", quick_pretraining), ("final", quick)]):
         return failed
     print(page(Found(place.all()), ""))
     compare(place)

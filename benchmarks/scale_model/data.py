@@ -196,23 +196,23 @@ class Drawn:
 
     def __init__(self, asker: Asker, batch_size: int, seed: int) -> None:
         self.asker, self.batch_size, self.seed = asker, batch_size, seed
-        self.given, self.skipped = 0, {}
+        self.batches_read, self.skipped = 0, {}
 
     def __iter__(self) -> Iterator[Batch]:
         clips, size = len(self.asker.clips), self.batch_size
         per_epoch = clips // size  # what remains is left out
         while True:
-            epoch, number = divmod(self.given, per_epoch)
+            epoch, number = divmod(self.batches_read, per_epoch)
             order = np.random.default_rng([self.seed, epoch]).permutation(clips).tolist()
             for b in range(number, per_epoch):
-                self.given += 1
+                self.batches_read += 1
                 yield self.asker.batch(order[b * size : (b + 1) * size])
 
     def state_dict(self) -> dict[str, Any]:
-        return {"given": self.given}
+        return {"given": self.batches_read}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.given = state["given"]
+        self.batches_read = state["given"]
 
 
 def index_of(cache: Path) -> ShardIndex:

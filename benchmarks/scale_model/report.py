@@ -286,14 +286,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Place(CACHE).results)
     parser.add_argument("--out", type=Path, default=PAGE, help="a page with the two marks; what is between is replaced")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     from benchmarks.scale_model.picture import draw
 
-    found, file = Found(Place(CACHE, given.results).all()), given.out.with_suffix(".svg")
-    before, _, rest = given.out.read_text().partition(BEGIN)
+    found, file = Found(Place(CACHE, arguments.results).all()), arguments.out.with_suffix(".svg")
+    before, _, rest = arguments.out.read_text().partition(BEGIN)
     lines = page(found, file.name if draw(found, file) else "")
-    given.out.write_text(f"{before}{BEGIN}\n\n{lines}\n{END}{rest.partition(END)[2]}")
-    print(given.out)
+    arguments.out.write_text(f"{before}{BEGIN}\n\n{lines}\n{END}{rest.partition(END)[2]}")
+    print(arguments.out)
 
 
 if __name__ == "__main__":

@@ -211,15 +211,15 @@ def main() -> int:
     parser.add_argument("--only", default="*", help="runs whose name fits this pattern: 'scratch-C-*'")
     parser.add_argument("--lock", type=Path, help="a file that each run locks (shared) for its duration")
     parser.add_argument("--list", action="store_true", help="what is there, and what is left")
-    given = parser.parse_args()
-    place, phases = Place(CACHE), [phase for phase in PHASES if phase[0] in (given.phase or names)]
-    regimes = given.regime or REGIMES
-    if given.list:
+    arguments = parser.parse_args()
+    place, phases = Place(CACHE), [phase for phase in PHASES if phase[0] in (arguments.phase or names)]
+    regimes = arguments.regime or REGIMES
+    if arguments.list:
         listing(place, phases, regimes)
         return 0
-    with shared(given.lock):
+    with shared(arguments.lock):
         prepare(CACHE)
-    return run_jobs(given.jobs, place, phases, regimes, given.only, given.lock)
+    return run_jobs(arguments.jobs, place, phases, regimes, arguments.only, arguments.lock)
 
 
 def listing(place: Place, phases: Sequence[Phase], regimes: Sequence[Regime]) -> None:

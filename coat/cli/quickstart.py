@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from coat.trainer.evaluation.evaluate import Evaluation
 
 EXPERTS = ("pitch", "vad", "mel", "yamnet", "prosody")  # whose weights come inside packages
-STUDENT = {"hidden": 64, "heads": 4, "text_layers": 2, "audio_layers": 1, "weights_std": 0.1}
+STUDENT: dict[str, Any] = {"hidden": 64, "heads": 4, "text_layers": 2, "audio_layers": 1, "weights_std": 0.1}
 EXAMPLES = 5  # answers that are shown
 
 

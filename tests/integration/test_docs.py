@@ -125,3 +125,17 @@ def test_an_expert_of_ones_own(make_corpus: Corpus, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
+
+
+HISTORY = {"docs/log.md"}  # tells of files as they were
+NAMED_FILE = re.compile(
+    r"(?<![\w./-])((?:manifests|extractors|pipeline|trainer|coat|tests|benchmarks|deploy|configs|docs)/[\w./-]*\w/?)(?![\w*<{-])"
+)
+
+
+@pytest.mark.parametrize(
+    "page", sorted({"README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))} - HISTORY)
+)
+def test_files_that_a_page_names_exist(page: str) -> None:
+    named = NAMED_FILE.findall((ROOT / page).read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).exists() and not (ROOT / "docs" / name).exists()] == []
