@@ -26,7 +26,7 @@ PIECE = 2048  # frames
 GROWTH = 1.5  # of the peak, from the smallest set to the largest, sixteen times its size
 MEASURE = """
 import json, sys, time
-from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.statistics.compute import compute_statistics
 import dask.array
 def peak():  # not getrusage's, which begins at the parent's

@@ -30,7 +30,7 @@ from coat.cli.telemetry import silence
 
 EPILOG = (
     "Try it:  [bold]coat quickstart --out runs/quickstart[/bold]\n\n"
-    "The main job:  coat manifest import → extract → build-shards → train → export"
+    "The main job:  coat extract → coat build-shards → coat train → coat export"
 )
 
 LEAVE_S = 3.0  # for threads to end, at the exit

@@ -228,7 +228,7 @@ def test_sums_without_a_covariance_are_made_anew_where_one_is_asked_for(tmp_path
 
 
 def test_many_files_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saved_sums, "MOST_GROUPS", 2)
+    monkeypatch.setattr(saved_sums, "MAX_GROUPS", 2)
     spec, frames_ND = spec_of(3), correlated(600, 3).astype(np.float32)
     targets = put(tmp_path, spec, "unit", frames_ND[:0])
     for i in range(6):

@@ -107,7 +107,7 @@ def test_memory_does_not_grow_with_the_set(tmp_path: Path) -> None:
         PEAK
         + """
 import sys
-from coat.pipeline.store.target_set import TargetStore
+from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.statistics.compute import compute_statistics
 compute_statistics(TargetStore(sys.argv[1]).target_set("e"), exact_values=0)
 print(peak())

@@ -53,10 +53,10 @@ class Padded:
     def sequence_length(self, raw: RawSample, _config: DataConfig) -> int:
         return round(json.loads(raw.members["json"])["duration"] * 16000)
 
-    def item(self, sample: Sample, _config: DataConfig) -> Sample:
+    def encode(self, sample: Sample, _config: DataConfig) -> Sample:
         return sample
 
-    def batch(self, items: Sequence[Sample]) -> tuple[list[str], int]:
+    def collate(self, items: Sequence[Sample]) -> tuple[list[str], int]:
         return [s.id for s in items], len(items) * max(len(s.samples_S) for s in items)
 
 
