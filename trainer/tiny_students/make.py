@@ -8,7 +8,7 @@ from coat.manifests import InputError
 from coat.trainer.tiny_students.audio_flamingo3 import audio_flamingo3
 from coat.trainer.tiny_students.qwen2_audio import qwen2_audio
 from coat.trainer.tiny_students.qwen_omni import qwen2_5_omni, qwen3_omni
-from coat.trainer.tiny_students.sizes import Sizes
+from coat.trainer.tiny_students.sizes import EMBEDDINGS_STD, Sizes
 
 
 def make_tiny_student(out: str | Path, *, name: str = "qwen2-audio", seed: int = 0, **sizes: Any) -> Path:
@@ -27,6 +27,9 @@ def make_tiny_student(out: str | Path, *, name: str = "qwen2-audio", seed: int =
     with torch.random.fork_rng(devices=[]):  # the caller's random state is its own
         torch.manual_seed(seed)
         model, processor = BUILDERS[name](size)
+    if size.weights_std != EMBEDDINGS_STD:
+        with torch.no_grad():
+            model.get_input_embeddings().weight.mul_(EMBEDDINGS_STD / size.weights_std)
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     model.eval().save_pretrained(folder)

@@ -9,6 +9,9 @@ MEL_BINS = 128
 MEL_FRAMES_PER_SECOND = 100
 
 
+EMBEDDINGS_STD = 0.02  # of the embeddings of tokens, whatever the other weights have
+
+
 @dataclass(frozen=True)
 class Sizes:
     """`hidden` is the dim of both the audio tower and the language model."""
@@ -18,9 +21,9 @@ class Sizes:
     audio_layers: int = 1
     heads: int = 2
     seconds: int = 3  # of audio that is heard, by Audio Flamingo 3 in one window
-    # Standard deviation of the random weights. 0.02, as transformers has it, is for dims of thousands; of dim 64,
-    # weights near 1 / sqrt(64) learn from scratch in less than half the steps.
-    weights_std: float = 0.02
+    # Standard deviation of the random weights, but for the embeddings of tokens. 0.02, as transformers has it, is for
+    # dims of thousands; of dim 64, weights near 1 / sqrt(64) learn from scratch in half the steps.
+    weights_std: float = EMBEDDINGS_STD
 
     def __post_init__(self) -> None:
         smallest = min(self.hidden, self.text_layers, self.audio_layers, self.heads, self.seconds)

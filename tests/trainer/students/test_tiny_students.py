@@ -14,8 +14,10 @@ from coat.trainer.tiny_students.make import make_tiny_student
 def test_all_matrices_have_the_standard_deviation(sizes: dict[str, Any], std: float, tmp_path: Path) -> None:
     folder = make_tiny_student(tmp_path / "student", hidden=64, heads=4, **sizes)
     weights = load_file(folder / "model.safetensors")
-    matrices = {name: w for name, w in weights.items() if w.ndim > 1 and "embed_positions" not in name}
+    matrices = {name: w for name, w in weights.items() if w.ndim > 1 and "embed_" not in name}
     assert len(matrices) > 20
+    (embeddings,) = (w for name, w in weights.items() if name.endswith("embed_tokens.weight"))
+    assert float(embeddings.std()) == pytest.approx(0.02, rel=0.1)
     assert all(float(w.std()) == pytest.approx(std, rel=0.1) for w in matrices.values())
 
 
