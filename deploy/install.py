@@ -29,7 +29,9 @@ def pip_settings(listed: str) -> dict[str, str]:
     return found
 
 
-def uv_environment(settings: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+def uv_environment(
+    settings: Mapping[str, str], environ: Mapping[str, str], extra_indexes: bool = True
+) -> dict[str, str]:
     """What uv is told of pip's settings."""
 
     def words(name: str, by: str = " ") -> str:
@@ -44,7 +46,8 @@ def uv_environment(settings: Mapping[str, str], environ: Mapping[str, str]) -> d
     }
     if not any(name in environ for name in INDEXES):
         found["UV_DEFAULT_INDEX"] = words("index-url")
-        found["UV_INDEX"] = words("extra-index-url")
+        if extra_indexes:
+            found["UV_INDEX"] = words("extra-index-url")
     if words("no-index") in ("1", "true", "True", "yes", "on"):
         found["UV_NO_INDEX"] = "1"
     found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip: the pinned version from whichever index has it
@@ -58,8 +61,16 @@ def main(arguments: list[str]) -> int:
     # Compiled here, as by pip: under PYTHONDONTWRITEBYTECODE each process would compile what it imports, for some 5 s.
     command = ["uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", sys.executable]
     command += ["--constraint", str(CONSTRAINTS), *arguments]
-    environ = {**os.environ, **uv_environment(pip_settings(listed), os.environ)}
-    return subprocess.run([sys.executable, "-m", *command], env=environ).returncode
+    settings = pip_settings(listed)
+    # Of a version that several indexes have, pip takes the best wheel of all of them, uv one of the first index, which
+    # may have none for this platform. So pip's extra indexes are asked only where the default one lacks something.
+    attempts = (False, True) if settings.get("extra-index-url") else (True,)
+    for extra_indexes in attempts:
+        environ = {**os.environ, **uv_environment(settings, os.environ, extra_indexes)}
+        done = subprocess.run([sys.executable, "-m", *command], env=environ)
+        if done.returncode == 0:
+            break
+    return done.returncode
 
 
 if __name__ == "__main__":

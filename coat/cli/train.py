@@ -29,8 +29,8 @@ def settings_of(config: list[str] | None, flags: Mapping[str, Any], set_: list[s
     """The config, the flags that were given (by key) over it, and `--set` over these."""
     from coat.trainer.config.train_config import TrainConfig
 
-    given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
-    return TrainConfig.read(config, [*given, *(set_ or [])])
+    from_flags = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
+    return TrainConfig.read(config, [*from_flags, *(set_ or [])])
 
 
 def train(

@@ -25,9 +25,9 @@ def batch_mates_change_nothing(expert: Expert) -> str:
     clips = [x for x in clips if len(expert.windows(len(x))) == 1]
     alone = [expert.extract([x])[0] for x in clips]
     for order in (range(len(clips)), np.random.default_rng(0).permutation(len(clips))):
-        together = expert.extract([clips[i] for i in order])
-        require(len(together) == len(clips), f"{len(together)} targets of {len(clips)} clips")
-        for i, frames in zip(order, together, strict=True):
+        in_one_batch = expert.extract([clips[i] for i in order])
+        require(len(in_one_batch) == len(clips), f"{len(in_one_batch)} targets of {len(clips)} clips")
+        for i, frames in zip(order, in_one_batch, strict=True):
             error = relative_error(alone[i], frames)
             require(error <= BATCH_TOLERANCE, f"a clip differs in a batch by {error:.1e}; {BATCH_TOLERANCE:g} allowed")
             worst = max(worst, error)

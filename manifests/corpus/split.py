@@ -60,9 +60,9 @@ def check_shares(shares: Mapping[str, float]) -> None:
     if any(not SAFE_KEY.fullmatch(name) for name in shares):
         raise InputError(f"parts {', '.join(shares)}: names are letters, digits, - and _, for they become file names")
     if any(not 0 < share <= 1 for share in shares.values()) or not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
-        given = " ".join(f"{name}={share:g}" for name, share in shares.items())
+        shares_text = " ".join(f"{name}={share:g}" for name, share in shares.items())
         raise InputError(
-            f"shares {given or '(none)'}: expected shares above 0 that sum to 1, as in train=0.9 valid=0.1"
+            f"shares {shares_text or '(none)'}: expected shares above 0 that sum to 1, as in train=0.9 valid=0.1"
         )
 
 

@@ -83,9 +83,9 @@ def draw_bars(axes: Axes, centres_B: NDArray[np.float64], counts_B: NDArray[np.i
     """So many neighbours put together that each bin can be seen."""
     if not len(centres_B):
         return
-    together = -(-len(counts_B) // SMALL_BINS)
-    drawn_B = np.add.reduceat(counts_B, np.arange(0, len(counts_B), together))
-    edges = centres_B[0] - width / 2 + np.arange(len(drawn_B) + 1) * width * together
+    bins_per_bar = -(-len(counts_B) // SMALL_BINS)
+    drawn_B = np.add.reduceat(counts_B, np.arange(0, len(counts_B), bins_per_bar))
+    edges = centres_B[0] - width / 2 + np.arange(len(drawn_B) + 1) * width * bins_per_bar
     axes.stairs(drawn_B, edges, fill=True, color=AREA)
     axes.stairs(drawn_B, edges, color=LINE, linewidth=0.8)
     axes.set_ylim(0, drawn_B.max() * 1.05)

@@ -85,8 +85,8 @@ def tree_s3(bucket: str) -> dict[str, bytes]:
     """As `tree`, of the store in a bucket."""
     fs = fsspec.filesystem("s3", use_listings_cache=False)
     root = f"{bucket.removeprefix('s3://')}/store"
-    told = re.compile("done.json$|/runs/|/running/")  # the time, and what runs say of themselves
-    return {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root) if not told.search(p)}
+    tells_time = re.compile("done.json$|/runs/|/running/")  # the time, and what runs say of themselves
+    return {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root) if not tells_time.search(p)}
 
 
 FAULTS = {

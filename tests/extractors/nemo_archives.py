@@ -46,11 +46,11 @@ def reference(path: Path) -> list[tuple[Frames, Any]]:
     model.encoder.register_forward_hook(keep)
     returned = []
     for x in CLIPS:
-        given = signals(x)
+        model_input = signals(x)
         if "noisy_input_signal" in (model.input_types or ()):
-            given |= {f"noisy_{key}": value for key, value in given.items()}
+            model_input |= {f"noisy_{key}": value for key, value in model_input.items()}
         with torch.inference_mode():
-            returned.append(model.forward(**given))
+            returned.append(model.forward(**model_input))
     return list(zip(states, returned, strict=True))
 
 

@@ -152,15 +152,15 @@ def test_a_job_runs_a_command_that_fits_its_cluster(path: Path) -> None:
     spec = read(path)["spec"]
     words = shlex.split(spec["entrypoint"])
     assert words[:3] == ["python", "-m", "coat"]
-    given = parse_coat(words[3:])
-    assert given["ray_address"] == "auto"
+    options = parse_coat(words[3:])
+    assert options["ray_address"] == "auto"
     assert yaml.safe_load(spec["runtimeEnvYAML"]).keys() <= {"env_vars", "working_dir", "pip", "excludes"}
     (group,) = spec["rayClusterSpec"]["workerGroupSpecs"]
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-    per_pod = int(limits["cpu"]) // (given.get("cpus_per_worker") or 1)
-    if given.get("device") == "cuda":
-        per_pod = min(per_pod, int(int(limits["nvidia.com/gpu"]) / given["gpus_per_worker"]))
-    assert given["workers"] <= per_pod * group["maxReplicas"], "more workers than the cluster may ever hold"
+    per_pod = int(limits["cpu"]) // (options.get("cpus_per_worker") or 1)
+    if options.get("device") == "cuda":
+        per_pod = min(per_pod, int(int(limits["nvidia.com/gpu"]) / options["gpus_per_worker"]))
+    assert options["workers"] <= per_pod * group["maxReplicas"], "more workers than the cluster may ever hold"
 
 
 def parse_coat(arguments: list[str]) -> dict[str, Any]:
@@ -236,5 +236,5 @@ def test_the_sbatch_script() -> None:
     assert {"requeue", "signal", "open-mode", "time"} <= set(directives)
     (line,) = re.findall(r"^coat .*", text.replace("\\\n", " "), flags=re.MULTILINE)
     words = shlex.split(line.replace('"$workers"', "3").replace('"$threads"', "4").replace('"$@"', "").rstrip("& "))
-    given = parse_coat([*words[1:], "--expert", "pitch"])
-    assert (given["workers"], given["cpus_per_worker"]) == (3, 4)
+    options = parse_coat([*words[1:], "--expert", "pitch"])
+    assert (options["workers"], options["cpus_per_worker"]) == (3, 4)

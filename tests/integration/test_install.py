@@ -33,17 +33,28 @@ def test_pips_settings_go_to_uv(install: dict[str, Any]) -> None:
     }
 
 
+def test_the_default_index_is_asked_alone_first(install: dict[str, Any]) -> None:
+    settings = install["pip_settings"](LISTED)
+    alone = install["uv_environment"](settings, {}, extra_indexes=False)
+    assert install["uv_environment"](settings, {}) == {
+        **alone,
+        "UV_INDEX": "https://more.example/simple file:///a/simple",
+    }
+
+
 def test_the_environment_of_pip_comes_first(install: dict[str, Any]) -> None:
     settings = install["pip_settings"](LISTED + "\n:env:.index-url='https://env.example/simple'\n:env:.no-index='1'")
-    told = install["uv_environment"](settings, {})
-    assert told["UV_DEFAULT_INDEX"] == "https://env.example/simple"
-    assert told["UV_NO_INDEX"] == "1"
+    passed_on = install["uv_environment"](settings, {})
+    assert passed_on["UV_DEFAULT_INDEX"] == "https://env.example/simple"
+    assert passed_on["UV_NO_INDEX"] == "1"
 
 
 def test_what_uv_has_of_its_own_stays(install: dict[str, Any]) -> None:
     settings = install["pip_settings"](LISTED)
-    told = install["uv_environment"](settings, {"UV_INDEX_URL": "https://own.example/simple", "UV_HTTP_TIMEOUT": "9"})
-    assert not told.keys() & {"UV_DEFAULT_INDEX", "UV_INDEX", "UV_HTTP_TIMEOUT"}
+    passed_on = install["uv_environment"](
+        settings, {"UV_INDEX_URL": "https://own.example/simple", "UV_HTTP_TIMEOUT": "9"}
+    )
+    assert not passed_on.keys() & {"UV_DEFAULT_INDEX", "UV_INDEX", "UV_HTTP_TIMEOUT"}
 
 
 def test_where_nothing_is_configured_uv_has_its_defaults(install: dict[str, Any]) -> None:

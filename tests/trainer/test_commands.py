@@ -56,8 +56,8 @@ def test_from_a_tiny_student_to_an_answer(app: typer.Typer, shards_dir: Path, tm
     assert made["bytes"] == sum(p.stat().st_size for p in (tmp_path / "exported").iterdir())
     refused = runner.invoke(app, [*asked, "--prompt", "High or low?", "--choice", "high"])
     assert "--choice belongs to one --prompt" in str(refused.exception)
-    told = runner.invoke(app, [*asked, "--turns", '[["What?", "a tone"]]'])
-    assert told.exit_code == 0, told.output
+    answered = runner.invoke(app, [*asked, "--turns", '[["What?", "a tone"]]'])
+    assert answered.exit_code == 0, answered.output
     refused = runner.invoke(app, [*asked, "--turns", "What?"])
     assert "--turns What?: " in str(refused.exception)
 

@@ -99,17 +99,17 @@ def gradients(model: CoatModel, losses: dict[str, torch.Tensor], weights: dict[s
 def test_questions_that_share_a_prefix_are_as_if_asked_alone(world: World) -> None:
     """Losses and gradients are those of coat's collator with a sequence for each question."""
     model = world.model
-    together = world.asker.batch(range(CLIPS))
+    in_one_batch = world.asker.batch(range(CLIPS))
     items = [world.collator.encode(world.sample(c, q), world.config.data) for c in range(CLIPS) for q in QUESTIONS]
     alone = world.collator.collate(items)
-    ours, theirs = model(together), model(alone)
-    assert together.counts()["ce"] == alone.counts()["ce"] == 2 * CLIPS * len(QUESTIONS)
+    ours, theirs = model(in_one_batch), model(alone)
+    assert in_one_batch.counts()["ce"] == alone.counts()["ce"] == 2 * CLIPS * len(QUESTIONS)
     # Alone, each question has the targets of its clip anew.
     share = {name: 1.0 if name == "ce" else 1 / len(QUESTIONS) for name in ours}
     assert {n: float(v.detach()) for n, v in ours.items()} == pytest.approx(
         {n: share[n] * float(v.detach()) for n, v in theirs.items()}, rel=1e-4
     )
-    mine = gradients(model, model(together), dict.fromkeys(ours, 1.0))
+    mine = gradients(model, model(in_one_batch), dict.fromkeys(ours, 1.0))
     other = gradients(model, model(alone), share)
     assert mine.keys() == other.keys()
     for name, gradient in mine.items():
@@ -201,7 +201,7 @@ def test_probes_find_what_is_linear_and_nothing_else() -> None:
 def test_clips_are_what_their_truth_says() -> None:
     """The held note, measured by the period of the sound itself; equal seeds give equal bytes."""
     assert corpus.make_clip(np.random.default_rng(1)) == corpus.make_clip(np.random.default_rng(1))
-    found, told = [], []
+    found, truths = [], []
     for i in range(12):
         flac, truth = corpus.make_clip(np.random.default_rng([9, i]))
         if truth["event"] in ("noise", "clicks") and truth["mood"] != "trembling":
@@ -210,7 +210,7 @@ def test_clips_are_what_their_truth_says() -> None:
             same = np.fft.irfft(power)[: 1 << 12]  # autocorrelation
             lags = np.arange(SAMPLE_RATE // 260, SAMPLE_RATE // 125)
             found.append(np.log2(SAMPLE_RATE / lags[same[lags].argmax()]))
-            told.append(truth["f0_log2"])
-            assert abs(told[-1] - np.log2(130.81) - corpus.NOTES.index(truth["note"]) / 12) < 0.5 / 12
+            truths.append(truth["f0_log2"])
+            assert abs(truths[-1] - np.log2(130.81) - corpus.NOTES.index(truth["note"]) / 12) < 0.5 / 12
     assert len(found) >= 3
-    assert np.abs(np.array(found) - told).max() < 0.3 / 12
+    assert np.abs(np.array(found) - truths).max() < 0.3 / 12

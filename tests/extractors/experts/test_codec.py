@@ -147,8 +147,8 @@ def test_a_clip_that_ends_inside_a_frame(folders: dict[str, Path], kind: str) ->
     assert len(frames) == 21
     if kind == "dac":  # its own feature extractor pads so
         features = DacFeatureExtractor.from_pretrained(folders[kind])
-        given = features(x, sampling_rate=RATE, return_tensors="np")["input_values"][0, 0]
-        assert relative_error(reference(folders[kind], kind, given)[0], frames) < 2e-6
+        model_input = features(x, sampling_rate=RATE, return_tensors="np")["input_values"][0, 0]
+        assert relative_error(reference(folders[kind], kind, model_input)[0], frames) < 2e-6
     else:
         alone, _ = reference(folders[kind], kind, x)
         assert len(alone) == 21

@@ -32,10 +32,10 @@ def frames_late(expert: Expert, off: float = 0.0) -> float:
     t = np.arange(round(SECONDS * rate)) / rate
     (frames,) = expert.extract([harmonics(np.cumsum(2 ** log2_f0(t)) / rate)])
     times = expert.spec.times(len(frames)) + off / expert.spec.rate_hz
-    told = (times > 0.2) & (times < SECONDS - 0.2)
-    assert np.median(frames[told, 1]) > 0.5, "a voice-like tone is voiced"
+    judged = (times > 0.2) & (times < SECONDS - 0.2)
+    assert np.median(frames[judged, 1]) > 0.5, "a voice-like tone is voiced"
     late = np.linspace(-5, 5, 201)
-    errors = [np.abs(frames[told, 0] - log2_f0(times[told] - x / expert.spec.rate_hz)).mean() for x in late]
+    errors = [np.abs(frames[judged, 0] - log2_f0(times[judged] - x / expert.spec.rate_hz)).mean() for x in late]
     assert 1200 * min(errors) < 20, "cents off, at the best of times"
     return float(late[int(np.argmin(errors))])
 

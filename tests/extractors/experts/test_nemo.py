@@ -72,8 +72,8 @@ def test_equals_nemo(model: str, tmp_path: Path) -> None:
 def test_norms_over_time_are_not_padded(tmp_path: Path) -> None:
     expert = loaded("nemo", checkpoint=str(save(tmp_path / "a.nemo", tiny_nemo.ctc, conv_norm_type="group_norm4")))
     assert not expert.pads
-    for x, together in zip(CLIPS, expert.extract(CLIPS), strict=True):
-        assert relative_error(expert.extract([x])[0], together) < 1e-5
+    for x, in_one_batch in zip(CLIPS, expert.extract(CLIPS), strict=True):
+        assert relative_error(expert.extract([x])[0], in_one_batch) < 1e-5
 
 
 def test_a_causal_model_hears_the_past(tmp_path: Path) -> None:

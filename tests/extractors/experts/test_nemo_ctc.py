@@ -120,5 +120,5 @@ def test_without_masks_clips_are_not_padded(tmp_path: Path) -> None:
     file = nemo_archives.reweighted(file, file, unmask)
     expert = loaded("nemo-ctc", checkpoint=str(file))
     assert not expert.pads
-    for x, together in zip(CLIPS, expert.extract(CLIPS), strict=True):
-        np.testing.assert_allclose(expert.extract([x])[0], together, atol=1e-5)
+    for x, in_one_batch in zip(CLIPS, expert.extract(CLIPS), strict=True):
+        np.testing.assert_allclose(expert.extract([x])[0], in_one_batch, atol=1e-5)

@@ -24,8 +24,8 @@ CLICK_S = 1.3  # of the sound
 
 
 def spec_of(expert: str, kind: str, dim: int, rate_hz: float, start_s: float = 0.0, **more: Any) -> TargetSpec:
-    given = {"version": 1, "family": "events", "sample_rate": RATE, "min_samples": 1, "dtype": "float32"} | more
-    return TargetSpec(expert=expert, kind=kind, dim=dim, rate_hz=rate_hz, start_s=start_s, **given)  # pyright: ignore[reportArgumentType]
+    fields = {"version": 1, "family": "events", "sample_rate": RATE, "min_samples": 1, "dtype": "float32"} | more
+    return TargetSpec(expert=expert, kind=kind, dim=dim, rate_hz=rate_hz, start_s=start_s, **fields)  # pyright: ignore[reportArgumentType]
 
 
 def put(store: Path, spec: TargetSpec, manifest: Path, frames: NDArray[Any] | str, identity: str = "a") -> None:

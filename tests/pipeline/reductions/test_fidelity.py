@@ -58,11 +58,11 @@ def test_what_is_measured(tmp_path: Path) -> None:
     assert fidelity.bytes_per_hour_before == 50 * DIM * 2 * 3600
     assert fidelity.bytes_per_hour == 50 * RANK * 3600
     truth = np.concatenate(sample.utterances).astype(np.float64)
-    given = np.concatenate([decode_frames(encode_frames(x, how), how) for x in sample.utterances]).astype(np.float64)
-    wrong = np.linalg.norm(truth - given)
+    decoded = np.concatenate([decode_frames(encode_frames(x, how), how) for x in sample.utterances]).astype(np.float64)
+    wrong = np.linalg.norm(truth - decoded)
     assert fidelity.original.relative_error == pytest.approx(wrong / np.linalg.norm(truth))
     assert fidelity.original.explained_variance == pytest.approx(1 - wrong**2 / (truth.var(0).sum() * len(truth)))
-    cosine = (truth * given).sum(1) / np.linalg.norm(truth, axis=1) / np.linalg.norm(given, axis=1)
+    cosine = (truth * decoded).sum(1) / np.linalg.norm(truth, axis=1) / np.linalg.norm(decoded, axis=1)
     assert fidelity.original.cosine == pytest.approx(cosine.mean())
     fewer = measure_fidelity(sample, fit_reduction(found, sample, pca=2), targets.spec)
     assert fewer.original.explained_variance < fidelity.original.explained_variance

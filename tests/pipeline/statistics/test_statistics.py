@@ -30,8 +30,8 @@ EXACT = 1e-6  # of the issue; relative to a dimension's own size
 
 
 def spec_of(dim: int, kind: str = "representation", dtype: str = "float32", **more: Any) -> TargetSpec:
-    given = {"expert": "e", "version": 1, "family": "speech", "rate_hz": 50.0, "start_s": 0.0, "sample_rate": 16000}
-    return TargetSpec(kind=kind, dim=dim, dtype=dtype, min_samples=1, **given | more)  # pyright: ignore[reportArgumentType]
+    fields = {"expert": "e", "version": 1, "family": "speech", "rate_hz": 50.0, "start_s": 0.0, "sample_rate": 16000}
+    return TargetSpec(kind=kind, dim=dim, dtype=dtype, min_samples=1, **fields | more)  # pyright: ignore[reportArgumentType]
 
 
 def put(root: Path, spec: TargetSpec, unit: str, frames_ND: NDArray[Any]) -> TargetSet:

@@ -149,8 +149,8 @@ def test_the_template_is_right_for_every_form_of_chat(runs: dict[tuple[str, str]
 
 def chat(question: Question) -> list[dict[str, Any]]:
     """As a server is given it: the audio is part of the first message."""
-    given: Any = question.audio
-    heard = given if isinstance(given, list) else [given] if given else []
+    audio: Any = question.audio
+    heard = audio if isinstance(audio, list) else [audio] if audio else []
     prompts = [prompt for prompt, _ in question.turns] + [question.prompt]
     messages = [{"role": "user", "content": [{"type": "text", "text": prompt}]} for prompt in prompts]
     messages[0]["content"] = [{"type": "audio", "audio": samples} for samples, _ in heard] + messages[0]["content"]

@@ -30,15 +30,15 @@ def test_it_is_the_batch_that_training_is_given(student_dir: Path, shards_dir: P
     index = ShardIndex.read(str(shards_dir))
     run = TrainingRun(config, index, RunFolder(tmp_path / "run"), Accelerator(cpu=True), lambda _: None, lambda _: None)
     batches = iter(run.loader)
-    for number, given in zip((1, 2, 3), batches, strict=False):
+    for number, trained in zip((1, 2, 3), batches, strict=False):
         inspected = nth_batch(config, number).batch
-        assert inspected.ids == given.ids
-        assert inspected.inputs.keys() == given.inputs.keys()
-        for name, tensor in given.inputs.items():
+        assert inspected.ids == trained.ids
+        assert inspected.inputs.keys() == trained.inputs.keys()
+        for name, tensor in trained.inputs.items():
             assert torch.equal(inspected.inputs[name], tensor), name
-        assert torch.equal(inspected.labels_BT, given.labels_BT)
-        assert torch.equal(inspected.think_BK, given.think_BK)
-        for name, target in given.targets.items():
+        assert torch.equal(inspected.labels_BT, trained.labels_BT)
+        assert torch.equal(inspected.think_BK, trained.think_BK)
+        for name, target in trained.targets.items():
             assert torch.equal(inspected.targets[name].frames_BND, target.frames_BND)
             assert torch.equal(inspected.targets[name].mask_BN, target.mask_BN)
     batches.close()  # type: ignore[attr-defined]

@@ -84,10 +84,10 @@ def test_lengths_are_foretold(student: Student, shards: Path) -> None:
 def test_texts_and_conversations_are_in_a_batch_as_alone(student: Student, shards: Path) -> None:
     collator, samples = collated(student, shards)
     items = [collator.encode(sample, DataConfig(shards=str(shards))) for sample in samples]
-    together = collator.collate(items)
-    assert len(together) == len(together.inputs["input_ids"]) == 3
+    in_one_batch = collator.collate(items)
+    assert len(in_one_batch) == len(in_one_batch.inputs["input_ids"]) == 3
     with torch.inference_mode():
-        states_BTD = student.hidden_states(together.inputs)
+        states_BTD = student.hidden_states(in_one_batch.inputs)
         for b, item in enumerate(items):
             close(
                 states_BTD[b, : len(item.ids)],
@@ -148,8 +148,8 @@ def test_several_audios(student: Student) -> None:
     assert (alone[0] - alone[1]).abs().max() > 1e-4 * alone[0].abs().max()  # which is first matters
     many = trained.inputs([([(a, 16000) for a in audios], "Which?", ()) for audios in ([low, high], swapped)])
     with torch.inference_mode():
-        together = student.hidden_states(many)[:, -1]
-    close(together, torch.stack(alone))
+        in_one_batch = student.hidden_states(many)[:, -1]
+    close(in_one_batch, torch.stack(alone))
 
 
 def last_state(student: Student, inputs: dict[str, Tensor]) -> Tensor:

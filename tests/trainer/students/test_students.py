@@ -90,9 +90,9 @@ def student_states(folder: Path, inputs: dict[str, Tensor]) -> Tensor:
 
 
 def test_a_batch_is_its_samples(student: Student, batch: tuple[Collator, Batch, list[Batch]]) -> None:
-    _, together, alone = batch
+    _, in_one_batch, alone = batch
     with torch.inference_mode():
-        states_BTD = student.hidden_states(together.inputs)
+        states_BTD = student.hidden_states(in_one_batch.inputs)
         for b, single in enumerate(alone):
             close(states_BTD[b, : single.inputs["input_ids"].shape[1]], student.hidden_states(single.inputs)[0])
 
@@ -116,10 +116,10 @@ def test_padding_on_the_left_is_padding_on_the_right(
 def test_block_and_labels_are_where_they_should_be(
     student: Student, batch: tuple[Collator, Batch, list[Batch]]
 ) -> None:
-    _, together, _ = batch
-    for b, name in enumerate(together.ids):
-        length = int(together.inputs["attention_mask"][b].sum())
-        ids, labels = together.inputs["input_ids"][b, :length], together.labels_BT[b, :length]
+    _, in_one_batch, _ = batch
+    for b, name in enumerate(in_one_batch.ids):
+        length = int(in_one_batch.inputs["attention_mask"][b].sum())
+        ids, labels = in_one_batch.inputs["input_ids"][b, :length], in_one_batch.labels_BT[b, :length]
         text = student.tokenizer.decode(ids)
         think = "".join(f"<|audio_think_{k}|>" for k in range(4))
         before, _, after = text.partition(f"<|audio_think_begin|>{think}<|audio_think_end|>")
@@ -232,11 +232,11 @@ def test_prompts_about_one_audio_share_it_and_are_answered_as_each_alone(student
     student.language_model.register_forward_hook(
         lambda _module, _args, kwargs, _out: lengths.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
     )
-    given: list[Tensor] = []
+    passed: list[Tensor] = []
     generate = trained.generate
-    trained.generate = lambda *args, **kwargs: given.append(generate(*args, **kwargs)) or given[-1]  # type: ignore[method-assign]
+    trained.generate = lambda *args, **kwargs: passed.append(generate(*args, **kwargs)) or passed[-1]  # type: ignore[method-assign]
     answers = trained.ask_each(audio, prompts, max_new_tokens=8)
-    assert [ids.tolist() for ids in given] == [ids.tolist() for ids in alone]
+    assert [ids.tolist() for ids in passed] == [ids.tolist() for ids in alone]
     assert answers == [trained.decode(ids)[0] for ids in alone]
     end = student.prefix(*audio[:1], "?").audio_end
     shared = lengths[0]

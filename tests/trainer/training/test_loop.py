@@ -94,9 +94,9 @@ def test_a_batched_loss_is_the_sum_of_single_ones(student_dir: Path, shards_dir:
     training.model.eval()
     items = first_items(training, 6)
     with torch.no_grad():
-        together = training.model(training.loader.collator.collate(items))
+        in_one_batch = training.model(training.loader.collator.collate(items))
         alone = [training.model(training.loader.collator.collate([item])) for item in items]
-    for name, value in together.items():
+    for name, value in in_one_batch.items():
         assert value.item() == pytest.approx(sum(a[name].item() for a in alone), rel=1e-4), name
 
 

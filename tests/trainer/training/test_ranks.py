@@ -66,11 +66,11 @@ def test_a_full_disk_and_then_a_damaged_checkpoint(
         config = short_run(student_dir, shards_dir, run, 2)
         assert run_ranks(2, train_and_die, config, None, log) == [1, 1]
         step = run / "checkpoints" / "step-0000000"
-        told = (
+        said = (
             f"RunError: {step}6 was not written (No space left on device); step-00000004 is kept; "
             "make room, and the same command goes on from there"
         )
-        assert sorted(log.read_text().splitlines()) == [f"rank 0: {told}", f"rank 1: {told}"]
+        assert sorted(log.read_text().splitlines()) == [f"rank 0: {said}", f"rank 1: {said}"]
         assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step-00000002", "step-00000004"]
 
         remount(disk, f"size={10 * size}")
