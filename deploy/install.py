@@ -64,13 +64,13 @@ def main(arguments: list[str]) -> int:
     settings = pip_settings(listed)
     # Of a version that several indexes have, pip takes the best wheel of all of them, uv one of the first index, which
     # may have none for this platform. So pip's extra indexes are asked only where the default one lacks something.
-    attempts = (False, True) if settings.get("extra-index-url") else (True,)
-    for extra_indexes in attempts:
+    status = 1
+    for extra_indexes in (False, True) if settings.get("extra-index-url") else (True,):
         environ = {**os.environ, **uv_environment(settings, os.environ, extra_indexes)}
-        done = subprocess.run([sys.executable, "-m", *command], env=environ)
-        if done.returncode == 0:
+        status = subprocess.run([sys.executable, "-m", *command], env=environ).returncode
+        if status == 0:
             break
-    return done.returncode
+    return status
 
 
 if __name__ == "__main__":
