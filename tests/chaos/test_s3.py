@@ -43,6 +43,7 @@ def s3(server: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")  # botocore's own 5 would take minutes to give up
+    fsspec.filesystem("s3").clear_instance_cache()  # one that was made for another module's server
     server.faults.clear()
     yield server
     server.faults.clear()
