@@ -19,7 +19,7 @@ def audio_flamingo3(sizes: Sizes) -> tuple[Any, Any]:
         Qwen2Config,
     )
 
-    tokenizer = byte_tokenizer(list(SOUND.values()))
+    tokenizer = byte_tokenizer(list(SOUND.values()), sizes.texts)
     text = Qwen2Config(**sizes.text, **vocabulary_ids(tokenizer), bos_token_id=None)
     audio = AudioFlamingo3EncoderConfig(**sizes.audio)
     audio_id = tokenizer.convert_tokens_to_ids(SOUND["audio_token"])

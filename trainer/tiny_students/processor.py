@@ -1,11 +1,12 @@
 """What a tiny student's processor is made of: a byte-level tokenizer, a chat template and Whisper's features."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coat.trainer.tiny_students.sizes import MEL_BINS
 
 SAMPLE_RATE = 16000  # Hz, as the public checkpoints
+MERGED_VOCABULARY = 4096  # at most, where a tokenizer learns merges
 PAD, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"  # as in the public checkpoints
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
@@ -13,6 +14,8 @@ CHAT = (
     "{% if part.type == 'audio' %}AUDIO{% else %}{{ part.text }}{% endif %}{% endfor %}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+CHAT_TEXT = "system\nYou are a helpful assistant.\nuser\nAudio 1: \nassistant\n"  # what templates put around a turn
 
 
 def feature_extractor(seconds: int) -> Any:
@@ -31,18 +34,22 @@ def vocabulary_ids(tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def byte_tokenizer(special: list[str] | Mapping[str, str]) -> Any:
-    """Byte-level BPE without merges: 256 symbols and the special tokens, so that any text has ids.
+def byte_tokenizer(special: list[str] | Mapping[str, str], texts: Sequence[str] = ()) -> Any:
+    """Byte-level BPE: 256 symbols, the special tokens, and merges up to the whole words of `texts`.
 
-    Tokens with a name are attributes of the tokenizer, as some processors ask for.
+    Any text has ids; one without merges is a token a byte. Tokens with a name are attributes of the tokenizer, as
+    some processors ask for.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {symbol: i for i, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    bpe = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)  # type: ignore[assignment]
+    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bpe = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(symbols)}, merges=[]))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=bool(texts))  # type: ignore[assignment]
     bpe.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    if texts:
+        learner = trainers.BpeTrainer(vocab_size=MERGED_VOCABULARY, initial_alphabet=symbols, show_progress=False)
+        bpe.train_from_iterator([CHAT_TEXT, *texts], learner)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         pad_token=PAD,

@@ -18,7 +18,7 @@ def qwen2_audio(sizes: Sizes) -> tuple[Any, Any]:
         Qwen2Config,
     )
 
-    tokenizer = byte_tokenizer(list(QWEN_AUDIO.values()))
+    tokenizer = byte_tokenizer(list(QWEN_AUDIO.values()), sizes.texts)
     text = Qwen2Config(**sizes.text, **vocabulary_ids(tokenizer), bos_token_id=None)
     audio_id = tokenizer.convert_tokens_to_ids(QWEN_AUDIO["audio_token"])
     audio = Qwen2AudioEncoderConfig(**sizes.audio)

@@ -27,7 +27,7 @@ def qwen2_5_omni(sizes: Sizes) -> tuple[Any, Any]:
         Qwen2_5OmniThinkerForConditionalGeneration,
     )
 
-    tokenizer = byte_tokenizer({**QWEN_AUDIO, **QWEN_VISION})
+    tokenizer = byte_tokenizer({**QWEN_AUDIO, **QWEN_VISION}, sizes.texts)
     id_of = tokenizer.convert_tokens_to_ids
     config: dict[str, Any] = {
         "audio_config": {**sizes.audio, "output_dim": sizes.hidden},
@@ -53,7 +53,7 @@ def qwen3_omni(sizes: Sizes) -> tuple[Any, Any]:
         Qwen3OmniMoeThinkerForConditionalGeneration,
     )
 
-    tokenizer = byte_tokenizer({**QWEN3_AUDIO, **QWEN3_VISION})
+    tokenizer = byte_tokenizer({**QWEN3_AUDIO, **QWEN3_VISION}, sizes.texts)
     id_of = tokenizer.convert_tokens_to_ids
     # Half of the positions are for audio: 4 times `seconds`.
     text = {**sizes.text, **vocabulary_ids(tokenizer), "max_position_embeddings": 2 * QWEN3_RATE * 4 * sizes.seconds}

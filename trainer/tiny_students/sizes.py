@@ -1,5 +1,6 @@
 """How large a tiny student is, as configurations of transformers name it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ class Sizes:
     # Standard deviation of the random weights, but for the embeddings of tokens. 0.02, as transformers has it, is for
     # dims of thousands; of dim 64, weights near 1 / sqrt(64) learn from scratch in half the steps.
     weights_std: float = EMBEDDINGS_STD
+    texts: Sequence[str] = ()  # whose words are tokens; none: a token a byte, and sequences five times as long
 
     def __post_init__(self) -> None:
         smallest = min(self.hidden, self.text_layers, self.audio_layers, self.heads, self.seconds)
