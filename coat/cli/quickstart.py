@@ -136,13 +136,15 @@ def recipe(root: Path, seed: int, overrides: list[str]) -> "TrainConfig":
 
 def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> dict[str, Any]:
     from coat.cli import train as train_command
+    from coat.manifests.corpus.manifest import Manifest
     from coat.trainer.run_folder import read_metrics
-    from coat.trainer.tiny_students.make import make_tiny_student
+    from coat.trainer.tiny_students.make import make_tiny_student, texts_of
     from coat.trainer.training.train import train
 
     with train_command.quiet(), train_command.progress_lines() as show_report:
         if not (root / "student").exists():
-            make_tiny_student(root / "student", **STUDENT, texts=words(root), seed=seed)
+            rows = Manifest.read(str(root / "corpus" / "train.jsonl"))
+            make_tiny_student(root / "student", **STUDENT, texts=texts_of(rows), seed=seed)
         made = recipe(root, seed, overrides)
         (root / "train.toml").write_text(made.to_toml())  # for the next steps
         result = train(made, on_report=(lambda _: None) if quiet else show_report)
@@ -152,13 +154,6 @@ def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> d
     first, last = rows[0], rows[-1]
     losses = {k: [first[k], last[k]] for k in first if k in last and (k == "ce" or k.startswith("distill/"))}
     return {"steps": result.step, "seconds": result.seconds, "losses": losses}
-
-
-def words(root: Path) -> tuple[str, ...]:
-    """Questions and answers: words that the student's tokenizer holds as one token."""
-    from coat.manifests.corpus.manifest import Manifest
-
-    return tuple(text for u in Manifest.read(str(root / "corpus" / "train.jsonl")) for text in (u.prompt, u.response))
 
 
 def ask(root: Path, quiet: bool) -> "Evaluation":

@@ -122,7 +122,12 @@ def tiny_student(
     audio_layers: Annotated[int, typer.Option(min=1)] = 1,
     heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 2,
     seconds: Annotated[int, typer.Option(min=1, help="Longest audio it hears.")] = 3,
-    weights_std: Annotated[float, typer.Option(help="Standard deviation of its random weights.")] = 0.02,
+    weights_std: Annotated[
+        float, typer.Option(help="Standard deviation of its random weights; near 1 / sqrt(hidden) it learns faster.")
+    ] = 0.02,
+    words: Annotated[
+        str | None, typer.Option(help="Manifest whose texts' words become tokens; without it every byte is one.")
+    ] = None,
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:
     """Create a tiny random student, without download: for tests and a first run.
@@ -130,13 +135,16 @@ def tiny_student(
     Example:
 
       coat tiny-student qwen2-audio ./student
+
+      coat tiny-student qwen2-audio ./student --hidden 64 --heads 4 --weights-std 0.1 --words corpus.jsonl
     """
     with quiet():
-        from coat.trainer.tiny_students.make import make_tiny_student
+        from coat.manifests.corpus.manifest import Manifest
+        from coat.trainer.tiny_students.make import make_tiny_student, texts_of
 
         folder = make_tiny_student(
             out, name=name, hidden=hidden, text_layers=text_layers, audio_layers=audio_layers, heads=heads,
-            seconds=seconds, weights_std=weights_std, seed=seed,
+            seconds=seconds, weights_std=weights_std, texts=texts_of(Manifest.read(words)) if words else (), seed=seed,
         )  # fmt: skip
     typer.echo(str(folder))
 

@@ -1,10 +1,10 @@
 """Tiny random checkpoints in the students' true formats: for tests and the quickstart, fully offline."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from coat.manifests import InputError
+from coat.manifests import InputError, Utterance
 from coat.trainer.tiny_students.audio_flamingo3 import audio_flamingo3
 from coat.trainer.tiny_students.qwen2_audio import qwen2_audio
 from coat.trainer.tiny_students.qwen_omni import qwen2_5_omni, qwen3_omni
@@ -35,6 +35,12 @@ def make_tiny_student(out: str | Path, *, name: str = "qwen2-audio", seed: int =
     model.eval().save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def texts_of(rows: Iterable[Utterance]) -> tuple[str, ...]:
+    """All text that a student may read or say of these rows: what its tokenizer's words are taken from."""
+    texts = (t for u in rows for t in (u.text, u.prompt, u.response, *(text for turn in u.turns for text in turn)))
+    return tuple(text for text in texts if text)
 
 
 BUILDERS: Mapping[str, Callable[[Sizes], tuple[Any, Any]]] = {

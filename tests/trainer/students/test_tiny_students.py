@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
-from coat.manifests import InputError
-from coat.trainer.tiny_students.make import make_tiny_student
+from coat.manifests import InputError, Utterance
+from coat.trainer.tiny_students.make import make_tiny_student, texts_of
 
 
 @pytest.mark.parametrize(("sizes", "std"), [({}, 0.02), ({"weights_std": 0.1}, 0.1)])
@@ -24,3 +25,28 @@ def test_all_matrices_have_the_standard_deviation(sizes: dict[str, Any], std: fl
 def test_weights_of_no_size_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="weights_std 0"):
         make_tiny_student(tmp_path / "student", weights_std=0.0)
+
+
+@pytest.mark.parametrize("name", ["qwen2-audio", "audio-flamingo-3"])
+def test_words_of_a_manifest_become_tokens(name: str, tmp_path: Path) -> None:
+    rows = [
+        Utterance(
+            id="a", audio="a.wav", audio_filepath="a.wav", prompt="Does the pitch rise or fall?", response="rising"
+        ),
+        Utterance(
+            id="b",
+            audio="b.wav",
+            audio_filepath="b.wav",
+            text="beep beep",
+            extra={"turns": [["What is it?", "a bell"]]},
+        ),
+    ]
+    texts = texts_of(rows)
+    assert texts == ("Does the pitch rise or fall?", "rising", "beep beep", "What is it?", "a bell")
+    folder = make_tiny_student(tmp_path / "student", name=name, texts=texts)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    words = ["Does", "Ġthe", "Ġpitch", "Ġrise", "Ġor", "Ġfall", "?"]
+    assert tokenizer.tokenize(texts[0]) == words
+    assert tokenizer.tokenize("user\nrising") == ["user", "Ċ", "rising"]
+    unseen = "Übermäßig, 42 クジラ\t"
+    assert tokenizer.decode(tokenizer.encode(unseen)) == unseen
