@@ -33,6 +33,10 @@ class EnvironmentFault(RunError):
     """
 
 
+class ReadFault(EnvironmentFault):
+    """Audio that this machine cannot read now, or does not find where there is no sign that it is really gone."""
+
+
 class Unreachable(EnvironmentFault):
     """An object store that does not answer. It says nothing about what lies there."""
 

@@ -7,21 +7,22 @@ about the audio, and all of it may pass. So only the errors that a name alone ex
 import errno
 import io
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from coat.manifests import storage
 from coat.manifests.audio.clip import AudioError
-from coat.manifests.errors import EnvironmentFault, InputError, one_line
+from coat.manifests.errors import ReadFault, InputError, one_line
 
 ROW_ERRNOS = {errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.ENXIO}
-CONFIRM_BYTES = 2**30  # a larger file is read through to confirm a fault, and not held in memory
+HELD_BYTES = 2**30  # a larger file is read through for a second look, and not held in memory
 BLOCK_BYTES = 2**20
 
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """AudioError or EnvironmentFault for what the operating system or an object store raises while `path` is read."""
+    """AudioError or ReadFault for what the operating system or an object store raises while `path` is read."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as e:
@@ -29,9 +30,9 @@ def reading(path: str) -> Iterator[None]:
     except OSError as e:
         if e.errno in ROW_ERRNOS and not isinstance(e, PermissionError):
             raise AudioError("unreadable", f"{path!r}: {one_line(e, 200)}") from e
-        raise EnvironmentFault(f"{path}: cannot be read here ({one_line(e, 200)})") from e
+        raise ReadFault(f"{path}: cannot be read here ({one_line(e, 200)})") from e
     except InputError as e:  # the driver of an object store is not installed here
-        raise EnvironmentFault(one_line(e)) from e
+        raise ReadFault(one_line(e)) from e
     except ValueError as e:  # a NUL in the name
         raise AudioError("unreadable", f"{path!r}: {one_line(e, 200)}") from e
 
@@ -49,19 +50,48 @@ def read_whole(path: str) -> bytes:
         return storage.read_bytes(path)
 
 
-def read_again(path: str) -> io.BytesIO | None:
+def second_look(path: str) -> io.BytesIO | None:
     """The bytes of a local file, read by ourselves from its first to its last; None where they are too many to hold.
 
     libsndfile does not tell a read that failed from a file that ends: what it calls cut short or unreadable is
-    believed only once its bytes were had. EnvironmentFault where they are not to be had.
+    believed only once its bytes were had. ReadFault where they are not to be had. None, too, for what is no file.
     """
-    kept = io.BytesIO()
-    with reading(path), open(storage.local_path(path), "rb", buffering=0) as f:
-        size, done = os.fstat(f.fileno()).st_size, 0
-        while block := f.read(BLOCK_BYTES):
-            done += len(block)
-            if size <= CONFIRM_BYTES:
-                kept.write(block)
+    if not storage.is_local(path):
+        return None  # was read as a whole
+    name, kept, done = storage.local_path(path), io.BytesIO(), 0
+    with reading(path):
+        if not stat.S_ISREG(os.stat(name).st_mode):
+            return None
+        with open(name, "rb", buffering=0) as f:
+            size = os.fstat(f.fileno()).st_size
+            while block := f.read(BLOCK_BYTES):
+                done += len(block)
+                if size <= HELD_BYTES:
+                    kept.write(block)
         if done < size:
             raise OSError(errno.EIO, f"{done} bytes of {size} could be read")
-    return kept if size <= CONFIRM_BYTES else None
+    return kept if size <= HELD_BYTES else None
+
+
+def is_there(path: str) -> bool:
+    """Whether a file or object is there. ReadFault where that cannot be told."""
+    with reading(path):
+        if not storage.is_local(path):
+            return storage.exists(path)
+        try:
+            os.stat(storage.local_path(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    return True
+
+
+def holds_anything(folder: str) -> bool:
+    """Whether a folder is there and not empty, or a prefix has objects. ReadFault where that cannot be told."""
+    with reading(folder):
+        if not storage.is_local(folder):
+            return bool(storage.list_names(folder))
+        try:
+            with os.scandir(storage.local_path(folder)) as entries:
+                return next(entries, None) is not None
+        except (FileNotFoundError, NotADirectoryError):
+            return False
