@@ -26,8 +26,23 @@ class RunError(RuntimeError):
     """The work could not be done, through no mistake of the command. The command line exits with 1."""
 
 
-class Unreachable(RunError):
+class EnvironmentFault(RunError):
+    """The machine, the share, the store or the device is at fault. It says nothing about a row, and may pass.
+
+    Never the outcome of a row. Made of its message alone, so that it crosses process borders.
+    """
+
+
+class ReadFault(EnvironmentFault):
+    """Audio that this machine cannot read now, or does not find where there is no sign that it is really gone."""
+
+
+class Unreachable(EnvironmentFault):
     """An object store that does not answer. It says nothing about what lies there."""
+
+
+class DeviceFault(EnvironmentFault):
+    """The device of this process is lost: all that it computes from now on fails. A new process may do better."""
 
 
 @dataclass(frozen=True)

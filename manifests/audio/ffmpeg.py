@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coat.manifests import storage
-from coat.manifests.audio import containers
+from coat.manifests.audio import containers, faults
 from coat.manifests.audio.clip import AudioError, AudioInfo
 from coat.manifests.errors import one_line
 
@@ -22,7 +21,7 @@ def read_whole_file(path: str, cause: Exception) -> tuple[NDArray[np.float32], i
     except RuntimeError as e:
         raise AudioError("truncated", f"{path}: cannot be decoded to its end ({one_line(e, 200)})") from e
     stated, decoded = decoder.metadata.duration_seconds or 0.0, samples.data.shape[1] / samples.sample_rate
-    if decoded < stated - FFMPEG_TOLERANCE_S and containers.states_duration(storage.read_bytes(path)):
+    if decoded < stated - FFMPEG_TOLERANCE_S and containers.states_duration(faults.read_whole(path)):
         raise AudioError("truncated", f"{path}: {decoded:.3f} s of {stated:.3f} s; the file is cut short")
     return samples.data.numpy().T.mean(axis=1, dtype=np.float32), samples.sample_rate
 
@@ -37,7 +36,7 @@ def read_info(path: str, cause: Exception) -> AudioInfo:
 
 def open_decoder(path: str, cause: Exception) -> Any:
     """A torchcodec AudioDecoder; AudioError where FFmpeg is not installed or cannot read it either."""
-    data = storage.read_bytes(path)
+    data = faults.read_whole(path)
     if containers.is_cut_short(data):
         raise AudioError("truncated", f"{path}: ends inside its header or before its audio; the file is cut short")
     try:

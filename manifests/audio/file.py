@@ -1,6 +1,7 @@
 """Spans of audio files as mono float32: libsndfile first, FFmpeg for what it cannot read.
 
-T samples. A span that cannot be decoded raises AudioError with a reason that is recorded with its row.
+T samples. A span that cannot be decoded raises AudioError with a reason that is recorded with its row; a machine, share
+or store that cannot be read raises EnvironmentFault (`faults.py`), which says nothing about the row.
 
     decode("a.flac", 3.0, 2.5)         one span
     file = AudioFile("a.flac")         many spans of one file, which is downloaded and checked once
@@ -22,7 +23,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from coat.manifests import storage
-from coat.manifests.audio import containers, ffmpeg
+from coat.manifests.audio import containers, faults, ffmpeg
 from coat.manifests.audio.clip import AudioError, AudioInfo, Clip, clip_digest
 from coat.manifests.errors import one_line
 
@@ -69,9 +70,10 @@ class AudioFile:
 
     block: tuple[int, NDArray[np.float32]] | None = None  # of an MP3: its number, and `[T, channels]`
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, held: io.BytesIO | None = None) -> None:
+        """`held`: the bytes of the file, where they were read already."""
         self.path = path
-        self.source = open_audio(path)
+        self.source = held or open_audio(path)
         self.whole_T: NDArray[np.float32] | None = None
         try:
             with self.open() as f:
@@ -179,21 +181,18 @@ def to_mono(path: str, samples_TC: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def open_audio(path: str) -> str | io.BytesIO:
-    """What soundfile opens: a local path, or the bytes of a remote object."""
-    try:
-        if storage.is_local(path):
-            source: str | io.BytesIO = str(storage.local_path(path))
+    """What soundfile opens: a local path, or the bytes of a remote object. EnvironmentFault as `faults` tells it."""
+    faults.check_protocol(path)
+    if storage.is_local(path):
+        source: str | io.BytesIO = str(storage.local_path(path))
+        with faults.reading(path):
             status = os.stat(source)
-            if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device never end
-                raise AudioError("unreadable", f"{path}: not a regular file; expected an audio file")
-            size = status.st_size
-        else:
-            data = storage.read_bytes(path)
-            size, source = len(data), io.BytesIO(data)
-    except (FileNotFoundError, NotADirectoryError) as e:
-        raise AudioError("missing", f"{path}: no such file") from e
-    except (OSError, ValueError) as e:  # ValueError: a NUL in the name, or a protocol that is refused
-        raise AudioError("unreadable", f"{path!r}: {one_line(e, 200)}") from e
+        if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device never end
+            raise AudioError("unreadable", f"{path}: not a regular file; expected an audio file")
+        size = status.st_size
+    else:
+        data = faults.read_whole(path)
+        size, source = len(data), io.BytesIO(data)
     if size == 0:
         raise AudioError("empty", f"{path}: the file has no bytes")
     return source
@@ -211,9 +210,14 @@ def check_not_cut(path: str, source: str | io.BytesIO, opened: OpenedFile) -> No
     if opened.format == "RAW":
         raise AudioError("unreadable", f"{path}: no header of an audio file; expected WAV, FLAC, OGG, MP3 or the like")
     if containers.log_states_more(opened.extra_info) or (
-        opened.format == "OGG" and not containers.ends_with_whole_ogg_page(source)
+        opened.format == "OGG" and not ends_whole(path, source)
     ):
         raise AudioError("truncated", f"{path}: shorter than its header says; the file is cut short")
+
+
+def ends_whole(path: str, source: str | io.BytesIO) -> bool:
+    with faults.reading(path):
+        return containers.ends_with_whole_ogg_page(source)
 
 
 def check_span(path: str, offset: float, duration: float | None) -> None:

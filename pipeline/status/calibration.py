@@ -41,13 +41,13 @@ def calibrate(config: WorkerConfig, rows: Sequence[PlannedRow]) -> tuple[float, 
     started = time.perf_counter()
     worker = Worker(config)
     # The first pass compiles, allocates and finds its kernels.
-    warm_up = worker.run_in_model_thread(run_rows, worker, [rows[0]])
+    warm_up = worker.model.in_thread(run_rows, worker, [rows[0]])
     startup = time.perf_counter() - started
     passes: list[float] = []
     extracted: list[DecodedRow] = []
     while not passes or (sum(passes) < MIN_MEASURED_S and len(passes) < MAX_PASSES):
         started = time.perf_counter()
-        extracted = worker.run_in_model_thread(run_rows, worker, rows)
+        extracted = worker.model.in_thread(run_rows, worker, rows)
         passes.append(time.perf_counter() - started)
     ok = [row.planned for row in extracted if row.status == "ok"]
     if not ok:
@@ -57,5 +57,6 @@ def calibrate(config: WorkerConfig, rows: Sequence[PlannedRow]) -> tuple[float, 
 
 
 def run_rows(worker: Worker, rows: Sequence[PlannedRow]) -> list[DecodedRow]:
-    clock = StageClock()
-    return [row for batch in worker.decoded_batches(rows) for row in worker.run_batch(batch, clock)]
+    clock, evidence = StageClock(), worker.evidence()
+    batches = worker.decoded_batches(rows, evidence)
+    return [row for batch in batches for row in worker.model.run_batch(batch, clock, evidence)]

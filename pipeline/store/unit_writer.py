@@ -15,7 +15,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from coat.manifests import storage
-from coat.manifests.errors import RunError
+from coat.manifests.errors import EnvironmentFault, RunError
 from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.store.builds import new_build
 from coat.pipeline.store.frames_writer import FramesWriter
@@ -48,7 +48,7 @@ class UnitWriter:
             writer.append(frames_ND)
             done = writer.commit(rows, facts)
 
-    RunError where the store cannot be written; then nothing of the unit is visible.
+    EnvironmentFault where the store cannot be written; then nothing of the unit is visible.
     """
 
     def __init__(self, set_url: str, unit: str, dim: int, dtype: str) -> None:
@@ -109,7 +109,7 @@ class UnitWriter:
             kept = "the units before it are kept, run again"
             if isinstance(e, FileNotFoundError) and not storage.exists(storage.join(self.set_url, SPEC)):
                 kept = f"its {SPEC} is gone: was the store removed under the run? Run again, to begin anew"
-            raise RunError(f"{self.set_url}: cannot write unit {self.unit} ({e}); {kept}") from e
+            raise EnvironmentFault(f"{self.set_url}: cannot write unit {self.unit} ({e}); {kept}") from e
         finally:
             self.seconds += time.perf_counter() - started
 

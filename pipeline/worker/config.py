@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from coat.extractors.expert import Options
 from coat.manifests.targets.spec import TargetSpec
 
+PATIENCE_S = 30.0  # for which a unit waits for its audio to be readable again
+
 
 @dataclass(frozen=True)
 class WorkerConfig:
@@ -16,3 +18,5 @@ class WorkerConfig:
     spec: TargetSpec
     device: str
     threads: int  # CPU threads of this worker
+    accept_missing: bool = False  # a file that is not there fails its row, whatever else is not there
+    patience_s: float = PATIENCE_S

@@ -27,6 +27,10 @@ class DecodedRow:
     status: Status = "ok"
     error: str | None = None
 
+    @property
+    def reason(self) -> str | None:
+        return self.error.split(":", 1)[0] if self.error else None
+
     def fail(self, reason: str, message: str, status: Status = "failed") -> None:
         self.status, self.error = status, f"{reason}: {message}"
         self.waveform_T = self.frames_ND = self.spool = None

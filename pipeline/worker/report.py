@@ -25,9 +25,11 @@ class UnitReport:
     write_seconds: float = 0.0
     padded_seconds: float = 0.0
     halvings: int = 0  # of the batch budget, for want of memory
+    batch_seconds: float | None = None  # padded audio that a pass may hold since memory ran out; None: it did not
     errors: tuple[str, ...] = ()  # "id: reason: message", the first few
     worker: str = ""  # host and process
     reasons: Mapping[str, int] = field(default_factory=dict)  # of failed rows, all of them
+    witnesses: tuple[str, ...] = ()  # files that were read well: where one of them is gone, so is its share
 
     @property
     def stages(self) -> dict[str, float]:

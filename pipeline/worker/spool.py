@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coat.manifests.errors import RunError
+from coat.manifests.errors import EnvironmentFault
 
 SPOOL_BYTES = 16 * 2**20  # of frames that are held in memory, and that are read at once
 
@@ -21,7 +21,7 @@ class Spool:
         try:
             folder.mkdir(exist_ok=True)
         except OSError as e:
-            raise RunError(f"{folder}: cannot be written ({e})") from e
+            raise EnvironmentFault(f"{folder}: cannot be written ({e})") from e
         self.file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=str(folder))  # noqa: SIM115
 
     def __del__(self) -> None:  # of a row that failed, or of a unit that was dropped
@@ -31,7 +31,7 @@ class Spool:
         try:
             self.file.write(np.ascontiguousarray(frames_ND).data)
         except OSError as e:
-            raise RunError(f"{self.file.name}: cannot be written ({e})") from e
+            raise EnvironmentFault(f"{self.file.name}: cannot be written ({e})") from e
         self.frames += len(frames_ND)
 
     def blocks(self) -> Iterator[NDArray[np.generic]]:
