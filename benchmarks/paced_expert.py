@@ -40,7 +40,7 @@ class PacedExpert(Expert):
 
     def load(self, device: str) -> None:
         values = np.random.default_rng(0).standard_normal((math.ceil(self.window_s * RATE_HZ), DIM), np.float32)
-        self.frames_ND = values.astype(getattr(self, "frames_dtype", "float32"))
+        self.frames_ND = values.astype(self.frames_dtype)
         self.device_free_at = 0.0
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:

@@ -33,9 +33,21 @@ def to_device(array: NDArray[Any], device: str) -> "torch.Tensor":
     return tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor.to(device)
 
 
-def to_host(tensor: "torch.Tensor") -> NDArray[np.float32]:
-    """As float32: the one place where a batch waits for the device. The copy is made in the precision computed in."""
-    return tensor.detach().cpu().float().numpy()
+def to_host(tensor: "torch.Tensor", dtype: str = "float32") -> NDArray[Any]:
+    """As `dtype`: the one place where a batch waits for the device, which casts, so that the copy is as small as can be.
+
+    Where the precision computed in is the smaller one, the copy is made in it.
+    """
+    import torch
+
+    tensor, wanted = tensor.detach(), getattr(torch, dtype)
+    if tensor.dtype.itemsize > wanted.itemsize:
+        tensor = tensor.to(wanted)
+    if tensor.is_cuda:
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)  # torch keeps these pages, and hands them on
+        tensor = host.copy_(tensor, non_blocking=True)
+        torch.cuda.current_stream().synchronize()
+    return tensor.cpu().to(wanted).numpy()
 
 
 def autocast(device: str, precision: str) -> AbstractContextManager[Any]:

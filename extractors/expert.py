@@ -86,6 +86,8 @@ class Expert(ABC):
     # Padded audio per forward pass on a GPU, in seconds: what a batch is cut by. Halved when memory runs out.
     batch_seconds: float = 120.0
     device: str = "cpu"  # set by `load` where the model can be elsewhere
+    # What `extract` may cast its frames to while they are on the device; a worker says float16 where that is stored.
+    frames_dtype: str = "float32"
     # Whether the clips of a batch are padded to the longest; False: they are heard one by one, or with their equals.
     pads: bool = True
     # Whether `extract` may run in several threads at once, a clip in each: for models that use one CPU thread and let
@@ -126,7 +128,9 @@ class Expert(ABC):
 
     @abstractmethod
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        """One `[N, D]` float32 array per waveform, for any number and any lengths from `min_samples` to a window.
+        """One `[N, D]` array per waveform, for any number and any lengths from `min_samples` to a window.
+
+        Float32, or already as `frames_dtype` says.
 
         Frame i must be centred at `spec.times(N)[i]`, and must not depend on the other waveforms. For longer
         audio: `extract_windows(expert, waveforms)`.

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Item = TypeVar("Item")
 Number = TypeVar("Number", bound=np.generic)
 Waveform = NDArray[np.float32]  # [T], mono, at the spec's sample rate
-Frames = NDArray[np.float32]  # [N, D]
+Frames = NDArray[np.floating[Any]]  # [N, D], float32 unless the caller asked for less
 
 
 @dataclass(frozen=True, slots=True)

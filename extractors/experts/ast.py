@@ -100,6 +100,6 @@ class AST(Expert):
             states_BPD = self.model(to_device(fbank_BTF, self.device)).last_hidden_state[:, SPECIAL_TOKENS:]
             # Patches come row by row: all times of the lowest band first.
             states_BND = states_BPD.unflatten(1, (-1, self.size)).mean(dim=1)
-        found = to_host(states_BND)
+        found = to_host(states_BND, self.frames_dtype)
         frames = [-(-(len(x) - self.centre) // self.hop) for x in waveforms]
         return [states_ND[:n] for states_ND, n in zip(found, frames, strict=True)]

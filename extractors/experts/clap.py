@@ -119,7 +119,7 @@ class CLAP(Expert):
                 states_BDFN = self.model(mel_BTM[:, None], is_longer=not_longer).last_hidden_state
             states_BND = states_BDFN.mean(dim=2).transpose(1, 2)
         frames = [math.ceil((len(x) - self.centre) / self.hop) for x in waveforms]
-        return [states_ND[:n] for states_ND, n in zip(to_host(states_BND), frames, strict=True)]
+        return [states_ND[:n] for states_ND, n in zip(to_host(states_BND, self.frames_dtype), frames, strict=True)]
 
     def mel(self, padded_BT: "torch.Tensor") -> "torch.Tensor":
         """dB, as ClapFeatureExtractor computes it: in double precision, for the sake of quiet bands."""

@@ -126,7 +126,7 @@ class Codec(Expert):
         with torch.inference_mode(), autocast(self.device, self.spec.precision):
             latents_BND = self.encode(to_device(padded_BT[:, None], self.device)).transpose(1, 2)
         frames = lengths // self.hop
-        return [latents_ND[:n] for latents_ND, n in zip(to_host(latents_BND), frames, strict=True)]
+        return [latents_ND[:n] for latents_ND, n in zip(to_host(latents_BND, self.frames_dtype), frames, strict=True)]
 
     def latents(self, padded_B1T: "torch.Tensor") -> "torch.Tensor":
         out = self.model(padded_B1T)

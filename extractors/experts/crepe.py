@@ -108,7 +108,7 @@ class Crepe(Expert):
             windows = [to_device(np.pad(x, FIELD // 2), self.device).unfold(0, FIELD, HOP) for x in waveforms]
             frames_ND = torch.cat([self.frames(part_NT) for part_NT in torch.cat(windows).split(AT_ONCE)])
         ends = np.cumsum([len(x) for x in windows])
-        return np.split(to_host(frames_ND), ends[:-1])
+        return np.split(to_host(frames_ND, self.frames_dtype), ends[:-1])
 
     def frames(self, windows_NT: "torch.Tensor") -> "torch.Tensor":
         import torch

@@ -104,5 +104,5 @@ class PEAudio(Expert):
             padded_B1T = np.stack([whole[i] for i in batch])[:, None]
             with torch.inference_mode(), autocast(self.device, self.spec.precision):
                 frames_BND = self.head(self.model(to_device(padded_B1T, self.device)).last_hidden_state)
-            found |= zip(batch, to_host(frames_BND), strict=True)
+            found |= zip(batch, to_host(frames_BND, self.frames_dtype), strict=True)
         return [found[i] for i in range(len(waveforms))]

@@ -123,9 +123,9 @@ class StudentAudio(Expert):
                 states_ND = self.model(
                     to_device(together_DT, self.device), feature_lens=to_device(lengths, self.device)
                 ).last_hidden_state
-                return np.split(to_host(states_ND), np.cumsum(frames)[:-1])
+                return np.split(to_host(states_ND, self.frames_dtype), np.cumsum(frames)[:-1])
             states_BND = self.run_padded(to_device(mel_BDT, self.device), to_device(lengths, self.device))
-        return [states_ND[:n] for states_ND, n in zip(to_host(states_BND), frames, strict=True)]
+        return [states_ND[:n] for states_ND, n in zip(to_host(states_BND, self.frames_dtype), frames, strict=True)]
 
     def mel(self, waveforms: Sequence[Waveform]) -> Frames:
         """`[B, mel bins, T]`; every mel frame that hears the end of a clip hears zeros after it."""

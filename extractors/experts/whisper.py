@@ -115,7 +115,7 @@ class Whisper(Expert):
         )["input_features"]
         with torch.inference_mode(), autocast(self.device, self.spec.precision):
             states_BND = self.encode(to_device(mel_BDT, self.device))
-        return to_host(states_BND)
+        return to_host(states_BND, self.frames_dtype)
 
     def states(self, mel_BDT: "torch.Tensor") -> "torch.Tensor":
         """WhisperEncoder.forward, which insists on 30 s, on its own modules, with the first positions of them."""

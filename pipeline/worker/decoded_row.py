@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coat.extractors.expert import Waveform
+from coat.extractors.expert import Frames, Waveform
 from coat.pipeline.plan.units import PlannedRow
 from coat.pipeline.store.rows import Status
 from coat.pipeline.worker.spool import Spool
@@ -21,7 +21,8 @@ class DecodedRow:
     seconds: float = 0.0
     decode_seconds: float = 0.0
     waveform_T: Waveform | None = None
-    frames_ND: NDArray[np.generic] | None = None
+    given_ND: Frames | None = None  # what the expert gave, not checked yet
+    frames_ND: NDArray[np.generic] | None = None  # as they are stored
     spool: Spool | None = None  # the frames of a row that is longer than a window
     long: bool = False  # to be decoded and extracted window by window
     status: Status = "ok"
@@ -33,7 +34,7 @@ class DecodedRow:
 
     def fail(self, reason: str, message: str, status: Status = "failed") -> None:
         self.status, self.error = status, f"{reason}: {message}"
-        self.waveform_T = self.frames_ND = self.spool = None
+        self.waveform_T = self.given_ND = self.frames_ND = self.spool = None
 
     def blocks(self) -> Iterator[NDArray[np.generic]]:
         """The row's frames as they are stored, once: `[N, D]` as a whole, or block by block where it is long."""

@@ -58,6 +58,7 @@ class Model:
             )
         if config.device == "cpu":
             keep_freed_memory()
+        expert.frames_dtype = config.spec.dtype
         expert.load(config.device)
         return expert
 
@@ -65,7 +66,7 @@ class Model:
         return self.thread.submit(function, *arguments).result()
 
     def run_batch(self, batch: list[DecodedRow], clock: StageClock, evidence: Evidence) -> list[DecodedRow]:
-        """Give every row of a batch its frames, or its error. RunError where the run was stopped."""
+        """Give every row of a batch what the expert gave, or its error. RunError where the run was stopped."""
         self.check_stopped()
         started = time.perf_counter()
         self.run_clips([row for row in batch if row.waveform_T is not None], clock)
@@ -116,7 +117,7 @@ class Model:
         clock.padded_audio += seconds
         clock.unpadded_audio += sum(len(w) for w in waveforms) / rate
         for row, frames_ND in zip(part, frames, strict=True):
-            accept_frames(self.config.spec, row, frames_ND)
+            row.given_ND, row.waveform_T = frames_ND, None
         return None
 
     def of_rows(self, error: Exception) -> Exception:

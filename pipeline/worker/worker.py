@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 
 from coat.extractors.expert import Expert
@@ -23,12 +23,14 @@ from coat.pipeline.worker.config import WorkerConfig
 from coat.pipeline.worker.decoded_row import DecodedRow
 from coat.pipeline.worker.decoding import decode_rows
 from coat.pipeline.worker.evidence import Evidence, Patience, Witnesses
+from coat.pipeline.worker.frame_checks import accept_frames
 from coat.pipeline.worker.model import Model
 from coat.pipeline.worker.prefetch import decode_ahead
 from coat.pipeline.worker.report import UnitReport, failed_reasons
 from coat.pipeline.worker.stage_clock import StageClock, timed
 
 UNITS_IN_HAND = 2
+BATCHES_TO_WRITE = 2  # that wait, with their frames in memory
 REPORTED_ERRORS = 20  # errors of a unit that its report names; the store has them all
 THE_EXPERTS = ("expert_error", "bad_shape", "oom")  # reasons of which a whole unit is not believed
 
@@ -40,6 +42,7 @@ class Worker:
         self.config = config
         self.stopped = threading.Event()  # set: units in hand are dropped at their next batch
         self.decoders = ThreadPoolExecutor(max(2, min(8, (os.cpu_count() or 2))), thread_name_prefix="decode")
+        self.writers = ThreadPoolExecutor(1, thread_name_prefix="write")  # one: rows are written in their order
         self.model = Model(config, self.decoders, self.stopped)
         self.witnesses = Witnesses()
 
@@ -59,7 +62,8 @@ class Worker:
         decoded = timed(self.decoded_batches(unit.rows, evidence), clock)
         try:
             with UnitWriter(self.config.set_url, unit.name, self.config.spec.dim, self.config.spec.dtype) as writer:
-                rows = self.model.in_thread(self.run_unit, decoded, writer, clock, evidence)
+                written = self.model.in_thread(self.run_unit, decoded, writer, clock, evidence)
+                rows = [row for batch in written for row in batch.result()]
                 self.check_some_worked(rows)
                 facts = {
                     "seconds": {n: round(getattr(clock, n), 3) for n in ("decode", "wait", "forward")},
@@ -99,15 +103,30 @@ class Worker:
 
     def run_unit(
         self, batches: Iterable[list[DecodedRow]], writer: UnitWriter, clock: StageClock, evidence: Evidence
-    ) -> list[Row]:
-        rows: list[Row] = []
+    ) -> list[Future[list[Row]]]:
+        """All batches through the model, in its thread; what it gave is checked and written in another, meanwhile."""
         heard: list[DecodedRow] = []
-        for batch in batches:
-            rows += [write_row(writer, row) for row in self.model.run_batch(batch, clock, evidence)]
-            heard += batch
-            clock.decode += sum(row.decode_seconds for row in batch)
-        evidence.check_not_all_missing(heard)
-        return rows
+        written: list[Future[list[Row]]] = []
+        try:
+            for batch in batches:
+                self.model.run_batch(batch, clock, evidence)
+                if len(written) >= BATCHES_TO_WRITE:  # the disk is slower than the model: its frames shall not pile up
+                    written[-BATCHES_TO_WRITE].result()
+                written.append(self.writers.submit(self.write_batch, batch, writer))
+                heard += batch
+                clock.decode += sum(row.decode_seconds for row in batch)
+            evidence.check_not_all_missing(heard)
+        except BaseException:
+            wait(written)  # they use the writer, which is closed now
+            raise
+        return written
+
+    def write_batch(self, batch: list[DecodedRow], writer: UnitWriter) -> list[Row]:
+        for row in batch:
+            if row.given_ND is not None:
+                accept_frames(self.config.spec, row, row.given_ND)
+                row.given_ND = None
+        return [write_row(writer, row) for row in batch]
 
     def decoded_batches(self, rows: Sequence[PlannedRow], evidence: Evidence) -> Iterator[list[DecodedRow]]:
         """Batches in order, decoded ahead of the expert."""
