@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from coat.manifests.errors import RunError
@@ -72,11 +72,18 @@ def check_listens(address: str) -> None:
         raise RunError(f"no Ray cluster at {address} ({e})") from e
 
 
-def worker_capacity(cluster: Cluster) -> int:
-    """Workers that all nodes could hold together, as they are now."""
+def worker_capacity(cluster: Cluster, without: Collection[str] = ()) -> int:
+    """Workers that all nodes could hold together, as they are now, but those `without`."""
     import ray
 
-    available = ray.cluster_resources()
+    return sum(
+        node_capacity(cluster, node["Resources"])
+        for node in ray.nodes()
+        if node["Alive"] and node["NodeID"] not in without
+    )
+
+
+def node_capacity(cluster: Cluster, available: Mapping[str, float]) -> int:
     limits = [available.get("CPU", 0.0) / cluster.cpus_per_worker] if cluster.cpus_per_worker else []
     limits += [available.get("GPU", 0.0) / cluster.gpus_per_worker] if cluster.gpus_per_worker else []
     return math.floor(min(limits, default=0.0) + 1e-6)

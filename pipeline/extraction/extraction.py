@@ -42,6 +42,7 @@ class RowSelection:
     unit_bytes: int = UNIT_BYTES  # of targets in a unit, at most
     shuffle: bool = False  # units in any order, not longest first
     only: frozenset[str] | None = None  # ids
+    accept_missing: bool = False  # files that are not there fail their rows, whatever else is not there
     limit: int | None = None  # the first so many rows of the manifest, or of those ids
 
 
@@ -126,7 +127,16 @@ class Extraction:
         started_ray = connect(cluster) if cluster else False
         listeners = Listeners(self.listener, log, *((Metrics(),) if cluster else ()))
         threads = threads_per_worker(cluster)
-        config = WorkerConfig(self.expert, self.options, summary.set_url, self.spec, self.device, threads)
+        config = WorkerConfig(
+            self.expert,
+            self.options,
+            summary.set_url,
+            self.spec,
+            self.device,
+            threads,
+            self.selection.accept_missing,
+            self.resources.patience_s,
+        )
         order = unit_order(plan, self.selection.shuffle)
         queue = UnitQueue(plan.units, order, config, lease, listeners.say, self.resources.unit_deadline)
         facts = {"expert": self.expert, "fingerprint": self.spec.fingerprint, "device": self.device}
@@ -136,6 +146,7 @@ class Extraction:
             reports = run_ray(queue, config, cluster) if cluster else run_local(queue, config)
             add_reports(summary, reports, started, listeners)
             summary.worker_deaths, summary.units_elsewhere = queue.worker_deaths, queue.committed_elsewhere
+            summary.put_aside = queue.put_aside
             log.write("finished", summary=summary.to_dict())
         except BaseException as e:
             with suppress(*STORE_ERRORS):  # the error itself matters more than its line in the log
