@@ -12,7 +12,7 @@ from coat.extractors.registry import create, portable_name
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.errors import InputError, RunError
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.cluster.ray_connection import connect, disconnect
+from coat.pipeline.cluster.ray_connection import connect, disconnect, worker_environment
 from coat.pipeline.cluster.resources import Cluster, Resources, choose_cluster, threads_per_worker
 from coat.pipeline.extraction.lease import Lease
 from coat.pipeline.extraction.listeners import Listener, Listeners, NullListener
@@ -142,6 +142,8 @@ class Extraction:
         facts = {"expert": self.expert, "fingerprint": self.spec.fingerprint, "device": self.device}
         try:
             log.started(**facts, where=asdict(self.resources))
+            if cluster and (line := worker_environment()):
+                listeners.say(line)
             listeners.planned(plan, plan.covered)
             reports = run_ray(queue, config, cluster) if cluster else run_local(queue, config)
             add_reports(summary, reports, started, listeners)

@@ -17,7 +17,6 @@ from coat.manifests.audio.clip import AudioError
 from coat.manifests.errors import ReadFault
 from coat.pipeline.worker.decoded_row import DecodedRow
 
-DOUBTED = ("unreadable", "truncated", "not_finite")  # what a failed read may look like
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
 WITNESSES = 64  # folders of which one is remembered
 SENT = 8  # at most, along with a unit
@@ -104,7 +103,7 @@ class Evidence:
             return decode(None)
         except AudioError as e:
             error = e
-        if error.reason in DOUBTED:
+        if error.reason in faults.DOUBTED:
             try:
                 held = faults.second_look(audio)
                 if held is not None:
