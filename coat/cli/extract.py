@@ -57,10 +57,26 @@ def extract(
         float | None,
         typer.Option(
             help="Seconds without news of a unit after which its worker is given up, and the row that hangs is "
-            "looked for. Default: ten times what the slowest unit so far would take, at least ten minutes.",
+            "looked for. Default: ten times what such a unit took so far, at least ten minutes; an hour before that.",
             min=0.1,
         ),
     ] = None,
+    patience: Annotated[
+        float,
+        typer.Option(
+            help="Seconds for which audio that cannot be read (a share that went away, rights that expired) is tried "
+            "again, before its unit is given up: then another worker tries it, or the run stops.",
+            min=0.0,
+        ),
+    ] = 30.0,
+    accept_missing: Annotated[
+        bool,
+        typer.Option(
+            "--accept-missing",
+            help="Audio files are really gone: record their rows as missing. Without it, a file counts as missing only "
+            "where others of its folder are there; else the run stops, because the share may be what is gone.",
+        ),
+    ] = False,
     only: Annotated[str | None, typer.Option(help="File of ids, one a line: only these rows are extracted.")] = None,
     limit: Annotated[
         int | None, typer.Option(help="Only the first so many rows of the manifest (or of --only).", min=1)
@@ -108,10 +124,12 @@ def extract(
         cpus_per_worker=cpus_per_worker,
         max_workers=max_workers,
         unit_deadline=unit_deadline,
+        patience_s=patience,
     )
     selection = RowSelection(
         retry_failed=retry_failed,
         refresh=refresh,
+        accept_missing=accept_missing,
         only=read_ids(only) if only else None,
         limit=limit,
         unit_bytes=unit_bytes or UNIT_BYTES,
@@ -222,7 +240,10 @@ def show_summaries(summaries: "list[Summary]") -> None:
             counts = ", ".join(f"{n} {reason}" for reason, n in s.reasons.items())
             typer.echo(f"{s.expert}: without targets: {counts} (coat status --failed lists them)")
         if s.halvings:
-            typer.echo(f"{s.expert}: memory ran out; the batch budget was halved {s.halvings} times")
+            settled = f" and came to {s.batch_seconds:g} s of audio" if s.batch_seconds is not None else ""
+            typer.echo(f"{s.expert}: memory ran out; the batch budget was halved {s.halvings} times{settled}")
+        for line in s.put_aside:
+            typer.echo(f"{s.expert}: worker put aside: {line}")
         if s.worker_deaths:
             typer.echo(f"{s.expert}: {s.worker_deaths} workers were lost with units in hand; the units were run again")
         if s.units_elsewhere:

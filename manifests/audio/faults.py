@@ -13,9 +13,10 @@ from contextlib import contextmanager
 
 from coat.manifests import storage
 from coat.manifests.audio.clip import AudioError
-from coat.manifests.errors import ReadFault, InputError, one_line
+from coat.manifests.errors import InputError, ReadFault, one_line
 
 ROW_ERRNOS = {errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.ENXIO}
+DOUBTED = ("unreadable", "truncated", "not_finite")  # reasons of an AudioError that a failed read may look like
 HELD_BYTES = 2**30  # a larger file is read through for a second look, and not held in memory
 BLOCK_BYTES = 2**20
 

@@ -209,9 +209,7 @@ def check_not_cut(path: str, source: str | io.BytesIO, opened: OpenedFile) -> No
     """AudioError where libsndfile guessed raw audio from a suffix such as .au, or passed over a cut."""
     if opened.format == "RAW":
         raise AudioError("unreadable", f"{path}: no header of an audio file; expected WAV, FLAC, OGG, MP3 or the like")
-    if containers.log_states_more(opened.extra_info) or (
-        opened.format == "OGG" and not ends_whole(path, source)
-    ):
+    if containers.log_states_more(opened.extra_info) or (opened.format == "OGG" and not ends_whole(path, source)):
         raise AudioError("truncated", f"{path}: shorter than its header says; the file is cut short")
 
 

@@ -1,10 +1,12 @@
 """What Ray's errors mean: why a worker died, and what to tell the user."""
 
+import re
 from typing import Any, Literal
 
 from coat.manifests.errors import RunError
 
-DeathCause = Literal["crashed", "oom", "timeout", "lost"]  # lost: with its node, which is rarely the unit's fault
+# lost: with its node, which is rarely the unit's fault; device: the process lives, its device is of no use to it
+DeathCause = Literal["crashed", "oom", "timeout", "device", "lost"]
 
 
 def death_cause(error: BaseException) -> DeathCause:
@@ -24,6 +26,15 @@ def worker_error(error: Any) -> Exception:
     """What the worker raised: a RunError as it is, anything else named."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, RunError) else RunError(f"a worker failed: {error_summary(cause or error)}")
+
+
+def error_node(error: BaseException) -> str:
+    """The node of an actor whose constructor raised, as far as Ray's error tells it by its address; else ""."""
+    import ray
+
+    found = re.search(r"\bip=([^,)\s]+)", str(error))
+    nodes = [n["NodeID"] for n in ray.nodes() if found and n["Alive"] and n["NodeManagerAddress"] == found[1]]
+    return nodes[0] if len(nodes) == 1 else ""  # several on one machine have one address
 
 
 def error_summary(error: BaseException) -> str:

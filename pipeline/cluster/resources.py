@@ -17,6 +17,7 @@ class Resources:
     cpus_per_worker: float | None = None
     max_workers: int | None = None  # grow up to so many as the cluster grows
     unit_deadline: float | None = None  # seconds; None: from the speed of the units before
+    patience_s: float = 30.0  # that audio which cannot be read is tried again
 
 
 @dataclass(frozen=True, kw_only=True)

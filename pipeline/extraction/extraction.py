@@ -12,7 +12,7 @@ from coat.extractors.registry import create, portable_name
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.errors import InputError, RunError
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.cluster.ray_connection import connect, disconnect
+from coat.pipeline.cluster.ray_connection import connect, disconnect, worker_environment
 from coat.pipeline.cluster.resources import Cluster, Resources, choose_cluster, threads_per_worker
 from coat.pipeline.extraction.lease import Lease
 from coat.pipeline.extraction.listeners import Listener, Listeners, NullListener
@@ -42,6 +42,7 @@ class RowSelection:
     unit_bytes: int = UNIT_BYTES  # of targets in a unit, at most
     shuffle: bool = False  # units in any order, not longest first
     only: frozenset[str] | None = None  # ids
+    accept_missing: bool = False  # files that are not there fail their rows, whatever else is not there
     limit: int | None = None  # the first so many rows of the manifest, or of those ids
 
 
@@ -126,16 +127,28 @@ class Extraction:
         started_ray = connect(cluster) if cluster else False
         listeners = Listeners(self.listener, log, *((Metrics(),) if cluster else ()))
         threads = threads_per_worker(cluster)
-        config = WorkerConfig(self.expert, self.options, summary.set_url, self.spec, self.device, threads)
+        config = WorkerConfig(
+            self.expert,
+            self.options,
+            summary.set_url,
+            self.spec,
+            self.device,
+            threads,
+            self.selection.accept_missing,
+            self.resources.patience_s,
+        )
         order = unit_order(plan, self.selection.shuffle)
         queue = UnitQueue(plan.units, order, config, lease, listeners.say, self.resources.unit_deadline)
         facts = {"expert": self.expert, "fingerprint": self.spec.fingerprint, "device": self.device}
         try:
             log.started(**facts, where=asdict(self.resources))
+            if cluster and (line := worker_environment()):
+                listeners.say(line)
             listeners.planned(plan, plan.covered)
             reports = run_ray(queue, config, cluster) if cluster else run_local(queue, config)
             add_reports(summary, reports, started, listeners)
             summary.worker_deaths, summary.units_elsewhere = queue.worker_deaths, queue.committed_elsewhere
+            summary.put_aside = queue.put_aside
             log.write("finished", summary=summary.to_dict())
         except BaseException as e:
             with suppress(*STORE_ERRORS):  # the error itself matters more than its line in the log

@@ -2,32 +2,21 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-from coat.manifests.errors import RunError
-from coat.pipeline.cluster.ray_connection import worker_capacity
-from coat.pipeline.cluster.ray_errors import DeathCause, death_cause, error_summary, worker_error
+from coat.manifests.errors import DeviceFault, EnvironmentFault, RunError
+from coat.pipeline.cluster.ray_errors import DeathCause, death_cause, error_node, error_summary, worker_error
 from coat.pipeline.cluster.resources import Cluster
 from coat.pipeline.cluster.signals import Deliver, held_signals
+from coat.pipeline.extraction.staff import MAX_FAILED_STARTS, PoolWorker, Staff
+from coat.pipeline.extraction.trials import Peer, Trials
 from coat.pipeline.extraction.unit_queue import UnitQueue, UnitTask
 from coat.pipeline.worker.config import WorkerConfig
+from coat.pipeline.worker.evidence import Witnesses
 from coat.pipeline.worker.report import UnitReport
-from coat.pipeline.worker.worker import UNITS_IN_HAND, Worker
+from coat.pipeline.worker.worker import UNITS_IN_HAND
 
-MAX_FAILED_STARTS = 3  # workers that die one after the other before any is ready: the fault is not a unit's
-GROWTH_S = 10.0  # between looks at how large the cluster is
-NO_WORKER_WARNING_S = 60.0  # without any worker, before and between saying so
-
-
-@dataclass(eq=False)
-class PoolWorker:
-    """One actor of the pool and the tasks it has in hand, by object reference, oldest first."""
-
-    actor: Any
-    ready: bool = False
-    in_hand: dict[Any, UnitTask] = field(default_factory=dict)
-    last_report: float = 0.0  # when it last gave a report, or was given work with nothing in hand
+MAX_DEVICE_DEATHS = 5  # of a worker and its successors without a unit that went well: the device is broken
 
 
 def run_ray(queue: UnitQueue, config: WorkerConfig, cluster: Cluster) -> Iterator[UnitReport]:
@@ -37,42 +26,31 @@ def run_ray(queue: UnitQueue, config: WorkerConfig, cluster: Cluster) -> Iterato
         with held_signals() as deliver:
             yield from pool.reports(deliver)
     finally:
-        pool.dismiss_all()
+        pool.staff.dismiss_all()
 
 
 class WorkerPool:
-    """Actors come and go, the queue stays: a worker gets a unit only once it is up, and its units are taken
-    back when it dies, is cut off, or says nothing for longer than their deadline.
-
-    Actors never restart by themselves: Ray would keep what they had in hand for a node that may never come.
-    `cluster.workers` are asked for at once; those that find no room wait until a node comes. Up to
-    `cluster.max_workers` more are hired as the cluster grows.
+    """Workers come and go (`Staff`), the queue stays: a worker gets a unit only once it is up, and its units are taken
+    back when it dies, is cut off, or says nothing for longer than their deadline. One that gives a unit up because of
+    its environment gets no other before it is known whose fault it was (`Trials`).
     """
 
     def __init__(self, queue: UnitQueue, config: WorkerConfig, cluster: Cluster) -> None:
-        import ray
+        self.queue, self.config = queue, config
+        self.staff, self.trials, self.witnesses = Staff(queue, config, cluster), Trials(), Witnesses()
 
-        self.queue, self.config, self.cluster = queue, config, cluster
-        self.actor_class = ray.remote(Worker).options(
-            num_cpus=cluster.cpus_per_worker,
-            num_gpus=cluster.gpus_per_worker,
-            max_concurrency=UNITS_IN_HAND + 1,
-            max_restarts=0,
-        )
-        self.workers: list[PoolWorker] = []
-        self.starting: dict[Any, PoolWorker] = {}
-        self.failed_starts = 0
-        self.last_growth = float("-inf")
-        self.idle_since = time.monotonic()  # since when no worker was up
+    @property
+    def workers(self) -> list[PoolWorker]:
+        return self.staff.workers
 
     def reports(self, deliver_signals: Deliver) -> Iterator[UnitReport]:
         import ray
 
-        while self.queue or any(w.in_hand for w in self.workers):
-            self.hire_as_it_grows()
+        while self.queue or self.trials.open or any(w.in_hand for w in self.workers):
+            self.staff.grow(self.work())
             for worker in self.workers:
                 self.assign(worker)
-            references = [*self.starting, *(ref for w in self.workers for ref in w.in_hand)]
+            references = [*self.staff.starting, *(ref for w in self.workers for ref in w.in_hand)]
             finished, _ = ray.wait(references, num_returns=1, timeout=1.0) if references else ([], [])
             if not references:
                 time.sleep(1.0)
@@ -81,67 +59,129 @@ class WorkerPool:
             for ref in finished:
                 yield from self.take_result(ref)
             yield from self.give_up_unresponsive()
-            self.warn_without_workers()
+            self.staff.check()
+            if self.trials.open:
+                self.staff.grow(self.work())  # somebody must be able to try them
+                self.trials.check_judged(self.workers, self.staff.more_come())
+        if self.queue.unproven:
+            raise RunError(
+                f"{self.config.expert}: {len(self.queue.unproven)} rows lose their device, and no unit goes well with "
+                "it; nothing is recorded of them: see to the device, and run the same command again"
+            )
 
-    def hire_as_it_grows(self) -> None:
-        """Hire up to the number asked for, and as far as the cluster has room, never more than there is work."""
-        if time.monotonic() - self.last_growth < GROWTH_S:
-            return
-        self.last_growth = time.monotonic()
-        least, most = self.cluster.workers, self.cluster.max_workers or self.cluster.workers
-        target = least if most <= least else max(least, min(most, worker_capacity(self.cluster)))
-        busy = sum(bool(w.in_hand) for w in self.workers)
-        for _ in range(min(target, busy + len(self.queue)) - len(self.workers)):
-            self.hire()
-
-    def hire(self) -> None:
-        worker = PoolWorker(self.actor_class.remote(self.config))
-        self.workers.append(worker)
-        self.starting[worker.actor.ready.remote()] = worker
+    def work(self) -> int:
+        """Workers that there is work for: a unit that was given up needs another one than who gave it up."""
+        busy = sum(bool(w.in_hand) or self.trials.is_accused(w) for w in self.workers)
+        return busy + len(self.queue) + sum(t.judge is None for t in self.trials.open)
 
     def assign(self, worker: PoolWorker) -> None:
-        if not worker.ready or any(t.suspect for t in worker.in_hand.values()):
+        if not worker.ready or self.trials.is_accused(worker) or any(t.suspect for t in worker.in_hand.values()):
             return
-        while len(worker.in_hand) < UNITS_IN_HAND and (task := self.queue.take(idle=not worker.in_hand)):
+        while len(worker.in_hand) < UNITS_IN_HAND and (task := self.next_task(worker)):
             if not worker.in_hand:
                 worker.last_report = time.monotonic()
-            worker.in_hand[worker.actor.run.remote(task.unit)] = task
+            witnesses = self.witnesses.of(row.utterance.audio for row in task.unit.rows)
+            worker.in_hand[worker.actor.run.remote(task.unit, witnesses)] = task
             if task.suspect:
                 return
 
+    def next_task(self, worker: PoolWorker) -> UnitTask | None:
+        if task := self.trials.task_for(worker, self.workers):
+            return task
+        others = [w for w in self.workers if w.ready and w is not worker and not self.trials.is_accused(w)]
+        if worker.device_deaths and self.queue.returned and any(not w.device_deaths for w in others):
+            return None  # a unit that lost its device is tried on another one
+        return self.queue.take(idle=not worker.in_hand)
+
     def take_result(self, ref: Any) -> Iterator[UnitReport]:
-        """Take what a reference has become: a report, a worker that is up, or one that died."""
+        """Take what a reference has become: a report, a worker that is up, or one that died or gave up."""
         import ray
         from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
-        worker = self.starting.pop(ref, None) or next((w for w in self.workers if ref in w.in_hand), None)
+        starts = self.staff.starting.pop(ref, None)
+        worker = starts or next((w for w in self.workers if ref in w.in_hand), None)
         if worker is None:
             return  # of a worker that was dismissed in this round
         try:
             answer = ray.get(ref)
         except RayTaskError as e:
-            raise worker_error(e) from None
+            error = worker_error(e)
+            if starts:
+                self.staff.start_failed(worker, str(error))
+            elif isinstance(error, EnvironmentFault):
+                yield from self.gave_up(worker, ref, error)
+            else:
+                raise error from None
+            return
         except (RayActorError, OutOfMemoryError) as e:
-            cause = death_cause(e)
-            self.failed_starts = 0 if worker.ready or cause == "lost" else self.failed_starts + 1
-            raised = "creation task" in str(e)  # by the constructor, which would raise it again
-            if raised or self.failed_starts >= MAX_FAILED_STARTS:
-                raise RunError(f"{self.config.expert}: workers die while they start: {error_summary(e)}") from e
-            yield from self.remove_dead(worker, cause)
+            yield from self.died(worker, e)
             return
         if isinstance(answer, UnitReport):
-            self.queue.finished(worker.in_hand.pop(ref), answer)
-            worker.last_report = time.monotonic()
-            yield answer
+            yield self.finished(worker, worker.in_hand.pop(ref), answer)
         else:
-            worker.ready, self.failed_starts = True, 0
+            self.staff.answered(worker, answer)
+
+    def finished(self, worker: PoolWorker, task: UnitTask, report: UnitReport) -> UnitReport:
+        self.queue.finished(task, report)
+        self.witnesses.add(report.witnesses)
+        worker.last_report = time.monotonic()
+        if report.ok:
+            worker.device_deaths = 0
+        if trial := self.trials.went_well(worker, task):
+            self.put_aside(trial.accused, trial.fault)
+        return report
+
+    def gave_up(self, worker: PoolWorker, ref: Any, fault: EnvironmentFault) -> Iterator[UnitReport]:
+        """A worker gave a unit up that nothing is recorded of."""
+        if isinstance(fault, DeviceFault):
+            yield from self.lost_device(worker, fault)
+            return
+        task, worker.last_report = worker.in_hand.pop(ref), time.monotonic()
+        self.trials.accuse(worker, task, str(fault))
+        self.queue.say(f"{worker.name} gave up unit {task.unit.name}, which another worker tries: {fault}")
+        self.staff.hurry()
+
+    def lost_device(self, worker: PoolWorker, fault: DeviceFault) -> Iterator[UnitReport]:
+        """Replace a worker whose device is lost to it. One whose successors fare no better is put aside."""
+        worker.device_deaths += 1
+        if worker.device_deaths < MAX_DEVICE_DEATHS:
+            self.staff.heirs.append(worker.device_deaths)
+            yield from self.remove_dead(worker, "device")
+        elif any(w.ready and w.done and not w.device_deaths for w in self.workers):
+            self.put_aside(worker, str(fault))
+        else:
+            raise RunError(Trials.stop_line(str(fault), f"{MAX_DEVICE_DEATHS} workers one after the other"))
+
+    def put_aside(self, worker: Peer, fault: str) -> None:
+        if not isinstance(worker, PoolWorker) or worker not in self.workers:
+            return  # gone meanwhile
+        for task in worker.in_hand.values():
+            if not self.trials.judge_is_gone(task):
+                self.queue.given_back(task)
+        self.staff.put_aside(worker, fault)
+
+    def died(self, worker: PoolWorker, error: Exception) -> Iterator[UnitReport]:
+        cause, staff = death_cause(error), self.staff
+        if "creation task" in str(error):  # by the constructor, which would raise it again on that node
+            worker.node = worker.node or error_node(error)
+            staff.start_failed(worker, error_summary(error))
+            return
+        staff.failed_starts = 0 if worker.ready or cause == "lost" else staff.failed_starts + 1
+        if staff.failed_starts >= MAX_FAILED_STARTS:
+            if not any(w.ready for w in self.workers):
+                raise RunError(f"{self.config.expert}: workers die while they start: {error_summary(error)}") from error
+            staff.failed_starts = 0
+            staff.start_failed(worker, error_summary(error))
+            return
+        yield from self.remove_dead(worker, cause)
 
     def remove_dead(self, worker: PoolWorker, cause: DeathCause) -> Iterator[UnitReport]:
         """Kill what may be left of a worker, give its tasks back, and let another be hired at once."""
-        self.dismiss(worker)
-        self.last_growth = float("-inf")
+        self.staff.dismiss(worker)
+        self.staff.hurry()
         self.queue.worker_deaths += bool(worker.in_hand)
         for task in worker.in_hand.values():
+            self.trials.dissolve(task)
             yield from self.queue.worker_died(task, cause)
 
     def give_up_unresponsive(self) -> Iterator[UnitReport]:
@@ -149,27 +189,3 @@ class WorkerPool:
             oldest = next(iter(worker.in_hand.values()), None)
             if oldest and time.monotonic() - worker.last_report > self.queue.deadline(oldest):
                 yield from self.remove_dead(worker, "timeout")
-
-    def warn_without_workers(self) -> None:
-        """Say it when nothing goes on because the cluster has no room for a worker."""
-        if any(w.ready for w in self.workers):
-            self.idle_since = time.monotonic()
-        elif time.monotonic() - self.idle_since > NO_WORKER_WARNING_S:
-            self.idle_since = time.monotonic()
-            gpus = f" and {self.cluster.gpus_per_worker:g} GPUs" if self.cluster.gpus_per_worker else ""
-            self.queue.say(
-                f"no worker is up yet: each needs {self.cluster.cpus_per_worker:g} CPUs{gpus} of the Ray cluster, "
-                f"which has room for {worker_capacity(self.cluster)} in all, and time to load its expert; waiting"
-            )
-
-    def dismiss(self, worker: PoolWorker) -> None:
-        import ray
-
-        ray.kill(worker.actor)
-        self.workers.remove(worker)
-        for ref in [r for r, w in self.starting.items() if w is worker]:
-            del self.starting[ref]
-
-    def dismiss_all(self) -> None:
-        for worker in list(self.workers):
-            self.dismiss(worker)

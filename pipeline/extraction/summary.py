@@ -35,7 +35,9 @@ class Summary:
     decode_seconds: float = 0.0  # of all decoding threads together
     wait_seconds: float = 0.0  # of experts, for audio
     write_seconds: float = 0.0
-    halvings: int = 0
+    halvings: int = 0  # of batches, for want of memory
+    batch_seconds: float | None = None  # that a pass holds at the end, at the worker with the least; None: as planned
+    put_aside: list[str] = field(default_factory=list)  # workers that could not work, and why
     worker_deaths: int = 0  # with units in hand
     units_elsewhere: int = 0  # that another run committed meanwhile
     reasons: dict[str, int] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class Summary:
 
 def add_reports(summary: Summary, reports: Iterable[UnitReport], started: float, listener: Listener) -> None:
     """Sum up the reports as they come, and pass each on. `started`: when the run began."""
+    batches: dict[str, float | None] = {}  # of each worker, at its last unit
     padded, first, last = 0.0, float("inf"), 0.0  # seconds since `started`: first unit begun, last one reported
     for report in reports:
         last = time.perf_counter() - started
@@ -65,8 +68,10 @@ def add_reports(summary: Summary, reports: Iterable[UnitReport], started: float,
         summary.forward_seconds += report.forward_seconds
         summary.write_seconds += report.write_seconds
         summary.halvings += report.halvings
+        batches[report.worker] = report.batch_seconds
         padded += report.padded_seconds
         listener.reported(report)
+    summary.batch_seconds = min((s for s in batches.values() if s is not None), default=None)
     if summary.units_done:
         summary.startup_seconds, summary.busy_seconds = first, last - first
     if padded:

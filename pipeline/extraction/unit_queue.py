@@ -12,6 +12,7 @@ import numpy as np
 
 from coat.manifests import storage
 from coat.pipeline.cluster.ray_errors import DeathCause
+from coat.pipeline.extraction.deadline import Deadline
 from coat.pipeline.extraction.lease import HEARTBEAT_S, Lease
 from coat.pipeline.plan.units import Unit
 from coat.pipeline.store.layout import DONE, UNITS
@@ -20,15 +21,14 @@ from coat.pipeline.store.unit_writer import commit_unit
 from coat.pipeline.worker.config import WorkerConfig
 from coat.pipeline.worker.report import UnitReport
 
-HARM: dict[DeathCause, float] = {"crashed": 1.0, "oom": 1.0, "timeout": 1.5, "lost": 0.25}
+HARM: dict[DeathCause, float] = {"crashed": 1.0, "oom": 1.0, "timeout": 1.5, "device": 1.5, "lost": 0.25}
 FATAL_HARM = 3.0  # summed harm after which a unit is halved, and a row that is alone recorded as failed
 SHORTEST_DEADLINE_S = 60.0  # of a part of a unit, unless the unit's own is shorter
-FIRST_DEADLINE_S = 1200.0  # before the speed is known: this and 20 times the audio of a unit
-KNOWN_DEADLINE_S = 600.0  # at least, once it is: ten times what the slowest unit so far would take
 ADVICE: dict[DeathCause, str] = {
     "crashed": "the worker died of this row each time it was tried; listen to its audio",
     "oom": "the worker ran out of memory on this row each time it was tried; shorten it or give workers more memory",
     "timeout": "the worker did not answer within the deadline each time this row was tried",
+    "device": "the device was lost each time this row was tried, and did other units well; listen to its audio",
     "lost": "the node was lost each time this row was tried",
 }
 
@@ -40,6 +40,7 @@ class UnitTask:
     unit: Unit
     harm: float = 0.0
     deadline: float | None = None  # seconds; None: as the queue learns
+    units_before: int = 0  # that had gone well when it first killed its worker
 
     @property
     def suspect(self) -> bool:
@@ -65,8 +66,11 @@ class UnitQueue:
         self.deferred: deque[UnitTask] = deque()  # in the hands of another run
         self.deferred_checked = 0.0  # when the deferred were last offered again
         self.in_hand: dict[str, UnitTask] = {}
-        self.slowest = 0.0  # seconds per second of audio
+        self.learnt = Deadline()
         self.worker_deaths = 0
+        self.units_well = 0  # with rows that have targets
+        self.unproven: list[UnitTask] = []  # rows that lost their device before any unit went well
+        self.put_aside: list[str] = []  # workers, and why: a line each
         self.committed_elsewhere = 0  # units that another run committed meanwhile
 
     def __len__(self) -> int:
@@ -118,32 +122,39 @@ class UnitQueue:
 
     def finished(self, task: UnitTask, report: UnitReport) -> None:
         del self.in_hand[task.unit.name]
-        if report.audio_seconds:
-            self.slowest = max(self.slowest, report.unit_seconds / report.audio_seconds)
+        self.learnt.learn(task.unit, report)
+        if report.ok:
+            self.units_well += 1
+            self.returned.extend(self.unproven)
+            self.unproven.clear()
 
     def deadline(self, task: UnitTask) -> float:
         """Seconds after which a worker that has this task and says nothing is given up."""
-        if task.deadline is not None:
-            return task.deadline
-        if not self.slowest:
-            return FIRST_DEADLINE_S + 20 * task.unit.seconds
-        return max(KNOWN_DEADLINE_S, 10 * self.slowest * task.unit.seconds)
+        return self.learnt.of(task.unit) if task.deadline is None else task.deadline
+
+    def given_back(self, task: UnitTask) -> None:
+        """Take a task back whose worker was put aside: no harm was done by it."""
+        del self.in_hand[task.unit.name]
+        self.returned.append(task)
 
     def worker_died(self, task: UnitTask, cause: DeathCause) -> Iterator[UnitReport]:
         """Take a task back whose worker died: it is run again, halved, or recorded as failed with its one row."""
         name, rows = task.unit.name, task.unit.rows
         del self.in_hand[name]
         harm = task.harm + HARM[cause]
-        deadline = self.deadline(task)
+        before = task.units_before if task.suspect else self.units_well
         if harm < FATAL_HARM:
             self.say(f"a worker was lost ({cause}) with unit {name} in hand; it is run again")
-            self.returned.append(UnitTask(task.unit, harm, task.deadline))
+            self.returned.append(UnitTask(task.unit, harm, task.deadline, before))
         elif len(rows) > 1:
             self.say(f"unit {name} ({len(rows)} rows) keeps losing its worker ({cause}); it is halved to find the row")
             for half in task.unit.halves():
-                share = half.seconds / task.unit.seconds if task.unit.seconds else 0.5
-                shorter = max(deadline * share, min(deadline, SHORTEST_DEADLINE_S))
-                self.returned.append(UnitTask(half, FATAL_HARM - HARM[cause], shorter))
+                shorter = self.deadline_of_half(task, half)
+                self.returned.append(UnitTask(half, FATAL_HARM - HARM[cause], shorter, before))
+        elif cause == "device" and self.units_well == before:
+            # A device that does nothing well is broken, whatever its rows: none of them is judged by it.
+            self.say(f"unit {name} (one row) loses its device; it waits until a unit has gone well")
+            self.unproven.append(UnitTask(task.unit, FATAL_HARM - HARM[cause], task.deadline, before))
         else:
             spec = self.config.spec
             failed = [
@@ -152,3 +163,11 @@ class UnitQueue:
             ]
             commit_unit(self.config.set_url, name, np.empty((0, spec.dim), spec.dtype), failed, {})
             yield UnitReport.of_failed(name, failed)
+
+    def deadline_of_half(self, task: UnitTask, half: Unit) -> float | None:
+        """Shorter in proportion, where the whole's was given or learnt; before that nobody knows what is slow."""
+        if task.deadline is None and not self.learnt.known:
+            return None
+        whole = self.deadline(task)
+        share = half.seconds / task.unit.seconds if task.unit.seconds else 0.5
+        return max(whole * share, min(whole, SHORTEST_DEADLINE_S))

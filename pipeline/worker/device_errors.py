@@ -20,7 +20,9 @@ STICKY = re.compile(
     r"|C(UDNN|UBLAS|USOLVER)_STATUS_(INTERNAL_ERROR|EXECUTION_FAILED|NOT_INITIALIZED|MAPPING_ERROR)"
     r"|CUFFT_(INTERNAL_ERROR|EXEC_FAILED)|device-side assert|illegal memory access|uncorrectable ECC"
 )
-OUT_OF_MEMORY = re.compile(r"(CUDA|HIP)( driver)? error: out of memory|CUDA failure 2:|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED")
+OUT_OF_MEMORY = re.compile(
+    r"(CUDA|HIP)( driver)? error: out of memory|CUDA failure 2:|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED"
+)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

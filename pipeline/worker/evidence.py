@@ -5,9 +5,9 @@ file counts as missing only where its folder holds something, and where files th
 (witnesses; other workers' too). What cannot be read for a while is read again: `Patience`.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 from threading import Event, Lock
 from typing import TypeVar
 
@@ -17,9 +17,9 @@ from coat.manifests.audio.clip import AudioError
 from coat.manifests.errors import ReadFault
 from coat.pipeline.worker.decoded_row import DecodedRow
 
-DOUBTED = ("unreadable", "truncated", "not_finite")  # what a failed read may look like
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
 WITNESSES = 64  # folders of which one is remembered
+SENT = 8  # at most, along with a unit
 ACCEPT = "where files are really gone, --accept-missing records them as missing"
 
 Found = TypeVar("Found")
@@ -55,7 +55,7 @@ class Witnesses:
     def add(self, files: Iterable[str]) -> None:
         with self.lock:
             for file in files:
-                folder = storage.parent(file)
+                folder = folder_of(file)
                 self.by_folder.pop(folder, None)
                 self.by_folder[folder] = file
             while len(self.by_folder) > WITNESSES:
@@ -65,13 +65,24 @@ class Witnesses:
         """Of the same folder, else of the one whose path has most in common with it."""
         with self.lock:
             known = list(self.by_folder.values())
-            same = self.by_folder.get(storage.parent(file))
-        return same or max(known, key=lambda w: len(os.path.commonprefix([w, file])), default=None)
+            same = self.by_folder.get(folder_of(file))
+        return same or max(known, key=lambda w: shared_folders(w, file), default=None)
 
     def of(self, files: Iterable[str]) -> tuple[str, ...]:
         """Those that say most about these files: few, to go along with a unit."""
-        found = {witness for file in files if (witness := self.nearest(file))}
-        return tuple(sorted(found))[:8]
+        folders = {folder_of(file): file for file in files}
+        found = {witness for file in [*folders.values()][:SENT] if (witness := self.nearest(file))}
+        return tuple(sorted(found))
+
+
+def shared_folders(one: str, other: str) -> int:
+    """How many folders two paths have in common, from the root on."""
+    pairs = zip(one.split("/"), other.split("/"), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def folder_of(file: str) -> str:
+    return file.rpartition("/")[0]
 
 
 class Evidence:
@@ -92,7 +103,7 @@ class Evidence:
             return decode(None)
         except AudioError as e:
             error = e
-        if error.reason in DOUBTED:
+        if error.reason in faults.DOUBTED:
             try:
                 held = faults.second_look(audio)
                 if held is not None:

@@ -105,7 +105,7 @@ class Model:
                 left = [[row] for row in part] + left
 
     def run_pass(self, part: list[DecodedRow], clock: StageClock) -> Exception | None:
-        """One forward pass. Gives what it raised, where that may be due to its rows: nothing is caught any more then."""
+        """One forward pass. Gives what it raised, where that may be due to its rows: then it is not caught any more."""
         waveforms = [row.waveform_T for row in part if row.waveform_T is not None]
         seconds = self.pass_seconds(part)
         try:
