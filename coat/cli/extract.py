@@ -50,6 +50,13 @@ def extract(
         float, typer.Option(help="Share of a GPU: 0.5 puts two workers on one.", min=0.01)
     ] = 1.0,
     cpus_per_worker: Annotated[float | None, typer.Option(help="CPUs that a worker takes of Ray.", min=0.1)] = None,
+    decode_threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Threads of a worker that read and decode audio. Default: its CPUs; beside a GPU, all of its node's.",
+            min=1,
+        ),
+    ] = None,
     max_workers: Annotated[
         int | None, typer.Option(help="Hire up to so many as the Ray cluster grows; --workers are asked for at once.")
     ] = None,
@@ -123,6 +130,7 @@ def extract(
         gpus_per_worker=gpus_per_worker,
         cpus_per_worker=cpus_per_worker,
         max_workers=max_workers,
+        decode_threads=decode_threads,
         unit_deadline=unit_deadline,
         patience_s=patience,
     )

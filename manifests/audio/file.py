@@ -127,13 +127,14 @@ class AudioFile:
         size, stop = round(MP3_BLOCK_S * self.rate), start + samples
         for number in range(start // size, -(-stop // size)):
             first = number * size
-            if self.block is None or self.block[0] != number:
+            block = self.block  # several threads may decode spans of one file
+            if block is None or block[0] != number:
                 preroll = min(first, round(MP3_PREROLL_S * self.rate))
                 with self.open() as f:
                     f.seek(first - preroll)
                     samples_TC = f.read(preroll + min(size, self.samples - first), dtype="float32", always_2d=True)
-                self.block = number, cast(NDArray[np.float32], samples_TC)[preroll:]
-            wanted_TC = self.block[1][max(0, start - first) : stop - first]
+                self.block = block = number, cast(NDArray[np.float32], samples_TC)[preroll:]
+            wanted_TC = block[1][max(0, start - first) : stop - first]
             yield wanted_TC.copy()  # a clip should not keep its block
             if len(wanted_TC) < min(stop - first, size) - max(0, start - first):
                 return

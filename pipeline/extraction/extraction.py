@@ -134,6 +134,7 @@ class Extraction:
             self.spec,
             self.device,
             threads,
+            self.resources.decode_threads,
             self.selection.accept_missing,
             self.resources.patience_s,
         )

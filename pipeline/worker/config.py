@@ -18,5 +18,6 @@ class WorkerConfig:
     spec: TargetSpec
     device: str
     threads: int  # CPU threads of this worker
+    decode_threads: int | None = None  # None: as many; on a GPU, as many as its machine has CPUs
     accept_missing: bool = False  # a file that is not there fails its row, whatever else is not there
     patience_s: float = PATIENCE_S

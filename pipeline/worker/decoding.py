@@ -3,6 +3,7 @@
 import io
 import time
 from collections.abc import Sequence
+from threading import Lock
 
 from coat.extractors.expert import Expert
 from coat.manifests.audio.clip import AudioError, resampled_length
@@ -12,35 +13,47 @@ from coat.pipeline.worker.decoded_row import DecodedRow
 from coat.pipeline.worker.evidence import Evidence
 
 
-def decode_rows(expert: Expert, evidence: Evidence, rows: Sequence[PlannedRow]) -> dict[str, DecodedRow]:
-    """By digest, the rows of a unit that are spans of one file, which is downloaded and checked once.
+class SharedFile:
+    """A file that several threads decode spans of. The first of them opens it: it is downloaded and checked once."""
 
-    ReadFault where the machine, and not the file, may be at fault.
-    """
+    def __init__(self, audio: str) -> None:
+        self.audio, self.lock = audio, Lock()
+        self.opened: AudioFile | AudioError | None = None
+
+    def open(self, evidence: Evidence) -> AudioFile:
+        """AudioError where it cannot be decoded; ReadFault where the machine, and not the file, may be at fault."""
+        with self.lock:
+            if self.opened is None:
+                try:
+                    self.opened = evidence.believed(self.audio, lambda data: open_file(self.audio, data))
+                except AudioError as e:
+                    self.opened = e
+        if isinstance(self.opened, AudioError):
+            raise self.opened
+        return self.opened
+
+
+def decode_rows(
+    expert: Expert, evidence: Evidence, file: SharedFile, rows: Sequence[PlannedRow]
+) -> dict[str, DecodedRow]:
+    """Spans of one file, by digest. ReadFault where the machine, and not the file, may be at fault."""
     decoded = {row.digest: DecodedRow(row) for row in rows}
-    for row in decoded.values():
-        if row.planned.fault:
+    for row in sorted(decoded.values(), key=lambda row: row.planned.utterance.offset):
+        if row.planned.fault:  # a row that repeats an id is not decoded
             reason, _, message = row.planned.fault.partition(": ")
             row.fail(reason, message)
-    wanted = [row for row in decoded.values() if row.status == "ok"]
-    wanted.sort(key=lambda row: row.planned.utterance.offset)
-    if not wanted:
-        return decoded  # rows that repeat an id are not decoded
-    audio = rows[0].utterance.audio
-    try:
-        file = evidence.believed(audio, lambda data: open_file(audio, data))
-    except AudioError as e:
-        for row in wanted:
-            row.fail(e.reason, str(e))
-        return decoded
-    for row in wanted:
+            continue
         started = time.perf_counter()
         try:
-            evidence.believed(audio, lambda data, row=row: decode_row(expert, row, open_file(audio, data, file)))
+            opened = file.open(evidence)
+            evidence.believed(
+                file.audio, lambda data, row=row: decode_row(expert, row, open_file(file.audio, data, opened))
+            )
         except AudioError as e:
             row.fail(e.reason, str(e))
+        else:
+            evidence.witnesses.add([file.audio] if row.status == "ok" else [])
         row.decode_seconds = time.perf_counter() - started
-    evidence.witnesses.add([audio] if any(row.status == "ok" for row in wanted) else [])
     return decoded
 
 

@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from coat.pipeline.plan.units import PlannedRow
+from coat.pipeline.worker.decoding import SharedFile
 
 PREFETCH_BATCHES = 2  # decoded ahead of the expert
+# Formats that libsndfile enters at any sample. A name that lies costs time, not samples.
+RANDOM_ACCESS = (".flac", ".wav", ".w64", ".rf64", ".aif", ".aiff", ".au", ".caf", ".ogg", ".oga", ".opus")
 
 Decoded = TypeVar("Decoded")
 Piece = TypeVar("Piece")
@@ -16,25 +19,29 @@ Piece = TypeVar("Piece")
 
 def decode_ahead(
     pool: ThreadPoolExecutor,
-    decode_rows: Callable[[Sequence[PlannedRow]], dict[str, Decoded]],
+    decode_rows: Callable[[SharedFile, Sequence[PlannedRow]], dict[str, Decoded]],
     batches: list[list[PlannedRow]],
 ) -> Iterator[list[Decoded]]:
-    """Decoded batches in order, PREFETCH_BATCHES ahead of the one that is taken; spans of a file are decoded at once.
+    """Decoded batches in order, PREFETCH_BATCHES ahead of the one that is taken.
 
-    So what lies in memory is those batches, and spans of their files that later batches hold.
+    Spans of a file are decoded one by one where its format can be entered anywhere; else together, in their order.
+    So what lies in memory is those batches, and of files that are decoded together, spans that later batches hold.
     """
     spans: dict[str, list[PlannedRow]] = {}
     for row in (row for batch in batches for row in batch):
         spans.setdefault(row.utterance.audio, []).append(row)
-    decoding: dict[str, Future[dict[str, Decoded]]] = {}
+    files = {audio: SharedFile(audio) for audio in spans}
+    decoding: dict[str, Future[dict[str, Decoded]]] = {}  # by digest of a row
 
     def start(batch: list[PlannedRow]) -> None:
-        for audio in (row.utterance.audio for row in batch):
-            if audio not in decoding:
-                decoding[audio] = pool.submit(decode_rows, spans[audio])
+        for row in batch:
+            audio = row.utterance.audio
+            if row.digest not in decoding:
+                rows = [row] if has_random_access(audio) else spans[audio]
+                decoding.update(dict.fromkeys((r.digest for r in rows), pool.submit(decode_rows, files[audio], rows)))
 
     def take(row: PlannedRow) -> Decoded:
-        return decoding[row.utterance.audio].result().pop(row.digest)
+        return decoding.pop(row.digest).result().pop(row.digest)
 
     for batch in batches[:PREFETCH_BATCHES]:
         start(batch)
@@ -47,6 +54,10 @@ def decode_ahead(
             yield ready
 
     return taken()
+
+
+def has_random_access(audio: str) -> bool:
+    return audio.lower().endswith(RANDOM_ACCESS)
 
 
 @contextmanager

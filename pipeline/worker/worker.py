@@ -41,7 +41,7 @@ class Worker:
     def __init__(self, config: WorkerConfig) -> None:
         self.config = config
         self.stopped = threading.Event()  # set: units in hand are dropped at their next batch
-        self.decoders = ThreadPoolExecutor(max(2, min(8, (os.cpu_count() or 2))), thread_name_prefix="decode")
+        self.decoders = ThreadPoolExecutor(decode_threads(config), thread_name_prefix="decode")
         self.writers = ThreadPoolExecutor(1, thread_name_prefix="write")  # one: rows are written in their order
         self.model = Model(config, self.decoders, self.stopped)
         self.witnesses = Witnesses()
@@ -140,6 +140,13 @@ class Worker:
             raise EnvironmentFault(
                 f"{self.config.expert}: fails on each of {len(raised)} rows; the first: {raised[0].error}"
             )
+
+
+def decode_threads(config: WorkerConfig) -> int:
+    """Two at least: one reads from a slow store while the other decodes."""
+    if config.decode_threads is not None:
+        return config.decode_threads
+    return max(2, (os.cpu_count() or 1) if config.device.startswith("cuda") else config.threads)
 
 
 def write_row(writer: UnitWriter, row: DecodedRow) -> Row:
