@@ -1,4 +1,4 @@
-"""Does a worker feed a GPU? An expert that takes as long as a GPU at so many times real time, and all the rest for real.
+"""Does a worker feed a GPU? The expert only takes as long as a GPU at so many times real time; all the rest is real.
 
 For each kind of corpus: bare decoding (a thread a CPU, nothing else), then extraction at each speed. A worker cannot
 be faster than either. `fed` is the speed that came out over the smaller of the two.
@@ -28,7 +28,9 @@ LEAST = 0.95
 DISTINCT = 100  # clips of a kind; the others are links to them, under names of their own
 
 
-def clips_of(folder: Path, seconds: float, suffix: str, rate: int, lengths: Callable[[np.random.Generator], list[float]]) -> Path:
+def clips_of(
+    folder: Path, seconds: float, suffix: str, rate: int, lengths: Callable[[np.random.Generator], list[float]]
+) -> Path:
     """A manifest of so many seconds of clips."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True)

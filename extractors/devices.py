@@ -34,7 +34,7 @@ def to_device(array: NDArray[Any], device: str) -> "torch.Tensor":
 
 
 def to_host(tensor: "torch.Tensor", dtype: str = "float32") -> NDArray[Any]:
-    """As `dtype`: the one place where a batch waits for the device, which casts, so that the copy is as small as can be.
+    """As `dtype`: the one place where a batch waits for the device, which casts, so that the copy is small.
 
     Where the precision computed in is the smaller one, the copy is made in it.
     """
@@ -44,7 +44,9 @@ def to_host(tensor: "torch.Tensor", dtype: str = "float32") -> NDArray[Any]:
     if tensor.dtype.itemsize > wanted.itemsize:
         tensor = tensor.to(wanted)
     if tensor.is_cuda:
-        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)  # torch keeps these pages, and hands them on
+        host = torch.empty(
+            tensor.shape, dtype=tensor.dtype, pin_memory=True
+        )  # torch keeps these pages, and hands them on
         tensor = host.copy_(tensor, non_blocking=True)
         torch.cuda.current_stream().synchronize()
     return tensor.cpu().to(wanted).numpy()

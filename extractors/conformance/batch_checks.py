@@ -17,6 +17,31 @@ def a_clip_gives_the_same_twice(expert: Expert) -> str:
     return "equal bits"
 
 
+def frames_are_left_alone(expert: Expert) -> str:
+    """A worker writes them while the next clips are heard: no buffer of the expert's own."""
+    clips = [noise(1.5, expert.spec.sample_rate, seed=i) for i in range(2)]
+    (first,) = expert.extract(clips[:1])
+    before = first.copy()
+    (second,) = expert.extract(clips[1:])
+    require(np.array_equal(first, before, equal_nan=True), "the frames of a clip change when the next one is heard")
+    require(not np.shares_memory(first, second), "two clips have their frames in the same memory")
+    return "unchanged by the next pass"
+
+
+def frames_may_be_cast_on_the_device(expert: Expert) -> str:
+    """Where `frames_dtype` asks for float16, it gives that or float32, and the same values."""
+    x = noise(1.5, expert.spec.sample_rate)
+    (full,) = expert.extract([x])
+    asked, expert.frames_dtype = expert.frames_dtype, "float16"
+    try:
+        (given,) = expert.extract([x])
+    finally:
+        expert.frames_dtype = asked
+    require(given.dtype in (np.float16, np.float32), f"frames are {given.dtype}; expected float16 or float32")
+    require(np.array_equal(full.astype(np.float16), given.astype(np.float16)), "float16 frames are other frames")
+    return f"{given.dtype} where float16 is asked"
+
+
 def batch_mates_change_nothing(expert: Expert) -> str:
     rate, worst = expert.spec.sample_rate, 0.0
     clips = [noise(s, rate, seed=i, level=v) for i, (s, v) in enumerate(MIXED)]

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from coat.extractors.conformance.batch_checks import (
     a_clip_gives_the_same_twice,
     batch_mates_change_nothing,
+    frames_are_left_alone,
+    frames_may_be_cast_on_the_device,
     no_clips_give_no_targets,
     padded_samples_grow_with_the_clip,
     the_shortest_clip_gives_a_frame,
@@ -63,6 +65,8 @@ CHECKS: dict[str, Check] = {
         a_glide_shows_where_the_spec_says,
         silence_and_full_scale_are_finite,
         a_clip_gives_the_same_twice,
+        frames_are_left_alone,
+        frames_may_be_cast_on_the_device,
         batch_mates_change_nothing,
         the_shortest_clip_gives_a_frame,
         no_clips_give_no_targets,

@@ -148,7 +148,10 @@ class Wav2Vec2(Expert):
         mask = None if real_BT.all() else to_device(real_BT.astype(np.int64), self.device)
         with torch.inference_mode(), autocast(self.device, self.spec.precision):
             frames_BND = self.head(self.states(to_device(padded_BT, self.device), mask))
-        return [frames_ND[: self.frames_of(n)] for frames_ND, n in zip(to_host(frames_BND, self.frames_dtype), lengths, strict=True)]
+        return [
+            frames_ND[: self.frames_of(n)]
+            for frames_ND, n in zip(to_host(frames_BND, self.frames_dtype), lengths, strict=True)
+        ]
 
     def states(self, padded_BT: "torch.Tensor", mask_BT: "torch.Tensor | None") -> "torch.Tensor":
         """`[B, N, hidden_size]`"""

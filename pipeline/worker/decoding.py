@@ -3,6 +3,7 @@
 import io
 import time
 from collections.abc import Sequence
+from functools import partial
 from threading import Lock
 
 from coat.extractors.expert import Expert
@@ -45,10 +46,8 @@ def decode_rows(
             continue
         started = time.perf_counter()
         try:
-            opened = file.open(evidence)
-            evidence.believed(
-                file.audio, lambda data, row=row: decode_row(expert, row, open_file(file.audio, data, opened))
-            )
+            decode = partial(decode_row, expert, row, file.open(evidence))
+            evidence.believed(file.audio, decode)
         except AudioError as e:
             row.fail(e.reason, str(e))
         else:
@@ -64,10 +63,10 @@ def open_file(audio: str, data: bytes | None, opened: AudioFile | None = None) -
     return opened or AudioFile(audio)
 
 
-def decode_row(expert: Expert, row: DecodedRow, file: AudioFile) -> None:
+def decode_row(expert: Expert, row: DecodedRow, opened: AudioFile, data: bytes | None) -> None:
     """Give a row its waveform at the expert's rate, or mark it as long. AudioError where there is none."""
     u, spec = row.planned.utterance, expert.spec
-    span = file.span(u.offset, u.duration)
+    span = open_file(u.audio, data, opened).span(u.offset, u.duration)
     samples = resampled_length(span.samples, span.rate, spec.sample_rate)
     row.seconds = span.seconds
     if len(expert.windows(samples)) > 1:

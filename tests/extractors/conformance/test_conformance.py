@@ -92,6 +92,24 @@ class ChangesItsInput(Good):
         return super().extract_clip(samples_T)
 
 
+class ReusesItsBuffer(Good):
+    """As a model does whose output lies in the same memory each time."""
+
+    buffer_ND = np.zeros((4000, 128), np.float32)
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        frames = super().extract(waveforms)
+        for f in frames[-1:]:
+            self.buffer_ND[: len(f)] = f
+        return [*frames[:-1], *(self.buffer_ND[: len(f)] for f in frames[-1:])]
+
+
+class ScaledForFloat16(Good):
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        frames = super().extract(waveforms)
+        return [f.astype(np.float16) * np.float16(0.5) for f in frames] if self.frames_dtype == "float16" else frames
+
+
 class CutsLongAudio(Good):
     def extract_clip(self, samples_T: Waveform) -> Frames:
         return super().extract_clip(samples_T[: 20 * 16000])
@@ -176,6 +194,8 @@ def test_a_good_expert_holds_everything() -> None:
         (NoDistribution, {"values_fit_their_kind", "the_spec_agrees_with_the_class"}),
         (Chance, {"a_clip_gives_the_same_twice"}),
         (ChangesItsInput, {"a_clip_gives_the_same_twice"}),
+        (ReusesItsBuffer, {"frames_are_left_alone"}),
+        (ScaledForFloat16, {"frames_may_be_cast_on_the_device"}),
         (CutsLongAudio, {"long_audio_is_heard_to_its_end"}),
         (TooLittleContext, {"windows_equal_a_single_pass", "windows_are_in_the_spec"}),
         (JoinsOffByTwo, {"windows_equal_a_single_pass", "frames_at_a_seam_lie_where_the_spec_says"}),
