@@ -27,6 +27,7 @@ from coat.extractors.conformance.frame_checks import (
     silence_and_full_scale_are_finite,
     values_fit_their_kind,
 )
+from coat.extractors.conformance.precision_checks import bfloat16_is_near
 from coat.extractors.conformance.spec_checks import (
     other_weights_give_other_targets,
     the_spec_agrees_with_the_class,
@@ -75,6 +76,7 @@ CHECKS: dict[str, Check] = {
         windows_equal_a_single_pass,
         padded_samples_grow_with_the_clip,
         other_weights_give_other_targets,
+        bfloat16_is_near,
     )
 }
 

@@ -50,6 +50,8 @@ class Model:
     def load(self) -> Expert:
         config = self.config
         torch.set_num_threads(config.threads)
+        torch.set_float32_matmul_precision("high")  # TF32, where there are tensor cores: a tenth of bfloat16's error
+        torch.backends.cudnn.allow_tf32 = True
         expert = create(config.expert, config.options)
         if expert.spec.fingerprint != config.spec.fingerprint:
             raise RunError(
