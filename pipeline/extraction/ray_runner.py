@@ -16,7 +16,9 @@ from coat.pipeline.worker.evidence import Witnesses
 from coat.pipeline.worker.report import UnitReport
 from coat.pipeline.worker.worker import UNITS_IN_HAND
 
-MAX_DEVICE_DEATHS = 5  # of a worker and its successors without a unit that went well: the device is broken
+# Of a worker and its successors without a unit that went well: the device is broken, and not the rows. Where there are
+# other devices each death is of another unit; where there is none, halves of one unit with bad rows in both may be it.
+MAX_DEVICE_DEATHS, MAX_DEVICE_DEATHS_ALONE = 3, 5
 
 
 def run_ray(queue: UnitQueue, config: WorkerConfig, cluster: Cluster) -> Iterator[UnitReport]:
@@ -144,13 +146,14 @@ class WorkerPool:
     def lost_device(self, worker: PoolWorker, fault: DeviceFault) -> Iterator[UnitReport]:
         """Replace a worker whose device is lost to it. One whose successors fare no better is put aside."""
         worker.device_deaths += 1
-        if worker.device_deaths < MAX_DEVICE_DEATHS:
+        others = any(w.ready and w.done and not w.device_deaths for w in self.workers)
+        if worker.device_deaths < (MAX_DEVICE_DEATHS if others else MAX_DEVICE_DEATHS_ALONE):
             self.staff.heirs.append(worker.device_deaths)
             yield from self.remove_dead(worker, "device")
-        elif any(w.ready and w.done and not w.device_deaths for w in self.workers):
+        elif others:
             self.put_aside(worker, str(fault))
         else:
-            raise RunError(Trials.stop_line(str(fault), f"{MAX_DEVICE_DEATHS} workers one after the other"))
+            raise RunError(Trials.stop_line(str(fault), f"{worker.device_deaths} workers one after the other"))
 
     def put_aside(self, worker: Peer, fault: str) -> None:
         if not isinstance(worker, PoolWorker) or worker not in self.workers:

@@ -115,6 +115,55 @@ class CudaScarce(Level):
         return super().extract(waveforms)
 
 
+class Sticky(Level):
+    """The poisonous row breaks the device of its process: from then on whatever is computed there fails."""
+
+    pads = False  # so that it shares a batch
+    lost = False
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        if type(self).lost or self.breaks(waveforms):
+            type(self).lost = True
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        return super().extract(waveforms)
+
+    def breaks(self, waveforms: Sequence[Waveform]) -> bool:
+        return loud(waveforms)
+
+
+class StickyOnce(Sticky):
+    """Any row may break the device, but only once in all processes; the folder `--checkpoint` knows."""
+
+    def breaks(self, waveforms: Sequence[Waveform]) -> bool:
+        try:
+            os.close(os.open(f"{self.options.checkpoint}/broken", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return False
+        return True
+
+
+class Gathered(Slow):
+    """Begins when as many workers have loaded it as the file `workers` in the folder `--checkpoint` says.
+
+    On a node whose environment says BROKEN_GPU=load or =batch, the device of all its workers is broken.
+    """
+
+    def load(self, device: str) -> None:
+        super().load(device)
+        folder = Path(str(self.options.checkpoint))
+        (folder / f"loaded-{os.getpid()}").touch()
+        while len(list(folder.glob("loaded-*"))) < int((folder / "workers").read_text()):
+            time.sleep(0.05)
+        if os.environ.get("BROKEN_GPU") == "load":
+            raise torch.AcceleratorError("CUDA error: CUDA-capable device(s) is/are busy or unavailable")
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        if os.environ.get("BROKEN_GPU") == "batch":
+            raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
+        time.sleep(0.4)  # so that there is work left when a worker has been tried
+        return super().extract(waveforms)
+
+
 class Steady(Level):
     """Slow enough that a node can come or go in the middle: half a second a batch."""
 

@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -21,31 +20,12 @@ from coat.pipeline.store.builds import builds_folder
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import commit_unit
 from coat.pipeline.store.verification import verify
-from tests.chaos.s3 import Fault, FaultyS3, serve_s3
+from tests.chaos.s3 import Fault, FaultyS3
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.extraction.test_extract import run, tree
 from tests.pipeline.extraction.test_runs import start
 
 LEVEL = ["tests.pipeline.experts:Level"]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FaultyS3]:
-    with serve_s3() as s3:
-        yield s3
-
-
-@pytest.fixture
-def s3(server: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
-    """Told to coat as a user tells it: by the environment alone."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")  # botocore's own 5 would take minutes to give up
-    server.faults.clear()
-    yield server
-    server.faults.clear()
 
 
 @pytest.fixture
