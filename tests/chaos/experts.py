@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -115,6 +116,31 @@ class CudaScarce(Level):
         return super().extract(waveforms)
 
 
+class Hoarder(Level):
+    """Memory for 6 s, of which earlier passes may hold some. Tells of its passes in the folder `--checkpoint`."""
+
+    pads = False
+    room = 6 * 16000  # samples
+    held: list[weakref.ref] = []  # noqa: RUF012  of all passes of this process
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        activations = [Activation(len(w)) for w in waveforms]
+        self.held += [weakref.ref(a) for a in activations]
+        wanted, alive = sum(a.samples for a in activations), sum(a.samples for r in self.held if (a := r()))
+        with (Path(str(self.options.checkpoint)) / "passes").open("a") as f:
+            f.write(f"{wanted} {alive}\n")
+        if alive > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().extract(waveforms)
+
+
+class Activation:
+    """Stands for a tensor of a forward pass: it lives as long as somebody refers to it."""
+
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+
+
 class Sticky(Level):
     """The poisonous row breaks the device of its process: from then on whatever is computed there fails."""
 
@@ -145,7 +171,8 @@ class StickyOnce(Sticky):
 class Gathered(Slow):
     """Begins when as many workers have loaded it as the file `workers` in the folder `--checkpoint` says.
 
-    On a node whose environment says BROKEN_GPU=load or =batch, the device of all its workers is broken.
+    On a node whose environment says BROKEN_GPU=load or =batch, the device of all its workers is broken; where the
+    folder has a file `broken`, all devices are.
     """
 
     def load(self, device: str) -> None:
@@ -158,7 +185,7 @@ class Gathered(Slow):
             raise torch.AcceleratorError("CUDA error: CUDA-capable device(s) is/are busy or unavailable")
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        if os.environ.get("BROKEN_GPU") == "batch":
+        if os.environ.get("BROKEN_GPU") == "batch" or Path(f"{self.options.checkpoint}/broken").exists():
             raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
         time.sleep(0.4)  # so that there is work left when a worker has been tried
         return super().extract(waveforms)

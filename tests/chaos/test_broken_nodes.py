@@ -73,7 +73,7 @@ def test_a_node_whose_gpu_is_broken(stage: str, address: str, many: Path, gather
 
 
 def test_a_node_whose_temporary_folder_is_full(
-    address: str, many: Path, gathering: Path, tmp_path: Path, s3: FaultyS3
+    s3: FaultyS3, address: str, many: Path, gathering: Path, tmp_path: Path
 ) -> None:
     """Where units for an object store are built."""
     fsspec.filesystem("s3").mkdir("full-folder")
