@@ -85,6 +85,7 @@ class Expert(ABC):
     spec: TargetSpec  # what its targets are; made by `describe`
     # Padded audio per forward pass on a GPU, in seconds: what a batch is cut by. Halved when memory runs out.
     batch_seconds: float = 120.0
+    chosen_batch_seconds: float | None = None  # in place of it, on any device: what the user said or was measured
     device: str = "cpu"  # set by `load` where the model can be elsewhere
     # What `extract` may cast its frames to while they are on the device; a worker says float16 where that is stored.
     frames_dtype: str = "float32"
@@ -139,6 +140,8 @@ class Expert(ABC):
     @property
     def budget_seconds(self) -> float:
         """What a batch is cut by where the model runs now."""
+        if self.chosen_batch_seconds is not None:
+            return self.chosen_batch_seconds
         return self.batch_seconds if self.device.startswith("cuda") else min(self.batch_seconds, CPU_BATCH_S)
 
     def stream(self, waveforms: Iterable[Waveform], batch_seconds: float | None = None) -> Iterator[Frames]:

@@ -4,7 +4,7 @@ import ctypes
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,7 +58,9 @@ class FailingDisk:
     """
 
     def __init__(self, image: Path, folder: Path) -> None:
-        self.image, self.folder, self.whole = image, folder, image.read_bytes()
+        self.image, self.folder = image, folder
+        os.sync()
+        self.whole = image.read_bytes()
 
     def fail(self, at: int) -> None:
         """The disk ends after so many bytes. What was read from it before may still be cached: `forget`."""
@@ -81,15 +83,14 @@ def failing_disk(at: Path, fill: Callable[[Path], None], megabytes: int = 16) ->
     folder.mkdir()
     image.write_bytes(b"")
     os.truncate(image, megabytes * 2**20)
-    try:
-        subprocess.run(["mke2fs", "-q", "-F", str(image)], check=True, capture_output=True)
-        subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True, capture_output=True)
+    mount = ["mount", "-o", "loop", str(image), str(folder)]
+    with ExitStack() as mounts:
+        try:
+            subprocess.run(["mke2fs", "-q", "-F", str(image)], check=True, capture_output=True)
+            subprocess.run(mount, check=True, capture_output=True)
+            mounts.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=True)
+        except (FileNotFoundError, subprocess.CalledProcessError) as e:
+            pytest.skip(f"no disk to break here: {e}")
         fill(folder)
-        subprocess.run(["umount", str(folder)], check=True)
-        subprocess.run(["mount", "-o", "loop,ro", str(image), str(folder)], check=True, capture_output=True)
-    except (FileNotFoundError, subprocess.CalledProcessError) as e:
-        pytest.skip(f"no disk to break here: {e}")
-    try:
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
         yield FailingDisk(image, folder)
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)

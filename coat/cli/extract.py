@@ -20,6 +20,7 @@ from coat.cli.options import (
     RayAddress,
     Store,
     expert_options,
+    parse_batch_seconds,
 )
 from coat.cli.output import bytes_text, duration_text, table
 from coat.cli.progress import Advance, progress
@@ -50,6 +51,13 @@ def extract(
         float, typer.Option(help="Share of a GPU: 0.5 puts two workers on one.", min=0.01)
     ] = 1.0,
     cpus_per_worker: Annotated[float | None, typer.Option(help="CPUs that a worker takes of Ray.", min=0.1)] = None,
+    batch_seconds: Annotated[
+        str | None,
+        typer.Option(
+            help="Padded seconds of audio in a forward pass. auto: measured on the worker's device up to its memory, "
+            "once, and recorded in the target set. Default: the expert's own."
+        ),
+    ] = None,
     decode_threads: Annotated[
         int | None,
         typer.Option(
@@ -130,6 +138,7 @@ def extract(
         gpus_per_worker=gpus_per_worker,
         cpus_per_worker=cpus_per_worker,
         max_workers=max_workers,
+        batch_seconds=parse_batch_seconds(batch_seconds),
         decode_threads=decode_threads,
         unit_deadline=unit_deadline,
         patience_s=patience,

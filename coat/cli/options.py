@@ -1,7 +1,9 @@
 """Options that several commands share, and how their values are read."""
 
+import math
 import re
-from typing import TYPE_CHECKING, Annotated
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -47,6 +49,18 @@ def expert_options(
     return Options(
         checkpoint=checkpoint, layer=layer, dtype=dtype, precision=precision, compile=compile, pad_margin=pad_margin
     )
+
+
+def parse_batch_seconds(text: str | None) -> "float | Literal['auto'] | None":
+    """InputError unless it is a number of seconds above 0, or `auto`."""
+    from coat.manifests.errors import InputError
+
+    if text is None or text == "auto":
+        return text
+    with suppress(ValueError):
+        if 0 < (seconds := float(text)) < math.inf:
+            return seconds
+    raise InputError(f"--batch-seconds {text}: expected a number of seconds above 0, or auto")
 
 
 def parse_bytes(flag: str, text: str) -> int:

@@ -13,7 +13,7 @@ LARGEST_ERROR = 0.1  # of the frames' norm: beyond that a lower precision gives 
 
 
 def bfloat16_is_near(expert: Expert) -> str:
-    """The error of `--precision bfloat16` on a voice-like sound, of the frames' norm, and of how much they vary in time.
+    """The error of `--precision bfloat16` on a voice-like sound: of the frames' norm, and of what varies in time.
 
     The second says more of a trained model: its frames share a large part that tells nothing. Of random weights, whose
     frames hardly vary, it says nothing.

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 from coat.manifests.errors import InputError
 
@@ -16,6 +17,7 @@ class Resources:
     gpus_per_worker: float = 1.0
     cpus_per_worker: float | None = None
     max_workers: int | None = None  # grow up to so many as the cluster grows
+    batch_seconds: float | Literal["auto"] | None = None  # padded, of a pass; auto: measured; None: the expert's
     decode_threads: int | None = None  # of a worker; None: its CPUs, on a GPU all of its machine's
     unit_deadline: float | None = None  # seconds; None: from the speed of the units before
     patience_s: float = 30.0  # that audio which cannot be read is tried again

@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Sequence, Set
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from coat.extractors.expert import Options
 from coat.extractors.registry import create, portable_name
@@ -18,7 +18,7 @@ from coat.pipeline.extraction.lease import Lease
 from coat.pipeline.extraction.listeners import Listener, Listeners, NullListener
 from coat.pipeline.extraction.local_runner import run_local
 from coat.pipeline.extraction.metrics import Metrics
-from coat.pipeline.extraction.ray_runner import run_ray
+from coat.pipeline.extraction.ray_runner import run_once_on_ray, run_ray
 from coat.pipeline.extraction.run_log import RunLog
 from coat.pipeline.extraction.summary import Summary, add_outcomes, add_reports
 from coat.pipeline.extraction.unit_queue import UnitQueue
@@ -28,6 +28,7 @@ from coat.pipeline.store.builds import remove_abandoned_builds
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import write_spec
+from coat.pipeline.worker.batch_size import measure_batch_size, record_batch_size, recorded_batch_seconds
 from coat.pipeline.worker.config import WorkerConfig
 
 STORE_ERRORS = (OSError, RunError, InputError)  # what a full or removed store may raise
@@ -135,9 +136,11 @@ class Extraction:
             self.device,
             threads,
             self.resources.decode_threads,
+            None,
             self.selection.accept_missing,
             self.resources.patience_s,
         )
+        config = replace(config, batch_seconds=self.batch_seconds(config, cluster, listeners))
         order = unit_order(plan, self.selection.shuffle)
         queue = UnitQueue(plan.units, order, config, lease, listeners.say, self.resources.unit_deadline)
         facts = {"expert": self.expert, "fingerprint": self.spec.fingerprint, "device": self.device}
@@ -162,6 +165,18 @@ class Extraction:
                 lease.release()
             if started_ray:
                 disconnect()
+
+    def batch_seconds(self, config: WorkerConfig, cluster: Cluster | None, listener: Listener) -> float | None:
+        """What the user said, or what was measured here or by an earlier run; None: the expert's own."""
+        if self.resources.batch_seconds != "auto":
+            return self.resources.batch_seconds
+        if known := recorded_batch_seconds(config.set_url):
+            return known
+        listener.say("measuring how much audio a batch should hold")
+        size = run_once_on_ray(measure_batch_size, config, cluster) if cluster else measure_batch_size(config)
+        record_batch_size(config.set_url, size)
+        listener.say(str(size))
+        return size.seconds
 
 
 def cluster_after_crash(units: Set[str], resources: Resources, listener: Listener) -> Cluster | None:

@@ -1,8 +1,8 @@
 """Units on Ray: a pool of actors takes tasks from the queue and gives a report per committed unit."""
 
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from coat.manifests.errors import DeviceFault, EnvironmentFault, RunError
 from coat.pipeline.cluster.ray_errors import DeathCause, death_cause, error_node, error_summary, worker_error
@@ -16,7 +16,11 @@ from coat.pipeline.worker.evidence import Witnesses
 from coat.pipeline.worker.report import UnitReport
 from coat.pipeline.worker.worker import UNITS_IN_HAND
 
-MAX_DEVICE_DEATHS = 5  # of a worker and its successors without a unit that went well: the device is broken
+Found = TypeVar("Found")
+
+# Of a worker and its successors without a unit that went well: the device is broken, and not the rows. Where there are
+# other devices each death is of another unit; where there is none, halves of one unit with bad rows in both may be it.
+MAX_DEVICE_DEATHS, MAX_DEVICE_DEATHS_ALONE = 3, 5
 
 
 def run_ray(queue: UnitQueue, config: WorkerConfig, cluster: Cluster) -> Iterator[UnitReport]:
@@ -27,6 +31,22 @@ def run_ray(queue: UnitQueue, config: WorkerConfig, cluster: Cluster) -> Iterato
             yield from pool.reports(deliver)
     finally:
         pool.staff.dismiss_all()
+
+
+def run_once_on_ray(function: Callable[[WorkerConfig], Found], config: WorkerConfig, cluster: Cluster) -> Found:
+    """What the function gives where a worker would run. What it raises comes out as itself."""
+    import ray
+    from ray.exceptions import RayError
+
+    task: Any = ray.remote(function)
+    reference = task.options(num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker).remote(config)
+    with held_signals() as deliver:
+        while not ray.wait([reference], timeout=1.0)[0]:
+            deliver()
+    try:
+        return ray.get(reference)
+    except RayError as e:
+        raise worker_error(e) from None
 
 
 class WorkerPool:
@@ -144,13 +164,14 @@ class WorkerPool:
     def lost_device(self, worker: PoolWorker, fault: DeviceFault) -> Iterator[UnitReport]:
         """Replace a worker whose device is lost to it. One whose successors fare no better is put aside."""
         worker.device_deaths += 1
-        if worker.device_deaths < MAX_DEVICE_DEATHS:
+        others = any(w.ready and w.done and not w.device_deaths for w in self.workers)
+        if worker.device_deaths < (MAX_DEVICE_DEATHS if others else MAX_DEVICE_DEATHS_ALONE):
             self.staff.heirs.append(worker.device_deaths)
             yield from self.remove_dead(worker, "device")
-        elif any(w.ready and w.done and not w.device_deaths for w in self.workers):
+        elif others:
             self.put_aside(worker, str(fault))
         else:
-            raise RunError(Trials.stop_line(str(fault), f"{MAX_DEVICE_DEATHS} workers one after the other"))
+            raise RunError(Trials.stop_line(str(fault), f"{worker.device_deaths} workers one after the other"))
 
     def put_aside(self, worker: Peer, fault: str) -> None:
         if not isinstance(worker, PoolWorker) or worker not in self.workers:

@@ -1,6 +1,7 @@
 """Where everything of a target store lies.
 
     STORE/<expert>/<fingerprint>/spec.json                   what decides the values of the targets (TargetSpec)
+    STORE/<expert>/<fingerprint>/batch.json                  what `--batch-seconds auto` chose
     STORE/<expert>/<fingerprint>/units/<unit>/frames.zarr    [frames of the unit, dim]
     STORE/<expert>/<fingerprint>/units/<unit>/rows.parquet   a row per utterance, with its outcome
     STORE/<expert>/<fingerprint>/units/<unit>/done.json      counts, digests, seconds by stage
@@ -13,4 +14,5 @@ A unit exists when its done.json does; whatever else lies there is ignored.
 
 SPEC, UNITS, FRAMES, ROWS, DONE = "spec.json", "units", "frames.zarr", "rows.parquet", "done.json"
 ARRAY = "zarr.json"  # the metadata of frames.zarr
+BATCH = "batch.json"
 BUILDING, RUNNING, RUNS = "building", "running", "runs"

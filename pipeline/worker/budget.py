@@ -19,13 +19,15 @@ class BatchBudget:
 
     limit: float = math.inf  # seconds
     failed: float = math.inf  # the smallest pass that did not fit
+    fits: float = 0.0  # the largest pass that did fit since memory ran out
     good: int = 0  # passes near the limit since it changed
     halvings: int = 0
 
     def ran_out(self, seconds: float) -> None:
         """A pass of so many padded seconds did not fit."""
         self.failed = min(self.failed, seconds)
-        self.limit, self.good = min(self.limit, seconds / 2), 0
+        self.fits = self.fits if self.fits < seconds else 0.0
+        self.limit, self.good = min(self.limit, max(self.fits, seconds / 2)), 0
         self.halvings += 1
 
     def fitted(self, seconds: float) -> None:
@@ -33,6 +35,7 @@ class BatchBudget:
         if self.limit == math.inf or seconds <= self.limit / 2:
             return
         self.good += 1
+        self.fits = max(self.fits, seconds)
         if self.good >= FORGET_PASSES:
             self.limit, self.failed, self.good = self.failed, math.inf, 0
         elif self.good >= GOOD_PASSES and self.limit * CLOSE < self.failed:

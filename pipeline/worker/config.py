@@ -19,5 +19,6 @@ class WorkerConfig:
     device: str
     threads: int  # CPU threads of this worker
     decode_threads: int | None = None  # None: as many; on a GPU, as many as its machine has CPUs
+    batch_seconds: float | None = None  # padded seconds of a pass; None: the expert's own
     accept_missing: bool = False  # a file that is not there fails its row, whatever else is not there
     patience_s: float = PATIENCE_S

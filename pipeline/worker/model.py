@@ -48,21 +48,8 @@ class Model:
         self.budget = BatchBudget()
 
     def load(self) -> Expert:
-        config = self.config
-        torch.set_num_threads(config.threads)
-        torch.set_float32_matmul_precision("high")  # TF32, where there are tensor cores: a tenth of bfloat16's error
-        torch.backends.cudnn.allow_tf32 = True
-        expert = create(config.expert, config.options)
-        if expert.spec.fingerprint != config.spec.fingerprint:
-            raise RunError(
-                f"{config.expert}: this worker would give fingerprint {expert.spec.fingerprint}, the run is for "
-                f"{config.spec.fingerprint}; the same weights and coat must be on every node"
-            )
-        if config.device == "cpu":
-            keep_freed_memory()
-        expert.frames_dtype = config.spec.dtype
-        expert.load(config.device)
-        return expert
+        torch.set_num_threads(self.config.threads)
+        return load_expert(self.config)
 
     def in_thread(self, function: Callable[..., Item], *arguments: Any) -> Item:
         return self.thread.submit(function, *arguments).result()
@@ -209,3 +196,20 @@ class Model:
             clock.padded_audio += self.padded_seconds(samples_T)
             clock.unpadded_audio += len(samples_T) / self.config.spec.sample_rate
             yield samples_T
+
+
+def load_expert(config: WorkerConfig) -> Expert:
+    """On the worker's device. RunError where its fingerprint is not the run's."""
+    expert = create(config.expert, config.options)
+    if expert.spec.fingerprint != config.spec.fingerprint:
+        raise RunError(
+            f"{config.expert}: this worker would give fingerprint {expert.spec.fingerprint}, the run is for "
+            f"{config.spec.fingerprint}; the same weights and coat must be on every node"
+        )
+    torch.set_float32_matmul_precision("high")  # TF32, where there are tensor cores: a tenth of bfloat16's error
+    torch.backends.cudnn.allow_tf32 = True
+    if config.device == "cpu":
+        keep_freed_memory()
+    expert.frames_dtype, expert.chosen_batch_seconds = config.spec.dtype, config.batch_seconds
+    expert.load(config.device)
+    return expert

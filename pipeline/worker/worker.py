@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 
 from coat.extractors.expert import Expert
-from coat.manifests.errors import EnvironmentFault, one_line
+from coat.manifests.errors import EnvironmentFault, InputError, one_line
 from coat.pipeline.plan.units import PlannedRow, Unit
 from coat.pipeline.store.rows import Row
 from coat.pipeline.store.unit_writer import UnitWriter
@@ -73,7 +73,7 @@ class Worker:
                 }
                 done = writer.commit(rows, facts)
                 clock.write = writer.seconds
-        except OSError as e:
+        except (OSError, InputError) as e:  # InputError: no access to the store, no driver for it on this node
             raise EnvironmentFault(f"unit {unit.name}: {type(e).__name__}: {one_line(e)}; see to that") from e
         return UnitReport(
             unit=unit.name,

@@ -1,11 +1,15 @@
 """The corpora of the pipeline's tests, and one whose row c3 is poison."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from ray.cluster_utils import Cluster
 
+from tests.chaos.s3 import FaultyS3, serve_s3
 from tests.pipeline.conftest import Corpus, make_corpus, many, ray_here
 
 __all__ = ["make_corpus", "many", "ray_here"]
@@ -20,3 +24,33 @@ def poisoned(make_corpus: Corpus) -> Path:
     rows[3] = rows[3][: rows[3].index('"duration"')] + '"duration": 1.0}'
     manifest.write_text("\n".join(rows) + "\n")
     return manifest
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A head without CPUs, so that no worker lives beside the driver."""
+    import ray
+
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    yield found
+    ray.shutdown()
+    found.shutdown()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FaultyS3]:
+    with serve_s3() as s3:
+        yield s3
+
+
+@pytest.fixture
+def s3(server: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+    """Told to coat as a user tells it: by the environment alone."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")  # botocore's own 5 would take minutes to give up
+    server.faults.clear()
+    yield server
+    server.faults.clear()

@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -112,6 +113,81 @@ class CudaScarce(Level):
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
         if len(waveforms) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().extract(waveforms)
+
+
+class Hoarder(Level):
+    """Memory for 6 s, of which earlier passes may hold some. Tells of its passes in the folder `--checkpoint`."""
+
+    pads = False
+    room = 6 * 16000  # samples
+    held: list[weakref.ref] = []  # noqa: RUF012  of all passes of this process
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        activations = [Activation(len(w)) for w in waveforms]
+        self.held += [weakref.ref(a) for a in activations]
+        wanted, alive = sum(a.samples for a in activations), sum(a.samples for r in self.held if (a := r()))
+        with (Path(str(self.options.checkpoint)) / "passes").open("a") as f:
+            f.write(f"{wanted} {alive}\n")
+        if alive > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().extract(waveforms)
+
+
+class Activation:
+    """Stands for a tensor of a forward pass: it lives as long as somebody refers to it."""
+
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+
+
+class Sticky(Level):
+    """The poisonous row breaks the device of its process: from then on whatever is computed there fails."""
+
+    pads = False  # so that it shares a batch
+    lost = False
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        if type(self).lost or self.breaks(waveforms):
+            type(self).lost = True
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        return super().extract(waveforms)
+
+    def breaks(self, waveforms: Sequence[Waveform]) -> bool:
+        return loud(waveforms)
+
+
+class StickyOnce(Sticky):
+    """Any row may break the device, but only once in all processes; the folder `--checkpoint` knows."""
+
+    def breaks(self, waveforms: Sequence[Waveform]) -> bool:
+        try:
+            os.close(os.open(f"{self.options.checkpoint}/broken", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return False
+        return True
+
+
+class Gathered(Slow):
+    """Begins when as many workers have loaded it as the file `workers` in the folder `--checkpoint` says.
+
+    On a node whose environment says BROKEN_GPU=load or =batch, the device of all its workers is broken; where the
+    folder has a file `broken`, all devices are.
+    """
+
+    def load(self, device: str) -> None:
+        super().load(device)
+        folder = Path(str(self.options.checkpoint))
+        (folder / f"loaded-{os.getpid()}").touch()
+        while len(list(folder.glob("loaded-*"))) < int((folder / "workers").read_text()):
+            time.sleep(0.05)
+        if os.environ.get("BROKEN_GPU") == "load":
+            raise torch.AcceleratorError("CUDA error: CUDA-capable device(s) is/are busy or unavailable")
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        if os.environ.get("BROKEN_GPU") == "batch" or Path(f"{self.options.checkpoint}/broken").exists():
+            raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
+        time.sleep(0.4)  # so that there is work left when a worker has been tried
         return super().extract(waveforms)
 
 

@@ -2,12 +2,10 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.cluster_utils import Cluster
 
 from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.summary import Summary
@@ -17,17 +15,6 @@ from tests.pipeline.extraction.test_extract import run as run_here
 from tests.pipeline.extraction.test_extract import tree
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def cluster() -> Iterator[Any]:
-    """A head without CPUs, so that no worker lives beside the driver."""
-    import ray
-
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    yield found
-    ray.shutdown()
-    found.shutdown()
 
 
 class Background(threading.Thread):

@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -21,32 +20,12 @@ from coat.pipeline.store.builds import builds_folder
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import commit_unit
 from coat.pipeline.store.verification import verify
-from tests.chaos.s3 import Fault, FaultyS3, serve_s3
+from tests.chaos.s3 import Fault, FaultyS3
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.extraction.test_extract import run, tree
 from tests.pipeline.extraction.test_runs import start
 
 LEVEL = ["tests.pipeline.experts:Level"]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FaultyS3]:
-    with serve_s3() as s3:
-        yield s3
-
-
-@pytest.fixture
-def s3(server: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
-    """Told to coat as a user tells it: by the environment alone."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")  # botocore's own 5 would take minutes to give up
-    fsspec.filesystem("s3").clear_instance_cache()  # one that was made for another module's server
-    server.faults.clear()
-    yield server
-    server.faults.clear()
 
 
 @pytest.fixture
@@ -77,8 +56,9 @@ def extract_command(manifest: str, store: str) -> list[str]:
     return [sys.executable, "-m", "coat", "extract", "--expert", *LEVEL, *where]
 
 
-def extract_s3(manifest: str, bucket: str, workers: int = 0) -> Summary:
-    (summary,) = extract(manifest, f"{bucket}/store", LEVEL, resources=Resources(workers=workers))
+def extract_s3(manifest: str, bucket: str, workers: int = 0, patience: float = 30.0) -> Summary:
+    resources = Resources(workers=workers, patience_s=patience)
+    (summary,) = extract(manifest, f"{bucket}/store", LEVEL, resources=resources)
     return summary
 
 
@@ -212,6 +192,39 @@ def test_an_outage_that_lasts_ends_the_run_and_fails_no_row(bucket: str, s3: Fau
     summary = extract_s3(remote, bucket)
     assert (summary.ok, summary.failed) == (96, 0)
     assert not verify(f"{bucket}/store").damages
+
+
+def test_rights_that_return_soon_cost_nothing(bucket: str, s3: FaultyS3, corpus: Path) -> None:
+    remote = put_corpus(corpus, bucket)
+    s3.faults.append(Fault(403, "GET", "audio/", skip=3, times=5))
+    summary = extract_s3(remote, bucket, patience=120.0)
+    assert s3.faults[0].struck == 5
+    assert (summary.ok, summary.failed) == (96, 0)
+
+
+def test_rights_that_expire_end_the_run_and_fail_no_row(
+    bucket: str, s3: FaultyS3, corpus: Path, tmp_path: Path
+) -> None:
+    run(corpus, tmp_path / "store")
+    remote = put_corpus(corpus, bucket)
+    s3.faults.append(Fault(403, "GET", "audio/", skip=9, times=1000))
+    with pytest.raises(RunError, match=r"^[^\n]*audio/c\d+.flac: cannot be read here[^\n]*$"):
+        extract_s3(remote, bucket, patience=1.0)
+    s3.faults.clear()
+    found = TargetStore(f"{bucket}/store").target_set("level")
+    assert {row.status for row in found.rows.values()} <= {"ok"}
+    assert len(found) < 96
+    summary = extract_s3(remote, bucket)
+    assert (summary.ok, summary.failed) == (96, 0)
+    assert tree_s3(bucket) == tree(tmp_path / "store")
+
+
+def test_a_bucket_of_audio_that_is_not_there_is_no_missing_audio(bucket: str, corpus: Path) -> None:
+    remote = put_corpus(corpus, bucket)
+    storage.write_bytes(remote, storage.read_bytes(remote).replace(b'"audio/', b'"s3://nobodys/audio/'))
+    with pytest.raises(RunError, match=r"^[^\n]*is it mounted here[^\n]*--accept-missing[^\n]*$"):
+        extract_s3(remote, bucket, patience=0.2)
+    assert not [path for path in tree_s3(bucket) if "/units/" in path]
 
 
 @pytest.mark.slow

@@ -14,12 +14,12 @@ from coat.pipeline.shards.build import build_shards
 from coat.pipeline.shards.sidecars import add_expert
 from coat.trainer import iterate_shards
 from tests.chaos.s3 import Fault, FaultyS3
-from tests.chaos.test_s3 import bucket, corpus, extract_s3, put_corpus, s3, server
+from tests.chaos.test_s3 import bucket, corpus, extract_s3, put_corpus
 from tests.pipeline.extraction.test_extract import run
 from tests.pipeline.extraction.test_runs import start
 from tests.pipeline.shards.test_builds import tree_of
 
-__all__ = ["bucket", "corpus", "s3", "server"]
+__all__ = ["bucket", "corpus"]
 
 SHARD = 1_000_000
 
