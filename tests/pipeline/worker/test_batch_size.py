@@ -14,7 +14,8 @@ from coat.cli.main import app
 from coat.extractors.expert import Frames, Options, Waveform
 from coat.manifests import InputError, RunError
 from coat.pipeline.cluster.resources import Resources
-from coat.pipeline.extraction.extraction import extract
+from coat.pipeline.extraction.extraction import RowSelection, extract
+from coat.pipeline.extraction.summary import Summary
 from coat.pipeline.worker.batch_size import Pass, choose, measure_batch_size
 from coat.pipeline.worker.config import WorkerConfig
 from tests.pipeline.conftest import Corpus
@@ -70,26 +71,33 @@ def test_the_smallest_of_those_that_are_about_as_fast_is_chosen() -> None:
 
 
 def test_it_is_measured_once_and_then_kept(make_corpus: Corpus, tmp_path: Path) -> None:
-    manifest, store = make_corpus(6), tmp_path / "store"
+    manifest, store = make_corpus(9), tmp_path / "store"
     auto = Resources(workers=0, batch_seconds="auto")
-    (first,) = extract(str(manifest), str(store), [f"{HERE}Overhead"], resources=auto)
+
+    def extract_rows(rows: int) -> Summary:
+        selection = RowSelection(limit=rows)
+        (summary,) = extract(str(manifest), str(store), [f"{HERE}Overhead"], resources=auto, selection=selection)
+        return summary
+
+    first = extract_rows(6)
     recorded = Path(first.set_url) / "batch.json"
     assert json.loads(recorded.read_text())["seconds"] == 40.0
     recorded.write_text(recorded.read_text().replace("40.0", "35.0", 1))
     before = recorded.read_text()
-    extract(str(make_corpus(8)), str(store), [f"{HERE}Overhead"], resources=auto)
+    assert extract_rows(8).ok == 8
     assert recorded.read_text() == before
     recorded.write_text("{}")
     with pytest.raises(InputError, match=r"batch\.json: expected seconds above 0; remove the file"):
-        extract(str(make_corpus(9)), str(store), [f"{HERE}Overhead"], resources=auto)
+        extract_rows(9)
 
 
 def test_batches_are_as_large_as_was_said(make_corpus: Corpus, tmp_path: Path) -> None:
     passes: dict[str, list[float]] = {}
+    manifest = str(make_corpus(12))
     for seconds in ("1.5", "8"):
         said = tmp_path / f"passes-{seconds}"
         command = ["extract", "--expert", f"{HERE}Counts", "--checkpoint", str(said), "--workers", "0"]
-        command += ["--manifest", str(make_corpus(12)), "--store", str(tmp_path / seconds), "--batch-seconds", seconds]
+        command += ["--manifest", manifest, "--store", str(tmp_path / seconds), "--batch-seconds", seconds]
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 0, result.output
         passes[seconds] = [float(line) for line in said.read_text().splitlines()]
