@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTEST_ARGS ?=
 PARALLEL ?= -n 3 --dist loadfile --no-loadscope-reorder  # empty: one after another, with what tests print (-s)
 
-.PHONY: install quickstart test chaos test-real bench scale-model check clean
+.PHONY: install quickstart test chaos test-real bench gpu-check scale-model check clean
 
 install: .venv/.installed
 
@@ -25,11 +25,16 @@ test-real: .venv/.installed-all
 
 # What is promised of speed, in under 15 minutes on 2 cores. By themselves are run `experts` and `invariance`, some 75 seconds
 # each, `seams`, `stats`, `whisper_padding`. COAT_WHISPER_DIR: a tiny.en, else random weights.
-BENCHMARKS := $(filter-out __init__ common experts invariance report scale_store seams stats whisper_padding,$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS := $(filter-out __init__ common experts gpu_check gpu_check_experts invariance paced_expert report scale_store seams stats whisper_padding,$(basename $(notdir $(wildcard benchmarks/*.py))))
 bench: .venv/.installed-all
 	rm -f runs/bench/*.json
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 	$(BIN)/python -m benchmarks.report
+
+# On a machine with a GPU, in under 8 minutes: extraction's speed, and what it does when the device fails or is full.
+# GPU_CHECK_ARGS=--tiny: the same on CPUs, with small models.
+gpu-check: .venv/.installed-all
+	$(BIN)/python -m benchmarks.gpu_check $(GPU_CHECK_ARGS)
 
 # Does the method help a student that this machine can train? Under 20 minutes on 2 cores; docs/scale-model.md has
 # the whole sweep. SCALE_ARGS=--smoke: the machinery alone.
