@@ -91,8 +91,8 @@ class WorkerPool:
         if task := self.trials.task_for(worker, self.workers):
             return task
         others = [w for w in self.workers if w.ready and w is not worker and not self.trials.is_accused(w)]
-        if worker.device_deaths and self.queue.returned and any(not w.device_deaths for w in others):
-            return None  # a unit that lost its device is tried on another one
+        if worker.device_deaths and any(not w.device_deaths for w in others):
+            return self.queue.take_untried()  # a unit that lost its device is tried on another one
         return self.queue.take(idle=not worker.in_hand)
 
     def take_result(self, ref: Any) -> Iterator[UnitReport]:
