@@ -105,7 +105,7 @@ class WorkerPool:
         if worker is None:
             return  # of a worker that was dismissed in this round
         try:
-            answer = ray.get(ref)
+            answer: Any = ray.get(ref)
         except RayTaskError as e:
             error = worker_error(e)
             if starts:
