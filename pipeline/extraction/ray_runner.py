@@ -109,8 +109,8 @@ class WorkerPool:
         if task := self.trials.task_for(worker, self.workers):
             return task
         others = [w for w in self.workers if w.ready and w is not worker and not self.trials.is_accused(w)]
-        if worker.device_deaths and self.queue.returned and any(not w.device_deaths for w in others):
-            return None  # a unit that lost its device is tried on another one
+        if worker.device_deaths and any(not w.device_deaths for w in others):
+            return self.queue.take_untried()  # a unit that lost its device is tried on another one
         return self.queue.take(idle=not worker.in_hand)
 
     def take_result(self, ref: Any) -> Iterator[UnitReport]:
@@ -123,7 +123,7 @@ class WorkerPool:
         if worker is None:
             return  # of a worker that was dismissed in this round
         try:
-            answer = ray.get(ref)
+            answer: Any = ray.get(ref)
         except RayTaskError as e:
             error = worker_error(e)
             if starts:

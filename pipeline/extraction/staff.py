@@ -48,7 +48,7 @@ class Staff:
         self.lost = 0  # workers that are not replaced: there is no other node for them
         self.heirs: list[int] = []  # device deaths that the next workers take over
         self.last_growth = float("-inf")
-        self.idle_since = time.monotonic()  # since when no worker was up
+        self.idle_since = self.warned = time.monotonic()  # since when no worker was up; when that was said
 
     def grow(self, work: int) -> None:
         """Hire up to the number asked for, and as far as the cluster has room, never more than have `work`."""
@@ -125,7 +125,7 @@ class Staff:
     def check(self) -> None:
         """Put aside who could not start, where others can. RunError where nobody is left, or all fail to start."""
         if any(w.ready for w in self.workers):
-            self.idle_since = time.monotonic()
+            self.idle_since = self.warned = time.monotonic()
             for fault in self.start_faults:
                 self.say_put_aside(fault)
             self.start_faults.clear()
@@ -135,13 +135,12 @@ class Staff:
             raise RunError(
                 f"{self.config.expert}: no worker is left; the last that was put aside: {self.queue.put_aside[-1]}"
             )
-        elif time.monotonic() - self.idle_since > NO_WORKER_WARNING_S:
+        elif time.monotonic() - self.warned > NO_WORKER_WARNING_S:
+            self.warned = time.monotonic()
             self.warn_without_workers()
 
     def warn_without_workers(self) -> None:
         """Say it when nothing goes on because the cluster has no room for a worker."""
-        if not self.queue.put_aside:
-            self.idle_since = time.monotonic()
         gpus = f" and {self.cluster.gpus_per_worker:g} GPUs" if self.cluster.gpus_per_worker else ""
         self.queue.say(
             f"no worker is up yet: each needs {self.cluster.cpus_per_worker:g} CPUs{gpus} of the Ray cluster, "

@@ -132,6 +132,14 @@ class UnitQueue:
         """Seconds after which a worker that has this task and says nothing is given up."""
         return self.learnt.of(task.unit) if task.deadline is None else task.deadline
 
+    def take_untried(self) -> UnitTask | None:
+        """As `take`, past the units that lost their worker: for one that may be at fault itself."""
+        suspects, self.returned = self.returned, deque()
+        try:
+            return self.take()
+        finally:
+            self.returned.extendleft(reversed(suspects))
+
     def given_back(self, task: UnitTask) -> None:
         """Take a task back whose worker was put aside: no harm was done by it."""
         del self.in_hand[task.unit.name]

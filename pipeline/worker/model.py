@@ -72,6 +72,7 @@ class Model:
     def run_clips(self, rows: list[DecodedRow], clock: StageClock) -> None:
         """Run the expert; take less where memory runs out, and rows one by one where it raises."""
         left = [rows] if rows else []
+        tried_alone: set[DecodedRow] = set()  # where memory had run out
         while left:
             part = left.pop(0)
             cuts = self.budget.cut([self.padded_seconds(row.waveform_T) for row in part], self.expert.pads)
@@ -83,11 +84,14 @@ class Model:
                 continue
             if is_out_of_memory(error):
                 free_memory(error)
-                if len(part) == 1:
+                if len(part) > 1:
+                    self.budget.ran_out(self.pass_seconds(part))
+                    left.insert(0, part)
+                elif part[0] not in tried_alone:  # once more, with all that was freed
+                    tried_alone.add(part[0])
+                    left.insert(0, part)
+                else:
                     part[0].fail("oom", f"{part[0].seconds:.1f} s do not fit into memory ({self.what_ran_out(error)})")
-                    continue
-                self.budget.ran_out(self.pass_seconds(part))
-                left.insert(0, part)
             elif len(part) == 1:
                 part[0].fail("expert_error", summarized(error))
             else:

@@ -172,8 +172,10 @@ class Gathered(Slow):
     """Begins when as many workers have loaded it as the file `workers` in the folder `--checkpoint` says.
 
     On a node whose environment says BROKEN_GPU=load or =batch, the device of all its workers is broken; where the
-    folder has a file `broken`, all devices are.
+    folder has a file `broken`, all devices are. A worker goes on after eight batches only when `loads` were made.
     """
+
+    batches = 0
 
     def load(self, device: str) -> None:
         super().load(device)
@@ -185,9 +187,15 @@ class Gathered(Slow):
             raise torch.AcceleratorError("CUDA error: CUDA-capable device(s) is/are busy or unavailable")
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        if os.environ.get("BROKEN_GPU") == "batch" or Path(f"{self.options.checkpoint}/broken").exists():
+        folder = Path(str(self.options.checkpoint))
+        if os.environ.get("BROKEN_GPU") == "batch" or (folder / "broken").exists():
             raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
         time.sleep(0.4)  # so that there is work left when a worker has been tried
+        self.batches += 1
+        deadline = time.monotonic() + 300
+        while self.batches == 8 and len(list(folder.glob("loaded-*"))) < int((folder / "loads").read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         return super().extract(waveforms)
 
 

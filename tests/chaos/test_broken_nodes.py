@@ -26,6 +26,7 @@ def gathering(tmp_path: Path) -> Path:
     folder = tmp_path / "gathering"
     folder.mkdir()
     (folder / "workers").write_text("2")
+    (folder / "loads").write_text("2")
     return folder
 
 
@@ -67,6 +68,7 @@ def test_a_node_without_the_mount(address: str, many: Path, gathering: Path, tmp
 
 @pytest.mark.parametrize("stage", ["load", "batch"])
 def test_a_node_whose_gpu_is_broken(stage: str, address: str, many: Path, gathering: Path, tmp_path: Path) -> None:
+    (gathering / "loads").write_text("2" if stage == "load" else "4")  # a worker that loses its device is replaced
     with other_node(address, BROKEN_GPU=stage):
         summary = run(many, tmp_path / "store", "Gathered", two(address), gathering)
     check_went_on(summary, many, tmp_path / "store", "CUDA error")

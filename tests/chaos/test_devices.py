@@ -48,6 +48,7 @@ def test_the_only_device_is_broken(poisoned: Path, tmp_path: Path) -> None:
     """Each new worker loses it at once: no row is judged by it."""
     (tmp_path / "gathering").mkdir()
     (tmp_path / "gathering" / "workers").write_text("1")
+    (tmp_path / "gathering" / "loads").write_text("1")
     (tmp_path / "gathering" / "broken").touch()
     with pytest.raises(RunError, match=r"^[^\n]*ECC error[^\n]*5 workers one after the other[^\n]*$"):
         run(poisoned, tmp_path / "store", "Gathered", Resources(workers=1), tmp_path / "gathering")

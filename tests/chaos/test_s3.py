@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from coat.manifests import InputError, RunError, storage
+from coat.manifests.errors import Unreachable
 from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.extraction.summary import Summary
@@ -64,10 +65,15 @@ def extract_s3(manifest: str, bucket: str, workers: int = 0, patience: float = 3
 
 def tree_s3(bucket: str) -> dict[str, bytes]:
     """As `tree`, of the store in a bucket."""
+    tells_time = re.compile("done.json$|/runs/|/running/")  # the time, and what runs say of themselves
+    return {path: data for path, data in files_s3(bucket).items() if not tells_time.search(path)}
+
+
+def files_s3(bucket: str) -> dict[str, bytes]:
+    """Of the store, by their paths in it."""
     fs = fsspec.filesystem("s3", use_listings_cache=False)
     root = f"{bucket.removeprefix('s3://')}/store"
-    tells_time = re.compile("done.json$|/runs/|/running/")  # the time, and what runs say of themselves
-    return {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root) if not tells_time.search(p)}
+    return {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root)}
 
 
 FAULTS = {
@@ -191,6 +197,21 @@ def test_an_outage_that_lasts_ends_the_run_and_fails_no_row(bucket: str, s3: Fau
     s3.faults.clear()
     summary = extract_s3(remote, bucket)
     assert (summary.ok, summary.failed) == (96, 0)
+    assert not verify(f"{bucket}/store").damages
+
+
+@pytest.mark.slow
+def test_one_request_out_of_retries_is_tried_by_another_worker(bucket: str, s3: FaultyS3, corpus: Path) -> None:
+    remote = put_corpus(corpus, bucket)
+    s3.faults.append(Fault(500, "GET", "audio/c7", times=1000))
+    with pytest.raises(Unreachable):
+        storage.read_bytes(f"{bucket}/corpus/audio/c7.flac")
+    s3.faults[:] = [Fault(500, "GET", "audio/c7", times=s3.faults[0].struck)]  # what one worker's patience takes
+    summary = extract_s3(remote, bucket, workers=2)
+    assert s3.faults[0].struck == s3.faults[0].times
+    assert (summary.ok, summary.failed, summary.put_aside) == (96, 0, [])
+    runs = [data for path, data in files_s3(bucket).items() if "/runs/" in path]
+    assert sum(data.count(b"which another worker tries") for data in runs) == 1
     assert not verify(f"{bucket}/store").damages
 
 

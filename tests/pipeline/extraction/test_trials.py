@@ -19,6 +19,7 @@ def task() -> UnitTask:
 def test_who_gives_up_what_another_does_well_is_put_aside_in_the_end() -> None:
     trials = Trials()
     bad, good = peers("a", "b")
+    trial = None
     for strike in range(1, MAX_STRIKES + 1):
         unit = task()
         trials.accuse(bad, unit, "gone")
