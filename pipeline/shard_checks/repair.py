@@ -13,8 +13,8 @@ from coat.manifests.shards.index import ShardIndex
 from coat.manifests.shards.info import ShardInfo
 from coat.manifests.shards.tar import TAR_END
 from coat.pipeline.shards.build import open_target_sets
-from coat.pipeline.shards.encoding import encode_sample
-from coat.pipeline.shards.plan import ShardPlan, plan_shards
+from coat.pipeline.shards.encoding import encode_samples, sources_of
+from coat.pipeline.shards.plan import PlannedSample, ShardPlan, plan_shards
 from coat.pipeline.shards.recipe import Recipe
 from coat.pipeline.shards.samples import SampleSettings
 from coat.pipeline.shards.sidecar_tars import sidecar_jobs, sidecar_tar
@@ -45,17 +45,17 @@ class ShardRepairer:
     def set_bytes(self, rows: Sequence[Mapping[str, Any]]) -> bytes:
         recipe, plan = self.recipe, self.plan
         settings = SampleSettings(recipe, {name: e.reduction for name, e in self.index.own.items() if e.reduction})
-        samples = []
+        samples: list[PlannedSample] = []
         for row in rows:
             position = self.positions.get(row["key"])
             if position is None:
                 raise InputError(f"its manifests and store have no {row['key']} any more")
-            (sample,) = plan.samples(position, position + 1)
-            encoded = encode_sample(sample, plan.sets, settings)
+            samples += plan.samples(position, position + 1)
+        encoded_samples = list(encode_samples(samples, sources_of(samples, plan.sets), settings))
+        for sample, encoded in zip(samples, encoded_samples, strict=True):
             if isinstance(encoded, str):
-                raise InputError(f"{row['key']}: {encoded}")
-            samples.append(encoded.data)
-        return b"".join([*samples, TAR_END])
+                raise InputError(f"{sample.key}: {encoded}")
+        return b"".join([*(e.data for e in encoded_samples if not isinstance(e, str)), TAR_END])
 
     def sidecar_bytes(self, expert: str, shard: ShardInfo) -> bytes:
         index, sidecar = self.index, self.index.sidecars[expert]

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute
-import xxhash
 from numpy.typing import NDArray
 
 from coat.manifests import storage
@@ -161,11 +160,6 @@ def shuffled_order(start_S: NDArray[np.float64], seed: int | None) -> NDArray[np
     utterance_S = np.cumsum(start_S == 0) - 1
     rank = np.random.default_rng(seed).permutation(int(utterance_S[-1]) + 1)
     return np.argsort(rank[utterance_S], kind="stable")
-
-
-def add_to_digest(digest: xxhash.xxh3_128, sample: PlannedSample, with_path: bool) -> None:
-    """To the digest of all samples before it."""
-    digest.update(sample.identity(with_path))
 
 
 def list_reasons(items: Sequence[tuple[str, str]]) -> str:
