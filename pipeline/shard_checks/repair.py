@@ -17,7 +17,7 @@ from coat.pipeline.shards.encoding import encode_samples, sources_of
 from coat.pipeline.shards.plan import PlannedSample, ShardPlan, plan_shards
 from coat.pipeline.shards.recipe import Recipe
 from coat.pipeline.shards.samples import SampleSettings
-from coat.pipeline.shards.sidecar_tars import sidecar_jobs, sidecar_tar
+from coat.pipeline.shards.sidecar_tars import sidecar_bytes, sidecar_jobs
 from coat.pipeline.shards.sidecars import source_target_set
 
 SAMPLES_AT_ONCE = 4096  # of the plan, as objects
@@ -59,11 +59,10 @@ class ShardRepairer:
 
     def sidecar_bytes(self, expert: str, shard: ShardInfo) -> bytes:
         index, sidecar = self.index, self.index.sidecars[expert]
-        jobs = sidecar_jobs(
-            index, self.index.table(), expert, source_target_set(sidecar), sidecar.info.reduction, "mask"
-        )
+        targets = source_target_set(sidecar)
+        jobs = sidecar_jobs(index, self.index.table(), expert, targets, sidecar.info.reduction, "mask")
         job = next(job for job in jobs if job.url.endswith(f"/{shard.name}"))
-        return sidecar_tar(job)[0]
+        return sidecar_bytes(job, targets)
 
     @cached_property
     def recipe(self) -> Recipe:

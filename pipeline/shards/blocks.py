@@ -5,17 +5,11 @@
 
 This process only cuts: from the lengths of encoded samples follow the ends of tars (`TarCutter`). So order and bytes
 are those of one writer, whatever the number of workers and the size of blocks.
-
-Requests: a block asks each unit that it touches once or twice (`unit_reader`), each audio file once. Of S samples in a
-global shuffle over U units, blocks of B samples ask min(B, U) units each, so a sample costs about U / B requests an
-expert: blocks should have ten times as many samples as there are units. `--block-size` says how large they may be; a
-worker's share of the temporary disk has to hold three of them.
+A block asks each unit that it touches once or twice, each audio file once (`gathering/block_size.py`).
 """
 
-import shutil
 from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import xxhash
@@ -23,16 +17,12 @@ import xxhash
 from coat.manifests import storage
 from coat.pipeline.cluster.ordered import RESULTS_AHEAD
 from coat.pipeline.cluster.pool import WorkerPool
+from coat.pipeline.gathering.block_size import choose_block_bytes
 from coat.pipeline.shards.build_folder import BuildFolder
 from coat.pipeline.shards.encoding import EncodingJob, encode_block, sources_of
 from coat.pipeline.shards.plan import ShardPlan
 from coat.pipeline.shards.samples import SampleSettings
 from coat.pipeline.shards.writer import FinishedShard, PlannedTar, TarCutter, TarJob, write_tar
-
-LOCAL_BLOCK_BYTES = 64 * 2**20  # where reading is not by request
-REMOTE_BLOCK_BYTES = 2**30
-LEAST_BLOCK_BYTES = 16 * 2**20  # not smaller, so that every worker has some
-BLOCKS_ON_DISK = 3  # of a worker: one that it encodes, one that waits, one that is written
 
 
 class TarBuild:
@@ -49,7 +39,9 @@ class TarBuild:
     ) -> None:
         """`workers` 0: the pool is this process."""
         self.plan, self.settings, self.folder, self.pool, self.workers = plan, settings, folder, pool, workers
-        self.block_bytes = block_bytes or choose_block_bytes(plan, workers, folder.temporary_folder())
+        self.block_bytes = block_bytes or choose_block_bytes(
+            int(plan.bytes_S.sum()), plan.sets.values(), workers, folder.temporary_folder()
+        )
         self.blocks: dict[int, Any] = {}  # their data, until the last tar that has some of it is written
 
     def tars(self, position: int, digest: xxhash.xxh3_128, number: int) -> Iterator[FinishedShard]:
@@ -104,11 +96,3 @@ class TarBuild:
             if self.pool.shares_disk:
                 self.pool.result(data).unlink()
         return shard
-
-
-def choose_block_bytes(plan: ShardPlan, workers: int, folder: Path) -> int:
-    """So large that there are two blocks for each worker, within what the disk holds."""
-    is_local = all(storage.is_local(targets.url) for targets in plan.sets.values())
-    share = int(plan.bytes_S.sum()) // max(1, 2 * workers)
-    room = shutil.disk_usage(folder).free // (2 * BLOCKS_ON_DISK * max(1, workers))
-    return max(LEAST_BLOCK_BYTES, min(LOCAL_BLOCK_BYTES if is_local else REMOTE_BLOCK_BYTES, share, room))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +99,3 @@ def sources_of(samples: Sequence[PlannedSample], sets: Mapping[str, TargetSet]) 
     """Where the frames of these samples are."""
     rows = {name: [s.rows[name] for s in samples if name in s.rows] for name in sets}
     return {name: Source.of(targets, (row.unit for row in rows[name])) for name, targets in sets.items()}
-
-
-@lru_cache(maxsize=64)
-def open_target_set(url: str) -> TargetSet:
-    return TargetSet.open(url)
