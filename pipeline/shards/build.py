@@ -24,6 +24,7 @@ from coat.pipeline.shards.recipe import SAMPLE_RATE, SHARD_BYTES, AudioForm, Lay
 from coat.pipeline.shards.samples import SampleSettings
 from coat.pipeline.shards.set_files import FinishedTars, write_set_files
 from coat.pipeline.shards.writer import FinishedShard, read_finished_shards, write_error
+from coat.pipeline.statistics.compute import on_workers
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
 
@@ -66,7 +67,7 @@ def build_shards(
     """
     manifests = [manifest] if isinstance(manifest, Manifest | str) else list(manifest)
     sets = open_target_sets(store, experts)
-    reductions = fit_reductions(sets, reduction_options or ReductionOptions.parse())
+    reductions = fit_reductions(sets, reduction_options or ReductionOptions.parse(), on_workers(workers, ray_address))
     recipe = Recipe(
         manifests=tuple(storage.absolute(m.path if isinstance(m, Manifest) else m) for m in manifests),
         store=TargetStore(store).url,

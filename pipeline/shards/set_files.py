@@ -9,7 +9,7 @@ import pyarrow.compute
 
 from coat.manifests.errors import InputError
 from coat.manifests.shards.index import ShardIndex
-from coat.manifests.shards.info import ExpertInfo, ShardInfo
+from coat.manifests.shards.info import ShardInfo
 from coat.manifests.shards.samples_table import SAMPLE_SCHEMA, samples_schema, write_samples_table
 from coat.pipeline.reductions.reduce import FittedReduction, expert_info
 from coat.pipeline.shards.build_folder import BuildFolder, remove_leftovers
@@ -18,7 +18,7 @@ from coat.pipeline.shards.plan import ShardPlan, list_reasons
 from coat.pipeline.shards.recipe import Recipe
 from coat.pipeline.shards.sidecars import build_sidecar
 from coat.pipeline.shards.writer import FinishedShard
-from coat.pipeline.store.target_set import TargetSet
+from coat.pipeline.statistics.compute import on_workers
 
 pc: Any = pyarrow.compute
 
@@ -58,7 +58,11 @@ def write_set_files(
     table = pa.concat_tables(tars.tables).combine_chunks()
     experts = {}
     if recipe.layout == "joint":
-        experts = {n: joint_expert_info(n, targets, reductions.get(n), table) for n, targets in plan.sets.items()}
+        make_sums = on_workers(workers, ray_address)
+        for name, targets in plan.sets.items():
+            frames = table[f"frames.{name}"]
+            samples, total = len(frames) - frames.null_count, pc.sum(frames).as_py() or 0
+            experts[name] = expert_info(targets, reductions.get(name), samples, total, make_sums)
     index = ShardIndex(
         path=out,
         layout=recipe.layout,
@@ -85,8 +89,3 @@ def samples_table(number: int, rows: Sequence[dict[str, Any]], experts: list[str
     columns |= {name: [row[name] for row in rows] for name in SAMPLE_SCHEMA.names if name != "shard"}
     columns |= {f"frames.{expert}": [row["frames"].get(expert) for row in rows] for expert in experts}
     return pa.table(columns, schema=samples_schema(experts))
-
-
-def joint_expert_info(name: str, targets: TargetSet, fitted: FittedReduction | None, table: pa.Table) -> ExpertInfo:
-    frames = table[f"frames.{name}"]
-    return expert_info(targets, fitted, len(frames) - frames.null_count, pc.sum(frames).as_py() or 0)

@@ -33,6 +33,7 @@ from coat.pipeline.shards.sidecar_tars import (
     sidecar_jobs,
     write_sidecar_tars,
 )
+from coat.pipeline.statistics.compute import on_workers
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
 
@@ -61,7 +62,8 @@ def add_expert(
     if missing == "skip":
         raise InputError("--missing skip: the samples of a set are fixed; use mask, or build the set anew")
     targets = TargetStore(store).target_set(name, fingerprint or None)
-    fitted = fit_reductions({name: targets}, reduction_options or ReductionOptions.parse()).get(name)
+    make_sums = on_workers(workers, ray_address)
+    fitted = fit_reductions({name: targets}, reduction_options or ReductionOptions.parse(), make_sums).get(name)
     build_sidecar(index, index.table(), name, targets, fitted, missing, workers, ray_address, on_shard)
     return ShardIndex.read(index.path)
 
@@ -96,7 +98,7 @@ def build_sidecar(
         path=folder,
         of=index.identity,
         expert=name,
-        info=expert_info(targets, fitted, len(sidecar_rows), frames),
+        info=expert_info(targets, fitted, len(sidecar_rows), frames, on_workers(workers, ray_address)),
         shards=tuple(infos),
         samples_xxh3=write_samples_table(folder, sidecar_rows),
     )

@@ -6,8 +6,10 @@ compared and every chunk's CRC-32C computed; a unit that is not as expected (dam
 left to Zarr, which reads it or says what is wrong.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from coat.manifests import storage
 from coat.manifests.errors import Unreachable
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.store.frames_reader import read_frames
+from coat.pipeline.store.frames_reader import block_spans, lazy_frames, read_frames
 from coat.pipeline.store.frames_writer import CHUNK_FRAMES, SHARD_BYTES, as_bytes, checksum
 
 GAP_BYTES = 4 * 2**20  # read along rather than asked for apart: as long as one request takes to be answered
@@ -144,3 +146,26 @@ def check_index(data: memoryview, held: int, room: int, length: int, url: str) -
     expected = as_bytes(index)
     if bytes(data) != expected.tobytes() + checksum(expected):
         raise NotAsWritten(f"{url}: its index")
+
+
+def dask_units(units: Sequence[UnitFrames], dim: int) -> Any:
+    """As `dask_frames`; on an object store a unit is read as a whole, not block by block."""
+    spans = [(unit, first, count) for unit in units for first, count in block_spans(unit.frames, dim)]
+    return lazy_frames(spans, [count for _, _, count in spans], dim, read_unit_block)
+
+
+def read_unit_block(span_1: NDArray[Any]) -> NDArray[np.float32]:
+    unit, first, count = span_1[0]
+    if storage.is_local(unit.url):
+        return unit.read([(first, count)])[0].astype(np.float32)
+    with WHOLE_UNIT:  # one thread reads it, the others of its blocks wait
+        whole_ND = read_whole(unit)
+    return whole_ND[first : first + count].astype(np.float32)
+
+
+@lru_cache(maxsize=2)
+def read_whole(unit: UnitFrames) -> NDArray[Any]:
+    return unit.read([(0, unit.frames)])[0]
+
+
+WHOLE_UNIT = threading.Lock()
