@@ -23,6 +23,7 @@ from coat.manifests.corpus.columns import to_table
 from coat.manifests.corpus.digests import row_digests
 from coat.manifests.corpus.reading import read_table
 from coat.manifests.corpus.utterance import Utterance
+from coat.manifests.corpus.writing import write_rows
 from coat.manifests.errors import ManifestError, Problem
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
@@ -159,8 +160,3 @@ def read_manifest(path: str, spans: bool = False) -> tuple[Manifest, list[Proble
     path = str(path)
     table, problems = read_table(path, spans)
     return Manifest.of_table(table, path), problems
-
-
-def write_rows(path: str, rows: Iterable[dict[str, Any]]) -> None:
-    """Write JSONL; the file appears whole or not at all."""
-    storage.write_bytes(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
