@@ -31,8 +31,8 @@ class Source:
     unit_frames: Mapping[str, int]
 
     @classmethod
-    def of(cls, targets: TargetSet, units: Iterable[str]) -> "Source":
-        return cls(TargetSet(targets.url, targets.spec), {u: int(targets.done[u]["frames"]) for u in set(units)})
+    def of(cls, targets: TargetSet, units: Iterable[str], unit_frames: Mapping[str, int]) -> "Source":
+        return cls(TargetSet(targets.url, targets.spec), {unit: unit_frames[unit] for unit in units})
 
     @property
     def spec(self) -> TargetSpec:

@@ -13,7 +13,7 @@ from coat.manifests.shards.index import ShardIndex
 from coat.manifests.shards.info import ShardInfo
 from coat.manifests.shards.tar import TAR_END
 from coat.pipeline.shards.build import open_target_sets
-from coat.pipeline.shards.encoding import encode_samples, sources_of
+from coat.pipeline.shards.encoding import encode_samples
 from coat.pipeline.shards.plan import PlannedSample, ShardPlan, plan_shards
 from coat.pipeline.shards.recipe import Recipe
 from coat.pipeline.shards.samples import SampleSettings
@@ -51,7 +51,7 @@ class ShardRepairer:
             if position is None:
                 raise InputError(f"its manifests and store have no {row['key']} any more")
             samples += plan.samples(position, position + 1)
-        encoded_samples = list(encode_samples(samples, sources_of(samples, plan.sets), settings))
+        encoded_samples = list(encode_samples(samples, plan.sources(samples), settings))
         for sample, encoded in zip(samples, encoded_samples, strict=True):
             if isinstance(encoded, str):
                 raise InputError(f"{sample.key}: {encoded}")

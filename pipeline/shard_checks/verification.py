@@ -18,6 +18,7 @@ import xxhash
 
 from coat.manifests import storage
 from coat.manifests.errors import InputError
+from coat.manifests.shards.energon import INDEX_SUFFIX, META_FOLDER, meta_files, sample_offsets
 from coat.manifests.shards.index import INDEX_NAME, SIDECARS, ShardIndex
 from coat.manifests.shards.info import ShardInfo
 from coat.manifests.shards.samples_table import SAMPLES_NAME, read_samples_table
@@ -26,7 +27,6 @@ from coat.pipeline.cluster.ordered import run_ordered
 from coat.pipeline.shard_checks.repair import ShardRepairer
 from coat.pipeline.shard_checks.sample_checks import check_audio, check_record, check_targets
 from coat.pipeline.shards.build_folder import BUILDING
-from coat.pipeline.shards.energon import INDEX_SUFFIX, META_FOLDER, meta_files, sample_offsets
 from coat.pipeline.shards.recipe import RECIPE_NAME
 
 

@@ -19,7 +19,7 @@ from coat.pipeline.cluster.ordered import RESULTS_AHEAD
 from coat.pipeline.cluster.pool import WorkerPool
 from coat.pipeline.gathering.block_size import choose_block_bytes
 from coat.pipeline.shards.build_folder import BuildFolder
-from coat.pipeline.shards.encoding import EncodingJob, encode_block, sources_of
+from coat.pipeline.shards.encoding import EncodingJob, encode_block
 from coat.pipeline.shards.plan import ShardPlan
 from coat.pipeline.shards.samples import SampleSettings
 from coat.pipeline.shards.writer import FinishedShard, PlannedTar, TarCutter, TarJob, write_tar
@@ -72,7 +72,7 @@ class TarBuild:
     def job(self, block: int, first: int, stop: int) -> EncodingJob:
         samples = tuple(self.plan.samples(first, stop))
         path = self.folder.temporary_folder() / f"block-{block:06d}" if self.pool.shares_disk else None
-        return EncodingJob(samples, sources_of(samples, self.plan.sets), self.settings, path)
+        return EncodingJob(samples, self.plan.sources(samples), self.settings, path)
 
     def submit(self, tar: PlannedTar) -> Any:
         """The digest of the tar, to come; None where nothing could be written of its samples."""

@@ -87,7 +87,7 @@ def build_shards(
     out = storage.absolute(out)
     if storage.exists(storage.join(out, INDEX_NAME)) and not overwrite:
         raise InputError(f"{out}: holds a shard set already; give another --out, or --overwrite")
-    opened = [m if isinstance(m, Manifest) else Manifest.read(m) for m in manifests]
+    opened = [m if isinstance(m, Manifest) else Manifest.read(m, on_disk=True) for m in manifests]
     plan = plan_shards(opened, sets, recipe)
     folder = BuildFolder(out, recipe)
     is_finished = False
@@ -95,20 +95,19 @@ def build_shards(
         if overwrite:
             remove_set(out)
         on_planned(len(plan))
-        tars = FinishedTars([], [], [])
-        names = list(sets) if layout == "joint" else []
-        position, digest = 0, xxhash.xxh3_128()
-        for shard, digest in reusable_shards(plan, recipe, folder):  # noqa: B007  the last digest is needed below
-            position = shard.next
-            tars.add(shard, names)
-            on_shard(shard)
-        settings = SampleSettings(recipe, {name: fitted.reduction for name, fitted in reductions.items()})
-        with worker_pool(workers, ray_address) as pool:
-            written = TarBuild(plan, settings, folder, pool, block_bytes, max(workers, bool(ray_address)))
-            for shard in written.tars(position, digest, len(tars.shards)):
-                tars.add(shard, names)
+        with FinishedTars(list(sets) if layout == "joint" else []) as tars:
+            position, digest = 0, xxhash.xxh3_128()
+            for shard, digest in reusable_shards(plan, recipe, folder):  # noqa: B007  the last digest is needed below
+                position = shard.next
+                tars.add(shard)
                 on_shard(shard)
-        index = write_set_files(plan, recipe, reductions, folder, tars, workers, ray_address)
+            settings = SampleSettings(recipe, {name: fitted.reduction for name, fitted in reductions.items()})
+            with worker_pool(workers, ray_address) as pool:
+                written = TarBuild(plan, settings, folder, pool, block_bytes, max(workers, bool(ray_address)))
+                for shard in written.tars(position, digest, len(tars.shards)):
+                    tars.add(shard)
+                    on_shard(shard)
+            index = write_set_files(plan, recipe, reductions, folder, tars, workers, ray_address)
         is_finished = True
     except OSError as e:
         raise write_error(out, e) from e

@@ -14,7 +14,6 @@ from coat.pipeline.gathering.frames import Source
 from coat.pipeline.gathering.spool import Spool
 from coat.pipeline.shards.plan import PlannedSample
 from coat.pipeline.shards.samples import SampleParts, SampleSettings, build_sample
-from coat.pipeline.store.target_set import TargetSet
 
 BlockData = Path | NDArray[np.uint8]  # bytes of samples one after the other: a file of this machine, or in memory
 
@@ -93,9 +92,3 @@ def encode_samples(
                 "frames": built.frames,
             }
             yield EncodedSample(sample_bytes(sample.key, built.members), row)
-
-
-def sources_of(samples: Sequence[PlannedSample], sets: Mapping[str, TargetSet]) -> dict[str, Source]:
-    """Where the frames of these samples are."""
-    rows = {name: [s.rows[name] for s in samples if name in s.rows] for name in sets}
-    return {name: Source.of(targets, (row.unit for row in rows[name])) for name, targets in sets.items()}

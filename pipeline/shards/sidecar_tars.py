@@ -55,7 +55,8 @@ class SidecarTask:
 
     @classmethod
     def of(cls, jobs: Sequence[SidecarJob], targets: TargetSet) -> "SidecarTask":
-        return cls(tuple(jobs), Source.of(targets, (row.unit for job in jobs for _, row, _, _ in job.samples)))
+        units = {row.unit for job in jobs for _, row, _, _ in job.samples}
+        return cls(tuple(jobs), Source.of(targets, units, {unit: int(targets.done[unit]["frames"]) for unit in units}))
 
 
 @dataclass(frozen=True)

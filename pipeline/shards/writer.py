@@ -12,11 +12,11 @@ import xxhash
 
 from coat.manifests import storage
 from coat.manifests.errors import RunError
+from coat.manifests.shards.energon import write_offsets
 from coat.manifests.shards.info import ShardInfo
 from coat.manifests.shards.tar import TAR_END
 from coat.pipeline.shards.build_folder import BuildFolder
 from coat.pipeline.shards.encoding import BlockData, SampleOutcome
-from coat.pipeline.shards.energon import write_offsets
 
 COPY_BYTES = 8 * 2**20  # of a block, at once
 
