@@ -24,9 +24,9 @@ import soundfile
 
 from coat.manifests import storage
 from coat.manifests.corpus import sounds
-from coat.manifests.corpus.manifest import write_rows
 from coat.manifests.corpus.sounds import SAMPLE_RATE, Signal
 from coat.manifests.corpus.synthesis import MARGIN_S, SOUNDS, THREADS, Rng, Scene
+from coat.manifests.corpus.writing import write_rows
 
 CLIP_S = 2.0
 HELD_S, TURN_S = 1.1, 1.3  # of the voice: the note is held until the first; the contour is done by the second

@@ -21,7 +21,8 @@ from torch import Tensor
 from benchmarks.scale_model.corpus import ASKABLE, CLIP_S, Truth, make_corpus, word_of
 from coat.cli.quickstart import EXPERTS
 from coat.manifests import ShardIndex, decode
-from coat.manifests.corpus.manifest import Manifest, write_rows
+from coat.manifests.corpus.manifest import Manifest
+from coat.manifests.corpus.writing import write_rows
 from coat.trainer.config.sections import DataConfig
 from coat.trainer.data.collator import Collator, EncodedSample, pad_targets
 from coat.trainer.data.samples import Sample

@@ -37,6 +37,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for 
 RayAddress = Annotated[
     str | None, typer.Option(help="Ray cluster to use: auto, or ray://host:port.", envvar="COAT_RAY_ADDRESS")
 ]
+Workers = Annotated[
+    int,
+    typer.Option(help="Processes at once (on a Ray cluster: tasks); 0 works in this process.", min=0),
+]
 
 BYTES = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 

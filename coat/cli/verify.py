@@ -1,11 +1,12 @@
 """`coat verify`, of a target store and of a shard set."""
 
 import json
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from coat.cli.options import Json
+from coat.cli.options import Json, RayAddress, Workers
 from coat.cli.output import bytes_text
 from coat.cli.progress import progress
 
@@ -22,6 +23,8 @@ def verify(
         str | None,
         typer.Option(help="Manifest whose audio is decoded again: names rows that do not sound as they were heard."),
     ] = None,
+    workers: Workers = 0,
+    ray_address: RayAddress = None,
     json_output: Json = False,
 ) -> None:
     """Check a target store or a shard set for damage. Exit code 1 where there is some.
@@ -35,7 +38,7 @@ def verify(
 
       coat verify targets --sources corpus.jsonl
 
-      coat verify shards --repair
+      coat verify shards --repair --workers 8
     """
     from dataclasses import asdict
 
@@ -43,14 +46,16 @@ def verify(
     from coat.manifests.shards.index import INDEX_NAME
 
     if storage.exists(storage.join(store, INDEX_NAME)):
-        verify_shards(store, repair, json_output)
+        verify_shards(store, repair, workers, ray_address, json_output)
         return
     from coat.manifests.corpus.manifest import Manifest
+    from coat.pipeline.cluster.ordered import run_ordered
     from coat.pipeline.store.verification import verify as run
 
     corpus = Manifest.read(sources) if sources else None
     with progress(None, "units", "verify", quiet=json_output) as advance:
-        found = run(store, repair, advance, corpus)
+        run_jobs = partial(run_ordered, workers=workers, ray_address=ray_address)
+        found = run(store, repair, advance, corpus, run_jobs)
     if json_output:
         typer.echo(json.dumps(asdict(found), indent=2))
     else:
@@ -71,13 +76,13 @@ def verify(
         raise typer.Exit(1)
 
 
-def verify_shards(shards: str, repair: bool, json_output: bool) -> None:
+def verify_shards(shards: str, repair: bool, workers: int, ray_address: str | None, json_output: bool) -> None:
     from dataclasses import asdict
 
     from coat.pipeline.shard_checks.verification import verify_shards as run
 
     with progress(None, "shards", "verify", quiet=json_output) as advance:
-        found = run(shards, repair, advance)
+        found = run(shards, repair, advance, workers, ray_address)
     if json_output:
         typer.echo(json.dumps(asdict(found), indent=2))
     else:

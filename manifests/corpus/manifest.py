@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 
 from coat.manifests import storage
 from coat.manifests.corpus.columns import to_table
-from coat.manifests.corpus.digests import row_digests
+from coat.manifests.corpus.digests import hash_texts, row_digests
 from coat.manifests.corpus.reading import read_table
+from coat.manifests.corpus.table_spool import take_rows
 from coat.manifests.corpus.utterance import Utterance
+from coat.manifests.corpus.writing import write_rows
 from coat.manifests.errors import ManifestError, Problem
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
@@ -42,13 +44,13 @@ class Manifest(Sequence[Utterance]):
         return manifest
 
     @classmethod
-    def read(cls, path: str, spans: bool = False) -> "Manifest":
+    def read(cls, path: str, spans: bool = False, on_disk: bool = False) -> "Manifest":
         """Read a `.jsonl` (or `.jsonl.gz`) file. ManifestError lists every row that is not one.
 
         `spans`: keep what says which audio is meant and nothing else (no texts, no unknown keys), at some
-        100 bytes a row; ten times as fast.
+        100 bytes a row; ten times as fast. `on_disk`: what is larger than some 256 MB is mapped from a temporary file.
         """
-        manifest, problems = read_manifest(path, spans)
+        manifest, problems = read_manifest(path, spans, on_disk)
         if problems:
             raise ManifestError(problems)
         return manifest
@@ -77,7 +79,7 @@ class Manifest(Sequence[Utterance]):
     @property
     def with_audio(self) -> NDArray[np.bool_]:
         """Rows that are not text alone."""
-        return pc.not_equal(self.audio_filepaths, "").to_numpy(zero_copy_only=False)
+        return np.asarray(pc.not_equal(self.table.column("audio_filepath"), ""))
 
     @property
     def offsets(self) -> NDArray[np.float64]:
@@ -97,7 +99,17 @@ class Manifest(Sequence[Utterance]):
     @cached_property
     def digests(self) -> NDArray[np.uint64]:
         """`Utterance.digest` of every row, as integers."""
-        return row_digests(self.ids, self.audio_filepaths, self.offsets, self.durations)
+        return join(
+            row_digests(
+                b["id"], b["audio_filepath"], b["offset"].to_numpy(), b["duration"].to_numpy(zero_copy_only=False)
+            )
+            for b in self.table.to_batches()
+        )
+
+    @property
+    def id_digests(self) -> NDArray[np.uint64]:
+        """64-bit hashes of the ids."""
+        return join(hash_texts(batch["id"]) for batch in self.table.to_batches())
 
     def column(self, name: str) -> pa.Array:
         column = self.table.column(name)
@@ -105,7 +117,7 @@ class Manifest(Sequence[Utterance]):
 
     def take(self, indices: NDArray[np.integer]) -> list[Utterance]:
         """Rows by their positions."""
-        return [self.utterance(row) for row in self.table.take(pa.array(indices)).to_pylist()]
+        return [self.utterance(row) for row in take_rows(self.table, indices)]
 
     @overload
     def __getitem__(self, index: int) -> Utterance: ...
@@ -154,13 +166,12 @@ class Manifest(Sequence[Utterance]):
         )
 
 
-def read_manifest(path: str, spans: bool = False) -> tuple[Manifest, list[Problem]]:
+def join(parts: Iterable[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    return np.concatenate([np.array([], np.uint64), *parts])
+
+
+def read_manifest(path: str, spans: bool = False, on_disk: bool = False) -> tuple[Manifest, list[Problem]]:
     """Rows that can be read, and a problem for each that cannot. InputError where there is no file."""
     path = str(path)
-    table, problems = read_table(path, spans)
+    table, problems = read_table(path, spans, on_disk)
     return Manifest.of_table(table, path), problems
-
-
-def write_rows(path: str, rows: Iterable[dict[str, Any]]) -> None:
-    """Write JSONL; the file appears whole or not at all."""
-    storage.write_bytes(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())

@@ -14,10 +14,11 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 
 from coat.manifests import storage
-from coat.manifests.corpus.columns import ROW_SCHEMA, SPAN_SCHEMA, concatenate_tables, to_table
+from coat.manifests.corpus.columns import ROW_SCHEMA, SPAN_SCHEMA, to_table
 from coat.manifests.corpus.default_ids import fill_missing_ids
 from coat.manifests.corpus.parsing import parse_row
 from coat.manifests.corpus.span_reading import read_spans
+from coat.manifests.corpus.table_spool import TableSpool
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.errors import InputError, Problem
 
@@ -25,14 +26,15 @@ READ_BYTES = 4 * 2**20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def read_table(path: str, spans: bool) -> tuple[pa.Table, list[Problem]]:
+def read_table(path: str, spans: bool, on_disk: bool = False) -> tuple[pa.Table, list[Problem]]:
     """Columns (SPANS or ROWS) of the rows that can be read, and a problem for each that cannot.
 
-    InputError where there is no file, or it is no text.
+    `on_disk`: what is large is mapped from a temporary file, in several chunks a column. InputError where there is no
+    file, or it is no text.
     """
     base = storage.parent(storage.absolute(path))
     schema = SPAN_SCHEMA if spans else ROW_SCHEMA
-    tables: list[pa.Table] = []
+    rows = TableSpool(schema, on_disk)
     problems: list[Problem] = []
     line = 1
     for block in read_blocks(path):
@@ -41,9 +43,9 @@ def read_table(path: str, spans: bool) -> tuple[pa.Table, list[Problem]]:
             utterances, found = parse_block(block, path, base, line)
             table = to_table(utterances, schema)
             problems += found
-        tables.append(table)
+        rows.add(table)
         line += block.count(b"\n")
-    table = concatenate_tables(tables, schema)
+    table = rows.finish()
     if not len(table) and not problems:
         problems.append(Problem(path, 0, "no rows; expected one JSON object a line"))
     pa.default_memory_pool().release_unused()  # what the blocks took

@@ -17,8 +17,8 @@ import soundfile
 
 from coat.manifests import storage
 from coat.manifests.corpus import sounds
-from coat.manifests.corpus.manifest import write_rows
 from coat.manifests.corpus.sounds import SAMPLE_RATE, Signal
+from coat.manifests.corpus.writing import write_rows
 from coat.manifests.errors import InputError
 
 LONGEST_S = 3.0  # the quickstart's student hears no more

@@ -1,6 +1,10 @@
 """`samples.parquet` of a shard set or a sidecar: a row per sample in the order of the tars, with frames by expert."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -9,8 +13,11 @@ import xxhash
 
 from coat.manifests import storage
 from coat.manifests.errors import InputError
+from coat.manifests.processes import this_process
 
 SAMPLES_NAME = "samples.parquet"
+ROW_GROUP = 2**20  # rows
+READ_BYTES = 16 * 2**20
 SAMPLE_SCHEMA = pa.schema(
     [
         pa.field("shard", pa.int32(), nullable=False),  # its place in index.json
@@ -48,8 +55,69 @@ def read_samples_table(path: str, xxh3: str) -> pa.Table:
 
 def write_samples_table(path: str, table: pa.Table) -> str:
     """Write it and give its digest."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    data = sink.getvalue().to_pybytes()
-    storage.write_bytes(storage.join(path, SAMPLES_NAME), data)
-    return xxhash.xxh3_128_hexdigest(data)
+    with SamplesWriter(table.schema) as writer:
+        writer.add(table)
+        return writer.finish(path)
+
+
+class SamplesWriter:
+    """Writes samples.parquet tar by tar; its bytes do not depend on how rows came. In memory are ROW_GROUP rows."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="coat-samples-")
+        self.file = Path(self.folder.name, SAMPLES_NAME)
+        self.schema, self.waiting, self.rows = schema, [], 0
+        self.writer = pq.ParquetWriter(self.file, schema, compression="zstd")
+
+    def __enter__(self) -> "SamplesWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.writer.close()
+        self.folder.cleanup()
+
+    def add(self, table: pa.Table) -> None:
+        self.waiting.append(table)
+        self.rows += len(table)
+        while sum(map(len, self.waiting)) >= ROW_GROUP:
+            joined = pa.concat_tables(self.waiting)
+            self.write_group(joined.slice(0, ROW_GROUP))
+            self.waiting = [joined.slice(ROW_GROUP)]
+
+    def write_group(self, table: pa.Table) -> None:
+        self.writer.write_table(table.combine_chunks(), row_group_size=ROW_GROUP)
+
+    def finish(self, path: str) -> str:
+        """Put it into the folder `path`, and give its digest."""
+        left = pa.concat_tables([self.schema.empty_table(), *self.waiting])
+        if len(left) or not self.rows:
+            self.write_group(left)
+        self.writer.close()
+        digest = xxhash.xxh3_128()
+        with self.file.open("rb") as f:
+            while data := f.read(READ_BYTES):
+                digest.update(data)
+        place_file(self.file, storage.join(path, SAMPLES_NAME))
+        return digest.hexdigest()
+
+    def table(self) -> pa.Table:
+        """All of it, after `finish`."""
+        return pq.read_table(self.file, use_threads=False)
+
+
+def place_file(path: Path, url: str) -> None:
+    """A local file to its place, where it appears as a whole. OSError or RunError where it is not taken."""
+    if not storage.is_local(url):
+        storage.upload(path, url)
+        return
+    target = storage.local_path(url)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}~{this_process()}~x")
+    try:
+        shutil.copyfile(path, temporary)
+        with temporary.open("rb+") as f:
+            os.fsync(f.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """Durations that a corpus does not state, from the headers of its audio."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -14,9 +14,9 @@ Advance = Callable[[int, int], None]  # so many more are done, of so many
 
 
 def fill_durations(
-    utterances: list[Utterance], origins: Mapping[int, Problem], advance: Advance | None
-) -> tuple[list[Utterance], list[Problem]]:
-    """Durations from the headers where rows have none, and a problem for each header that cannot be read."""
+    utterances: Sequence[Utterance], origins: Sequence[Problem], advance: Advance | None
+) -> tuple[list[Utterance], dict[int, Problem]]:
+    """Durations from the headers where rows have none, and by position a problem for each that cannot be read."""
     wanted = list(dict.fromkeys(u.audio for u in utterances if u.duration is None))
     lengths: dict[str, float | AudioError] = {}
     with ThreadPoolExecutor(PROBE_THREADS) as pool:
@@ -24,18 +24,20 @@ def fill_durations(
             lengths[audio] = length
             if advance:
                 advance(1, len(wanted))
-    filled, problems = [], []
+    filled: list[Utterance] = []
+    problems: dict[int, Problem] = {}
     for i, u in enumerate(utterances):
         length = lengths.get(u.audio)
+        filled.append(u)
         if u.duration is not None or length is None:
-            filled.append(u)
-        elif isinstance(length, AudioError):
+            continue
+        if isinstance(length, AudioError):
             hint = "; --audio-root says where relative paths count from" if length.reason == "missing" else ""
-            problems.append(replace(origins[i], message=f"{length}{hint}"))
+            problems[i] = replace(origins[i], message=f"{length}{hint}")
         elif length <= u.offset:
-            problems.append(replace(origins[i], message=f"offset {u.offset} s, but {u.audio} lasts {length:.3f} s"))
+            problems[i] = replace(origins[i], message=f"offset {u.offset} s, but {u.audio} lasts {length:.3f} s")
         else:
-            filled.append(replace(u, duration=round(length - u.offset, 6)))
+            filled[i] = replace(u, duration=round(length - u.offset, 6))
     return filled, problems
 
 

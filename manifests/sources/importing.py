@@ -1,25 +1,27 @@
 """Corpora in other forms to a manifest."""
 
+import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from coat.manifests import storage
-from coat.manifests.corpus.columns import TEXT
-from coat.manifests.corpus.default_ids import append_offsets, fill_ids
-from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.corpus.parsing import parse_row
 from coat.manifests.corpus.utterance import Utterance
+from coat.manifests.corpus.writing import write_lines
 from coat.manifests.errors import InputError, ManifestError, Problem
 from coat.manifests.sources.column_names import Columns, EmbeddedAudio, check_column_map
 from coat.manifests.sources.durations import Advance, fill_durations
 from coat.manifests.sources.embedded_audio import AudioFolder
 from coat.manifests.sources.formats import FORMATS, Format, detect_format
+from coat.manifests.sources.row_spool import RowSpool
+
+ROWS_AT_ONCE = 16384  # that are utterances, and whose headers are read together
 
 
 @dataclass(frozen=True)
@@ -70,18 +72,30 @@ def import_manifest(
     reader = RecordReader(
         FORMATS[form], column_map or {}, root, AudioFolder(out), storage.parent(storage.absolute(out))
     )
-    utterances = reader.read(source)
-    problems = reader.problems
-    if read_headers:
-        utterances, unreadable = fill_durations(utterances, reader.origins, advance)
-        problems += unreadable
-    if not utterances and not problems:
-        raise InputError(f"{source}: no audio found; expected {form} with at least one row")
-    if problems and not (skip_bad and utterances):
-        raise ManifestError(problems)
-    manifest = Manifest(utterances, out)
-    manifest.write(out)
-    return ImportResult(out, form, len(manifest), manifest.seconds, tuple(problems))
+    unreadable: list[tuple[int, Problem]] = []
+    with RowSpool() as rows:
+        found = reader.read(source)
+        while block := list(islice(found, ROWS_AT_ONCE)):
+            utterances, origins = [u for u, _ in block], [origin for _, origin in block]
+            written = [True] * len(block)
+            if read_headers:
+                utterances, bad = fill_durations(utterances, origins, advance)
+                unreadable += ((len(rows) + i, problem) for i, problem in bad.items())
+                written = [i not in bad for i in range(len(block))]
+            rows.add(utterances, origins, ["" if u.id else reader.id_from_path(u) for u in utterances], written)
+        repeated = dict(rows.repeated_ids())
+        left_out = np.zeros(len(rows), bool)
+        left_out[list(repeated)] = True
+        problems = sorted([*reader.problems, *repeated.items()], key=lambda found: found[0])
+        problems = [p for _, p in problems] + [p for row, p in unreadable if row not in repeated]
+        kept = rows.kept(left_out)
+        if not kept.any() and not problems:
+            raise InputError(f"{source}: no audio found; expected {form} with at least one row")
+        if problems and not (skip_bad and kept.any()):
+            raise ManifestError(problems)
+        write_lines(out, rows.manifest_lines(left_out))
+        seconds = math.fsum(np.array(rows.seconds)[kept])
+    return ImportResult(out, form, int(kept.sum()), seconds, tuple(problems))
 
 
 @dataclass
@@ -93,40 +107,29 @@ class RecordReader:
     root: str  # what relative audio paths count from
     audio: AudioFolder
     out_folder: str  # absolute
-    problems: list[Problem] = field(default_factory=list)
-    origins: dict[int, Problem] = field(default_factory=dict)  # by position in the manifest: where a row came from
+    problems: list[tuple[int, Problem]] = field(default_factory=list)  # each with the number of rows before it
 
-    def read(self, source: str) -> list[Utterance]:
-        utterances: list[Utterance] = []
-        ids: dict[str, str] = {}
+    def read(self, source: str) -> Iterator[tuple[Utterance, Problem]]:
+        """Each row, whose id may be empty, and where it came from. InputError where a mapped column is not there."""
+        count = 0
         seen: Counter[str] = Counter()
         for record in self.format.read(source):
             origin = Problem(record.file, record.row, record.problem)
             seen.update(record.values.keys())
             if record.problem:
-                self.problems.append(origin)
+                self.problems.append((count, origin))
                 continue
             try:
                 for row in self.to_rows(record.values):
-                    u = self.utterance(row, len(utterances) + 1)
-                    if u.id in ids:
-                        raise ValueError(f"id {u.id!r} is also that of {ids[u.id]}; ids must be unique")
-                    ids |= {u.id: f"row {record.row}"} if u.id else {}
-                    self.origins[len(utterances)] = origin
-                    utterances.append(u)
+                    utterance = self.utterance(row, count + 1)
+                    count += 1
+                    yield utterance, origin
             except (ValueError, KeyError) as e:
                 message = f"no {e}" if isinstance(e, KeyError) else str(e)
-                self.problems.append(replace(origin, message=message))
+                self.problems.append((count, replace(origin, message=message)))
         for native, column in self.column_map.items():
             if column not in seen:
                 raise InputError(f"--map {native}={column}: {source} has no such column; it has {', '.join(seen)}")
-        return self.with_ids(utterances)
-
-    def with_ids(self, utterances: list[Utterance]) -> list[Utterance]:
-        stems = pa.array([self.id_from_path(u) for u in utterances], TEXT)
-        stems = append_offsets(stems, np.array([u.offset for u in utterances], np.float64))
-        names = fill_ids(pa.array([u.id for u in utterances], TEXT), stems).to_pylist()
-        return [replace(u, id=name) for u, name in zip(utterances, names, strict=True)]
 
     def to_rows(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         if self.format.to_rows:

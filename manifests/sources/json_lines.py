@@ -1,13 +1,12 @@
 """JSON: one object a line (NeMo's manifests, and most others), or one array of objects."""
 
 import gzip
-import io
 import json
 from collections.abc import Iterator
 from typing import Any
 
 from coat.manifests import storage
-from coat.manifests.corpus.reading import numbered_lines
+from coat.manifests.corpus.reading import numbered_lines, open_text
 from coat.manifests.errors import InputError, Problem
 from coat.manifests.sources.records import Record
 
@@ -29,11 +28,11 @@ def read_json_records(path: str) -> Iterator[Record]:
 
 
 def starts_as_array(path: str) -> bool:
-    data = storage.read_bytes(path)
-    try:
-        head = gzip.GzipFile(fileobj=io.BytesIO(data)).read(64) if path.endswith(".gz") else data[:64]
-    except (OSError, EOFError):
-        return False  # not gzip: numbered_lines says so
+    with open_text(path) as f:
+        try:
+            head = f.read(64)
+        except (OSError, EOFError):
+            return False  # not gzip: numbered_lines says so
     return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
 
 

@@ -17,6 +17,7 @@ from coat.pipeline.reductions.fidelity import Fidelity, measure_fidelity
 from coat.pipeline.reductions.fit import fit_reduction
 from coat.pipeline.reductions.options import ReductionOptions
 from coat.pipeline.statistics.compute import compute_statistics, target_moments
+from coat.pipeline.statistics.saved_sums import MakeSums, sums_here
 from coat.pipeline.store.target_set import TargetSet
 
 
@@ -28,8 +29,13 @@ class FittedReduction:
     fidelity: Fidelity
 
 
-def fit_reductions(sets: Mapping[str, TargetSet], options: ReductionOptions) -> dict[str, FittedReduction]:
-    """For the sets that are made smaller. InputError where an option does not suit an expert's kind."""
+def fit_reductions(
+    sets: Mapping[str, TargetSet], options: ReductionOptions, make_sums: MakeSums = sums_here
+) -> dict[str, FittedReduction]:
+    """For the sets that are made smaller. InputError where an option does not suit an expert's kind.
+
+    `make_sums`: who reads a set whose statistics are not current.
+    """
     options.check_names(list(sets))
     reductions = {}
     for name, targets in sets.items():
@@ -38,16 +44,19 @@ def fit_reductions(sets: Mapping[str, TargetSet], options: ReductionOptions) -> 
             continue
         sample = take_evaluation_sample(targets)
         try:
-            reduction = fit_reduction(compute_statistics(targets, covariance="pca" in arguments), sample, **arguments)
+            statistics = compute_statistics(targets, covariance="pca" in arguments, make_sums=make_sums)
+            reduction = fit_reduction(statistics, sample, **arguments)
         except InputError as e:
             raise InputError(f"{name}: {e}") from e
         reductions[name] = FittedReduction(reduction, measure_fidelity(sample, reduction, targets.spec))
     return reductions
 
 
-def expert_info(targets: TargetSet, fitted: FittedReduction | None, samples: int, frames: int) -> ExpertInfo:
+def expert_info(
+    targets: TargetSet, fitted: FittedReduction | None, samples: int, frames: int, make_sums: MakeSums = sums_here
+) -> ExpertInfo:
     """What the index of a shard set says of one expert's targets."""
-    moments, spec = target_moments(targets), targets.spec
+    moments, spec = target_moments(targets, make_sums), targets.spec
     std_D = moments.std_D * (np.array(fitted.fidelity.std_ratio_D) if fitted else 1.0)
     return ExpertInfo(
         spec=fitted.reduction.decoded_spec(spec) if fitted else spec,

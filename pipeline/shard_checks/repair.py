@@ -13,11 +13,11 @@ from coat.manifests.shards.index import ShardIndex
 from coat.manifests.shards.info import ShardInfo
 from coat.manifests.shards.tar import TAR_END
 from coat.pipeline.shards.build import open_target_sets
-from coat.pipeline.shards.encoding import encode_sample
-from coat.pipeline.shards.plan import ShardPlan, plan_shards
+from coat.pipeline.shards.encoding import encode_samples
+from coat.pipeline.shards.plan import PlannedSample, ShardPlan, plan_shards
 from coat.pipeline.shards.recipe import Recipe
 from coat.pipeline.shards.samples import SampleSettings
-from coat.pipeline.shards.sidecar_tars import sidecar_jobs, sidecar_tar
+from coat.pipeline.shards.sidecar_tars import sidecar_bytes, sidecar_jobs
 from coat.pipeline.shards.sidecars import source_target_set
 
 SAMPLES_AT_ONCE = 4096  # of the plan, as objects
@@ -45,25 +45,24 @@ class ShardRepairer:
     def set_bytes(self, rows: Sequence[Mapping[str, Any]]) -> bytes:
         recipe, plan = self.recipe, self.plan
         settings = SampleSettings(recipe, {name: e.reduction for name, e in self.index.own.items() if e.reduction})
-        samples = []
+        samples: list[PlannedSample] = []
         for row in rows:
             position = self.positions.get(row["key"])
             if position is None:
                 raise InputError(f"its manifests and store have no {row['key']} any more")
-            (sample,) = plan.samples(position, position + 1)
-            encoded = encode_sample(sample, plan.sets, settings)
+            samples += plan.samples(position, position + 1)
+        encoded_samples = list(encode_samples(samples, plan.sources(samples), settings))
+        for sample, encoded in zip(samples, encoded_samples, strict=True):
             if isinstance(encoded, str):
-                raise InputError(f"{row['key']}: {encoded}")
-            samples.append(encoded.data)
-        return b"".join([*samples, TAR_END])
+                raise InputError(f"{sample.key}: {encoded}")
+        return b"".join([*(e.data for e in encoded_samples if not isinstance(e, str)), TAR_END])
 
     def sidecar_bytes(self, expert: str, shard: ShardInfo) -> bytes:
         index, sidecar = self.index, self.index.sidecars[expert]
-        jobs = sidecar_jobs(
-            index, self.index.table(), expert, source_target_set(sidecar), sidecar.info.reduction, "mask"
-        )
+        targets = source_target_set(sidecar)
+        jobs = sidecar_jobs(index, self.index.table(), expert, targets, sidecar.info.reduction, "mask")
         job = next(job for job in jobs if job.url.endswith(f"/{shard.name}"))
-        return sidecar_tar(job)[0]
+        return sidecar_bytes(job, targets)
 
     @cached_property
     def recipe(self) -> Recipe:

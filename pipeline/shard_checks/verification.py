@@ -5,9 +5,11 @@ nothing of them is executed or written. N frames, D dim.
 """
 
 import io
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import lru_cache
+from itertools import pairwise, repeat
 from typing import Any
 
 import numpy as np
@@ -16,14 +18,15 @@ import xxhash
 
 from coat.manifests import storage
 from coat.manifests.errors import InputError
+from coat.manifests.shards.energon import INDEX_SUFFIX, META_FOLDER, meta_files, sample_offsets
 from coat.manifests.shards.index import INDEX_NAME, SIDECARS, ShardIndex
 from coat.manifests.shards.info import ShardInfo
 from coat.manifests.shards.samples_table import SAMPLES_NAME, read_samples_table
 from coat.manifests.shards.tar import TarSample, read_tar
+from coat.pipeline.cluster.ordered import run_ordered
 from coat.pipeline.shard_checks.repair import ShardRepairer
 from coat.pipeline.shard_checks.sample_checks import check_audio, check_record, check_targets
 from coat.pipeline.shards.build_folder import BUILDING
-from coat.pipeline.shards.energon import INDEX_SUFFIX, META_FOLDER, meta_files, sample_offsets
 from coat.pipeline.shards.recipe import RECIPE_NAME
 
 
@@ -49,7 +52,13 @@ class VerifiedShards:
     repaired: int = 0
 
 
-def verify_shards(path: str, repair: bool = False, on_shard: Callable[[int], None] = lambda n: None) -> VerifiedShards:
+def verify_shards(
+    path: str,
+    repair: bool = False,
+    on_shard: Callable[[int], None] = lambda n: None,
+    workers: int = 0,
+    ray_address: str | None = None,
+) -> VerifiedShards:
     """Check every tar: digest, members, lengths against spec, index and audio; and that nothing else lies there.
 
     `repair` builds damaged tars again from the recipe, where that gives the bytes that the index names. InputError
@@ -59,19 +68,21 @@ def verify_shards(path: str, repair: bool = False, on_shard: Callable[[int], Non
     damages: list[ShardDamage] = []
     checked = repaired = 0
     repairer = ShardRepairer(index) if repair else None
+    run = uuid.uuid4().hex
     for tars in tar_sets(index):
         try:
-            rows_by_shard = tars.rows()
+            table = tars.table()
         except InputError as e:
             damages.append(ShardDamage(f"{tars.folder}{SAMPLES_NAME}", str(e)))
-            rows_by_shard = None
-        for number, shard in enumerate(tars.shards):
-            rows = rows_by_shard[number] if rows_by_shard is not None else None
+            table = None
+        rows_by_shard = split_by_shard(table, len(tars.shards)) if table is not None else repeat(None)
+        jobs = (
+            TarCheck(index.path, run, tars.expert, shard, rows)
+            for shard, rows in zip(tars.shards, rows_by_shard, strict=False)
+        )
+        for shard, rows, message in run_ordered(check_tar, jobs, workers, ray_address):
             checked += 1
-            try:
-                tars.check(shard, rows)
-            except InputError as e:
-                message = str(e)
+            if message:
                 if repairer and rows is not None:
                     outcome, is_whole = repairer.rebuild(tars.expert, shard, rows)
                     message, repaired = f"{message}; {outcome}", repaired + is_whole
@@ -106,11 +117,10 @@ class TarSet:
     def shards(self) -> Sequence[ShardInfo]:
         return self.index.sidecars[self.expert].shards if self.expert else self.index.shards
 
-    def rows(self) -> list[list[dict[str, Any]]]:
-        """Of samples.parquet, by shard."""
+    def table(self) -> pa.Table:
+        """samples.parquet. InputError where it is not that of the index."""
         index = self.index.sidecars[self.expert] if self.expert else self.index
-        table = read_samples_table(self.path, index.samples_xxh3)
-        return split_by_shard(table, len(self.shards))
+        return read_samples_table(self.path, index.samples_xxh3)
 
     def check(self, shard: ShardInfo, rows: Sequence[Mapping[str, Any]] | None) -> None:
         """InputError says what is wrong with one tar."""
@@ -145,15 +155,40 @@ class TarSet:
             raise InputError(f"{sample.key}: a stray member .{next(iter(members))}")
 
 
+@dataclass(frozen=True)
+class TarCheck:
+    """One tar to be checked by any worker, which reads the index once in a run. `rows`: None where they are lost."""
+
+    path: str
+    run: str
+    expert: str | None
+    shard: ShardInfo
+    rows: Sequence[Mapping[str, Any]] | None
+
+
+def check_tar(job: TarCheck) -> tuple[ShardInfo, Sequence[Mapping[str, Any]] | None, str]:
+    """What is wrong with it, if anything; its rows where they are needed to build it again."""
+    try:
+        TarSet(read_index(job.path, job.run), job.expert).check(job.shard, job.rows)
+    except InputError as e:
+        return job.shard, job.rows, str(e)
+    return job.shard, None, ""
+
+
+@lru_cache(maxsize=1)
+def read_index(path: str, run: str) -> ShardIndex:
+    return ShardIndex.read(path)
+
+
 def tar_sets(index: ShardIndex) -> Iterator[TarSet]:
     yield TarSet(index, None)
     for expert in index.sidecars:
         yield TarSet(index, expert)
 
 
-def split_by_shard(table: pa.Table, shards: int) -> list[list[dict[str, Any]]]:
+def split_by_shard(table: pa.Table, shards: int) -> Iterator[list[dict[str, Any]]]:
     ends = np.searchsorted(table["shard"].to_numpy(), np.arange(shards + 1))
-    return [table.slice(first, stop - first).to_pylist() for first, stop in pairwise(ends)]
+    return (table.slice(first, stop - first).to_pylist() for first, stop in pairwise(ends))
 
 
 def location(sample: TarSample) -> tuple[str, int, int]:
@@ -166,11 +201,13 @@ def expected_files(index: ShardIndex) -> Iterator[tuple[str, bytes]]:
         return
     yield from meta_files(index.shards).items()
     try:
-        rows = TarSet(index, None).rows()
+        table = TarSet(index, None).table()
     except InputError:
         return  # already among the damages
-    for shard, shard_rows in zip(index.shards, rows, strict=True):
-        yield shard.name + INDEX_SUFFIX, sample_offsets([row["length"] for row in shard_rows])
+    for shard, rows in zip(
+        index.shards, split_by_shard(table.select(["shard", "length"]), len(index.shards)), strict=True
+    ):
+        yield shard.name + INDEX_SUFFIX, sample_offsets([row["length"] for row in rows])
 
 
 def has_content(url: str, data: bytes) -> bool:

@@ -1,12 +1,12 @@
 """`coat build-shards`: audio, text and targets as WebDataset tars, and the index that says where each sample lies.
 
 Equal inputs give equal bytes: the order is a seeded shuffle, tars are cut by the true sizes of their samples in that
-order, times and owners in them are fixed. Workers make samples; this process alone writes, in order. A tar appears by
-a rename, with a record by which a rerun goes on behind it; samples.parquet and index.json come last.
+order, times and owners in them are fixed. Workers encode blocks of samples and write whole tars; this process only
+says which samples each tar has (`blocks.py`). A tar appears by a rename, then a record by which a rerun goes on behind
+it; samples.parquet and index.json come last.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import xxhash
 
@@ -14,16 +14,17 @@ from coat.manifests import storage
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.errors import InputError
 from coat.manifests.shards.index import INDEX_NAME, ShardIndex
-from coat.pipeline.cluster.ordered import run_ordered
+from coat.pipeline.cluster.pool import worker_pool
 from coat.pipeline.reductions.options import ReductionOptions
-from coat.pipeline.reductions.reduce import FittedReduction, fit_reductions
+from coat.pipeline.reductions.reduce import fit_reductions
+from coat.pipeline.shards.blocks import TarBuild
 from coat.pipeline.shards.build_folder import BuildFolder, remove_set
-from coat.pipeline.shards.encoding import BATCH_BYTES, EncodingJob, encode_batch
-from coat.pipeline.shards.plan import PlannedSample, ShardPlan, add_to_digest, plan_shards
+from coat.pipeline.shards.plan import ShardPlan, plan_shards
 from coat.pipeline.shards.recipe import SAMPLE_RATE, SHARD_BYTES, AudioForm, Layout, Missing, Recipe
 from coat.pipeline.shards.samples import SampleSettings
 from coat.pipeline.shards.set_files import FinishedTars, write_set_files
-from coat.pipeline.shards.writer import FinishedShard, ShardWriter, read_finished_shards, write_error
+from coat.pipeline.shards.writer import FinishedShard, read_finished_shards, write_error
+from coat.pipeline.statistics.compute import on_workers
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
 
@@ -53,6 +54,7 @@ def build_shards(
     weights: Sequence[float] = (),
     max_seconds: float | None = None,
     reduction_options: ReductionOptions | None = None,
+    block_bytes: int | None = None,
 ) -> ShardIndex:
     """Write a shard set and give its index.
 
@@ -60,11 +62,12 @@ def build_shards(
     an utterance that lacks a target: fail (InputError names them, nothing is written), mask (its sample
     goes without that target), skip (it is left out). `seed` None keeps the manifests' order. `weights`, one per
     manifest: 0.5 takes half of its rows, 2 each of them twice. `max_seconds` cuts what is longer.
-    `reduction_options` say which targets are made smaller, and how.
+    `reduction_options` say which targets are made smaller, and how. `block_bytes` are gathered and encoded at once by
+    each worker: the larger, the fewer requests to the store (see blocks.py); the bytes of the set do not depend on it.
     """
     manifests = [manifest] if isinstance(manifest, Manifest | str) else list(manifest)
     sets = open_target_sets(store, experts)
-    reductions = fit_reductions(sets, reduction_options or ReductionOptions.parse())
+    reductions = fit_reductions(sets, reduction_options or ReductionOptions.parse(), on_workers(workers, ray_address))
     recipe = Recipe(
         manifests=tuple(storage.absolute(m.path if isinstance(m, Manifest) else m) for m in manifests),
         store=TargetStore(store).url,
@@ -84,7 +87,7 @@ def build_shards(
     out = storage.absolute(out)
     if storage.exists(storage.join(out, INDEX_NAME)) and not overwrite:
         raise InputError(f"{out}: holds a shard set already; give another --out, or --overwrite")
-    opened = [m if isinstance(m, Manifest) else Manifest.read(m) for m in manifests]
+    opened = [m if isinstance(m, Manifest) else Manifest.read(m, on_disk=True) for m in manifests]
     plan = plan_shards(opened, sets, recipe)
     folder = BuildFolder(out, recipe)
     is_finished = False
@@ -92,53 +95,25 @@ def build_shards(
         if overwrite:
             remove_set(out)
         on_planned(len(plan))
-        tars = FinishedTars([], [], [])
-        for shard in write_shards(plan, recipe, reductions, folder, workers, ray_address, on_shard):
-            tars.add(shard, list(sets) if layout == "joint" else [])
-        index = write_set_files(plan, recipe, reductions, folder, tars, workers, ray_address)
+        with FinishedTars(list(sets) if layout == "joint" else []) as tars:
+            position, digest = 0, xxhash.xxh3_128()
+            for shard, digest in reusable_shards(plan, recipe, folder):  # noqa: B007  the last digest is needed below
+                position = shard.next
+                tars.add(shard)
+                on_shard(shard)
+            settings = SampleSettings(recipe, {name: fitted.reduction for name, fitted in reductions.items()})
+            with worker_pool(workers, ray_address) as pool:
+                written = TarBuild(plan, settings, folder, pool, block_bytes, max(workers, bool(ray_address)))
+                for shard in written.tars(position, digest, len(tars.shards)):
+                    tars.add(shard)
+                    on_shard(shard)
+            index = write_set_files(plan, recipe, reductions, folder, tars, workers, ray_address)
         is_finished = True
     except OSError as e:
         raise write_error(out, e) from e
     finally:
         folder.release(is_finished)
     return index
-
-
-def write_shards(
-    plan: ShardPlan,
-    recipe: Recipe,
-    reductions: Mapping[str, FittedReduction],
-    folder: BuildFolder,
-    workers: int,
-    ray_address: str | None,
-    on_shard: Callable[[FinishedShard], None],
-) -> Iterator[FinishedShard]:
-    """All tars in order; those that an earlier build finished, and whose samples are still the plan's, as they are."""
-    position, digest, number = 0, xxhash.xxh3_128(), 0
-    for shard, digest in reusable_shards(plan, recipe, folder):  # noqa: B007  the last digest is needed below
-        position, number = shard.next, number + 1
-        yield shard
-        on_shard(shard)
-    set_urls = {name: targets.url for name, targets in plan.sets.items()}
-    settings = SampleSettings(recipe, {name: fitted.reduction for name, fitted in reductions.items()})
-    batches = list(plan.batches(min(BATCH_BYTES, recipe.shard_size), position))
-    sent: deque[tuple[PlannedSample, ...]] = deque()
-
-    def jobs() -> Iterator[EncodingJob]:
-        for first, stop in batches:  # objects only when they are sent: millions of samples are columns until then
-            sent.append(tuple(plan.samples(first, stop)))
-            yield EncodingJob(set_urls, sent[-1], settings)
-
-    with ShardWriter(folder, recipe.shard_size, number, on_shard) as writer:
-        results = run_ordered(encode_batch, jobs(), workers, ray_address)
-        for (first, _), encoded_batch in zip(batches, results, strict=True):
-            for s, (sample, encoded) in enumerate(zip(sent.popleft(), encoded_batch, strict=True), start=first):
-                writer.add(encoded, sample.id, s, digest.hexdigest())
-                add_to_digest(digest, sample, has_paths(recipe))
-            yield from writer.finished
-            writer.finished.clear()
-        writer.finish(len(plan), digest.hexdigest())
-        yield from writer.finished
 
 
 def reusable_shards(
@@ -150,18 +125,13 @@ def reusable_shards(
         digest = digest.copy()
         for first in range(position, min(shard.next, len(plan)), SAMPLES_AT_ONCE):
             for sample in plan.samples(first, min(first + SAMPLES_AT_ONCE, shard.next)):
-                add_to_digest(digest, sample, has_paths(recipe))
+                digest.update(sample.identity(recipe.has_paths))
         if shard.next > len(plan) or digest.hexdigest() != shard.chain:
             return  # the manifest or the store changed since
         if shard.left_out and recipe.missing == "fail":
             return  # what failed is tried again
         position = shard.next
         yield shard, digest
-
-
-def has_paths(recipe: Recipe) -> bool:
-    """Whether the tars have paths in place of audio, so that their bytes depend on the paths."""
-    return recipe.audio == "none"
 
 
 def open_target_sets(store: str, experts: Sequence[str]) -> dict[str, TargetSet]:

@@ -16,9 +16,9 @@ from typing import Any
 from coat.manifests import storage
 from coat.manifests.errors import InputError
 from coat.manifests.processes import ABANDONED_S, process_is_alive, this_process
+from coat.manifests.shards.energon import META_FOLDER
 from coat.manifests.shards.index import INDEX_NAME, SIDECARS, Sidecar
 from coat.manifests.shards.samples_table import SAMPLES_NAME
-from coat.pipeline.shards.energon import META_FOLDER
 from coat.pipeline.shards.recipe import RECIPE_NAME, Recipe
 
 BUILDING = "building"

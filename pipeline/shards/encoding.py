@@ -1,27 +1,31 @@
-"""Samples to bytes, a batch at a time: one worker makes all samples of a batch and hands them back."""
+"""Samples to bytes, a block at a time: one worker gathers what the samples of a block are made of, and encodes them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from coat.manifests.audio.clip import AudioError
 from coat.manifests.shards.tar import sample_bytes
-from coat.pipeline.shards.audio import decode_utterance
+from coat.pipeline.gathering.frames import Source
+from coat.pipeline.gathering.spool import Spool
 from coat.pipeline.shards.plan import PlannedSample
-from coat.pipeline.shards.samples import SampleSettings, build_sample
-from coat.pipeline.store.target_set import TargetSet
+from coat.pipeline.shards.samples import SampleParts, SampleSettings, build_sample
 
-BATCH_BYTES = 16 * 2**20  # about; what is redone after a kill, and what one worker holds
+BlockData = Path | NDArray[np.uint8]  # bytes of samples one after the other: a file of this machine, or in memory
 
 
 @dataclass(frozen=True)
 class EncodingJob:
-    """Samples that follow each other; small enough to send anywhere."""
+    """Samples that follow each other; small enough to send anywhere. `path`: where their bytes go; None: memory."""
 
-    set_urls: Mapping[str, str]
     samples: tuple[PlannedSample, ...]
+    sources: Mapping[str, Source]
     settings: SampleSettings
+    path: Path | None
 
 
 @dataclass(frozen=True)
@@ -32,34 +36,59 @@ class EncodedSample:
     row: dict[str, Any]
 
 
-def encode_batch(job: EncodingJob) -> tuple[EncodedSample | str, ...]:
-    """What came of each sample: its bytes, or why it cannot be written."""
-    decode_utterance.cache_clear()  # a file may have been written anew since the last build
-    sets = {name: open_target_set(url) for name, url in job.set_urls.items()}
-    return tuple(encode_sample(sample, sets, job.settings) for sample in job.samples)
+@dataclass(frozen=True)
+class SampleOutcome:
+    """What came of a sample: its length and its row of samples.parquet, or why it cannot be written."""
+
+    id: str
+    identity: bytes  # all that decides its bytes
+    length: int = 0
+    row: Mapping[str, Any] | None = None
+    reason: str = ""
 
 
-def encode_sample(
-    sample: PlannedSample, sets: Mapping[str, TargetSet], settings: SampleSettings
-) -> EncodedSample | str:
+def encode_block(job: EncodingJob) -> tuple[list[SampleOutcome], BlockData]:
+    """The outcomes of all samples, and the bytes of those that can be written."""
+    recipe = job.settings.recipe
+    outcomes: list[SampleOutcome] = []
+    parts: list[bytes] = []
+    file = job.path.open("wb") if job.path else None
     try:
-        built = build_sample(sample, sets, settings)
-    except AudioError as e:
-        return f"{e.reason}: {e}"
-    row = {
-        "key": sample.key,
-        "id": sample.id,
-        "digest": sample.utterance.digest,
-        "source": built.source,
-        "duration": round(built.seconds, 6),
-        "start": sample.start,
-        "whole": sample.seconds is None,
-        "characters": built.characters,
-        "frames": built.frames,
-    }
-    return EncodedSample(sample_bytes(sample.key, built.members), row)
+        for sample, encoded in zip(job.samples, encode_samples(job.samples, job.sources, job.settings), strict=True):
+            identity = sample.identity(recipe.has_paths)
+            if isinstance(encoded, str):
+                outcomes.append(SampleOutcome(sample.id, identity, reason=encoded))
+                continue
+            outcomes.append(SampleOutcome(sample.id, identity, len(encoded.data), encoded.row))
+            file.write(encoded.data) if file else parts.append(encoded.data)
+    finally:
+        if file:
+            file.close()
+    return outcomes, job.path or np.frombuffer(b"".join(parts), np.uint8)
 
 
-@lru_cache(maxsize=64)
-def open_target_set(url: str) -> TargetSet:
-    return TargetSet.open(url)
+def encode_samples(
+    samples: Sequence[PlannedSample], sources: Mapping[str, Source], settings: SampleSettings
+) -> Iterator[EncodedSample | str]:
+    """Of each sample its bytes, or why it cannot be written."""
+    specs = {name: source.spec for name, source in sources.items()}
+    with Spool() as spool:
+        parts = SampleParts(samples, sources, settings, spool)
+        for sample in samples:
+            try:
+                built = build_sample(sample, parts, specs, settings)
+            except AudioError as e:
+                yield f"{e.reason}: {e}"
+                continue
+            row = {
+                "key": sample.key,
+                "id": sample.id,
+                "digest": sample.utterance.digest,
+                "source": built.source,
+                "duration": round(built.seconds, 6),
+                "start": sample.start,
+                "whole": sample.seconds is None,
+                "characters": built.characters,
+                "frames": built.frames,
+            }
+            yield EncodedSample(sample_bytes(sample.key, built.members), row)

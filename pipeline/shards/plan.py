@@ -5,19 +5,20 @@ M rows of a manifest, E experts.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow.compute
-import xxhash
 from numpy.typing import NDArray
 
 from coat.manifests import storage
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.corpus.utterance import Utterance, safe_key
 from coat.manifests.errors import InputError
+from coat.pipeline.gathering.frames import Source
+from coat.pipeline.gathering.places import TargetPlaces, find_places, on_disk
 from coat.pipeline.shards.coverage import TargetCoverage
 from coat.pipeline.shards.pieces import cut_into_pieces, piece_grid_s
 from coat.pipeline.shards.recipe import Recipe
@@ -54,7 +55,7 @@ class PlannedSample:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """All samples in order. `left_out`: (id, reason) of utterances that lack what the recipe asks for."""
+    """All samples in order. `left_out`: how many utterances lack what the recipe asks for."""
 
     manifests: Sequence[Manifest]
     sets: Mapping[str, TargetSet]
@@ -65,8 +66,9 @@ class ShardPlan:
     start_S: NDArray[np.float64]
     seconds_S: NDArray[np.float64]  # of a piece; NaN: whole
     bytes_S: NDArray[np.int64]  # about
-    target_row_SE: NDArray[np.int64]  # in the rows of each target set; -1: no target
-    left_out: Sequence[tuple[str, str]]
+    places: Sequence[Mapping[str, TargetPlaces]]  # by manifest, then by name of the set
+    unit_frames: Mapping[str, Mapping[str, int]]  # by name of the set, then by unit
+    left_out: int
 
     def __len__(self) -> int:
         return len(self.row_S)
@@ -80,13 +82,21 @@ class ShardPlan:
         return [self.sample(s, utterances[s]) for s in positions]
 
     def sample(self, s: int, u: Utterance) -> PlannedSample:
-        target_rows = zip(self.sets.items(), self.target_row_SE[s].tolist(), strict=True)
-        rows = {name: targets.rows.row_at(row) for (name, targets), row in target_rows if row >= 0}
+        found = {name: p.row(int(self.row_S[s]), u) for name, p in self.places[self.manifest_S[s]].items()}
+        rows = {name: row for name, row in found.items() if row is not None}
         start, seconds, copy = float(self.start_S[s]), float(self.seconds_S[s]), int(self.copy_S[s])
         is_whole = math.isnan(seconds)
         name = u.id + ("" if is_whole else f"@{start:.3f}") + (f"#{copy + 1}" if copy else "")
         key = safe_key(f"{name}|{u.digest}" if self.repeats_id_S[s] else name)
         return PlannedSample(key, name, u, rows, start, None if is_whole else seconds)
+
+    def sources(self, samples: Iterable[PlannedSample]) -> dict[str, Source]:
+        """Where the frames of these samples are."""
+        units: dict[str, set[str]] = {name: set() for name in self.sets}
+        for sample in samples:
+            for name, row in sample.rows.items():
+                units[name].add(row.unit)
+        return {name: Source.of(targets, units[name], self.unit_frames[name]) for name, targets in self.sets.items()}
 
     def batches(self, nbytes: int, first: int = 0) -> Iterator[tuple[int, int]]:
         """Runs of samples of about so many bytes, from sample `first` on; pieces of one utterance stay together."""
@@ -106,18 +116,20 @@ def plan_shards(manifests: Sequence[Manifest], sets: Mapping[str, TargetSet], re
     accepts = row_filter(recipe.filter) if recipe.filter else None
     rates = [*(t.spec.rate_hz for t in sets.values()), *recipe.reduced_rates]
     grid_s = piece_grid_s(rates, recipe.max_seconds) if recipe.max_seconds else 1.0
-    columns: list[tuple[NDArray[Any], ...]] = []
-    left_out: list[tuple[str, str]] = []
+    columns: list[list[NDArray[Any]]] = [[] for _ in range(7)]
+    left_out, reasons = 0, list[tuple[str, str]]()
+    places, unit_frames = find_all_places(manifests, sets)
     seen_ids = np.array([], dtype=np.uint64)
     for m, manifest in enumerate(manifests):
-        coverage = TargetCoverage(manifest, sets)
+        coverage = TargetCoverage(manifest, sets, places[m])
         kept_M = np.ones(len(manifest), bool)
         if accepts:
             durations = coverage.seconds_M.tolist()
             rows = ({**u.to_row(), "id": u.id, "duration": d} for u, d in zip(manifest, durations, strict=True))
             kept_M = np.fromiter((accepts(row) for row in rows), bool, len(manifest))
         missing_M = kept_M & coverage.missing_M(recipe.missing == "mask")
-        left_out += coverage.reasons(np.flatnonzero(missing_M))
+        left_out += int(missing_M.sum())
+        reasons += coverage.reasons(np.flatnonzero(missing_M)[: MAX_LISTED - len(reasons)])
         rows_M = np.flatnonzero(kept_M & ~missing_M)
         repeats_id_M = np.isin(coverage.ids_M, seen_ids)
         seen_ids = np.union1d(seen_ids, coverage.ids_M)
@@ -128,19 +140,36 @@ def plan_shards(manifests: Sequence[Manifest], sets: Mapping[str, TargetSet], re
             share = np.where(np.isnan(seconds), 1.0, seconds / np.maximum(coverage.seconds_M[row], 1e-9))
             nbytes = (coverage.estimated_bytes_M(recipe)[row] * share).astype(np.int64)
             which = [np.full(len(row), m, np.int16), row, np.full(len(row), copy, np.int16), repeats_id_M[row]]
-            columns.append((*which, start, seconds, nbytes, coverage.target_row_ME[row]))
+            for column, values in zip(columns, [*which, start, seconds, nbytes], strict=True):
+                column.append(values)
     paths = ", ".join(m.path for m in manifests)
     if left_out and recipe.missing == "fail":
         raise InputError(
-            f"{paths}: {len(left_out)} of {sum(map(len, manifests))} utterances lack a target: "
-            f"{list_reasons(left_out)}; extract them, or give --missing mask or --missing skip"
+            f"{paths}: {left_out} of {sum(map(len, manifests))} utterances lack a target: "
+            f"{list_reasons(reasons, left_out)}; extract them, or give --missing mask or --missing skip"
         )
-    joined = [np.concatenate(c) for c in zip(*columns, strict=True)]
-    if not len(joined[0]):
+    if not any(map(len, columns[0])):
         options = f"--missing {recipe.missing}" + (f" and --filter {recipe.filter!r}" if recipe.filter else "")
         raise InputError(f"{paths}: no utterance has all that {options} asks for; run `coat extract`")
-    order = shuffled_order(joined[4], recipe.seed)
-    return ShardPlan(manifests, sets, *(c[order] for c in joined), left_out=left_out)
+    order = shuffled_order(np.concatenate(columns[4]), recipe.seed)
+    ordered: list[NDArray[Any]] = []
+    for column in columns:
+        ordered.append(on_disk(np.concatenate(column)[order]))
+        column.clear()
+    return ShardPlan(manifests, sets, *ordered, places=places, unit_frames=unit_frames, left_out=left_out)
+
+
+def find_all_places(
+    manifests: Sequence[Manifest], sets: Mapping[str, TargetSet]
+) -> tuple[list[dict[str, TargetPlaces]], dict[str, dict[str, int]]]:
+    """By manifest and name of the set; one set after the other, so that one is in memory."""
+    places: list[dict[str, TargetPlaces]] = [{} for _ in manifests]
+    unit_frames: dict[str, dict[str, int]] = {}
+    for name, targets in sets.items():
+        found, unit_frames[name] = find_places(targets, [m.digests for m in manifests])
+        for of_manifest, of_set in zip(places, found, strict=True):
+            of_manifest[name] = of_set
+    return places, unit_frames
 
 
 def weighted_copies(rows: NDArray[np.int64], digests: NDArray[np.uint64], weight: float) -> Iterator[NDArray[np.int64]]:
@@ -163,12 +192,8 @@ def shuffled_order(start_S: NDArray[np.float64], seed: int | None) -> NDArray[np
     return np.argsort(rank[utterance_S], kind="stable")
 
 
-def add_to_digest(digest: xxhash.xxh3_128, sample: PlannedSample, with_path: bool) -> None:
-    """To the digest of all samples before it."""
-    digest.update(sample.identity(with_path))
-
-
-def list_reasons(items: Sequence[tuple[str, str]]) -> str:
-    """The first of some (id, reason), for a message."""
+def list_reasons(items: Sequence[tuple[str, str]], count: int | None = None) -> str:
+    """The first of some (id, reason), for a message; of `count`, where these are not all."""
     shown = "; ".join(f"{identity} ({reason})" for identity, reason in items[:MAX_LISTED])
-    return shown + (f"; and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else "")
+    more = (len(items) if count is None else count) - MAX_LISTED
+    return shown + (f"; and {more} more" if more > 0 else "")

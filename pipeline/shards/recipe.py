@@ -57,6 +57,11 @@ class Recipe:
     def digest(self) -> str:
         return xxhash.xxh3_64_hexdigest(storage.to_json(self.to_dict()))
 
+    @property
+    def has_paths(self) -> bool:
+        """Whether the tars have paths in place of audio, so that their bytes depend on the paths."""
+        return self.audio == "none"
+
     def to_dict(self) -> dict[str, Any]:
         data = asdict(self)
         lists = {k: list(data[k]) for k in LIST_FIELDS}

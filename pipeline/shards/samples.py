@@ -1,6 +1,6 @@
 """One sample as the members of a tar: audio, text and targets. N frames, D dim, T samples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +9,12 @@ from coat.manifests.audio.clip import AudioError
 from coat.manifests.targets.members import to_members
 from coat.manifests.targets.reduction import Reduction
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.shards.audio import decode_utterance, encode_flac, original_file, piece_samples
+from coat.pipeline.gathering.frames import GatheredFrames, Source
+from coat.pipeline.gathering.spool import Spool
+from coat.pipeline.shards.audio import GatheredAudio
 from coat.pipeline.shards.pieces import piece_frames
 from coat.pipeline.shards.plan import PlannedSample
 from coat.pipeline.shards.recipe import Recipe
-from coat.pipeline.store.target_set import TargetSet
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,24 @@ class SampleMembers:
     characters: int
 
 
-def build_sample(sample: PlannedSample, sets: Mapping[str, TargetSet], settings: SampleSettings) -> SampleMembers:
+class SampleParts:
+    """What samples are made of, gathered: frames unit by unit, audio file by file."""
+
+    def __init__(
+        self, samples: Sequence[PlannedSample], sources: Mapping[str, Source], settings: SampleSettings, spool: Spool
+    ) -> None:
+        self.frames = GatheredFrames(sources, spool)
+        self.audio = GatheredAudio(settings.recipe, spool)
+        with_audio = [sample for sample in samples if not sample.utterance.text_only]
+        if settings.recipe.layout == "joint":
+            self.frames.gather((name, row) for sample in with_audio for name, row in sample.rows.items())
+        if settings.recipe.audio != "none":
+            self.audio.gather(with_audio)
+
+
+def build_sample(
+    sample: PlannedSample, parts: SampleParts, specs: Mapping[str, TargetSpec], settings: SampleSettings
+) -> SampleMembers:
     """AudioError where it cannot be written: no audio, or not the audio that the experts heard."""
     u, recipe = sample.utterance, settings.recipe
     if u.text_only:
@@ -45,11 +63,12 @@ def build_sample(sample: PlannedSample, sets: Mapping[str, TargetSet], settings:
         members: dict[str, bytes] = {}
         seconds, source = seconds_and_digest_of_targets(sample)
     else:
-        members, seconds, source = audio_member(sample, recipe)
+        audio = parts.audio.take(sample)
+        members, seconds, source = {audio.suffix: audio.data}, audio.seconds, audio.source
     frame_ranges = {}
     for name, row in sample.rows.items():
         if source in (row.source, None):
-            frame_ranges[name] = piece_frames(row, sets[name].spec.rate_hz, sample.start, sample.seconds)
+            frame_ranges[name] = piece_frames(row, specs[name].rate_hz, sample.start, sample.seconds)
         elif recipe.missing != "mask":
             raise AudioError("changed", f"{u.audio}: its sound changed since {name} was extracted; extract it anew")
     record = text_record(sample) | {"duration": round(seconds, 6)}
@@ -61,28 +80,16 @@ def build_sample(sample: PlannedSample, sets: Mapping[str, TargetSet], settings:
     if recipe.layout == "joint":
         starts = {}  # seconds of the centre of frame 0, in the piece
         for name, (first, stop) in frame_ranges.items():
-            extracted_ND = sets[name].read_row(sample.rows[name]).frames[first:stop]
+            extracted_ND = parts.frames.frames(name, sample.rows[name], first, stop)
             reduction = settings.reductions.get(name)
             target_members, frames[name] = to_members(name, extracted_ND, reduction)
             members |= target_members
-            starts[name] = round(first_frame_s(sets[name].spec, reduction, first) - sample.start, 9)
+            starts[name] = round(first_frame_s(specs[name], reduction, first) - sample.start, 9)
         record["targets"] = frames
         if sample.seconds is not None:
             record["starts"] = starts
     members["json"] = storage.to_json(record, indent=None)
     return SampleMembers(members, seconds, source, frames, count_characters(record))
-
-
-def audio_member(sample: PlannedSample, recipe: Recipe) -> tuple[dict[str, bytes], float, str]:
-    """The audio by its suffix, its seconds, and the digest of the whole utterance's sound."""
-    u = sample.utterance
-    decoded = decode_utterance(u.audio, u.offset, u.duration, recipe.sample_rate if recipe.audio == "flac" else None)
-    seconds = min(sample.seconds or decoded.seconds, decoded.seconds - sample.start)
-    if seconds <= 0:
-        raise AudioError("changed", f"{u.audio}: it is shorter than when it was extracted; extract it anew")
-    member = original_file(u, decoded) if recipe.audio == "original" and sample.seconds is None else {}
-    member = member or {"flac": encode_flac(piece_samples(decoded, sample), decoded.rate)}
-    return member, seconds, decoded.digest
 
 
 def count_characters(record: Mapping[str, Any]) -> int:

@@ -1,41 +1,56 @@
 """What lies beside the tars of a set: samples.parquet, sidecars, what Energon reads, recipe.json and index.json."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute
 
 from coat.manifests.errors import InputError
+from coat.manifests.shards.energon import INDEX_SUFFIX, write_meta
 from coat.manifests.shards.index import ShardIndex
-from coat.manifests.shards.info import ExpertInfo, ShardInfo
-from coat.manifests.shards.samples_table import SAMPLE_SCHEMA, samples_schema, write_samples_table
+from coat.manifests.shards.info import ShardInfo
+from coat.manifests.shards.samples_table import SAMPLE_SCHEMA, SamplesWriter, samples_schema
 from coat.pipeline.reductions.reduce import FittedReduction, expert_info
 from coat.pipeline.shards.build_folder import BuildFolder, remove_leftovers
-from coat.pipeline.shards.energon import INDEX_SUFFIX, write_meta
 from coat.pipeline.shards.plan import ShardPlan, list_reasons
 from coat.pipeline.shards.recipe import Recipe
 from coat.pipeline.shards.sidecars import build_sidecar
 from coat.pipeline.shards.writer import FinishedShard
-from coat.pipeline.store.target_set import TargetSet
+from coat.pipeline.statistics.compute import on_workers
 
 pc: Any = pyarrow.compute
 
 
-@dataclass(frozen=True)
 class FinishedTars:
-    """All tars so far. Their rows are kept as columns, for there may be millions."""
+    """All tars so far, and samples.parquet of them, of which some rows are in memory."""
 
-    shards: list[ShardInfo]
-    tables: list[pa.Table]
-    left_out: list[tuple[str, str]]
+    def __init__(self, experts: list[str]) -> None:
+        self.experts = experts
+        self.shards: list[ShardInfo] = []
+        self.left_out: list[tuple[str, str]] = []
+        self.samples: Counter[str] = Counter()  # with targets, by expert
+        self.frames: Counter[str] = Counter()
+        self.writer = SamplesWriter(samples_schema(experts))
 
-    def add(self, shard: FinishedShard, experts: list[str]) -> None:
+    def __enter__(self) -> "FinishedTars":
+        return self
+
+    def __exit__(self, *where: object) -> None:
+        self.writer.__exit__(*where)
+
+    def add(self, shard: FinishedShard) -> None:
         self.left_out.extend(shard.left_out)
-        if shard.rows:
-            self.tables.append(samples_table(len(self.shards), shard.rows, experts))
-            self.shards.append(shard.info)
+        if not shard.rows:
+            return
+        table = samples_table(len(self.shards), shard.rows, self.experts)
+        for expert in self.experts:
+            frames = table[f"frames.{expert}"]
+            self.samples[expert] += len(frames) - frames.null_count
+            self.frames[expert] += pc.sum(frames).as_py() or 0
+        self.writer.add(table)
+        self.shards.append(shard.info)
 
 
 def write_set_files(
@@ -55,21 +70,23 @@ def write_set_files(
             f"{', '.join(recipe.manifests)}: {len(failed)} utterances cannot be written: {list_reasons(failed)}"
         )
     shards = tuple(tars.shards)
-    table = pa.concat_tables(tars.tables).combine_chunks()
     experts = {}
     if recipe.layout == "joint":
-        experts = {n: joint_expert_info(n, targets, reductions.get(n), table) for n, targets in plan.sets.items()}
+        make_sums = on_workers(workers, ray_address)
+        for name, targets in plan.sets.items():
+            experts[name] = expert_info(targets, reductions.get(name), tars.samples[name], tars.frames[name], make_sums)
     index = ShardIndex(
         path=out,
         layout=recipe.layout,
         sample_rate=recipe.sample_rate,
         shards=shards,
         experts=experts,
-        skipped=len(plan.left_out) + len(failed),
+        skipped=plan.left_out + len(failed),
         audio=recipe.audio,
-        samples_xxh3=write_samples_table(out, table),
+        samples_xxh3=tars.writer.finish(out),
     )
     if recipe.layout == "sidecar":
+        table = tars.writer.table()
         for name, targets in plan.sets.items():
             build_sidecar(index, table, name, targets, reductions.get(name), recipe.missing, workers, ray_address)
     remove_leftovers(out, {s.name + end for s in shards for end in ("", INDEX_SUFFIX)}, index.identity)
@@ -85,8 +102,3 @@ def samples_table(number: int, rows: Sequence[dict[str, Any]], experts: list[str
     columns |= {name: [row[name] for row in rows] for name in SAMPLE_SCHEMA.names if name != "shard"}
     columns |= {f"frames.{expert}": [row["frames"].get(expert) for row in rows] for expert in experts}
     return pa.table(columns, schema=samples_schema(experts))
-
-
-def joint_expert_info(name: str, targets: TargetSet, fitted: FittedReduction | None, table: pa.Table) -> ExpertInfo:
-    frames = table[f"frames.{name}"]
-    return expert_info(targets, fitted, len(frames) - frames.null_count, pc.sum(frames).as_py() or 0)

@@ -1,7 +1,8 @@
 """The tars of a sidecar: which samples are in each, and their bytes. No file of the set but its index is read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +17,15 @@ from coat.manifests.shards.info import ShardInfo
 from coat.manifests.shards.tar import TAR_END, sample_bytes
 from coat.manifests.targets.members import to_members
 from coat.manifests.targets.reduction import Reduction
-from coat.pipeline.shards.encoding import open_target_set
+from coat.pipeline.gathering.frames import GatheredFrames, Source
+from coat.pipeline.gathering.spool import Spool
 from coat.pipeline.shards.pieces import piece_frames
 from coat.pipeline.shards.plan import list_reasons
 from coat.pipeline.shards.recipe import Missing
 from coat.pipeline.store.rows import OK, Row
 from coat.pipeline.store.target_set import TargetSet
+
+RECORDS = "building"  # a file by finished tar, until the index is there
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class SidecarJob:
     url: str  # of the tar
     set_url: str
     expert: str
+    rate_hz: float  # of the frames as extracted
     samples: tuple[tuple[str, Row, float, float | None], ...]
     seconds: float
     reduction: Reduction | None
@@ -39,6 +44,19 @@ class SidecarJob:
     def digest(self) -> str:
         data = {**asdict(self), "reduction": self.reduction and self.reduction.digest}
         return xxhash.xxh3_64_hexdigest(storage.to_json(data, indent=None))
+
+
+@dataclass(frozen=True)
+class SidecarTask:
+    """Tars that one worker writes, and where their frames are."""
+
+    jobs: tuple[SidecarJob, ...]
+    source: Source
+
+    @classmethod
+    def of(cls, jobs: Sequence[SidecarJob], targets: TargetSet) -> "SidecarTask":
+        units = {row.unit for job in jobs for _, row, _, _ in job.samples}
+        return cls(tuple(jobs), Source.of(targets, units, {unit: int(targets.done[unit]["frames"]) for unit in units}))
 
 
 @dataclass(frozen=True)
@@ -82,7 +100,7 @@ def sidecar_jobs(
         )
         seconds = sum(row["duration"] for row, position in zip(rows, positions, strict=True) if position >= 0)
         url = storage.join(index.path, SIDECARS, name, shard.name)
-        yield SidecarJob(url, targets.url, name, samples, round(seconds, 6), reduction)
+        yield SidecarJob(url, targets.url, name, targets.spec.rate_hz, samples, round(seconds, 6), reduction)
 
 
 def target_rows_of(table: pa.Table, targets: TargetSet) -> NDArray[np.int64]:
@@ -97,19 +115,58 @@ def target_rows_of(table: pa.Table, targets: TargetSet) -> NDArray[np.int64]:
     return np.where(is_ok & is_same, positions, -1)
 
 
-def write_sidecar_tar(job: SidecarJob) -> SidecarTar:
-    data, tar = sidecar_tar(job)
-    storage.write_bytes(job.url, data)
-    return tar
+def grouped(jobs: Iterable[SidecarJob], targets: TargetSet, nbytes: int) -> Iterator[SidecarTask]:
+    """Tars that follow each other, of about so many bytes of frames, so that a unit that several ask is read once."""
+    group: list[SidecarJob] = []
+    size = 0
+    frame_bytes = targets.spec.dim * np.dtype(targets.spec.dtype).itemsize
+    for job in jobs:
+        job_bytes = frame_bytes * sum(row.frames for _, row, _, _ in job.samples)
+        if group and size + job_bytes > nbytes:
+            yield SidecarTask.of(group, targets)
+            group, size = [], 0
+        group.append(job)
+        size += job_bytes
+    if group:
+        yield SidecarTask.of(group, targets)
 
 
-def sidecar_tar(job: SidecarJob) -> tuple[bytes, SidecarTar]:
+def write_sidecar_tars(task: SidecarTask) -> list[tuple[SidecarTar, bool]]:
+    """Each tar, and whether it was written now: what an earlier run finished of the very same job is kept."""
+    found = [read_record(job) for job in task.jobs]
+    to_make = [job for job, tar in zip(task.jobs, found, strict=True) if tar is None]
+    with Spool() as spool:
+        frames = gather_frames(to_make, task.source, spool)
+        made: list[tuple[SidecarTar, bool]] = []
+        for job, tar in zip(task.jobs, found, strict=True):
+            if tar is not None:
+                made.append((tar, False))
+                continue
+            data, tar = sidecar_tar(job, frames)
+            storage.write_bytes(job.url, data)
+            storage.write_bytes(record_url(job.url), storage.to_json({"job": job.digest, **asdict(tar)}))
+            made.append((tar, True))
+    return made
+
+
+def gather_frames(jobs: Sequence[SidecarJob], source: Source, spool: Spool) -> GatheredFrames:
+    frames = GatheredFrames({job.expert: source for job in jobs}, spool)
+    frames.gather((job.expert, row) for job in jobs for _, row, _, _ in job.samples)
+    return frames
+
+
+def sidecar_bytes(job: SidecarJob, targets: TargetSet) -> bytes:
+    """Of one tar, alone."""
+    with Spool() as spool:
+        return sidecar_tar(job, gather_frames([job], SidecarTask.of([job], targets).source, spool))[0]
+
+
+def sidecar_tar(job: SidecarJob, gathered: GatheredFrames) -> tuple[bytes, SidecarTar]:
     """The bytes of the tar, and what is in them."""
-    targets = open_target_set(job.set_url)
     samples, frames = [], []
     for key, row, start, seconds in job.samples:
-        first, stop = piece_frames(row, targets.spec.rate_hz, start, seconds)
-        members, written = to_members(job.expert, targets.read_row(row).frames[first:stop], job.reduction)
+        first, stop = piece_frames(row, job.rate_hz, start, seconds)
+        members, written = to_members(job.expert, gathered.frames(job.expert, row, first, stop), job.reduction)
         samples.append(sample_bytes(key, members))
         frames.append(written)
     data = b"".join([*samples, TAR_END])
@@ -122,3 +179,23 @@ def sidecar_tar(job: SidecarJob) -> tuple[bytes, SidecarTar]:
     )
     keys = tuple(key for key, *_ in job.samples)
     return data, SidecarTar(info, keys, tuple(map(len, samples)), tuple(frames))
+
+
+def record_url(url: str) -> str:
+    """Of the tar at `url`."""
+    folder, _, name = url.rpartition("/")
+    return storage.join(folder, RECORDS, f"{name}.json")
+
+
+def read_record(job: SidecarJob) -> SidecarTar | None:
+    """What an earlier run finished of this very job."""
+    try:
+        data: dict[str, Any] = storage.read_json(record_url(job.url))
+        fs, path = storage.filesystem(job.url)
+        size = storage.request(job.url, lambda: fs.size(path))
+    except FileNotFoundError:
+        return None
+    info = ShardInfo(**data["info"])
+    if data["job"] != job.digest or size != info.bytes:
+        return None
+    return SidecarTar(info, tuple(data["keys"]), tuple(data["lengths"]), tuple(data["frames"]))

@@ -8,11 +8,11 @@ Which audio an utterance had is known from the set's samples.parquet, so no audi
 """
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
 from coat.manifests import storage
 from coat.manifests.errors import InputError
@@ -20,15 +20,24 @@ from coat.manifests.shards.index import INDEX_NAME, SIDECARS, ShardIndex, Sideca
 from coat.manifests.shards.info import ShardInfo
 from coat.manifests.shards.samples_table import SIDECAR_SAMPLE_SCHEMA, samples_schema, write_samples_table
 from coat.pipeline.cluster.ordered import run_ordered
+from coat.pipeline.gathering.block_size import choose_block_bytes
 from coat.pipeline.reductions.options import ReductionOptions
 from coat.pipeline.reductions.reduce import FittedReduction, expert_info, fit_reductions
 from coat.pipeline.shards.build_folder import remove_abandoned_files
 from coat.pipeline.shards.recipe import RECIPE_NAME, Missing
-from coat.pipeline.shards.sidecar_tars import SidecarJob, SidecarTar, sidecar_jobs, write_sidecar_tar
+from coat.pipeline.shards.sidecar_tars import (
+    RECORDS,
+    SidecarTar,
+    grouped,
+    record_url,
+    sidecar_jobs,
+    write_sidecar_tars,
+)
+from coat.pipeline.statistics.compute import on_workers
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
 
-RECORDS = "building"  # a file by finished tar, until the index is there
+pc: Any = pyarrow.compute
 
 
 def add_expert(
@@ -53,7 +62,8 @@ def add_expert(
     if missing == "skip":
         raise InputError("--missing skip: the samples of a set are fixed; use mask, or build the set anew")
     targets = TargetStore(store).target_set(name, fingerprint or None)
-    fitted = fit_reductions({name: targets}, reduction_options or ReductionOptions.parse()).get(name)
+    make_sums = on_workers(workers, ray_address)
+    fitted = fit_reductions({name: targets}, reduction_options or ReductionOptions.parse(), make_sums).get(name)
     build_sidecar(index, index.table(), name, targets, fitted, missing, workers, ray_address, on_shard)
     return ShardIndex.read(index.path)
 
@@ -71,29 +81,33 @@ def build_sidecar(
 ) -> Sidecar:
     """`table`: samples.parquet of the set. What an earlier run finished is not made again."""
     folder = storage.join(index.path, SIDECARS, name)
-    jobs = list(sidecar_jobs(index, table, name, targets, fitted.reduction if fitted else None, missing))
-    finished = {i: tar for i, job in enumerate(jobs) if (tar := read_record(folder, job)) is not None}
-    to_make = [i for i in range(len(jobs)) if i not in finished]
-    results = run_ordered(write_sidecar_tar, (jobs[i] for i in to_make), workers, ray_address)
-    for i, tar in zip(to_make, results, strict=True):
-        storage.write_bytes(record_url(folder, jobs[i]), storage.to_json({"job": jobs[i].digest, **asdict(tar)}))
-        finished[i] = tar
-        on_shard(tar.info)
-    tars = [finished[i] for i in range(len(jobs))]
+    jobs = sidecar_jobs(index, table, name, targets, fitted.reduction if fitted else None, missing)
+    total = sum(int(done["bytes"]) for done in targets.done.values())
+    tasks = grouped(jobs, targets, choose_block_bytes(total, [targets], workers))
+    infos: list[ShardInfo] = []
+    tables: list[pa.Table] = []
+    for written in run_ordered(write_sidecar_tars, tasks, workers, ray_address):
+        for tar, is_new in written:
+            tables.append(sidecar_table(name, len(infos), tar))
+            infos.append(tar.info)
+            if is_new:
+                on_shard(tar.info)
+    sidecar_rows = pa.concat_tables(tables).combine_chunks()
+    frames = pc.sum(sidecar_rows[f"frames.{name}"]).as_py() or 0
     sidecar = Sidecar(
         path=folder,
         of=index.identity,
         expert=name,
-        info=expert_info(targets, fitted, sum(t.info.samples for t in tars), sum(sum(t.frames) for t in tars)),
-        shards=tuple(t.info for t in tars),
-        samples_xxh3=write_samples_table(folder, sidecar_table(name, tars)),
+        info=expert_info(targets, fitted, len(sidecar_rows), frames, on_workers(workers, ray_address)),
+        shards=tuple(infos),
+        samples_xxh3=write_samples_table(folder, sidecar_rows),
     )
     remove_abandoned_files(folder)
     origin = {"store": targets.url, "missing": missing}  # so that a tar can be built again
     storage.write_bytes(storage.join(folder, RECIPE_NAME), storage.to_json(origin))
     storage.write_bytes(storage.join(folder, INDEX_NAME), storage.to_json(sidecar.to_dict()))
-    for job in jobs:
-        storage.remove(record_url(folder, job))
+    for info in infos:
+        storage.remove(record_url(storage.join(folder, info.name)))
     storage.remove_if_empty(storage.join(folder, RECORDS))
     return sidecar
 
@@ -107,33 +121,14 @@ def source_target_set(sidecar: Sidecar) -> TargetSet:
         raise InputError(f"{url}: no such file, or not what it should be; without it no tar can be built again") from e
 
 
-def record_url(folder: str, job: SidecarJob) -> str:
-    return storage.join(folder, RECORDS, job.url.rsplit("/", 1)[-1] + ".json")
-
-
-def read_record(folder: str, job: SidecarJob) -> SidecarTar | None:
-    """What an earlier run finished of this very job."""
-    try:
-        data: dict[str, Any] = storage.read_json(record_url(folder, job))
-        fs, path = storage.filesystem(job.url)
-        size = storage.request(job.url, lambda: fs.size(path))
-    except FileNotFoundError:
-        return None
-    info = ShardInfo(**data["info"])
-    if data["job"] != job.digest or size != info.bytes:
-        return None
-    return SidecarTar(info, tuple(data["keys"]), tuple(data["lengths"]), tuple(data["frames"]))
-
-
-def sidecar_table(name: str, tars: list[SidecarTar]) -> pa.Table:
-    """samples.parquet of a sidecar."""
-    schema = samples_schema([name], SIDECAR_SAMPLE_SCHEMA)
-    lengths = [np.array(t.lengths, np.int64) for t in tars]
+def sidecar_table(name: str, number: int, tar: SidecarTar) -> pa.Table:
+    """The rows of samples.parquet of one tar of a sidecar."""
+    lengths = np.array(tar.lengths, np.int64)
     columns = {
-        "shard": np.repeat(np.arange(len(tars), dtype=np.int32), [len(n) for n in lengths]),
-        "key": [key for t in tars for key in t.keys],
-        "offset": np.concatenate([np.cumsum(n) - n for n in lengths]),
-        "length": np.concatenate(lengths),
-        f"frames.{name}": [n for t in tars for n in t.frames],
+        "shard": np.full(len(lengths), number, np.int32),
+        "key": list(tar.keys),
+        "offset": np.cumsum(lengths) - lengths,
+        "length": lengths,
+        f"frames.{name}": list(tar.frames),
     }
-    return pa.table(columns, schema=schema)
+    return pa.table(columns, schema=samples_schema([name], SIDECAR_SAMPLE_SCHEMA))

@@ -8,7 +8,7 @@ units are read again. Files are written as soon as they are known: what was kill
 """
 
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,9 @@ import xxhash
 from coat.manifests import storage
 from coat.manifests.targets.spec import Kind
 from coat.pipeline.statistics.sums import Sums
+from coat.pipeline.store.layout import FRAMES
 from coat.pipeline.store.target_set import TargetSet
+from coat.pipeline.store.unit_reader import UnitFrames, dask_units
 
 FOLDER = "statistics"
 SUFFIX = ".npz"
@@ -37,10 +39,42 @@ class SetSums:
     dropped_files: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class SumsJob:
+    """Units whose sums one worker makes; small enough to send anywhere."""
+
+    units: tuple[UnitFrames, ...]
+    dim: int
+    kind: Kind
+    covariance: bool
+    scheduler: Any = "threads"  # Dask's
+
+    @classmethod
+    def of(cls, targets: TargetSet, units: Sequence[str], covariance: bool, scheduler: Any) -> "SumsJob":
+        frames = (
+            UnitFrames.of(targets.unit_url(u, FRAMES), int(targets.done[u]["frames"]), targets.spec) for u in units
+        )
+        return cls(tuple(frames), targets.spec.dim, targets.spec.kind, covariance, scheduler)
+
+
+MakeSums = Callable[[Iterable[SumsJob]], Iterator[Sums]]
+
+
+def sums_here(jobs: Iterable[SumsJob]) -> Iterator[Sums]:
+    return map(sum_units, jobs)
+
+
 def sum_target_set(
-    targets: TargetSet, covariance: bool, scheduler: Any = "threads", on_units: Callable[[int], None] = lambda n: None
+    targets: TargetSet,
+    covariance: bool,
+    scheduler: Any = "threads",
+    on_units: Callable[[int], None] = lambda n: None,
+    make_sums: MakeSums = sums_here,
 ) -> SetSums:
-    """Add up what is saved, read the units that are not in it, and save what they add."""
+    """Add up what is saved, read the units that are not in it, and save what they add.
+
+    `make_sums` gives the sums of jobs in their order: here, or by workers.
+    """
     kind, dim = targets.spec.kind, targets.spec.dim
     total = Sums.zero(dim, kind, covariance)
     remaining = {unit: str(done["xxh3"]) for unit, done in targets.done.items() if done["frames"]}
@@ -56,8 +90,9 @@ def sum_target_set(
         used_files.append(name)
         remaining = {unit: digest for unit, digest in remaining.items() if unit not in units}
         on_units(len(units))
-    for group in unit_groups(targets, sorted(remaining)):
-        group_sums = sum_units(targets, group, covariance, scheduler)
+    groups = list(unit_groups(targets, sorted(remaining)))
+    jobs = (SumsJob.of(targets, group, covariance, scheduler) for group in groups)
+    for group, group_sums in zip(groups, make_sums(jobs), strict=True):
         used_files.append(write_sums(targets, group_sums, {unit: remaining[unit] for unit in group}))
         total += group_sums
         on_units(len(group))
@@ -85,20 +120,20 @@ def unit_groups(targets: TargetSet, units: Sequence[str]) -> Iterator[list[str]]
         yield group
 
 
-def sum_units(targets: TargetSet, units: Sequence[str], covariance: bool, scheduler: Any) -> Sums:
+def sum_units(job: SumsJob) -> Sums:
     """A block is read and summed up in one task; sums are added as a tree, as they come."""
     import dask
 
-    frames_ND = targets.dask(units)
+    frames_ND = dask_units(job.units, job.dim)
     boxes = frames_ND.map_blocks(
         boxed_sums,
-        kind=targets.spec.kind,
-        covariance=covariance,
+        kind=job.kind,
+        covariance=job.covariance,
         chunks=((1,) * frames_ND.numblocks[0], (1,)),
         dtype=object,
         meta=np.empty((0, 0), object),
     )
-    (total,) = dask.compute(boxes.sum(split_every={0: FAN_IN, 1: 1}), scheduler=scheduler)  # pyright: ignore
+    (total,) = dask.compute(boxes.sum(split_every={0: FAN_IN, 1: 1}), scheduler=job.scheduler)  # pyright: ignore
     return total
 
 

@@ -1,6 +1,6 @@
 """Reading frames of committed units. N frames, D dim."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -40,16 +40,26 @@ def dask_frames(arrays: Sequence[tuple[str, int]], dim: int) -> Any:
 
     A block has some BLOCK_VALUES, and opens its array by URL, so that the graph travels to any scheduler.
     """
+    spans = [(url, first, count, dim) for url, frames in arrays for first, count in block_spans(frames, dim)]
+    return lazy_frames(spans, [count for _, _, count, _ in spans], dim, read_dask_block)
+
+
+def block_spans(frames: int, dim: int) -> Iterator[tuple[int, int]]:
+    """First frame and number of frames of each block of a unit."""
+    step = max(1, BLOCK_VALUES // dim // CHUNK_FRAMES) * CHUNK_FRAMES
+    return ((first, min(step, frames - first)) for first in range(0, frames, step))
+
+
+def lazy_frames(spans: Sequence[Any], counts: Sequence[int], dim: int, read: Callable[[NDArray[Any]], Any]) -> Any:
+    """A block `[count, dim]` for each span, which `read` gets in an array of its own."""
     import dask.array as da
 
-    step = max(1, BLOCK_VALUES // dim // CHUNK_FRAMES) * CHUNK_FRAMES
-    spans = [(url, first, min(step, frames - first), dim) for url, frames in arrays for first in range(0, frames, step)]
     if not spans:
         return da.zeros((0, dim), dtype="float32")
     spans_B = da.from_array(np.fromiter(spans, object), chunks=1)  # pyright: ignore[reportArgumentType]  a size
     return spans_B.map_blocks(
-        read_dask_block,
-        chunks=(tuple(frames for _, _, frames, _ in spans), (dim,)),
+        read,
+        chunks=(tuple(counts), (dim,)),
         new_axis=1,
         dtype="float32",
         meta=np.zeros((0, 0), np.float32),

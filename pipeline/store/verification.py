@@ -1,6 +1,7 @@
 """`coat verify`: read a store back and compare it with what its commits promised."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,10 @@ from coat.pipeline.store.source_changes import ExtractedSources, SourceChange, f
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_check import check_unit
+
+UNITS_AT_ONCE = 16  # that a worker is given: some GB
+REMOTE_THREADS = 4  # an object store answers slowly; a thread holds 65,536 frames
+RunJobs = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
 
 @dataclass(frozen=True)
@@ -40,17 +45,46 @@ class Verified:
     changes: tuple[SourceChange, ...] = ()
 
 
+@dataclass(frozen=True)
+class UnitsJob:
+    """Units of one target set that one worker checks; small enough to send anywhere."""
+
+    set_url: str
+    units: tuple[str, ...]
+
+
+def check_units(job: UnitsJob) -> list[tuple[str, dict[str, Any] | str]]:
+    """Of each unit its done.json, or what is wrong with it."""
+    targets = TargetSet.open(job.set_url)
+    threads = 1 if storage.is_local(job.set_url) else REMOTE_THREADS
+    with ThreadPoolExecutor(threads) as pool:
+        return list(zip(job.units, pool.map(lambda unit: check_or_say(targets, unit), job.units), strict=True))
+
+
+def check_or_say(targets: TargetSet, unit: str) -> dict[str, Any] | str:
+    try:
+        return check_unit(targets, unit)
+    except Unreachable:
+        raise
+    except PermissionError as e:
+        raise InputError(storage.no_access(targets.unit_url(unit), e)) from e
+    except RunError as e:
+        return str(e)
+
+
 def verify(
     store: str,
     repair: bool = False,
     on_unit: Callable[[int], None] = lambda n: None,
     sources: Manifest | None = None,
+    run_jobs: RunJobs = map,
 ) -> Verified:
     """Check every committed unit: checksums, counts, spec, finite values, rows that tile the frames.
 
-    With `repair` damaged units are dropped, so that the next extract makes them again. With `sources` the
-    audio of that manifest is decoded again and compared with what was extracted. InputError where there is no
-    store or no access to it, Unreachable where it does not answer: neither is taken for damage.
+    With `repair` damaged units are dropped, so that the next extract makes them again. With `sources` the audio of that
+    manifest is decoded again and compared with what was extracted. `run_jobs` gives the results of jobs in their order:
+    here, or by workers (`cluster.ordered.run_ordered`). InputError where there is no store or no access to it,
+    Unreachable where it does not answer: neither is taken for damage.
     """
     url = TargetStore(store).url
     damages: list[Damage] = []
@@ -66,21 +100,20 @@ def verify(
                 again = "; `coat extract` of this expert writes it again where it is missing"
                 damages.append(Damage(expert, fingerprint, None, f"{e}{again}"))
                 continue
+            names = storage.list_names(storage.join(set_url, UNITS))
+            units += len(names)
             intact: dict[str, dict[str, Any]] = {}
-            for unit in storage.list_names(storage.join(set_url, UNITS)):
-                units += 1
-                try:
-                    intact[unit] = check_unit(targets, unit)
-                except Unreachable:
-                    raise
-                except PermissionError as e:
-                    raise InputError(storage.no_access(targets.unit_url(unit), e)) from e
-                except RunError as e:
-                    damages.append(Damage(expert, fingerprint, unit, str(e)))
+            jobs = (UnitsJob(set_url, tuple(names[i : i + UNITS_AT_ONCE])) for i in range(0, len(names), UNITS_AT_ONCE))
+            for checked in run_jobs(check_units, jobs):
+                for unit, found in checked:
+                    if not isinstance(found, str):
+                        intact[unit] = found
+                        continue
+                    damages.append(Damage(expert, fingerprint, unit, found))
                     if repair:
                         storage.remove_folder(targets.unit_url(unit), DONE)
                         repaired += 1
-                on_unit(1)
+                on_unit(len(checked))
             frames += sum(int(done["frames"]) for done in intact.values())
             nbytes += sum(int(done["bytes"]) for done in intact.values())
             if sources is not None:

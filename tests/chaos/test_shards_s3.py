@@ -12,6 +12,8 @@ import pytest
 from coat.pipeline.shard_checks.verification import verify_shards
 from coat.pipeline.shards.build import build_shards
 from coat.pipeline.shards.sidecars import add_expert
+from coat.pipeline.statistics.compute import compute_statistics
+from coat.pipeline.store.target_store import TargetStore
 from coat.trainer import iterate_shards
 from tests.chaos.s3 import Fault, FaultyS3
 from tests.chaos.test_s3 import bucket, corpus, extract_s3, put_corpus
@@ -60,6 +62,19 @@ def test_shards_on_s3_are_those_on_disk_through_faults(bucket: str, s3: FaultyS3
     fsspec.filesystem("s3").rm_file(f"{out}/shard-000001.tar")
     assert verify_shards(out, repair=True).repaired == 1
     assert without_places(tree_s3(out)) == without_places(tree_of(tmp_path / "out"))
+
+
+def test_a_unit_is_asked_once_and_a_long_file_too(bucket: str, s3: FaultyS3, corpus: Path) -> None:
+    """96 samples, shuffled, which are spans of 12 files."""
+    remote = put_corpus(corpus, bucket)
+    extract_s3(remote, bucket)
+    units = len(TargetStore(f"{bucket}/store").target_set("level").done)
+    compute_statistics(TargetStore(f"{bucket}/store").target_set("level"))
+    before = len(s3.log)
+    build_shards(remote, f"{bucket}/store", ["level"], f"{bucket}/out", SHARD)
+    asked = [path for method, path, _ in s3.log[before:] if method == "GET"]
+    assert len([path for path in asked if "/frames.zarr/" in path]) <= units
+    assert len([path for path in asked if path.endswith(".flac")]) == 12
 
 
 def test_sidecars_on_s3(bucket: str, s3: FaultyS3, corpus: Path) -> None:

@@ -65,6 +65,7 @@ def test_damaged_tars_are_named_and_built_again_one_by_one(layout: str, store: t
     cut = str((targets / "shard-000002.tar").relative_to(out))
     expected = {"shard-000000.tar", "shard-000001.tar", cut, "shard-000003.tar.idx"}
     assert {d.file for d in verify_shards(str(out)).damages} == expected
+    assert verify_shards(str(out), workers=2) == verify_shards(str(out))
     found = verify_shards(str(out), repair=True)
     assert {d.file for d in found.damages} == expected
     assert found.repaired == 4

@@ -54,10 +54,20 @@ def test_processes_write_the_bytes_that_this_process_writes(
     assert not verify_shards(str(tmp_path / "two")).damages
 
 
+@pytest.mark.parametrize(("workers", "block_bytes"), [(0, 1), (0, 150_000), (0, 10**9), (2, 150_000)])
+def test_neither_blocks_nor_workers_decide_the_bytes(
+    workers: int, block_bytes: int, corpus: tuple[str, str], tmp_path: Path
+) -> None:
+    """Tars end in the middle of blocks, and take of several."""
+    build_shards(*corpus, LEVELS, str(tmp_path / "plain"), SHARD)
+    build_shards(*corpus, LEVELS, str(tmp_path / "out"), SHARD, workers=workers, block_bytes=block_bytes)
+    assert tree_of(tmp_path / "out") == tree_of(tmp_path / "plain")
+
+
 @pytest.mark.usefixtures("ray_here")
 def test_ray_writes_them_too(corpus: tuple[str, str], tmp_path: Path) -> None:
     build_shards(*corpus, LEVELS, str(tmp_path / "here"), SHARD)
-    build_shards(*corpus, LEVELS, str(tmp_path / "ray"), SHARD, workers=2, ray_address="auto")
+    build_shards(*corpus, LEVELS, str(tmp_path / "ray"), SHARD, workers=2, ray_address="auto", block_bytes=150_000)
     assert tree_of(tmp_path / "here") == tree_of(tmp_path / "ray")
 
 
@@ -106,7 +116,7 @@ def test_a_build_that_is_killed_is_finished_by_the_same_command(
 ) -> None:
     build_shards(*corpus, LEVELS, str(tmp_path / "whole"), SHARD)
     out = tmp_path / "killed"
-    process = start(command(corpus, out, "--workers", workers))
+    process = start(command(corpus, out, "--workers", workers, "--block-size", "500KB"))
     deadline = time.monotonic() + 300
     while len(list(out.glob("building/*/shard-*.json"))) < 2:
         assert process.poll() is None, process.communicate()

@@ -24,6 +24,7 @@ from coat.pipeline.store.frames_reader import open_frames
 from coat.pipeline.store.rows import Row
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
+from coat.pipeline.store.unit_reader import UnitFrames
 from coat.pipeline.store.unit_writer import commit_unit, write_spec
 
 EXACT = 1e-6  # of the issue; relative to a dimension's own size
@@ -144,13 +145,13 @@ def test_what_kinds_say(tmp_path: Path) -> None:
 
 def test_only_new_units_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    true_read = frames_reader.read_frames
+    true_read = UnitFrames.read
 
-    def watched(url: str, *where: int) -> NDArray[Any]:
-        read.append(Path(url).parent.name)
-        return true_read(url, *where)
+    def watched(unit: UnitFrames, spans: Any) -> list[NDArray[Any]]:
+        read.append(Path(unit.url).parent.name)
+        return true_read(unit, spans)
 
-    monkeypatch.setattr(frames_reader, "read_frames", watched)
+    monkeypatch.setattr(UnitFrames, "read", watched)
     spec, frames_ND = spec_of(6), correlated(2000, 6).astype(np.float32)
     targets = put_all(tmp_path, spec, frames_ND, units=4)
     compute_statistics(targets, exact_values=0)

@@ -2,19 +2,24 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import soundfile
 
 from coat.manifests import InputError, Manifest, RunError
+from coat.pipeline.cluster.ordered import run_ordered
 from coat.pipeline.extraction.extraction import RowSelection
 from coat.pipeline.status.status import status
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.verification import verify
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.extraction.test_extract import run, tree
+from tests.pipeline.extraction.test_runs import ROOT
 
 
 def flip(path: Path, at: int) -> None:
@@ -151,3 +156,26 @@ def test_a_lost_spec_comes_back_with_the_next_extract(make_corpus: Corpus, tmp_p
     assert re.search(r"no spec\.json.*coat extract", found.message)
     assert run(manifest, store).units_done == 0
     assert tree(store) == whole
+
+
+def test_workers_find_what_this_process_finds(many: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    run(many, store)
+    units = sorted(store.rglob("done.json"))
+    flip(units[0].parent / "frames.zarr" / "c" / "0" / "0", 100)
+    (units[1].parent / "rows.parquet").unlink()
+    here = verify(str(store))
+    assert {d.unit for d in here.damages} == {units[0].parent.name, units[1].parent.name}
+    assert verify(str(store), run_jobs=partial(run_ordered, workers=2, ray_address=None)) == here
+    command = [sys.executable, "-m", "coat", "verify", str(store), "--workers", "2", "--repair"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, "2 damaged units dropped" in done.stdout) == (1, True), done
+    assert len(list(store.rglob("done.json"))) == len(units) - 2
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_ray_finds_it_too(many: Path, tmp_path: Path) -> None:
+    run(many, tmp_path / "store")
+    (unit_of(tmp_path / "store") / "rows.parquet").unlink()
+    on_ray = partial(run_ordered, workers=2, ray_address="auto")
+    assert verify(str(tmp_path / "store"), run_jobs=on_ray) == verify(str(tmp_path / "store"))

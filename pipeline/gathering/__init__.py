@@ -1,0 +1,4 @@
+"""Frames of many rows, read unit by unit with few requests and kept at hand until they are wanted one by one.
+
+For `shards` and `reductions`. Reads committed units (`store`); knows nothing of samples and tars.
+"""
