@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 
@@ -21,7 +20,7 @@ from coat.pipeline.store.builds import builds_folder
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import commit_unit
 from coat.pipeline.store.verification import verify
-from tests.chaos.s3 import Fault, FaultyS3, serve_s3
+from tests.chaos.s3 import Fault, FaultyS3, make_bucket, serve_s3
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.extraction.test_extract import run, tree
 from tests.pipeline.extraction.test_runs import start
@@ -42,7 +41,7 @@ def s3(server: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")  # botocore's own 5 would take minutes to give up
+    monkeypatch.setenv("COAT_STORE_RETRY_S", "15")  # not two minutes, until it gives up
     server.faults.clear()
     yield server
     server.faults.clear()
@@ -51,7 +50,7 @@ def s3(server: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
 @pytest.fixture
 def bucket(s3: FaultyS3) -> str:
     name = f"b{uuid.uuid4().hex}"
-    fsspec.filesystem("s3").mkdir(name)
+    make_bucket(name)
     return f"s3://{name}"
 
 
@@ -83,10 +82,9 @@ def extract_s3(manifest: str, bucket: str, workers: int = 0) -> Summary:
 
 def tree_s3(bucket: str) -> dict[str, bytes]:
     """As `tree`, of the store in a bucket."""
-    fs = fsspec.filesystem("s3", use_listings_cache=False)
-    root = f"{bucket.removeprefix('s3://')}/store"
     tells_time = re.compile("done.json$|/runs/|/running/")  # the time, and what runs say of themselves
-    return {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root) if not tells_time.search(p)}
+    names = [f.name for f in storage.list_files(f"{bucket}/store")]
+    return {n: storage.read_bytes(f"{bucket}/store/{n}") for n in names if not tells_time.search(n)}
 
 
 FAULTS = {
@@ -153,22 +151,20 @@ def test_done_json_is_put_after_all_else_of_its_unit(bucket: str, s3: FaultyS3, 
 
 def test_a_large_shard_is_put_at_once(bucket: str) -> None:
     """No multipart upload, of which a kill would leave parts that nobody sees and somebody pays."""
-    frames_ND = np.ones((60_000, 1000), np.float16)  # 120 MB; s3fs would cut it at 100 MB
+    frames_ND = np.ones((60_000, 1000), np.float16)  # 120 MB; obstore would cut it at 5 MB
     storage.write_bytes(f"{bucket}/set/spec.json", b"{}")
     commit_unit(f"{bucket}/set", "u-1", frames_ND, [], {})
-    fs, path = storage.filesystem(f"{bucket}/set/units/u-1/frames.zarr/c/0/0")
-    info = fs.info(path)
-    assert info["size"] > frames_ND.nbytes
-    assert "-" not in info["ETag"]  # what a multipart upload leaves in it
+    info = storage.info(f"{bucket}/set/units/u-1/frames.zarr/c/0/0")
+    assert info.size > frames_ND.nbytes
+    assert "-" not in info.stamp  # what a multipart upload leaves in it
 
 
 def test_damage_on_s3_is_found_dropped_and_made_again(bucket: str, corpus: Path, tmp_path: Path) -> None:
     store = f"{bucket}/store"
     run(corpus, tmp_path / "whole")
     extract_s3(str(corpus), bucket)
-    fs, root = storage.filesystem(store)
-    shard = min(p for p in fs.find(root) if "/c/" in p)
-    fs.pipe_file(shard, fs.cat_file(shard)[:-8])
+    shard = min(f.name for f in storage.list_files(store) if "/c/" in f.name)
+    storage.write_bytes(f"{store}/{shard}", storage.read_bytes(f"{store}/{shard}")[:-8])
     (found,) = verify(store, repair=True).damages
     assert found.unit
     assert found.unit in shard
