@@ -5,10 +5,12 @@ errors are in `drivers`. Everything of coat may import it; it imports errors and
 """
 
 from coat.manifests.storage.files import (
+    REQUESTS,
     exists,
     in_parallel,
     info,
     list_files,
+    list_marked,
     list_names,
     no_access,
     open_stream,
@@ -35,6 +37,7 @@ from coat.manifests.storage.urls import PROTOCOLS, absolute, is_local, join, loc
 
 __all__ = [
     "PROTOCOLS",
+    "REQUESTS",
     "FileInfo",
     "absolute",
     "exists",
@@ -43,6 +46,7 @@ __all__ = [
     "is_local",
     "join",
     "list_files",
+    "list_marked",
     "list_names",
     "local_path",
     "no_access",

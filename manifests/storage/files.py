@@ -199,6 +199,16 @@ def list_files(url: str, parts: Sequence[str] = ()) -> list[FileInfo]:
     return found
 
 
+def list_marked(url: str, mark: str, parts: Sequence[str] = ()) -> list[tuple[str, FileInfo]]:
+    """Folders directly inside `url` that hold a file named `mark`, with that file; `parts` as `list_files`."""
+    if not is_local(url):
+        found = list_files(url, parts)
+        return [(f.name[: -len(mark) - 1], f) for f in found if f.name.endswith(f"/{mark}") and f.name.count("/") == 1]
+    with listing_errors(url):
+        return list(local.marked(local_path(url), mark))
+    return []
+
+
 def remove(url: str) -> None:
     """One file; it need not be there."""
     if is_local(url):

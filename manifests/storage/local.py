@@ -73,6 +73,13 @@ def files(folder: Path) -> Iterator[FileInfo]:
                 yield info_of(os.path.relpath(path, folder), os.stat(path))
 
 
+def marked(folder: Path, mark: str) -> Iterator[tuple[str, FileInfo]]:
+    """Folders directly inside that hold a file `mark`, each with what the disk says of it."""
+    for name in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            yield name, info_of(f"{name}/{mark}", os.stat(f"{folder}/{name}/{mark}"))
+
+
 def remove_tree(folder: Path) -> None:
     if folder.is_dir():
         shutil.rmtree(folder)

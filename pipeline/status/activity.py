@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from coat.manifests import storage
-from coat.pipeline.extraction.lease import owner_is_alive, read_leases
+from coat.pipeline.extraction.lease import STALE_S, Claims, Others
 from coat.pipeline.store.layout import RUNNING, RUNS
 
 RECENT_S = 600.0  # that the rate is taken over
@@ -35,12 +35,12 @@ class RunActivity:
 
 
 def run_activities(set_url: str) -> tuple[RunActivity, ...]:
-    """Every run that has a lease. A run on another host is taken to be alive."""
-    leases = read_leases(storage.join(set_url, RUNNING))
-    return tuple(run_activity(set_url, run, lease) for run, lease in leases.items())
+    """Every run that has a lease. One on another host is taken to be alive while its lease is rewritten."""
+    leases = Others(storage.join(set_url, RUNNING)).look()
+    return tuple(run_activity(set_url, run, claims) for run, claims in leases.items())
 
 
-def run_activity(set_url: str, run: str, lease: dict[str, Any]) -> RunActivity:
+def run_activity(set_url: str, run: str, claims: Claims) -> RunActivity:
     events = read_log(set_url, run)
     planned: dict[str, Any] = next((e for e in events if e["event"] == "planned"), {})
     units = [e for e in events if e["event"] == "unit"]
@@ -53,8 +53,8 @@ def run_activity(set_url: str, run: str, lease: dict[str, Any]) -> RunActivity:
         rate = sum(e["audio_seconds"] for e in recent) / max(span_s, 1e-6)
     return RunActivity(
         run=run,
-        host=lease["host"],
-        alive=owner_is_alive(lease) is not False,
+        host=claims.host,
+        alive=claims.is_alive(now, STALE_S),
         units=int(planned.get("units", 0)),
         units_done=len(units),
         audio_seconds=float(planned.get("audio_seconds", 0.0)),
@@ -62,7 +62,7 @@ def run_activity(set_url: str, run: str, lease: dict[str, Any]) -> RunActivity:
         failed=sum(e["failed"] for e in units),
         rate=rate,
         workers=len(Counter(e["worker"] for e in recent)),
-        in_hand=len(lease["units"]),
+        in_hand=len(claims.units),
     )
 
 

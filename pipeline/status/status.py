@@ -11,8 +11,7 @@ from coat.pipeline.plan.row_identities import identify_rows
 from coat.pipeline.status.activity import RunActivity, run_activities
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
-
-STAGES = ("decode", "wait", "forward", "write")
+from coat.pipeline.store.unit_table import STAGES
 
 
 @dataclass(frozen=True)
@@ -69,22 +68,22 @@ def set_status(targets: TargetSet, wanted: NDArray[np.uint64] | None) -> SetStat
         positions = found[found >= 0]
         missing = len(wanted) - len(positions)
     counts = rows.count(positions)
-    spec, done = targets.spec, targets.done.values()
-    stages = {name: sum((d.get("seconds", {}).get(name, 0.0) for d in done), 0.0) for name in STAGES}
-    padded, heard = (sum(d.get(f"{name}_audio_seconds", 0.0) for d in done) for name in ("padded", "heard"))
+    spec, done = targets.spec, targets.done
+    stages = {name: done.sum(name) for name in STAGES}
+    padded, heard = done.sum("padded_audio_seconds"), done.sum("heard_audio_seconds")
     return SetStatus(
         expert=spec.expert,
         fingerprint=spec.fingerprint,
         checkpoint=spec.checkpoint,
         dim=spec.dim,
         rate_hz=spec.rate_hz,
-        units=len(targets.done),
+        units=len(done),
         ok=counts.ok,
         failed=counts.failed,
         skipped=counts.skipped,
         missing=missing,
         hours=counts.seconds / 3600,
-        bytes=sum(int(done["bytes"]) for done in targets.done.values()),
+        bytes=int(done.sum("bytes")),
         reasons=counts.reasons,
         failures=counts.failures,
         stages=stages,

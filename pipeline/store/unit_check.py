@@ -26,6 +26,7 @@ def check_unit(targets: TargetSet, unit: str) -> dict[str, Any]:
     done = targets.read_done(unit)
     if done is None:
         raise RunError("no done.json; a commit was cut off, and its rows are not counted as done")
+    targets.writers[unit] = str(done.get("writer", ""))
     if (
         storage.read_bytes(targets.unit_url(unit, DONE)) != storage.to_json(done)
         or done_digest(done) != done["done_xxh3"]

@@ -1,7 +1,8 @@
 """`coat verify`: read a store back and compare it with what its commits promised."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from coat.manifests import storage
@@ -12,6 +13,9 @@ from coat.pipeline.store.source_changes import ExtractedSources, SourceChange, f
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_check import check_unit
+
+
+LEFTOVER_S = 3600.0  # that the keys of a writer must be old: a living one may still be at work
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,12 @@ def verify(
                     if repair:
                         storage.remove_folder(targets.unit_url(unit), DONE)
                         repaired += 1
+                for writer in leftovers(targets, unit, intact.get(unit)):
+                    what = f"{writer}/: of a writer that died, or came second; nothing reads it"
+                    damages.append(Damage(expert, fingerprint, unit, what))
+                    if repair:
+                        storage.remove_tree(storage.join(targets.unit_url(unit), writer))
+                        repaired += 1
                 on_unit(1)
             frames += sum(int(done["frames"]) for done in intact.values())
             nbytes += sum(int(done["bytes"]) for done in intact.values())
@@ -89,3 +99,16 @@ def verify(
         raise InputError(f"{store}: no target sets (<expert>/<fingerprint>/{SPEC}) in it; is this a store?")
     changes = tuple(find_changes(sources, extracted)) if sources is not None else ()
     return Verified(sets, units, frames, nbytes, tuple(damages), repaired, changes)
+
+
+def leftovers(targets: TargetSet, unit: str, done: Mapping[str, Any] | None) -> list[str]:
+    """Folders of an intact unit, on an object store, that its done.json does not name."""
+    if done is None or storage.is_local(targets.url):
+        return []
+    newest: dict[str, datetime] = {}
+    for file in storage.list_files(targets.unit_url(unit)):
+        folder = file.name.split("/", 1)[0]
+        if folder.startswith("w-") and folder != done.get("writer"):
+            newest[folder] = max(file.modified, newest.get(folder, file.modified))
+    now = datetime.now(UTC)
+    return [folder for folder, modified in newest.items() if (now - modified).total_seconds() >= LEFTOVER_S]

@@ -27,8 +27,8 @@ ERRORS = {  # as S3 words them
 class Fault:
     """What befalls requests of a method whose path fits: passes `skip` of them, then breaks `times`."""
 
-    # hold: no answer while the test runs; cut: reset amid the body; lost: done, and reset before the answer
-    kind: Literal[403, 500, 503, "slow", "hold", "cut", "lost"]
+    # hold: no answer while the test runs; wait: until `go_on`; cut: reset amid the body; lost: done, but not answered
+    kind: Literal[403, 500, 503, "slow", "hold", "cut", "lost", "wait"]
     method: str = "GET|HEAD|PUT|POST|DELETE"
     path: str = ""
     skip: int = 0
@@ -55,6 +55,7 @@ class FaultyS3:
     faults: list[Fault] = field(default_factory=list)
     log: list[tuple[str, str, int]] = field(default_factory=list)  # method, path, status
     stopped: threading.Event = field(default_factory=threading.Event)
+    go_on: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fault(self, method: str, path: str) -> Fault | None:
@@ -91,6 +92,8 @@ def serve_s3() -> Iterator[FaultyS3]:
             body = self.body()
             if fault and fault.kind == "slow":
                 time.sleep(0.7)
+            if fault and fault.kind == "wait":
+                s3.go_on.wait(60)
             if fault and fault.kind == "hold":
                 return s3.stopped.wait(60)
             if fault and isinstance(fault.kind, int):
