@@ -1,8 +1,11 @@
 """Writes index segments in the background of a run, as its units are committed (pipeline/store/segments.py)."""
 
 import json
+import queue
 import threading
 from collections.abc import Iterable
+
+import pyarrow as pa
 
 from coat.manifests import storage
 from coat.manifests.errors import InputError, RunError, one_line
@@ -13,8 +16,9 @@ from coat.pipeline.store.segments import NUMBER, SEGMENT_UNITS, unit_rows, write
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.worker.report import UnitReport
 
-LEAST_UNITS = 200  # that the last segment of a run is worth a file
-REQUESTS = 16  # at the same time: the run needs the others
+LEAST_UNITS = 200  # that a segment is worth a file
+READ_UNITS = 256  # that are read together: two small files each
+PAUSE_S = 1.0  # that more are waited for
 
 
 class IndexWriter:
@@ -22,9 +26,12 @@ class IndexWriter:
 
     def __init__(self, targets: TargetSet) -> None:
         self.targets = targets
-        self.waiting: list[str] = []
+        self.waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.ended = threading.Event()
+        self.finished = False
         self.error: str | None = None
-        self.thread: threading.Thread | None = None
+        self.read: dict[str, tuple[str, bytes, pa.Table]] = {}  # stamp, done.json and rows, of a segment to be written
+        self.thread = threading.Thread(target=self.run, name="index", daemon=True)
 
     def planned(self, plan: ExtractionPlan, covered: int) -> None: ...
     def say(self, line: str) -> None: ...
@@ -34,51 +41,53 @@ class IndexWriter:
 
     def add(self, units: Iterable[str]) -> None:
         """Units that are committed and in no segment."""
-        self.waiting += units
-        if len(self.waiting) >= SEGMENT_UNITS and not (self.thread and self.thread.is_alive()):
-            self.begin(len(self.waiting) - len(self.waiting) % SEGMENT_UNITS)
-
-    def begin(self, count: int) -> None:
-        batch, self.waiting = self.waiting[:count], self.waiting[count:]
-        self.thread = threading.Thread(target=self.write, args=(batch,), name="index", daemon=True)
-        self.thread.start()
+        for unit in units:
+            self.waiting.put(unit)
+        if not self.thread.ident and self.waiting.qsize() >= LEAST_UNITS:
+            self.thread.start()
 
     def close(self, finished: bool) -> str | None:
         """Write what is left, where the run came to its end; gives a line where something could not be written."""
-        if self.thread:
-            self.thread.join()
-        if finished and len(self.waiting) >= LEAST_UNITS:
-            self.begin(len(self.waiting))
-        if self.thread:
+        self.finished = finished
+        self.ended.set()
+        if self.thread.ident:
             self.thread.join()
         return self.error
 
-    def write(self, units: list[str]) -> None:
+    def run(self) -> None:
         try:
-            for first in range(0, len(units), SEGMENT_UNITS):
-                if not storage.exists(storage.join(self.targets.url, SPEC)):
-                    return  # the store was removed under the run, which will say so
-                index_units(self.targets, units[first : first + SEGMENT_UNITS])
-        except (OSError, InputError, RunError) as e:
+            while not self.ended.is_set() or (self.finished and not self.waiting.empty()):
+                self.read_some()
+                if len(self.read) >= SEGMENT_UNITS:
+                    self.write()
+            if self.finished and len(self.read) >= LEAST_UNITS:
+                self.write()
+        except (OSError, InputError, RunError, ValueError) as e:
             self.error = f"the index of {self.targets.url} was not written ({one_line(e)}); a resume takes longer"
 
+    def read_some(self) -> None:
+        units: list[str] = []
+        while len(units) < READ_UNITS and not self.waiting.empty():
+            units.append(self.waiting.get())
+        if len(units) < READ_UNITS:
+            self.ended.wait(PAUSE_S)
+        found = storage.in_parallel(self.read_unit, units)
+        self.read |= {unit: files for unit, files in zip(units, found, strict=True) if files}
 
-def index_units(targets: TargetSet, units: list[str]) -> None:
-    """One segment of the units, of those that are there."""
-
-    def read(unit: str) -> tuple[str, bytes] | None:
+    def read_unit(self, unit: str) -> tuple[str, bytes, pa.Table] | None:
         try:
-            data, stamp = storage.read_stamped(targets.unit_url(unit, DONE))
+            data, stamp = storage.read_stamped(self.targets.unit_url(unit, DONE))
+            self.targets.writers[unit] = str(json.loads(data).get("writer", ""))
+            return stamp, data, self.targets.read_table(unit)
         except FileNotFoundError:
-            return None
-        done = json.loads(data)
-        targets.writers[unit] = str(done.get("writer", ""))
-        return stamp, data
+            return None  # dropped meanwhile
 
-    found = dict(zip(units, storage.in_parallel(read, units, REQUESTS), strict=True))
-    done = {unit: json.loads(pair[1]) for unit, pair in found.items() if pair}
-    stamps = {unit: pair[0] for unit, pair in found.items() if pair}
-    if done:
-        parts = unit_rows(done, storage.in_parallel(targets.read_table, done, REQUESTS))
+    def write(self) -> None:
+        if not storage.exists(storage.join(self.targets.url, SPEC)):
+            return  # the store was removed under the run, which will say so
+        stamps = {unit: stamp for unit, (stamp, _, _) in self.read.items()}
+        done = {unit: json.loads(data) for unit, (_, data, _) in self.read.items()}
+        parts = unit_rows(done, [table for _, _, table in self.read.values()])
+        self.read = {}
         table = parts.table.select(ROWS_SCHEMA.names).append_column(NUMBER, [parts.number_N])
-        write_segment(targets.url, stamps, parts.units, table)
+        write_segment(self.targets.url, stamps, parts.units, table)

@@ -14,7 +14,6 @@ from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_check import check_unit
 
-
 LEFTOVER_S = 3600.0  # that the keys of a writer must be old: a living one may still be at work
 
 
