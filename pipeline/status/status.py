@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from coat.manifests.corpus.manifest import Manifest
 from coat.pipeline.plan.row_identities import identify_rows
-from coat.pipeline.status.activity import RunActivity, run_activities
+from coat.pipeline.status.activity import RunActivity, RunLogs, run_activities
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_table import STAGES
@@ -55,11 +55,30 @@ class SetStatus:
 
 def status(store: str, manifest: Manifest | None = None) -> list[SetStatus]:
     """Every target set of a store; with a manifest, of its rows alone. An empty list: nothing there."""
-    wanted = None if manifest is None else identify_rows(manifest).digests[manifest.with_audio]
-    return [set_status(targets, wanted) for targets in TargetStore(store).target_sets()]
+    return Watch(store, manifest).look()
 
 
-def set_status(targets: TargetSet, wanted: NDArray[np.uint64] | None) -> SetStatus:
+class Watch:
+    """Looks at a store again and again; from the second look on it reads what is new alone."""
+
+    def __init__(self, store: str, manifest: Manifest | None = None) -> None:
+        self.store = TargetStore(store)
+        self.wanted = None if manifest is None else identify_rows(manifest).digests[manifest.with_audio]
+        self.targets: dict[str, TargetSet] = {}
+        self.logs: dict[str, RunLogs] = {}
+
+    def look(self) -> list[SetStatus]:
+        """As `status`."""
+        found = []
+        for targets in self.store.target_sets():
+            before = self.targets.get(targets.url)
+            self.targets[targets.url] = now = before.refreshed() if before else targets
+            logs = self.logs.setdefault(now.url, RunLogs(now.url))
+            found.append(set_status(now, self.wanted, logs))
+        return found
+
+
+def set_status(targets: TargetSet, wanted: NDArray[np.uint64] | None, logs: RunLogs) -> SetStatus:
     """Of all rows, or of those with the `wanted` digests."""
     rows = targets.outcomes
     positions = missing = None
@@ -88,5 +107,5 @@ def set_status(targets: TargetSet, wanted: NDArray[np.uint64] | None) -> SetStat
         failures=counts.failures,
         stages=stages,
         padding_share=1 - heard / padded if padded else None,
-        runs=run_activities(targets.url),
+        runs=run_activities(targets.url, logs),
     )
