@@ -22,18 +22,22 @@ def builds_folder(set_url: str) -> Path:
     return Path(tempfile.gettempdir()) / f"coat-building-{os.getuid()}"  # a node has several users
 
 
+def is_ours(folder: Path) -> bool:
+    return not folder.exists() or folder.stat().st_uid == os.getuid()
+
+
 def new_build(set_url: str, unit: str) -> Path:
     """An empty folder for a unit. In the temporary folder of a node the first one removes what killed workers left."""
     folder = builds_folder(set_url)
     if not storage.is_local(set_url) and folder not in cleaned:
+        if not is_ours(folder):
+            raise RunError(f"{folder}: belongs to another user; set TMPDIR to a folder of your own")
         cleaned.add(folder)
         remove_abandoned_builds(set_url)
     prefix = f"{this_process()}+{unit}+"
     while True:
         # Of the store's own folders none is made here: a store that was removed under the run stays removed.
         folder.mkdir(0o755 if storage.is_local(set_url) else 0o700, exist_ok=True)
-        if not storage.is_local(set_url) and folder.stat().st_uid != os.getuid():
-            raise RunError(f"{folder}: belongs to another user; set TMPDIR to a folder of your own")
         with contextlib.suppress(FileNotFoundError):  # a run that ended has removed the empty folder just now
             return Path(tempfile.mkdtemp(dir=folder, prefix=prefix))
 
@@ -42,6 +46,8 @@ def remove_abandoned_builds(set_url: str) -> int:
     """Remove what killed runs left half built; what a living one is building stays. Gives how many."""
     removed = 0
     folder = builds_folder(set_url)
+    if not storage.is_local(set_url) and not is_ours(folder):
+        return 0  # the first build will say so
     for build in folder.iterdir() if folder.is_dir() else ():
         host, pid = (build.name.split("+") + [""])[:2]
         try:
