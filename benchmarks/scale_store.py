@@ -108,6 +108,8 @@ def write_unit(set_url: str, spec: TargetSpec, plan: ExtractionPlan, number: int
         "padded_audio_seconds": 1800.0,
         "heard_audio_seconds": 1790.0,
         "device": "cpu",
+        "attempt": 0,
+        "writer": "",
         "rows": len(rows),
         "ok": len(rows) - failed,
         "failed": failed,

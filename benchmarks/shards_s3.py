@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 
 from benchmarks.common import ROOT, Figure, Results, judged, median, results
-from benchmarks.slow_s3 import DELAY_S, SlowS3, slow_s3
+from benchmarks.slow_s3 import SlowS3, serve
 from coat.manifests import storage
 from coat.manifests.audio.file import decode
 from coat.manifests.corpus.manifest import Manifest
@@ -31,12 +31,13 @@ SHARD_SIZE = "16MB"
 SPECS = {"states": (256, 50.0, "representation"), "levels": (3, 100.0, "scalars")}
 BUCKET = "s3://bench"
 TURNS = 3
+DELAY_S = 0.025
 
 
 def main() -> None:
     home = ROOT / "shards_s3"
     shutil.rmtree(home, ignore_errors=True)
-    with results("shards_s3") as found, slow_s3(home / "emulator") as s3:
+    with results("shards_s3") as found, serve(delay_s=0.0) as s3:
         make(home / "clips", clips(home / "clips"))
         make(home / "spans", spans(home / "spans"))
         put(home)
@@ -47,7 +48,7 @@ def main() -> None:
 
 
 def requests(found: Results, s3: SlowS3) -> None:
-    s3.clear()
+    s3.requests()  # those before
     build("clips", "requests", 0)
     asked = s3.requests()
     frames = [path for method, path, _ in asked if method == "GET" and "frames.zarr" in path]
@@ -67,7 +68,7 @@ def requests(found: Results, s3: SlowS3) -> None:
 
 
 def downloads(found: Results, s3: SlowS3) -> None:
-    s3.clear()
+    s3.requests()  # those before
     build("spans", "downloads", 0)
     sizes = [size for method, path, size in s3.requests() if method == "GET" and path.endswith("long.flac")]
     whole = (ROOT / "shards_s3/spans/long.flac").stat().st_size
@@ -142,9 +143,6 @@ def make(folder: Path, rows: list[dict[str, object]]) -> None:
 
 
 def put(home: Path) -> None:
-    import fsspec
-
-    fsspec.filesystem("s3").mkdir(BUCKET.removeprefix("s3://"))
     for corpus in ("clips", "spans"):
         for path in (home / corpus).rglob("*"):
             if path.is_file() and not re.search("/building/", str(path)):

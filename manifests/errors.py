@@ -18,6 +18,10 @@ class InputError(ValueError):
     """
 
 
+class NoAccess(InputError):
+    """A store or folder that does not let us look. It says nothing about what lies there."""
+
+
 class BrokenShard(InputError):
     """A tar that is cut short or damaged: what it has given so far is whole, the rest is lost."""
 

@@ -37,11 +37,11 @@ def status(
     """
     from coat.manifests.corpus.manifest import Manifest
     from coat.manifests.errors import InputError
-    from coat.pipeline.status.status import status as read_status
+    from coat.pipeline.status.status import Watch
 
-    rows = Manifest.read(manifest, spans=True) if manifest else None
+    eyes = Watch(store, Manifest.read(manifest, spans=True) if manifest else None)
     while True:
-        found = read_status(store, rows)
+        found = eyes.look()
         if not found:
             raise InputError(f"{store}: no target sets (<expert>/<fingerprint>/spec.json) in it; is this a store?")
         if json_output:

@@ -77,9 +77,12 @@ def read_blocks(path: str) -> Iterator[bytes]:
 
 
 def open_text(path: str) -> BinaryIO:
-    fs, inside = storage.filesystem(path)
-    f = cast(BinaryIO, fs.open(inside, "rb"))
-    return cast(BinaryIO, gzip.GzipFile(fileobj=f)) if path.endswith(".gz") else f
+    f = storage.open_stream(path)
+    if not path.endswith(".gz"):
+        return f
+    unpacked = gzip.GzipFile(fileobj=f)
+    unpacked.myfileobj = f  # to be closed with it, as gzip.open has it
+    return cast(BinaryIO, unpacked)
 
 
 def parse_block(block: bytes, path: str, base: str, first_line: int) -> tuple[list[Utterance], list[Problem]]:

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from coat.manifests import storage
 from coat.manifests.errors import InputError
@@ -72,18 +72,13 @@ def read_counted(path: str, shard: ShardInfo, stack: ExitStack) -> Iterator[TarS
 
 
 def open_shard(url: str) -> tuple[BinaryIO, int]:
-    """A stream and its size. fsspec's own local file costs a Python call more for every read."""
-    if storage.is_local(url):
-        path = storage.local_path(url)
-        return path.open("rb"), path.stat().st_size
-    fs, inside = storage.filesystem(url)
-    return cast(BinaryIO, fs.open(inside, "rb")), int(fs.size(inside) or 0)
+    """A stream and its size."""
+    return storage.open_stream(url), storage.size(url)
 
 
 def read_sample_at(path: str, name: str, offset: int, length: int) -> TarSample:
     """One sample by its place, as `samples.parquet` has it: one request, whatever the size of the tar."""
     url = storage.join(path, name)
-    fs, inside = storage.filesystem(url)
-    data = cast(bytes, storage.request(url, lambda: fs.cat_file(inside, start=offset, end=offset + length)))
+    data = storage.read_range(url, offset, offset + length)
     (sample,) = read_tar(io.BytesIO(data), length, url, has_end=False)
     return sample

@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass, replace
 
 from coat.extractors.expert import Options
 from coat.extractors.registry import create, portable_name
+from coat.manifests import storage
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.errors import InputError, RunError
 from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.cluster.ray_connection import connect, disconnect, worker_environment
 from coat.pipeline.cluster.resources import Cluster, Resources, choose_cluster, threads_per_worker
+from coat.pipeline.extraction.index_writer import IndexWriter
 from coat.pipeline.extraction.lease import Lease
 from coat.pipeline.extraction.listeners import Listener, Listeners, NullListener
 from coat.pipeline.extraction.local_runner import run_local
@@ -95,38 +97,69 @@ class Extraction:
     spec: TargetSpec
 
     def run(self) -> Summary:
-        started, selection = time.perf_counter(), self.selection
+        """The lease is there before the plan is made: what another run commits meanwhile, it has told us of."""
+        started = time.perf_counter()
         set_url = self.store.set_url(self.spec)
         remove_abandoned_builds(set_url)
-        targets = TargetSet(set_url, self.spec)
-        redo = rows_to_redo(self.manifest, targets, selection.retry_failed, selection.refresh)
-        covered = targets.outcomes.digests
-        plan = make_plan(
-            self.manifest, self.spec, covered, redo, selection.unit_bytes, only=selection.only, limit=selection.limit
-        )
-        summary = Summary(self.spec.expert, self.spec.fingerprint, set_url, plan.rows)
-        if plan.rows:
-            write_spec(set_url, self.spec)  # also where all is done: a spec.json that was lost comes back
-        if plan.units:
-            self.run_units(plan, summary)
-            remove_abandoned_builds(set_url)
+        lease = Lease(set_url)
+        cannot_begin = self.begin(lease)
+        try:
             targets = TargetSet(set_url, self.spec)
-        else:
-            self.listener.planned(plan, plan.covered)
+            plan = self.make_plan(targets)
+            summary = Summary(self.spec.expert, self.spec.fingerprint, set_url, plan.rows)
+            if plan.rows:
+                write_spec(set_url, self.spec)  # also where all is done: a spec.json that was lost comes back
+            if plan.units:
+                if cannot_begin:
+                    raise cannot_begin
+                if not lease.beats:  # a new store
+                    lease.begin()
+                self.run_units(plan, summary, targets, lease)
+                remove_abandoned_builds(set_url)
+                targets = targets.refreshed()
+            else:
+                self.listener.planned(plan, plan.covered)
+        finally:
+            with suppress(*STORE_ERRORS):
+                lease.release()
         add_outcomes(summary, plan, targets.outcomes)
         summary.wall_seconds = time.perf_counter() - started
         return summary
 
-    def run_units(self, plan: ExtractionPlan, summary: Summary) -> None:
+    def begin(self, lease: Lease) -> Exception | None:
+        """An error counts only where something is left to do: a finished store may be on a disk that is read alone."""
+        try:
+            if storage.exists(lease.spec):
+                lease.begin()
+        except STORE_ERRORS as e:
+            return e
+        return None
+
+    def make_plan(self, targets: TargetSet) -> ExtractionPlan:
+        selection = self.selection
+        redo = rows_to_redo(self.manifest, targets, selection.retry_failed, selection.refresh)
+        return make_plan(
+            self.manifest,
+            self.spec,
+            targets.outcomes.digests,
+            redo,
+            selection.unit_bytes,
+            only=selection.only,
+            limit=selection.limit,
+            attempts={unit: targets.done[unit]["attempt"] for unit in set(redo.values())},
+        )
+
+    def run_units(self, plan: ExtractionPlan, summary: Summary, targets: TargetSet, lease: Lease) -> None:
         """Run what a plan has left, telling other runs, the log and the metrics of it."""
         started = time.perf_counter()
         cluster = self.cluster
-        lease = Lease(summary.set_url)
         log = RunLog(summary.set_url, lease.run)
         if lease.left_by_dead and cluster is None:
             cluster = cluster_after_crash(lease.left_by_dead, self.resources, self.listener)
         started_ray = connect(cluster) if cluster else False
-        listeners = Listeners(self.listener, log, *((Metrics(),) if cluster else ()))
+        index = IndexWriter(targets)
+        index.add(targets.not_indexed)
+        listeners = Listeners(self.listener, log, index, *((Metrics(),) if cluster else ()))
         threads = threads_per_worker(cluster)
         config = WorkerConfig(
             self.expert,
@@ -144,6 +177,7 @@ class Extraction:
         order = unit_order(plan, self.selection.shuffle)
         queue = UnitQueue(plan.units, order, config, lease, listeners.say, self.resources.unit_deadline)
         facts = {"expert": self.expert, "fingerprint": self.spec.fingerprint, "device": self.device}
+        finished = False
         try:
             log.started(**facts, where=asdict(self.resources))
             if cluster and (line := worker_environment()):
@@ -154,6 +188,7 @@ class Extraction:
             summary.worker_deaths, summary.units_elsewhere = queue.worker_deaths, queue.committed_elsewhere
             summary.put_aside = queue.put_aside
             log.write("finished", summary=summary.to_dict())
+            finished = True
         except BaseException as e:
             with suppress(*STORE_ERRORS):  # the error itself matters more than its line in the log
                 log.write("stopped", why=f"{type(e).__name__}: {e}")
@@ -161,8 +196,8 @@ class Extraction:
         finally:
             with suppress(*STORE_ERRORS):
                 log.flush()
-            with suppress(*STORE_ERRORS):
-                lease.release()
+            if line := index.close(finished):
+                self.listener.say(line)
             if started_ray:
                 disconnect()
 

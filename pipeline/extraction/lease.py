@@ -1,11 +1,14 @@
-"""Two runs on one target set: each tells the other which units it has in hand.
+"""Two runs on one target set: each tells the other which units it has in hand, and which it takes next.
 
-    <target set>/running/<run>.json   {"host", "pid", "started", "beat", "units"}
+    <target set>/running/<run>.json   {"host", "pid", "started", "beat", "units", "claimed"}
 
-A run rewrites its file whenever it takes or finishes a unit, and at least every HEARTBEAT_S. A unit in the hand of
-a living run is left to it. There is no lock (object stores have none): where two runs take one unit at the same
-moment both do it, and write the same bytes. What a run that died had in hand is known to the next one: it may have
-died of it.
+A run claims a block of units ahead with one write, and looks at the others' files before and after it. So a unit costs
+no request of its own. A unit in the hand of a living run, or claimed by it, is left to it. There is no lock: where two
+runs claim a unit at the same moment the older one keeps it; where both do it, one commits (publish.py).
+
+A run rewrites its file at least every HEARTBEAT_S. One that has not for LEASE_TIMEOUT_S is dead. How old a file is is
+told by the clock of the store, which wrote ours too. What a run that died had in hand is known to the next one: it may
+have died of it.
 """
 
 import os
@@ -14,6 +17,8 @@ import socket
 import time
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import psutil
@@ -24,87 +29,145 @@ from coat.manifests.processes import process_is_alive
 from coat.pipeline.store.layout import RUNNING, SPEC
 
 HEARTBEAT_S = 5.0
-LEASE_TIMEOUT_S = 60.0  # a run on another host whose file has not changed for so long, while we watched, is dead
+LEAST_PAUSE_S = 1.0  # between two writes to an object store, unless another run must know
+LEASE_TIMEOUT_S = 60.0
+STALE_S = 300.0  # the same by the clock of a reader, which may differ from that of the store
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What the lease of a run says."""
+
+    host: str
+    pid: int
+    started: float
+    units: tuple[str, ...]  # in hand
+    claimed: tuple[str, ...]  # next
+    modified: datetime  # by the store's clock
+
+    @property
+    def owner_is_alive(self) -> bool | None:
+        """Whether the process of the run is there; None where it is on another host."""
+        return process_is_alive(self.host, self.pid, self.started)
+
+    def is_alive(self, now: datetime, timeout_s: float) -> bool:
+        alive = self.owner_is_alive
+        return alive if alive is not None else (now - self.modified).total_seconds() < timeout_s
 
 
 class Lease:
-    """The units that this run has in hand, and those of other runs. Made when a run begins; `release` at its end."""
+    """The units of this run, and those of other runs. `begin` before the plan is made, `release` at its end."""
 
     def __init__(self, set_url: str) -> None:
         self.run = f"{time.strftime('%Y%m%dT%H%M%S')}-{file_safe(socket.gethostname())}-{uuid.uuid4().hex[:6]}"
         self.folder, self.spec = storage.join(set_url, RUNNING), storage.join(set_url, SPEC)
+        self.url = storage.join(self.folder, f"{self.run}.json")
         self.owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+        self.pause_s = 0.0 if storage.is_local(set_url) else LEAST_PAUSE_S
         self.units: frozenset[str] = frozenset()
+        self.claimed: tuple[str, ...] = ()
         self.beats = 0
-        self.last_beat = 0.0
-        self.seen_beats: dict[str, tuple[Any, float]] = {}  # of other runs: their last beat, and when it changed
+        self.last_write = float("-inf")
+        self.others = Others(self.folder, self.run)
         self.others_seen = False  # another run was ever seen: units may be committed behind our back
-        self.left_by_dead = self.remove_dead()
+        self.left_by_dead: frozenset[str] = frozenset()
+
+    def begin(self) -> None:
+        """Write the lease, and remove those of runs that are dead. The set's spec.json is there."""
+        self.write()
+        self.left_by_dead = self.others.remove_dead()
+        self.others_seen = bool(self.others.claims)
 
     def hold(self, units: Iterable[str]) -> None:
-        """Say which units are in hand now; does nothing where that is known and fresh."""
+        """Say which units are in hand now; at once on a disk, on an object store when some time has passed."""
         units = frozenset(units)
-        if units == self.units and time.monotonic() - self.last_beat < HEARTBEAT_S:
-            return
-        self.units, self.beats, self.last_beat = units, self.beats + 1, time.monotonic()
+        since = time.monotonic() - self.last_write
+        if since >= HEARTBEAT_S or (units != self.units and since >= self.pause_s):
+            self.units = units
+            self.write()
+
+    def claim(self, units: Iterable[str], in_hand: Iterable[str]) -> set[str]:
+        """Say that these are taken next; gives those that are left to other runs."""
+        units = list(units)
+        held = self.held_by_others()
+        free = [unit for unit in units if unit not in held]
+        self.units, self.claimed = frozenset(in_hand), tuple(free)
+        self.write()
+        rivals = self.held_by_others()
+        older = {unit for unit in free if rivals.get(unit, self.run) < self.run}
+        return (set(units) - set(free)) | older
+
+    def write(self) -> None:
+        self.beats, self.last_write = self.beats + 1, time.monotonic()
         if not storage.exists(self.spec):
             raise RunError(f"{self.spec}: gone; the store was removed or moved while a run was at work on it")
-        lease = {**self.owner, "beat": self.beats, "units": sorted(units)}
-        storage.write_bytes(storage.join(self.folder, f"{self.run}.json"), storage.to_json(lease), sync=False)
+        lease = {**self.owner, "beat": self.beats, "units": sorted(self.units), "claimed": list(self.claimed)}
+        storage.write_bytes(self.url, storage.to_json(lease), sync=False)
 
     def held_by_others(self) -> dict[str, str]:
-        """Units in the hands of other living runs, each with its run."""
+        """Units that other living runs have in hand or take next, each with its run."""
         held: dict[str, str] = {}
-        for run, lease in self.other_leases().items():
+        for run, claims in self.others.look().items():
             self.others_seen = True
-            if self.is_alive(run, lease):
-                held |= dict.fromkeys(lease["units"], run)
+            if claims.is_alive(self.others.now, LEASE_TIMEOUT_S):
+                held |= dict.fromkeys([*claims.units, *claims.claimed], run)
         return held
 
+    @property
+    def living_others(self) -> int:
+        return sum(claims.is_alive(self.others.now, LEASE_TIMEOUT_S) for claims in self.others.claims.values())
+
     def release(self) -> None:
-        storage.remove(storage.join(self.folder, f"{self.run}.json"))
+        storage.remove(self.url)
         storage.remove_if_empty(self.folder)
 
+
+class Others:
+    """The leases of other runs: one listing a look, and a read of what has changed since the last."""
+
+    def __init__(self, folder: str, run: str = "") -> None:
+        self.folder, self.run = folder, run
+        self.stamps: dict[str, str] = {}
+        self.claims: dict[str, Claims] = {}
+        self.now = datetime.fromtimestamp(0, UTC)  # by the store's clock, as the newest of all leases says
+
+    def look(self) -> dict[str, Claims]:
+        files = {run: f for f in storage.list_files(self.folder) if (run := run_of(f.name))}
+        self.now = max([self.now, *(f.modified for f in files.values())])
+        for run in self.claims.keys() - files.keys():
+            del self.claims[run], self.stamps[run]
+        for run, file in files.items():
+            if run != self.run and self.stamps.get(run) != file.stamp:
+                claims = read_claims(storage.join(self.folder, file.name), file.modified)
+                if claims is not None:
+                    self.stamps[run], self.claims[run] = file.stamp, claims
+        return self.claims
+
     def remove_dead(self) -> frozenset[str]:
-        """Remove the files of runs that died on this host; gives the units that they had in hand."""
-        dead = {run: lease for run, lease in self.other_leases().items() if owner_is_alive(lease) is False}
-        for run in dead:
-            storage.remove(storage.join(self.folder, f"{run}.json"))
-        return frozenset(unit for lease in dead.values() for unit in lease["units"])
-
-    def other_leases(self) -> dict[str, dict[str, Any]]:
-        return {run: lease for run, lease in read_leases(self.folder).items() if run != self.run}
-
-    def is_alive(self, run: str, lease: dict[str, Any]) -> bool:
-        alive = owner_is_alive(lease)
-        if alive is not None:
-            return alive
-        beat, since = self.seen_beats.get(run, (None, 0.0))
-        if beat != lease["beat"]:  # clocks of two hosts are not compared
-            self.seen_beats[run] = lease["beat"], time.monotonic()
-            return True
-        return time.monotonic() - since < LEASE_TIMEOUT_S
+        """Remove the leases of dead runs; gives the units that runs of this host had in hand."""
+        found: set[str] = set()
+        for run, claims in list(self.look().items()):
+            if not claims.is_alive(self.now, LEASE_TIMEOUT_S):
+                storage.remove(storage.join(self.folder, f"{run}.json"))
+                del self.claims[run], self.stamps[run]
+                found.update(claims.units if claims.owner_is_alive is False else ())
+        return frozenset(found)
 
 
-def read_leases(folder: str) -> dict[str, dict[str, Any]]:
-    """The lease of every run, by run; of the dead too."""
-    found = {}
-    for name in storage.list_names(folder):
-        run, dot, suffix = name.rpartition(".")
-        if not dot or suffix != "json" or not run or run.startswith("."):
-            continue
-        try:
-            lease = storage.read_json(storage.join(folder, name))
-        except (FileNotFoundError, InputError):
-            continue  # it ended just now, or was killed while it wrote
-        if isinstance(lease, dict) and {"host", "pid", "started", "beat", "units"} <= lease.keys():
-            found[run] = lease
-    return found
+def run_of(name: str) -> str:
+    """The run of a lease's file; empty for other files, such as one that is being written."""
+    run, _, suffix = name.rpartition(".")
+    return run if suffix == "json" and not run.startswith(".") and "/" not in run else ""
 
 
-def owner_is_alive(lease: dict[str, Any]) -> bool | None:
-    """Whether the process of the run is there; None where it is on another host."""
-    return process_is_alive(lease["host"], lease["pid"], lease["started"])
+def read_claims(url: str, modified: datetime) -> Claims | None:
+    """None where the run ended just now, or was killed while it wrote."""
+    try:
+        lease: dict[str, Any] = storage.read_json(url)
+        who = lease["host"], int(lease["pid"]), float(lease["started"])
+        return Claims(*who, tuple(lease["units"]), tuple(lease.get("claimed", ())), modified)
+    except (FileNotFoundError, InputError, KeyError, TypeError, ValueError):
+        return None
 
 
 def file_safe(name: str) -> str:

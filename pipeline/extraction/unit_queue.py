@@ -21,6 +21,8 @@ from coat.pipeline.store.unit_writer import commit_unit
 from coat.pipeline.worker.config import WorkerConfig
 from coat.pipeline.worker.report import UnitReport
 
+BLOCK_S = 2.0  # that a block of claimed units should last
+MOST_CLAIMED = 4096
 HARM: dict[DeathCause, float] = {"crashed": 1.0, "oom": 1.0, "timeout": 1.5, "device": 1.5, "lost": 0.25}
 FATAL_HARM = 3.0  # summed harm after which a unit is halved, and a row that is alone recorded as failed
 SHORTEST_DEADLINE_S = 60.0  # of a part of a unit, unless the unit's own is shorter
@@ -62,6 +64,8 @@ class UnitQueue:
         self.units, self.config, self.lease, self.say = units, config, lease, say
         self.fixed_deadline = deadline
         self.untried = deque(order)  # numbers of units; a unit is made when it is taken
+        self.claimed: deque[UnitTask] = deque()  # by our lease, to be handed out next
+        self.block, self.last_claim = 1, float("-inf")  # units of a claim, and when the last was made
         self.returned: deque[UnitTask] = deque()  # from workers that died
         self.deferred: deque[UnitTask] = deque()  # in the hands of another run
         self.deferred_checked = 0.0  # when the deferred were last offered again
@@ -75,43 +79,60 @@ class UnitQueue:
 
     def __len__(self) -> int:
         """Units that are still to be handed out."""
-        return len(self.returned) + len(self.untried) + len(self.deferred)
+        return len(self.returned) + len(self.claimed) + len(self.untried) + len(self.deferred)
 
     def take(self, idle: bool = True) -> UnitTask | None:
         """The next task, for a worker that is `idle` or has others in hand; None where there is none for it now."""
         if self.returned and not idle:
             return None
-        while task := self.next_task():
-            name = task.unit.name
-            if self.left_to_others(name):
-                self.deferred.append(task)
-            elif self.lease.others_seen and self.is_committed(name):
-                self.committed_elsewhere += 1
-            else:
-                self.in_hand[name] = task
-                self.send_heartbeat()
-                return task
-        return None
+        if not self.returned and not self.claimed:
+            self.claim_block()
+        queue = self.returned or self.claimed
+        if not queue:
+            return None
+        task = queue.popleft()
+        self.in_hand[task.unit.name] = task
+        self.send_heartbeat()
+        return task
 
-    def next_task(self) -> UnitTask | None:
-        if self.returned:
-            return self.returned.popleft()
+    def claim_block(self) -> None:
+        """Claim the next units of the plan, so many that it is seldom done, and leave out what is not ours to do."""
+        tasks = list(self.next_tasks())
+        if not tasks:
+            return
+        names = [task.unit.name for task in tasks]
+        left = self.lease.claim(names, self.in_hand)
+        self.deferred.extend(task for task, name in zip(tasks, names, strict=True) if name in left)
+        ours = [(task, name) for task, name in zip(tasks, names, strict=True) if name not in left]
+        committed = [False] * len(ours)
+        if self.lease.others_seen:
+            committed = list(storage.in_parallel(self.is_committed, [name for _, name in ours]))
+        self.committed_elsewhere += sum(committed)
+        self.claimed.extend(task for (task, _), done in zip(ours, committed, strict=True) if not done)
+
+    def next_tasks(self) -> Iterator[UnitTask]:
+        """Of the plan, in its order; where that is at its end, from time to time what was left to other runs."""
+        now = time.monotonic()
         if self.untried:
-            return UnitTask(self.units[self.untried.popleft()], deadline=self.fixed_deadline)
-        if self.deferred and time.monotonic() - self.deferred_checked > HEARTBEAT_S:
-            self.deferred_checked = time.monotonic()
-            self.returned.extend(self.deferred)
+            for _ in range(self.next_block(now)):
+                yield UnitTask(self.units[self.untried.popleft()], deadline=self.fixed_deadline)
+        elif self.deferred and now - self.deferred_checked > HEARTBEAT_S:
+            self.deferred_checked = now
+            deferred = list(self.deferred)
             self.deferred.clear()
-            return self.returned.popleft()
-        return None
+            yield from deferred
 
-    def left_to_others(self, name: str) -> bool:
-        """Whether another run has it, before or just after we said that we take it; the older run keeps it."""
-        if name in self.lease.held_by_others():
-            return True
-        self.lease.hold([*self.in_hand, name])
-        rival = self.lease.held_by_others().get(name)
-        return rival is not None and rival < self.lease.run
+    def next_block(self, now: float) -> int:
+        """Twice as many where the last ones were gone soon, half where they lasted; a small share beside other runs."""
+        lasted, self.last_claim = now - self.last_claim, now
+        if lasted < BLOCK_S / 2:
+            self.block = min(2 * self.block, MOST_CLAIMED)
+        elif lasted > 2 * BLOCK_S:
+            self.block = max(self.block // 2, 1)
+        share = len(self.untried)
+        if others := self.lease.living_others:
+            share = max(1, share // (4 * (1 + others)))
+        return min(self.block, share)
 
     def is_committed(self, name: str) -> bool:
         return storage.exists(storage.join(self.config.set_url, UNITS, name, DONE))

@@ -56,10 +56,12 @@ def make_plan(
     on_probed: Callable[[int], None] = lambda n: None,
     only: Collection[str] | None = None,
     limit: int | None = None,
+    attempts: Mapping[str, int] = MappingProxyType({}),
 ) -> ExtractionPlan:
     """Plan what `covered` (digests of rows that committed units hold) leaves over.
 
     `redo` names the unit of a row that is extracted once more: its new unit must not take the old one's name.
+    `attempts`: of these units, counted; a row's next attempt is one more.
     `only` (ids) and then `limit` (the first so many) choose rows; the others are left out of the units.
 
     The limits of a unit come from the whole manifest and the windows from its row numbers, both before
@@ -75,7 +77,7 @@ def make_plan(
     done = is_among(identities.digests, to_integers(covered)) & ~is_among(identities.digests, to_integers(redo))
     left = chosen & ~done
     order, starts = cut_units(manifest, identities.digests, seconds, left, unit_seconds)
-    units = Units(manifest, identities, seconds, redo, order, starts, np.append(starts[1:], len(order)))
+    units = Units(manifest, identities, seconds, redo, order, starts, np.append(starts[1:], len(order)), attempts)
     return ExtractionPlan(
         spec, units, identities.digests[chosen], int((chosen & done).sum()), float(seconds[left].sum())
     )

@@ -4,7 +4,7 @@ Units are held as columns; rows become objects when a unit is taken.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import overload
 
 import numpy as np
@@ -25,6 +25,7 @@ class PlannedRow:
     seconds: float  # stated or probed; 0 where neither worked, so that decoding can say why
     fault: str | None = None
     previous_unit: str = ""  # that holds its outcome so far, where it is extracted once more
+    attempt: int = 0  # 1 more than of that unit
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Unit:
     @property
     def name(self) -> str:
         return unit_name(row.digest + row.previous_unit for row in self.rows)
+
+    @property
+    def attempt(self) -> int:
+        """Counted: of two outcomes of a row that of the larger attempt is newer, whatever clocks said."""
+        return max((row.attempt for row in self.rows), default=0)
 
     @property
     def seconds(self) -> float:
@@ -62,6 +68,7 @@ class Units(Sequence[Unit]):
     order: NDArray[np.integer]  # rows of the manifest, unit after unit
     starts: NDArray[np.int64]  # in `order`, of each unit
     ends: NDArray[np.int64]
+    attempts: Mapping[str, int] = field(default_factory=dict)  # of previous units
 
     @overload
     def __getitem__(self, index: int) -> Unit: ...
@@ -79,7 +86,9 @@ class Units(Sequence[Unit]):
         fault = None
         if first is not None:
             fault = f"duplicate_id: row {utterance.row} repeats the id of row {first}"
-        return PlannedRow(utterance, digest, float(self.seconds[row]), fault, self.redo.get(digest, ""))
+        previous = self.redo.get(digest, "")
+        attempt = self.attempts.get(previous, 0) + 1 if previous else 0
+        return PlannedRow(utterance, digest, float(self.seconds[row]), fault, previous, attempt)
 
     def __len__(self) -> int:
         return len(self.starts)

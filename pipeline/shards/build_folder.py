@@ -84,8 +84,7 @@ class BuildFolder:
         """Of a finished tar; None where it is not, or its tar is not there as it was finished."""
         try:
             record = storage.read_json(storage.join(self.records, f"{name}.json"))
-            fs, path = storage.filesystem(storage.join(self.out, name))
-            size = storage.request(path, lambda: fs.size(path))
+            size = storage.size(storage.join(self.out, name))
         except FileNotFoundError:
             return None
         return record if size == record["info"]["bytes"] else None
@@ -130,10 +129,7 @@ def remove_tree(url: str) -> None:
     if storage.is_local(url):
         shutil.rmtree(storage.local_path(url), ignore_errors=True)
         return
-    fs, path = storage.filesystem(url)
-    with contextlib.suppress(FileNotFoundError):
-        if storage.request(url, lambda: fs.exists(path)):
-            storage.request(url, lambda: fs.rm(path, recursive=True))
+    storage.remove_tree(url)
 
 
 def remove_set(out: str) -> None:

@@ -191,8 +191,7 @@ def read_record(job: SidecarJob) -> SidecarTar | None:
     """What an earlier run finished of this very job."""
     try:
         data: dict[str, Any] = storage.read_json(record_url(job.url))
-        fs, path = storage.filesystem(job.url)
-        size = storage.request(job.url, lambda: fs.size(path))
+        size = storage.size(job.url)
     except FileNotFoundError:
         return None
     info = ShardInfo(**data["info"])

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from coat.manifests import storage
-from coat.pipeline.extraction.lease import owner_is_alive, read_leases
+from coat.pipeline.extraction.lease import STALE_S, Claims, Others
 from coat.pipeline.store.layout import RUNNING, RUNS
 
 RECENT_S = 600.0  # that the rate is taken over
@@ -34,14 +34,32 @@ class RunActivity:
         return max(0.0, self.audio_seconds - self.audio_done) / self.rate if self.rate else None
 
 
-def run_activities(set_url: str) -> tuple[RunActivity, ...]:
-    """Every run that has a lease. A run on another host is taken to be alive."""
-    leases = read_leases(storage.join(set_url, RUNNING))
-    return tuple(run_activity(set_url, run, lease) for run, lease in leases.items())
+class RunLogs:
+    """The logs of a target set's runs; what was read of them and has not changed since is not read again."""
+
+    def __init__(self, set_url: str) -> None:
+        self.folder = storage.join(set_url, RUNS)
+        self.parts: dict[str, tuple[str, bytes]] = {}  # by name: stamp and contents
+
+    def read(self, run: str) -> list[dict[str, Any]]:
+        """Its events, oldest first; a last line that is still being written is left out."""
+        files = {f.name: f for f in storage.list_files(self.folder) if f.name.endswith(".jsonl")}
+        names = sorted(name for name in files if name.startswith(f"{run}."))
+        for name in names:
+            if self.parts.get(name, ("", b""))[0] != files[name].stamp:
+                self.parts[name] = files[name].stamp, storage.read_bytes(storage.join(self.folder, name))
+        text = b"".join(self.parts[name][1] for name in names).decode()
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
-def run_activity(set_url: str, run: str, lease: dict[str, Any]) -> RunActivity:
-    events = read_log(set_url, run)
+def run_activities(set_url: str, logs: RunLogs) -> tuple[RunActivity, ...]:
+    """Every run that has a lease. One on another host is taken to be alive while its lease is rewritten."""
+    leases = Others(storage.join(set_url, RUNNING)).look()
+    return tuple(run_activity(logs, run, claims) for run, claims in leases.items())
+
+
+def run_activity(logs: RunLogs, run: str, claims: Claims) -> RunActivity:
+    events = logs.read(run)
     planned: dict[str, Any] = next((e for e in events if e["event"] == "planned"), {})
     units = [e for e in events if e["event"] == "unit"]
     now = datetime.now(UTC)
@@ -53,8 +71,8 @@ def run_activity(set_url: str, run: str, lease: dict[str, Any]) -> RunActivity:
         rate = sum(e["audio_seconds"] for e in recent) / max(span_s, 1e-6)
     return RunActivity(
         run=run,
-        host=lease["host"],
-        alive=owner_is_alive(lease) is not False,
+        host=claims.host,
+        alive=claims.is_alive(now, STALE_S),
         units=int(planned.get("units", 0)),
         units_done=len(units),
         audio_seconds=float(planned.get("audio_seconds", 0.0)),
@@ -62,13 +80,5 @@ def run_activity(set_url: str, run: str, lease: dict[str, Any]) -> RunActivity:
         failed=sum(e["failed"] for e in units),
         rate=rate,
         workers=len(Counter(e["worker"] for e in recent)),
-        in_hand=len(lease["units"]),
+        in_hand=len(claims.units),
     )
-
-
-def read_log(set_url: str, run: str) -> list[dict[str, Any]]:
-    """Its events, oldest first; a last line that is still being written is left out."""
-    folder = storage.join(set_url, RUNS)
-    names = [n for n in storage.list_names(folder) if n.startswith(f"{run}.") and n.endswith(".jsonl")]
-    text = b"".join(storage.read_bytes(storage.join(folder, name)) for name in names).decode()
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

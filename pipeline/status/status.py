@@ -8,11 +8,10 @@ from numpy.typing import NDArray
 
 from coat.manifests.corpus.manifest import Manifest
 from coat.pipeline.plan.row_identities import identify_rows
-from coat.pipeline.status.activity import RunActivity, run_activities
+from coat.pipeline.status.activity import RunActivity, RunLogs, run_activities
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
-
-STAGES = ("decode", "wait", "forward", "write")
+from coat.pipeline.store.unit_table import STAGES
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,30 @@ class SetStatus:
 
 def status(store: str, manifest: Manifest | None = None) -> list[SetStatus]:
     """Every target set of a store; with a manifest, of its rows alone. An empty list: nothing there."""
-    wanted = None if manifest is None else identify_rows(manifest).digests[manifest.with_audio]
-    return [set_status(targets, wanted) for targets in TargetStore(store).target_sets()]
+    return Watch(store, manifest).look()
 
 
-def set_status(targets: TargetSet, wanted: NDArray[np.uint64] | None) -> SetStatus:
+class Watch:
+    """Looks at a store again and again; from the second look on it reads what is new alone."""
+
+    def __init__(self, store: str, manifest: Manifest | None = None) -> None:
+        self.store = TargetStore(store)
+        self.wanted = None if manifest is None else identify_rows(manifest).digests[manifest.with_audio]
+        self.targets: dict[str, TargetSet] = {}
+        self.logs: dict[str, RunLogs] = {}
+
+    def look(self) -> list[SetStatus]:
+        """As `status`."""
+        found = []
+        for targets in self.store.target_sets():
+            before = self.targets.get(targets.url)
+            self.targets[targets.url] = now = before.refreshed() if before else targets
+            logs = self.logs.setdefault(now.url, RunLogs(now.url))
+            found.append(set_status(now, self.wanted, logs))
+        return found
+
+
+def set_status(targets: TargetSet, wanted: NDArray[np.uint64] | None, logs: RunLogs) -> SetStatus:
     """Of all rows, or of those with the `wanted` digests."""
     rows = targets.outcomes
     positions = missing = None
@@ -69,25 +87,25 @@ def set_status(targets: TargetSet, wanted: NDArray[np.uint64] | None) -> SetStat
         positions = found[found >= 0]
         missing = len(wanted) - len(positions)
     counts = rows.count(positions)
-    spec, done = targets.spec, targets.done.values()
-    stages = {name: sum((d.get("seconds", {}).get(name, 0.0) for d in done), 0.0) for name in STAGES}
-    padded, heard = (sum(d.get(f"{name}_audio_seconds", 0.0) for d in done) for name in ("padded", "heard"))
+    spec, done = targets.spec, targets.done
+    stages = {name: done.sum(name) for name in STAGES}
+    padded, heard = done.sum("padded_audio_seconds"), done.sum("heard_audio_seconds")
     return SetStatus(
         expert=spec.expert,
         fingerprint=spec.fingerprint,
         checkpoint=spec.checkpoint,
         dim=spec.dim,
         rate_hz=spec.rate_hz,
-        units=len(targets.done),
+        units=len(done),
         ok=counts.ok,
         failed=counts.failed,
         skipped=counts.skipped,
         missing=missing,
         hours=counts.seconds / 3600,
-        bytes=sum(int(done["bytes"]) for done in targets.done.values()),
+        bytes=int(done.sum("bytes")),
         reasons=counts.reasons,
         failures=counts.failures,
         stages=stages,
         padding_share=1 - heard / padded if padded else None,
-        runs=run_activities(targets.url),
+        runs=run_activities(targets.url, logs),
     )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.storage import ObjectStore
 
 from coat.manifests import storage
 from coat.manifests.errors import RunError, Unreachable
@@ -19,14 +20,22 @@ BLOCK_VALUES = 2**21  # of a block of `dask_frames`: 16 MB in float64, of which 
 @lru_cache(maxsize=64)
 def open_frames(url: str) -> zarr.Array:
     """Committed frames never change, so that an opened array may be kept."""
-    return zarr.open_array(url, mode="r")
+    return open_array(url)
+
+
+def open_array(url: str) -> zarr.Array:
+    """For `storage.request`: Zarr reads it by itself, an object store through the driver that coat has."""
+    if storage.is_local(url):
+        return zarr.open_array(storage.local_path(url), mode="r", zarr_format=3)
+    store, key = storage.object_store(url)
+    return zarr.open_array(ObjectStore(store, read_only=True), path=key, mode="r", zarr_format=3)
 
 
 def read_frames(url: str, first: int, frames: int, dim: int) -> NDArray[Any]:
     """`[frames, dim]` of a unit. RunError where it was damaged after its commit: Zarr checks every chunk it reads."""
     try:
         found = storage.request(url, lambda: np.asarray(open_frames(url)[first : first + frames]))
-    except Unreachable:
+    except (Unreachable, PermissionError):
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
         raise RunError(f"{storage.parent(url)}: frames cannot be read ({e}); {REPAIR_HINT}") from e

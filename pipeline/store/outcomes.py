@@ -1,11 +1,11 @@
 """Outcomes of all utterances of a target set, as columns: for millions of rows at once."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -61,17 +61,42 @@ class Outcomes:
     def __init__(self, units: Sequence[str], tables: Iterable[pa.Table]) -> None:
         """`tables`: of each unit, oldest commit first. ValueError where a value is none of its kind."""
         self.units = tuple(units)
-        tables, lengths = iter(tables), []
-        counted, not_ok, locations = [], [], []
-        while group := list(islice(tables, GROUPED_UNITS)):
-            lengths += [len(t) for t in group]
-            table = pa.concat_tables(group)
+        self.collect(grouped(tables), None)
+
+    @classmethod
+    def of_parts(cls, units: Sequence[str], parts: Iterable[tuple[Sequence[str], NDArray[np.int32], pa.Table]]) -> Self:
+        """From parts in any order: of each its units, of every row the place of its unit among them, and the rows.
+
+        `units` is read when the parts have been: all units, oldest commit first.
+        """
+        self = cls.__new__(cls)
+        names: list[str] = []
+
+        def numbered() -> Iterator[tuple[NDArray[np.int32], pa.Table]]:
+            for part_units, number_N, table in parts:
+                before = len(names)
+                names.extend(part_units)
+                yield number_N + np.int32(before), table
+
+        self.collect(numbered(), lambda: ranks(names, units))
+        self.units = tuple(units)
+        return self
+
+    def collect(
+        self,
+        parts: Iterable[tuple[NDArray[np.int32], pa.Table]],
+        rank: Callable[[], NDArray[np.int32]] | None,
+    ) -> None:
+        """Rows as columns. `rank`: the place of a unit in the order of commits by its number, once all were read."""
+        unit, counted, not_ok, locations = [], [], [], []
+        for number_N, table in parts:
+            unit.append(number_N)
             counted.append(counted_columns(table))
             not_ok.append(
                 table.filter(pc.not_equal(table["status"], "ok")).select(NOT_OK.names).cast(NOT_OK).combine_chunks()
             )
             locations.append(table.select(self.location_schema.names).cast(self.location_schema).combine_chunks())
-        self.unit = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+        self.unit = np.concatenate(unit) if unit else np.empty(0, np.int32)
         columns = concatenate_tables(counted, COUNTED)
         self.digests, self.seconds, self.status = (columns.column(n).chunk(0).to_numpy() for n in COUNTED.names)
         self.not_ok, self.locations = (
@@ -79,10 +104,42 @@ class Outcomes:
             concatenate_tables(locations, self.location_schema),
         )
         pa.default_memory_pool().release_unused()  # what the units' tables took
+        if rank is not None:
+            self.order_by_commit(rank())
+        self.keep_newest()
+
+    def order_by_commit(self, rank_U: NDArray[np.int32]) -> None:
+        self.unit = rank_U[self.unit] if len(self.unit) else self.unit
+        if (np.diff(self.unit) >= 0).all():
+            return
+        order = np.argsort(self.unit, kind="stable")
+        bad = self.status[order] != OK
+        self.not_ok = self.not_ok.take(pa.array(self.not_ok_index(order[bad]))).combine_chunks()
+        if self.location_schema.names:
+            self.locations = self.locations.take(pa.array(order)).combine_chunks()
+        self.digests, self.seconds, self.status = self.digests[order], self.seconds[order], self.status[order]
+        self.unit = self.unit[order]
+
+    def keep_newest(self) -> None:
         self.sort_digests()
         replaced = self.sorted_digests[:-1] == self.sorted_digests[1:]
         if replaced.any():
             self.keep_only(np.delete(self.order, np.flatnonzero(replaced)))
+
+    def extended(self, units: Sequence[str], later: Self) -> Self:
+        """With the rows of further units. `units`: all of them, oldest commit first."""
+        if not len(later.digests):
+            return self
+        both = type(self).__new__(type(self))
+        both.unit = np.concatenate([self.unit, later.unit + np.int32(len(self.units))])
+        for name in ("digests", "seconds", "status"):
+            setattr(both, name, np.concatenate([getattr(self, name), getattr(later, name)]))
+        both.not_ok = concatenate_tables([self.not_ok, later.not_ok], NOT_OK)
+        both.locations = concatenate_tables([self.locations, later.locations], self.location_schema)
+        both.order_by_commit(ranks([*self.units, *later.units], units))
+        both.units = tuple(units)
+        both.keep_newest()
+        return both
 
     def sort_digests(self) -> None:
         """For `find`. Equal digests stay in the order of their commits."""
@@ -172,6 +229,20 @@ class RowsByDigest(Outcomes, Mapping[str, Row]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(to_hex(self.digests))
+
+
+def grouped(tables: Iterable[pa.Table]) -> Iterator[tuple[NDArray[np.int32], pa.Table]]:
+    left, before = iter(tables), 0
+    while group := list(islice(left, GROUPED_UNITS)):
+        numbers = np.arange(before, before + len(group), dtype=np.int32)
+        yield np.repeat(numbers, [len(t) for t in group]), pa.concat_tables(group)
+        before += len(group)
+
+
+def ranks(names: Sequence[str], units: Sequence[str]) -> NDArray[np.int32]:
+    """The place of each name in `units`."""
+    place = {unit: i for i, unit in enumerate(units)}
+    return np.array([place[name] for name in names], np.int32)
 
 
 def counted_columns(table: pa.Table) -> pa.Table:

@@ -1,31 +1,43 @@
-"""The commit of a unit: its build becomes visible in one step.
+"""The commit of a unit: its build becomes visible in one step, and of two writers of one unit exactly one commits.
 
-Locally that step is the rename of a folder, done.json inside it; on an object store, which has no
-rename, the objects are put one by one and done.json last. Either way a unit is there or it is not,
-and two writers of one unit do no harm: they write the same bytes.
+Locally that step is the rename of a folder, done.json inside it. An object store has no rename. There each writer puts
+its objects under a name of its own, `units/<unit>/<writer>/`, and then `done.json`, which names the writer, on the
+condition that none is there. So the keys of two writers never mix; the one that comes second removes its own.
 """
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
 
 from coat.manifests import storage
+from coat.manifests.errors import InputError, RunError
 from coat.pipeline.store.layout import DONE, SPEC, UNITS
 
 
-def publish(build: Path, set_url: str, unit: str) -> None:
+def publish(build: Path, set_url: str, unit: str, writer: str) -> bool:
+    """Whether this build was the first; if not, the unit is there all the same, by another writer."""
     if not storage.exists(storage.join(set_url, SPEC)):
         raise FileNotFoundError(f"no {SPEC}")  # a unit without its spec says nothing to anyone
     target = storage.join(set_url, UNITS, unit)
     if storage.is_local(set_url):
-        publish_folder(build, storage.local_path(target))
-        return
-    for path in sorted(p for p in build.rglob("*") if p.is_file() and p.name != DONE):
-        storage.upload(path, storage.join(target, path.relative_to(build).as_posix()))
-    storage.upload(build / DONE, storage.join(target, DONE))
+        return publish_folder(build, storage.local_path(target))
+    data = storage.join(target, writer)
+    try:
+        for path in sorted(p for p in build.rglob("*") if p.is_file() and p.name != DONE):
+            storage.upload(path, storage.join(data, path.relative_to(build).as_posix()))
+    except BaseException:
+        with contextlib.suppress(OSError, RunError, InputError):  # what stays is found by `coat verify`
+            storage.remove_tree(data)
+        raise
+    # Where this raises, done.json may be there nevertheless: then the data must be, too.
+    first = storage.put_if_absent(storage.join(target, DONE), (build / DONE).read_bytes())
+    if not first:
+        storage.remove_tree(data)
+    return first
 
 
-def publish_folder(build: Path, target: Path) -> None:
+def publish_folder(build: Path, target: Path) -> bool:
     for path in sorted(build.rglob("*")):  # a commit must outlive a power cut, not only a kill
         if path.is_file():
             with open(path, "rb") as f:
@@ -40,4 +52,5 @@ def publish_folder(build: Path, target: Path) -> None:
     except OSError:
         if not (target / DONE).exists():
             raise
-        # another run committed the same unit first: its bytes are ours
+        return False  # another run committed the same unit first
+    return True

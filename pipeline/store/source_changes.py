@@ -11,6 +11,7 @@ from coat.manifests.audio.file import decode
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.corpus.utterance import Utterance
 from coat.pipeline.store.target_set import TargetSet
+from coat.pipeline.store.unit_table import UnitTable
 
 AHEAD = 1024  # utterances that wait for a decoder
 
@@ -39,7 +40,7 @@ class ExtractedSources:
 
 def source_digests(targets: TargetSet, intact: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:
     """Clip.digest by Utterance.digest. `intact`: the done.json of each unit that counts."""
-    oldest_first = sorted(intact, key=lambda unit: (intact[unit].get("finished_at", ""), unit))
+    oldest_first = UnitTable.of(intact)
     return {row.digest: row.source for unit in oldest_first for row in targets.read_rows(unit)}
 
 

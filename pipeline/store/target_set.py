@@ -1,7 +1,6 @@
 """One target set: reading what one expert, with one fingerprint, has committed. N frames, D dim."""
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -13,17 +12,19 @@ from numpy.typing import NDArray
 
 from coat.manifests import storage
 from coat.manifests.corpus.utterance import Utterance
-from coat.manifests.errors import InputError, RunError
+from coat.manifests.errors import InputError, NoAccess, RunError
 from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.store.frames_reader import REPAIR_HINT, dask_frames, read_frames
 from coat.pipeline.store.layout import DONE, FRAMES, ROWS, SPEC, UNITS
 from coat.pipeline.store.outcomes import OUTCOME_COLUMNS, Outcomes, RowsByDigest
 from coat.pipeline.store.rows import OK, ROWS_SCHEMA, Row
+from coat.pipeline.store.segments import UnitRows, read_segments, unit_rows
+from coat.pipeline.store.unit_table import KEPT, UnitTable
 
 # A done.json without one of these is torn.
 DONE_KEYS = {"rows", "frames", "bytes", "xxh3", "rows_xxh3", "array_xxh3", "done_xxh3"}
-READ_AHEAD = 256  # units whose tables wait at most: bounds the memory
-READERS = 16  # small files are read this many at a time: object stores answer slowly, but many at once
+READ_AHEAD = 512  # units whose tables are read together: bounds the memory
+READERS = 16  # small files of a disk are read this many at a time, of an object store storage.REQUESTS
 AnyOutcomes = TypeVar("AnyOutcomes", bound=Outcomes)
 
 
@@ -43,6 +44,8 @@ class TargetSet:
     def __init__(self, url: str, spec: TargetSpec) -> None:
         self.url = url
         self.spec = spec
+        self.not_indexed: Sequence[str] = ()  # units of no segment, once outcomes were read
+        self.writers: dict[str, str] = {}  # of units that were read by themselves
 
     @classmethod
     def open(cls, url: str) -> "TargetSet":
@@ -57,24 +60,38 @@ class TargetSet:
         return cls(url, spec)
 
     def unit_url(self, unit: str, *parts: str) -> str:
+        """Of a unit's folder, or of what is in it; of a committed unit alone where it is its frames or its rows."""
+        if parts and parts[0] != DONE and not storage.is_local(self.url) and (writer := self.writer(unit)):
+            parts = (writer, *parts)
         return storage.join(self.url, UNITS, unit, *parts)
 
+    def writer(self, unit: str) -> str:
+        """The folder of its data, on an object store; empty where the unit was written by an earlier version."""
+        if unit not in self.writers and unit in self.__dict__.get("done", ()):
+            return self.done.writer(unit)
+        if unit not in self.writers:
+            self.writers[unit] = str((self.read_done(unit) or {}).get("writer", ""))
+        return self.writers[unit]
+
     @cached_property
-    def done(self) -> dict[str, dict[str, Any]]:
-        """The done.json of every committed unit, by unit, oldest commit first."""
-        names = [n for n in storage.list_names(storage.join(self.url, UNITS)) if not n.startswith(".")]
-        with ThreadPoolExecutor(READERS) as pool:
-            found = zip(names, pool.map(self.read_done, names), strict=True)
-        committed = [(name, done) for name, done in found if done is not None]
-        return dict(sorted(committed, key=lambda item: (item[1].get("finished_at", ""), item[0])))
+    def stamps(self) -> dict[str, str]:
+        """The stamp of the done.json of every committed unit, as its store lists it."""
+        return committed_units(storage.join(self.url, UNITS))
+
+    @cached_property
+    def done(self) -> UnitTable:
+        """What the done.json of every committed unit says, by unit, oldest commit first."""
+        return self.outcomes_and_units()[1]
 
     def read_done(self, unit: str) -> dict[str, Any] | None:
         """None where the unit is not committed. RunError where its done.json is torn."""
-        url = self.unit_url(unit, DONE)
+        url = storage.join(self.url, UNITS, unit, DONE)
         try:
             done = storage.read_json(url)
         except FileNotFoundError:
             return None
+        except NoAccess:
+            raise
         except InputError as e:
             raise RunError(f"{e}; {REPAIR_HINT}") from e
         if not isinstance(done, dict) or not done.keys() >= DONE_KEYS:
@@ -99,22 +116,77 @@ class TargetSet:
     @cached_property
     def outcomes(self) -> Outcomes:
         """What became of every utterance: to plan and to count."""
-        return self.read_outcomes(Outcomes, OUTCOME_COLUMNS)
+        return self.outcomes_and_units()[0]
 
     @cached_property
     def rows(self) -> RowsByDigest:
         """The same by `Utterance.digest`, with the place of its frames: to read."""
-        return self.read_outcomes(RowsByDigest, ROWS_SCHEMA.names)
+        rows, units = self.read_outcomes(RowsByDigest, ROWS_SCHEMA.names)
+        self.__dict__.setdefault("done", units)
+        return rows
 
-    def read_outcomes(self, kind: type[AnyOutcomes], columns: Sequence[str]) -> AnyOutcomes:
-        units = list(self.done)
-        with ThreadPoolExecutor(READERS) as pool:
-            groups = (units[i : i + READ_AHEAD] for i in range(0, len(units), READ_AHEAD))
-            tables = (t for group in groups for t in pool.map(lambda unit: self.read_table(unit, columns), group))
-            try:
-                return kind(units, tables)
-            except ValueError as e:
-                raise RunError(f"{self.url}: {ROWS} of a unit holds {e}; {REPAIR_HINT}") from e
+    def outcomes_and_units(self) -> tuple[Outcomes, UnitTable]:
+        outcomes, units = self.read_outcomes(Outcomes, OUTCOME_COLUMNS)
+        self.__dict__.setdefault("outcomes", outcomes)
+        self.__dict__.setdefault("done", units)
+        return outcomes, units
+
+    def read_outcomes(self, kind: type[AnyOutcomes], columns: Sequence[str]) -> tuple[AnyOutcomes, UnitTable]:
+        """Of all units: from the segments of the index, and of units that are in none from their own files."""
+        names: list[str] = []
+        units: list[UnitTable] = []
+
+        def parts() -> Iterator[tuple[Sequence[str], NDArray[np.int32], pa.Table]]:
+            for found in self.unit_rows(columns):
+                units.append(found.units)
+                yield found.units.names, found.number_N, found.table
+            whole = units[0].extended(*units[1:]) if units else UnitTable([], np.zeros(0, KEPT))
+            units[:] = [whole]
+            names.extend(whole.names)
+
+        try:
+            outcomes = kind.of_parts(names, parts())
+        except ValueError as e:
+            raise RunError(f"{self.url}: {ROWS} of a unit holds {e}; {REPAIR_HINT}") from e
+        return outcomes, units[0]
+
+    def unit_rows(self, columns: Sequence[str]) -> Iterator[UnitRows]:
+        left = set(self.stamps)
+        for found in read_segments(self.url, self.stamps, columns):
+            left.difference_update(found.units)
+            yield found
+        self.not_indexed = sorted(left)
+        yield from self.read_units(sorted(left), columns)
+
+    def read_units(self, names: Sequence[str], columns: Sequence[str]) -> Iterator[UnitRows]:
+        """Of units by themselves: two files each, many at a time. RunError where one is damaged."""
+
+        def read(unit: str) -> tuple[dict[str, Any], pa.Table] | None:
+            done = self.read_done(unit)
+            if done is None:
+                return None  # dropped just now
+            self.writers[unit] = str(done.get("writer", ""))
+            return done, self.read_table(unit, columns)
+
+        for first in range(0, len(names), READ_AHEAD):
+            group = names[first : first + READ_AHEAD]
+            found = dict(zip(group, storage.in_parallel(read, group, readers(self.url)), strict=True))
+            there = {name: pair for name, pair in found.items() if pair is not None}
+            if there:
+                yield unit_rows({n: done for n, (done, _) in there.items()}, [table for _, table in there.values()])
+
+    def refreshed(self) -> "TargetSet":
+        """A snapshot of now. Of units that this one has seen nothing is read again, if they are as they were."""
+        now = TargetSet(self.url, self.spec)
+        if "outcomes" not in self.__dict__ or any(now.stamps.get(unit) != self.stamps[unit] for unit in self.done):
+            return now
+        new = [unit for unit in now.stamps if unit not in self.done.position]
+        parts = list(self.read_units(new, OUTCOME_COLUMNS))
+        units = UnitTable([], np.zeros(0, KEPT)).extended(*(p.units for p in parts))
+        later = Outcomes.of_parts(units.names, [(p.units.names, p.number_N, p.table) for p in parts])
+        now.__dict__["done"] = self.done.extended(units)
+        now.__dict__["outcomes"] = self.outcomes.extended(now.done.names, later)
+        return now
 
     def __len__(self) -> int:
         """Utterances with targets."""
@@ -150,3 +222,13 @@ class TargetSet:
         """
         names = sorted(self.done if units is None else units)
         return dask_frames([(self.unit_url(n, FRAMES), int(self.done[n]["frames"])) for n in names], self.spec.dim)
+
+
+def readers(url: str) -> int:
+    return READERS if storage.is_local(url) else storage.REQUESTS
+
+
+def committed_units(url: str) -> dict[str, str]:
+    """The stamp of every done.json of a `units` folder, by unit. A long listing of a store is cut by hex digits."""
+    cuts = [f"u-{digit:x}" for digit in range(1, 16)]
+    return {unit: info.stamp for unit, info in storage.list_marked(url, DONE, cuts) if not unit.startswith(".")}

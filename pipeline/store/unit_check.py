@@ -12,6 +12,7 @@ import zarr
 
 from coat.manifests import storage
 from coat.manifests.errors import RunError, Unreachable
+from coat.pipeline.store.frames_reader import open_array
 from coat.pipeline.store.layout import ARRAY, DONE, FRAMES, ROWS
 from coat.pipeline.store.rows import ROWS_SCHEMA
 from coat.pipeline.store.target_set import TargetSet
@@ -25,6 +26,7 @@ def check_unit(targets: TargetSet, unit: str) -> dict[str, Any]:
     done = targets.read_done(unit)
     if done is None:
         raise RunError("no done.json; a commit was cut off, and its rows are not counted as done")
+    targets.writers[unit] = str(done.get("writer", ""))
     if (
         storage.read_bytes(targets.unit_url(unit, DONE)) != storage.to_json(done)
         or done_digest(done) != done["done_xxh3"]
@@ -79,7 +81,7 @@ def check_array(targets: TargetSet, unit: str, expected: str) -> None:
 def open_frames_array(targets: TargetSet, unit: str) -> zarr.Array:
     try:
         url = targets.unit_url(unit, FRAMES)
-        return storage.request(url, lambda: zarr.open_array(url, mode="r"))
+        return storage.request(url, lambda: open_array(url))
     except PermissionError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as e:  # zarr.json missing, torn, or not of an array

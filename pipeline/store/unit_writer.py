@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -53,6 +54,7 @@ class UnitWriter:
 
     def __init__(self, set_url: str, unit: str, dim: int, dtype: str) -> None:
         self.set_url, self.unit = set_url, unit
+        self.writer = f"w-{uuid.uuid4().hex[:12]}"
         self.seconds = 0.0  # spent on writing
         self.cleanup = contextlib.ExitStack()
         with self.timed_write():
@@ -91,11 +93,14 @@ class UnitWriter:
             "array_xxh3": xxhash.xxh3_128_hexdigest((self.build / FRAMES / ARRAY).read_bytes()),
             "seconds": {**facts.get("seconds", {}), "write": round(self.seconds, 3)},
             "finished_at": datetime.now(UTC).isoformat(),
+            # The larger attempt of a row is its newest outcome: not what clocks say.
+            "attempt": facts.get("attempt", 0),
+            "writer": "" if storage.is_local(self.set_url) else self.writer,
         }
         done["done_xxh3"] = done_digest(done)
         with self.timed_write():
             (self.build / DONE).write_bytes(storage.to_json(done))
-            publish(self.build, self.set_url, self.unit)
+            publish(self.build, self.set_url, self.unit, self.writer)
         return done
 
     @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """`coat verify`: read a store back and compare it with what its commits promised."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from coat.manifests import storage
@@ -16,6 +17,7 @@ from coat.pipeline.store.unit_check import check_unit
 
 UNITS_AT_ONCE = 16  # that a worker is given: some GB
 REMOTE_THREADS = 4  # an object store answers slowly; a thread holds 65,536 frames
+LEFTOVER_S = 3600.0  # that the keys of a writer must be old: a living one may still be at work
 RunJobs = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
 
@@ -53,23 +55,32 @@ class UnitsJob:
     units: tuple[str, ...]
 
 
-def check_units(job: UnitsJob) -> list[tuple[str, dict[str, Any] | str]]:
-    """Of each unit its done.json, or what is wrong with it."""
+@dataclass(frozen=True)
+class CheckedUnit:
+    """Its done.json, or what is wrong with it; and folders in it that no done.json names."""
+
+    name: str
+    found: dict[str, Any] | str
+    leftovers: tuple[str, ...] = ()
+
+
+def check_units(job: UnitsJob) -> list[CheckedUnit]:
     targets = TargetSet.open(job.set_url)
     threads = 1 if storage.is_local(job.set_url) else REMOTE_THREADS
     with ThreadPoolExecutor(threads) as pool:
-        return list(zip(job.units, pool.map(lambda unit: check_or_say(targets, unit), job.units), strict=True))
+        return list(pool.map(lambda unit: check_or_say(targets, unit), job.units))
 
 
-def check_or_say(targets: TargetSet, unit: str) -> dict[str, Any] | str:
+def check_or_say(targets: TargetSet, unit: str) -> CheckedUnit:
     try:
-        return check_unit(targets, unit)
+        done = check_unit(targets, unit)
+        return CheckedUnit(unit, done, tuple(leftovers(targets, unit, done)))
     except Unreachable:
         raise
     except PermissionError as e:
         raise InputError(storage.no_access(targets.unit_url(unit), e)) from e
     except RunError as e:
-        return str(e)
+        return CheckedUnit(unit, str(e))
 
 
 def verify(
@@ -105,13 +116,19 @@ def verify(
             intact: dict[str, dict[str, Any]] = {}
             jobs = (UnitsJob(set_url, tuple(names[i : i + UNITS_AT_ONCE])) for i in range(0, len(names), UNITS_AT_ONCE))
             for checked in run_jobs(check_units, jobs):
-                for unit, found in checked:
-                    if not isinstance(found, str):
-                        intact[unit] = found
+                for unit in checked:
+                    for writer in unit.leftovers:
+                        what = f"{writer}/: of a writer that died, or came second; nothing reads it"
+                        damages.append(Damage(expert, fingerprint, unit.name, what))
+                        if repair:
+                            storage.remove_tree(storage.join(targets.unit_url(unit.name), writer))
+                            repaired += 1
+                    if not isinstance(unit.found, str):
+                        intact[unit.name] = unit.found
                         continue
-                    damages.append(Damage(expert, fingerprint, unit, found))
+                    damages.append(Damage(expert, fingerprint, unit.name, unit.found))
                     if repair:
-                        storage.remove_folder(targets.unit_url(unit), DONE)
+                        storage.remove_folder(targets.unit_url(unit.name), DONE)
                         repaired += 1
                 on_unit(len(checked))
             frames += sum(int(done["frames"]) for done in intact.values())
@@ -122,3 +139,16 @@ def verify(
         raise InputError(f"{store}: no target sets (<expert>/<fingerprint>/{SPEC}) in it; is this a store?")
     changes = tuple(find_changes(sources, extracted)) if sources is not None else ()
     return Verified(sets, units, frames, nbytes, tuple(damages), repaired, changes)
+
+
+def leftovers(targets: TargetSet, unit: str, done: Mapping[str, Any]) -> list[str]:
+    """Folders of an intact unit, on an object store, that its done.json does not name."""
+    if storage.is_local(targets.url):
+        return []
+    newest: dict[str, datetime] = {}
+    for file in storage.list_files(targets.unit_url(unit)):
+        folder = file.name.split("/", 1)[0]
+        if folder.startswith("w-") and folder != done.get("writer"):
+            newest[folder] = max(file.modified, newest.get(folder, file.modified))
+    now = datetime.now(UTC)
+    return [folder for folder, modified in newest.items() if (now - modified).total_seconds() >= LEFTOVER_S]

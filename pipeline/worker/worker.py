@@ -70,6 +70,7 @@ class Worker:
                     "padded_audio_seconds": round(clock.padded_audio, 3),
                     "heard_audio_seconds": round(clock.unpadded_audio, 3),
                     "device": self.config.device,
+                    "attempt": unit.attempt,
                 }
                 done = writer.commit(rows, facts)
                 clock.write = writer.seconds

@@ -50,7 +50,8 @@ def s3(server: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")  # botocore's own 5 would take minutes to give up
+    monkeypatch.setenv("COAT_STORE_RETRY_S", "15")  # not two minutes, until it gives up
     server.faults.clear()
+    server.go_on.clear()
     yield server
     server.faults.clear()

@@ -15,6 +15,7 @@ from typing import Literal
 from moto.server import ThreadedMotoServer
 
 HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "expect", "keep-alive", "date", "server"}
+SOMEBODY = "key/20260101/us-east-1/s3/aws4_request"  # moto checks no signature
 ERRORS = {  # as S3 words them
     403: ("AccessDenied", "Access Denied"),
     500: ("InternalError", "We encountered an internal error. Please try again."),
@@ -26,7 +27,8 @@ ERRORS = {  # as S3 words them
 class Fault:
     """What befalls requests of a method whose path fits: passes `skip` of them, then breaks `times`."""
 
-    kind: Literal[403, 500, 503, "slow", "hold", "cut"]  # hold: no answer while the test runs; cut: reset amid the body
+    # hold: no answer while the test runs; wait: until `go_on`; cut: reset amid the body; lost: done, but not answered
+    kind: Literal[403, 500, 503, "slow", "hold", "cut", "lost", "wait"]
     method: str = "GET|HEAD|PUT|POST|DELETE"
     path: str = ""
     skip: int = 0
@@ -53,6 +55,7 @@ class FaultyS3:
     faults: list[Fault] = field(default_factory=list)
     log: list[tuple[str, str, int]] = field(default_factory=list)  # method, path, status
     stopped: threading.Event = field(default_factory=threading.Event)
+    go_on: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fault(self, method: str, path: str) -> Fault | None:
@@ -62,6 +65,13 @@ class FaultyS3:
     def puts(self, ending: str) -> list[str]:
         """Keys that were put, in the order in which their puts ended."""
         return [path for method, path, status in self.log if method == "PUT" and status == 200 and ending in path]
+
+
+def make_bucket(name: str) -> None:
+    """In the S3 that the environment names."""
+    import boto3
+
+    boto3.client("s3").create_bucket(Bucket=name)
 
 
 @contextmanager
@@ -82,17 +92,26 @@ def serve_s3() -> Iterator[FaultyS3]:
             body = self.body()
             if fault and fault.kind == "slow":
                 time.sleep(0.7)
+            if fault and fault.kind == "wait":
+                s3.go_on.wait(60)
             if fault and fault.kind == "hold":
                 return s3.stopped.wait(60)
             if fault and isinstance(fault.kind, int):
                 return self.refuse(fault.kind)
             backend = http.client.HTTPConnection(host, port, timeout=60)
             headers = {k: v for k, v in self.headers.items() if k.lower() not in HOP_BY_HOP}
+            if not self.headers.get("Authorization", "").startswith("AWS"):  # a client of Google's
+                headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
+                headers["Authorization"] = f"AWS4-HMAC-SHA256 Credential={SOMEBODY}, SignedHeaders=host, Signature=0"
+            if self.headers.get("x-goog-if-generation-match") == "0":
+                headers["If-None-Match"] = "*"
             backend.request(self.command, self.path, body, headers)
             answer = backend.getresponse()
             data = answer.read()
             backend.close()
             s3.log.append((self.command, self.path, answer.status))
+            if fault and fault.kind == "lost":
+                return self.reset()
             self.send_response(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in HOP_BY_HOP:

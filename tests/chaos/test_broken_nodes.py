@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 
 from coat.manifests import RunError
@@ -12,7 +11,7 @@ from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.summary import Summary
 from coat.pipeline.store.verification import verify
 from tests.chaos.helpers import events, other_node, run
-from tests.chaos.s3 import FaultyS3
+from tests.chaos.s3 import FaultyS3, make_bucket
 from tests.chaos.test_nodes import frames, hosts
 from tests.disks import mounted
 from tests.pipeline.extraction.test_extract import run as run_here
@@ -78,7 +77,7 @@ def test_a_node_whose_temporary_folder_is_full(
     s3: FaultyS3, address: str, many: Path, gathering: Path, tmp_path: Path
 ) -> None:
     """Where units for an object store are built."""
-    fsspec.filesystem("s3").mkdir("full-folder")
+    make_bucket("full-folder")
     store = "s3://full-folder/store"
     with mounted(tmp_path / "small", "1m") as small, other_node(address, TMPDIR=str(small)):
         free = os.statvfs(small)

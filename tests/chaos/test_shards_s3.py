@@ -6,9 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-import fsspec
 import pytest
 
+from coat.manifests import storage
 from coat.pipeline.shard_checks.verification import verify_shards
 from coat.pipeline.shards.build import build_shards
 from coat.pipeline.shards.sidecars import add_expert
@@ -29,9 +29,7 @@ pytestmark = pytest.mark.slow
 
 
 def tree_s3(url: str) -> dict[str, bytes]:
-    fs = fsspec.filesystem("s3", use_listings_cache=False)
-    root = url.removeprefix("s3://")
-    return {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root)}
+    return {f.name: storage.read_bytes(f"{url}/{f.name}") for f in storage.list_files(url)}
 
 
 def without_places(tree: dict[str, bytes]) -> dict[str, bytes]:
@@ -59,7 +57,7 @@ def test_shards_on_s3_are_those_on_disk_through_faults(bucket: str, s3: FaultyS3
     assert not verify_shards(out).damages
     assert len(list(iterate_shards(out))) == 96
 
-    fsspec.filesystem("s3").rm_file(f"{out}/shard-000001.tar")
+    storage.remove(f"{out}/shard-000001.tar")
     assert verify_shards(out, repair=True).repaired == 1
     assert without_places(tree_s3(out)) == without_places(tree_of(tmp_path / "out"))
 

@@ -1,9 +1,9 @@
 """Files by URL."""
 
 import os
+import sys
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from coat.manifests import storage
@@ -84,12 +84,12 @@ def test_object_stores() -> None:
 
 
 def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(url: str, **options: object) -> None:
-        raise ImportError("Install s3fs")
-
-    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
-    with pytest.raises(InputError, match=r"coat-audio\[s3\]"):
-        storage.exists("s3://bucket/a")
+    monkeypatch.setitem(sys.modules, "obstore", None)  # as Python says that there is none
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    for url, extra in (("s3://driverless/a", "s3"), ("gs://driverless/a", "gcs"), ("az://driverless/a", "azure")):
+        for call in (storage.exists, storage.read_bytes, storage.list_names, storage.size):
+            with pytest.raises(InputError, match=rf"coat-audio\[{extra}\]"):
+                call(url)
 
 
 def test_json_names_its_file(tmp_path: Path) -> None:

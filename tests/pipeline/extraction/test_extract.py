@@ -221,7 +221,7 @@ def test_wrong_requests_stop_before_any_work(
 
 
 def test_store_and_shards_may_lie_behind_a_url(make_corpus: Corpus, tmp_path: Path) -> None:
-    """fsspec's memory:// has no rename, as object stores have none: done.json is put last."""
+    """memory:// has no rename, as object stores have none: done.json is put last."""
     manifest, store = make_corpus(), f"memory://{tmp_path.name}/store"
     names = ["tests.pipeline.experts:Level"]
     (first,), (again,) = (extract(str(manifest), store, names, resources=HERE) for _ in range(2))

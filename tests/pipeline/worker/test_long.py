@@ -5,13 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 import soundfile
 
 from coat.extractors import Options
-from coat.manifests import decode
+from coat.manifests import decode, storage
 from coat.manifests.audio import file as audio_file
 from coat.manifests.audio.file import AudioFile
 from coat.pipeline.store.target_set import Target
@@ -106,7 +105,7 @@ def test_spans_of_one_file_are_read_through_one(tmp_path: Path, monkeypatch: pyt
     long_file(tmp_path / "a.wav", 30.0)
     samples, _ = soundfile.read(tmp_path / "a.wav")
     if "://" in name:
-        fsspec.filesystem("memory").pipe_file(name, (tmp_path / "a.wav").read_bytes())
+        storage.write_bytes(name, (tmp_path / "a.wav").read_bytes())
     else:
         soundfile.write(tmp_path / name, samples, RATE)
     path = name if "://" in name else str(tmp_path / name)
