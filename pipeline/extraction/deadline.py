@@ -20,19 +20,20 @@ class Deadline:
 
     def __init__(self) -> None:
         self.paces: deque[float] = deque(maxlen=RECENT_UNITS)  # seconds per second of good audio
+        self.pace: float | None = None  # the HIGH quantile of them
         self.longest = 0.0  # seconds that a unit took that counts
 
     @property
     def known(self) -> bool:
-        return bool(self.paces)
+        return self.pace is not None
 
     def learn(self, unit: Unit, report: UnitReport) -> None:
         if report.audio_seconds >= max(HEARD_S, HEARD_SHARE * unit.seconds):
             self.paces.append(report.unit_seconds / report.audio_seconds)
+            self.pace = sorted(self.paces)[int(HIGH * (len(self.paces) - 1) + 0.5)]
             self.longest = max(self.longest, report.unit_seconds)
 
     def of(self, unit: Unit) -> float:
-        if not self.paces:
+        if self.pace is None:
             return min(FIRST_MOST_S, FIRST_S + FIRST_PER_S * unit.seconds)
-        pace = sorted(self.paces)[int(HIGH * (len(self.paces) - 1) + 0.5)]
-        return min(max(LEAST_S, PATIENCE * pace * unit.seconds), max(MOST_S, 2 * self.longest))
+        return min(max(LEAST_S, PATIENCE * self.pace * unit.seconds), max(MOST_S, 2 * self.longest))

@@ -108,8 +108,7 @@ class WorkerPool:
     def next_task(self, worker: PoolWorker) -> UnitTask | None:
         if task := self.trials.task_for(worker, self.workers):
             return task
-        others = [w for w in self.workers if w.ready and w is not worker and not self.trials.is_accused(w)]
-        if worker.device_deaths and any(not w.device_deaths for w in others):
+        if worker.device_deaths and any(w.ready and not w.device_deaths for w in self.workers):
             return self.queue.take_untried()  # a unit that lost its device is tried on another one
         return self.queue.take(idle=not worker.in_hand)
 

@@ -40,7 +40,9 @@ class RunLog:
         self.write("planned", covered=covered, units=len(plan.units), audio_seconds=plan.seconds, bytes=plan.bytes)
 
     def reported(self, report: UnitReport) -> None:
-        self.write("unit", **asdict(report))
+        facts = asdict(report)
+        del facts["witnesses"]  # many paths, of use to this run alone
+        self.write("unit", **facts)
 
     def say(self, line: str) -> None:
         self.write("said", line=line)

@@ -59,7 +59,7 @@ class Trials:
 
     def task_for(self, peer: Peer, peers: Iterable[Peer]) -> UnitTask | None:
         """A unit that this peer is to try; the peer counts as its judge from now on."""
-        peers = list(peers)
+        peers = list(peers) if self.open else []
         for trial in self.open:
             if trial.judge is None and peer in self.fit_to_judge(trial, peers):
                 trial.judge = peer
