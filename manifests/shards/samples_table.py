@@ -50,7 +50,7 @@ def read_samples_table(path: str, xxh3: str) -> pa.Table:
         raise InputError(f"{url}: no such file; build the shards again, or copy the whole folder") from e
     if xxhash.xxh3_128_hexdigest(data) != xxh3:
         raise InputError(f"{url}: does not have the digest of index.json; build the shards again, or copy it again")
-    return pq.read_table(pa.BufferReader(data), use_threads=False)
+    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
 
 
 def write_samples_table(path: str, table: pa.Table) -> str:
@@ -102,7 +102,7 @@ class SamplesWriter:
 
     def table(self) -> pa.Table:
         """All of it, after `finish`."""
-        return pq.read_table(self.file, use_threads=False)
+        return pq.ParquetFile(pa.BufferReader(self.file.read_bytes())).read(use_threads=False)
 
 
 def place_file(path: Path, url: str) -> None:
