@@ -35,7 +35,7 @@ class UnitTable(Mapping[str, Mapping[str, Any]]):
     def __init__(self, names: Sequence[str], values: NDArray[np.void]) -> None:
         assert values.dtype == KEPT
         order = np.lexsort((np.array(names, "S64"), values["finished_at"], values["attempt"])) if names else []
-        self.names = [names[i] for i in order]
+        self.names = [names[int(i)] for i in order]
         self.values_U = values[order] if names else values
         self.position = {name: i for i, name in enumerate(self.names)}
 

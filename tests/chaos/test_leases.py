@@ -13,11 +13,11 @@ from coat.pipeline.extraction.lease import Lease
 from coat.pipeline.status.status import status
 from coat.pipeline.store.target_store import TargetStore
 from tests.chaos.s3 import FaultyS3
-from tests.chaos.test_s3 import bucket, corpus, extract_s3, put_corpus, s3, server
+from tests.chaos.test_s3 import bucket, corpus, extract_s3, put_corpus
 from tests.pipeline.conftest import Corpus, make_corpus
 from tests.pipeline.extraction.test_extract import run
 
-__all__ = ["bucket", "corpus", "make_corpus", "s3", "server"]
+__all__ = ["bucket", "corpus", "make_corpus"]
 
 ELSEWHERE = {"host": "elsewhere", "pid": 1, "started": 0.0, "beat": 1}
 

@@ -26,10 +26,10 @@ from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.verification import verify
 from tests.chaos.azurite import ACCOUNT, KEY, serve_azure
 from tests.chaos.s3 import Fault, FaultyS3, make_bucket
-from tests.chaos.test_s3 import corpus, extract_s3, put_corpus, s3, server
+from tests.chaos.test_s3 import corpus, extract_s3, put_corpus
 from tests.pipeline.extraction.test_extract import run
 
-__all__ = ["corpus", "s3", "server"]
+__all__ = ["corpus"]
 
 GCS_ACCOUNT = {"disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
 

@@ -21,11 +21,11 @@ from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import UnitWriter, write_spec
 from coat.pipeline.store.verification import verify
 from tests.chaos.s3 import Fault, FaultyS3
-from tests.chaos.test_s3 import bucket, s3, server
+from tests.chaos.test_s3 import bucket
 from tests.pipeline.conftest import Corpus, make_corpus
 from tests.pipeline.extraction.test_extract import run
 
-__all__ = ["bucket", "make_corpus", "s3", "server"]
+__all__ = ["bucket", "make_corpus"]
 
 IDS = ("id0", "id1")
 WAIT_S = 60.0
