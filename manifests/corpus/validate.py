@@ -7,7 +7,7 @@ from coat.manifests.audio.clip import AudioError, AudioInfo
 from coat.manifests.audio.file import SPAN_TOLERANCE_S, decode, probe
 from coat.manifests.corpus.manifest import read_manifest
 from coat.manifests.corpus.utterance import Utterance
-from coat.manifests.errors import Problem
+from coat.manifests.errors import Problem, ReadFault
 
 HEADER_THREADS = 8  # wait for disks
 DECODE_THREADS = 2  # compute
@@ -36,7 +36,7 @@ def validate_manifest(
             if u.audio not in headers:  # two threads may both read one header: harmless
                 headers[u.audio] = probe_or_error(u.audio)
             return span_messages(u, headers[u.audio])
-        except AudioError as e:
+        except (AudioError, ReadFault) as e:
             return [str(e)]
 
     with ThreadPoolExecutor(DECODE_THREADS if deep else HEADER_THREADS) as pool:

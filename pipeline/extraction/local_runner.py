@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from coat.manifests.errors import RunError
+from coat.manifests.errors import DeviceFault, RunError
 from coat.pipeline.extraction.lease import HEARTBEAT_S
 from coat.pipeline.extraction.unit_queue import UnitQueue, UnitTask
 from coat.pipeline.worker.config import WorkerConfig
@@ -35,7 +35,7 @@ def run_local(queue: UnitQueue, config: WorkerConfig) -> Iterator[UnitReport]:
             queue.send_heartbeat()
             for future in finished:
                 task, last_report = running.pop(future), time.monotonic()
-                report = future.result()
+                report = result(future)
                 queue.finished(task, report)
                 yield report
             oldest = next(iter(running.values()), None)
@@ -49,3 +49,11 @@ def run_local(queue: UnitQueue, config: WorkerConfig) -> Iterator[UnitReport]:
         worker.stopped.set()
         wait(running, timeout=grace)
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def result(future: Future[UnitReport]) -> UnitReport:
+    """DeviceFault says what to do: this process can't be replaced, a worker can."""
+    try:
+        return future.result()
+    except DeviceFault as e:
+        raise DeviceFault(f"{e}; with --workers 1 the worker is replaced, and a row that does it is found") from e

@@ -120,8 +120,7 @@ class Model:
         if is_sticky(error):
             raise DeviceFault(
                 f"{self.config.expert}: its device ({self.config.device}) failed, and is lost to this process "
-                f"({summarized(error)}); run again, with --workers 1 or more: a worker is replaced, and a row that "
-                "does it is found"
+                f"({summarized(error)})"
             ) from None
         return error
 

@@ -1,5 +1,6 @@
 """The share or disk that holds the audio fails in the middle of a run, and comes back. No row is recorded as failed."""
 
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from coat.pipeline.store.verification import verify
 from coat.pipeline.worker.report import UnitReport
 from tests.chaos.helpers import units_done
 from tests.disks import FailingDisk, dead_share, failing_disk
+from tests.integration.helpers import coat
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.extraction.test_extract import tree
 
@@ -159,3 +161,19 @@ def test_a_file_that_is_gone_among_others_is_missing(make_corpus: Corpus, tmp_pa
     (manifest.parent / "audio" / "c4.flac").unlink()
     assert run(manifest, tmp_path / "store", patience=60.0).reasons == {"missing": 1}
     assert run(manifest, tmp_path / "store", retry_failed=True).reasons == {"missing": 1}
+
+
+def test_other_commands_say_it_in_a_line(make_corpus: Corpus) -> None:
+    """A check of the rows names each, an extract stops; none shows a traceback."""
+    manifest = make_corpus(2)
+    with dead_share(manifest.parent / "audio"):
+        checked = coat("manifest", "validate", manifest, status=2)
+        extracted = coat(
+            *("extract", "--expert", *LEVEL, "--manifest", manifest, "--store", manifest.with_name("store")),
+            *("--workers", "0", "--patience", "0.2"),
+            status=1,
+        )
+    said = checked.stderr + checked.stdout
+    assert len(re.findall(r"manifest.jsonl:\d: [^\n]*Transport endpoint is not connected", said)) == 2
+    (line,) = extracted.stderr.strip().splitlines()
+    assert "Transport endpoint is not connected" in line
