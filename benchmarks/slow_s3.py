@@ -47,7 +47,7 @@ def slow_s3(folder: Path) -> Iterator[SlowS3]:
     s3 = SlowS3(folder)
     s3.delay(0.0)
     s3.clear()
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.slow_s3", str(folder)])
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.slow_s3", str(folder)], stderr=subprocess.DEVNULL)
     before = {name: os.environ.get(name) for name in (*ENVIRONMENT, "AWS_ENDPOINT_URL")}
     try:
         address = folder / "address"
