@@ -166,7 +166,7 @@ def on_disk(column: NDArray[Any]) -> NDArray[Any]:
         return column
     try:
         with tempfile.TemporaryFile(prefix="coat-column-") as f:
-            column.tofile(f)
+            f.write(np.ascontiguousarray(column).view(np.uint8).data)
             f.flush()
             return np.memmap(f, column.dtype, "r+", shape=column.shape)
     except OSError as e:

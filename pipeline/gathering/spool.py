@@ -2,6 +2,8 @@
 
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from coat.manifests.errors import RunError
@@ -25,22 +27,27 @@ class Spool:
 
     def put(self, data: bytes | memoryview) -> int:
         """The place of the data."""
-        with self.lock:
+        with self.lock, full_disk_named():
             start = self.size
-            try:
-                self.file.seek(start)
-                self.file.write(data)
-            except OSError as e:
-                raise RunError(
-                    f"{tempfile.gettempdir()}: cannot hold what is gathered ({e.strerror or e}); point TMPDIR at a "
-                    "larger disk, or give a smaller --block-size"
-                ) from e
+            self.file.seek(start)
+            self.file.write(data)
             self.size += len(data)
             return start
 
     def get(self, start: int, length: int) -> bytes:
-        with self.lock:
+        with self.lock, full_disk_named():  # what was written last may still have to go to the disk
             self.file.seek(start)
             data = self.file.read(length)
         assert len(data) == length, (start, length, len(data))
         return data
+
+
+@contextmanager
+def full_disk_named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise RunError(
+            f"{tempfile.gettempdir()}: cannot hold what is gathered ({e.strerror or e}); point TMPDIR at a larger "
+            "disk, or give a smaller --block-size"
+        ) from e

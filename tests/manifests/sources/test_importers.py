@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from coat.manifests.errors import InputError
+from coat.manifests.sources import importing
 from coat.manifests.sources.formats import FORMATS, detect_format
 from coat.manifests.sources.importing import import_manifest
 from tests.manifests.conftest import WriteAudio
@@ -228,3 +229,23 @@ def test_saved_datasets_that_are_not_whole(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
     with pytest.raises(InputError, match=r"state\.json|not JSON"):
         import_manifest(str(tmp_path), str(tmp_path / "m.jsonl"))
+
+
+def test_rows_are_the_same_in_whatever_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids that repeat, that are missing, that another row has by right."""
+    rows = [{"id": "a", "audio_filepath": "a.wav", "duration": 1.0}, {"audio_filepath": "b.wav", "duration": 1.0}] * 3
+    rows += [
+        {"audio_filepath": "a.wav", "duration": 2.0, "offset": 1.0},
+        {"id": "b", "audio_filepath": "c.wav", "duration": 1},
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = []
+    for size in (1, 2, 3, 100):
+        monkeypatch.setattr(importing, "ROWS_AT_ONCE", size)
+        done = import_manifest(str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl"), skip_bad=True)
+        found.append(((tmp_path / "out.jsonl").read_text(), [str(p) for p in done.problems]))
+    assert all(f == found[0] for f in found)
+    text, problems = found[0]
+    assert [json.loads(line)["id"] for line in text.splitlines()] == ["a", "b#2", "b#3", "b#4", "a@1.000", "b"]
+    assert len(problems) == 2
+    assert "id 'a' is also that of row 1" in problems[0]
