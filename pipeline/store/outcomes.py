@@ -175,12 +175,14 @@ class Outcomes:
         return found
 
     def count(self, positions: NDArray[np.integer] | None = None) -> Counts:
-        """Of all rows, or of those at `positions`."""
-        positions = np.arange(len(self.digests)) if positions is None else positions
+        """Of all rows, in the order of the commits, or of those at `positions`."""
+        if positions is None:
+            positions = np.argsort(self.unit, kind="stable")
         status = self.status[positions]
         ok, failed, skipped = np.bincount(status, minlength=3).tolist()
-        not_ok = self.not_ok.take(pa.array(self.not_ok_index(positions[status != OK])))
-        ids, errors, kinds = not_ok["id"].to_pylist(), not_ok["error"].to_pylist(), status[status != OK].tolist()
+        bad = positions[status != OK]
+        not_ok = self.not_ok.take(pa.array(self.not_ok_index(bad)))
+        ids, errors, kinds = not_ok["id"].to_pylist(), not_ok["error"].to_pylist(), self.status[bad].tolist()
         reasons = Counter(e.split(":", 1)[0] if e else STATUSES[k] for e, k in zip(errors, kinds, strict=True))
         failures = tuple((i, e or "") for i, e, k in zip(ids, errors, kinds, strict=True) if k == FAILED)
         seconds = float(self.seconds[positions[status == OK]].sum())
