@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from xml.sax.saxutils import escape
 
 PAGE = 1000
+LAST = "\U0010ffff"  # after all that begins alike
 Seed = Callable[["Bucket"], None]
 
 
@@ -34,11 +35,20 @@ class Bucket:
     objects: dict[str, bytes] = field(default_factory=dict)
     etags: dict[str, str] = field(default_factory=dict)
     keys: list[str] = field(default_factory=list)
+    entries: dict[str, str] = field(default_factory=dict)  # of a listing, by key
     changed: bool = True
 
     def put(self, key: str, data: bytes, etag: str | None = None) -> None:
         self.changed = self.changed or key not in self.objects
         self.objects[key], self.etags[key] = data, etag or hashlib.md5(data).hexdigest()
+        self.entries.pop(key, None)
+
+    def entry(self, key: str) -> str:
+        if key not in self.entries:
+            facts = f"<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>{self.etags[key]}</ETag>"
+            size = len(self.objects[key])
+            self.entries[key] = f"<Contents><Key>{escape(key)}</Key>{facts}<Size>{size}</Size></Contents>"
+        return self.entries[key]
 
     def sorted_keys(self) -> list[str]:
         if self.changed:
@@ -127,20 +137,20 @@ class Server:
         after = asked.get("continuation-token") or asked.get("start-after") or ""
         at = max(bisect_left(keys, prefix), bisect_right(keys, after) if after else 0)
         found: list[str] = []
-        last, now = "", "2026-01-01T00:00:00.000Z"
-        while at < len(keys) and len(found) < PAGE and keys[at].startswith(prefix):
+        last = ""
+        if not delimiter:
+            end = min(at + PAGE, bisect_left(keys, prefix + LAST))
+            found, last, at = [self.bucket.entry(key) for key in keys[at:end]], keys[end - 1] if end else "", end
+        while delimiter and at < len(keys) and len(found) < PAGE and keys[at].startswith(prefix):
             key = keys[at]
-            cut = key.find(delimiter, len(prefix)) if delimiter else -1
+            cut = key.find(delimiter, len(prefix))
             if cut >= 0:
-                last = key[: cut + 1] + "\U0010ffff"
+                last = key[: cut + 1] + LAST
                 found.append(f"<CommonPrefixes><Prefix>{escape(key[: cut + 1])}</Prefix></CommonPrefixes>")
                 at = bisect_right(keys, last)
-                continue
-            last, at = key, at + 1
-            facts = f"<LastModified>{now}</LastModified><ETag>{self.bucket.etags[key]}</ETag>"
-            found.append(
-                f"<Contents><Key>{escape(key)}</Key>{facts}<Size>{len(self.bucket.objects[key])}</Size></Contents>"
-            )
+            else:
+                last, at = key, at + 1
+                found.append(self.bucket.entry(key))
         more = at < len(keys) and keys[at].startswith(prefix)
         token = f"<NextContinuationToken>{escape(last)}</NextContinuationToken>" if more else ""
         cut_off = f"<IsTruncated>{str(more).lower()}</IsTruncated>"

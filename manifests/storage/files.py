@@ -187,26 +187,28 @@ def list_files(url: str, parts: Sequence[str] = ()) -> list[FileInfo]:
 
     `parts`: names at which a long listing may be cut, ascending, so that its parts are listed at the same time.
     """
-    found: list[FileInfo] = []
+    return list_where(url, parts, lambda name: True)
+
+
+def list_where(url: str, parts: Sequence[str], wanted: Callable[[str], bool]) -> list[FileInfo]:
     with listing_errors(url):
         if is_local(url):
-            return list(local.files(local_path(url)))
-        if not parts or protocol(url) not in ORDERED:
-            return list(remote.files(url))
-        bounds = list(zip(["", *parts], [*parts, ""], strict=True))
-        for part in in_parallel(lambda b: list(remote.files(url, *b)), bounds, len(bounds)):
-            found += part
-    return found
+            return [f for f in local.files(local_path(url)) if wanted(f.name)]
+        bounds = list(zip(["", *parts], [*parts, ""], strict=True)) if protocol(url) in ORDERED else [("", "")]
+        listed = in_parallel(lambda b: list(remote.files(url, *b, wanted)), bounds, len(bounds))
+        return [file for part in listed for file in part]
+    return []
 
 
 def list_marked(url: str, mark: str, parts: Sequence[str] = ()) -> list[tuple[str, FileInfo]]:
     """Folders directly inside `url` that hold a file named `mark`, with that file; `parts` as `list_files`."""
-    if not is_local(url):
-        found = list_files(url, parts)
-        return [(f.name[: -len(mark) - 1], f) for f in found if f.name.endswith(f"/{mark}") and f.name.count("/") == 1]
-    with listing_errors(url):
-        return list(local.marked(local_path(url), mark))
-    return []
+    if is_local(url):
+        with listing_errors(url):
+            return list(local.marked(local_path(url), mark))
+        return []
+    end = f"/{mark}"
+    found = list_where(url, parts, lambda name: name.endswith(end) and name.count("/") == 1)
+    return [(f.name[: -len(end)], f) for f in found]
 
 
 def remove(url: str) -> None:

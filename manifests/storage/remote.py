@@ -123,8 +123,10 @@ def names(url: str) -> list[str]:
     return [path.rstrip("/").rsplit("/", 1)[-1] for path in paths]
 
 
-def files(url: str, after: str = "", before: str = "") -> Iterator[FileInfo]:
-    """All below, at any depth, in the order of their names; `after` and `before` bound the names, both left out."""
+def files(
+    url: str, after: str = "", before: str = "", wanted: Callable[[str], bool] = lambda name: True
+) -> Iterator[FileInfo]:
+    """All below whose name is `wanted`, at any depth, in order; `after` and `before` bound the names, both left out."""
     store, key = object_store(url)
     base = f"{key}/" if key else ""
     offset = f"{base}{after}" if after else None
@@ -134,7 +136,8 @@ def files(url: str, after: str = "", before: str = "") -> Iterator[FileInfo]:
             name = found["path"].removeprefix(base)
             if before and name >= before:
                 return
-            yield info_of(name, found)
+            if wanted(name):
+                yield info_of(name, found)
 
 
 def next_page(url: str, pages: Iterator[Any]) -> Any:

@@ -51,7 +51,7 @@ class Counts:
 
 
 class Outcomes:
-    """What became of every utterance, in the order of the commits; the newest, where one was tried more than once.
+    """What became of every utterance; the newest outcome, where one was tried more than once.
 
     For millions of rows at once: some 30 bytes a row, and the ids and errors of those that are not ok.
     """
@@ -104,13 +104,12 @@ class Outcomes:
             concatenate_tables(locations, self.location_schema),
         )
         pa.default_memory_pool().release_unused()  # what the units' tables took
-        if rank is not None:
-            self.order_by_commit(rank())
-        self.keep_newest()
+        if rank is not None and len(self.unit):
+            self.unit = rank()[self.unit]
+        self.keep_newest(in_order=rank is None)
 
-    def order_by_commit(self, rank_U: NDArray[np.int32]) -> None:
-        self.unit = rank_U[self.unit] if len(self.unit) else self.unit
-        if (np.diff(self.unit) >= 0).all():
+    def order_by_commit(self) -> None:
+        if (self.unit[1:] >= self.unit[:-1]).all():
             return
         order = np.argsort(self.unit, kind="stable")
         bad = self.status[order] != OK
@@ -120,10 +119,17 @@ class Outcomes:
         self.digests, self.seconds, self.status = self.digests[order], self.seconds[order], self.status[order]
         self.unit = self.unit[order]
 
-    def keep_newest(self) -> None:
+    def keep_newest(self, in_order: bool) -> None:
+        """Where rows are not in the order of commits, they are brought into it if somebody will see it."""
+        if not in_order and self.location_schema.names:
+            self.order_by_commit()
+            in_order = True
         self.sort_digests()
         replaced = self.sorted_digests[:-1] == self.sorted_digests[1:]
-        if replaced.any():
+        if replaced.any() and not in_order:
+            self.order_by_commit()
+            self.keep_newest(in_order=True)
+        elif replaced.any():
             self.keep_only(np.delete(self.order, np.flatnonzero(replaced)))
 
     def extended(self, units: Sequence[str], later: Self) -> Self:
@@ -136,9 +142,9 @@ class Outcomes:
             setattr(both, name, np.concatenate([getattr(self, name), getattr(later, name)]))
         both.not_ok = concatenate_tables([self.not_ok, later.not_ok], NOT_OK)
         both.locations = concatenate_tables([self.locations, later.locations], self.location_schema)
-        both.order_by_commit(ranks([*self.units, *later.units], units))
+        both.unit = ranks([*self.units, *later.units], units)[both.unit]
         both.units = tuple(units)
-        both.keep_newest()
+        both.keep_newest(in_order=False)
         return both
 
     def sort_digests(self) -> None:
@@ -169,12 +175,14 @@ class Outcomes:
         return found
 
     def count(self, positions: NDArray[np.integer] | None = None) -> Counts:
-        """Of all rows, or of those at `positions`."""
-        positions = np.arange(len(self.digests)) if positions is None else positions
+        """Of all rows, in the order of the commits, or of those at `positions`."""
+        if positions is None:
+            positions = np.argsort(self.unit, kind="stable")
         status = self.status[positions]
         ok, failed, skipped = np.bincount(status, minlength=3).tolist()
-        not_ok = self.not_ok.take(pa.array(self.not_ok_index(positions[status != OK])))
-        ids, errors, kinds = not_ok["id"].to_pylist(), not_ok["error"].to_pylist(), status[status != OK].tolist()
+        bad = positions[status != OK]
+        not_ok = self.not_ok.take(pa.array(self.not_ok_index(bad)))
+        ids, errors, kinds = not_ok["id"].to_pylist(), not_ok["error"].to_pylist(), self.status[bad].tolist()
         reasons = Counter(e.split(":", 1)[0] if e else STATUSES[k] for e, k in zip(errors, kinds, strict=True))
         failures = tuple((i, e or "") for i, e, k in zip(ids, errors, kinds, strict=True) if k == FAILED)
         seconds = float(self.seconds[positions[status == OK]].sum())

@@ -28,7 +28,7 @@ UNITS_KEY = b"coat.units"
 NUMBER = pa.field("unit", pa.int32(), nullable=False)
 SEGMENT_SCHEMA = pa.schema([*ROWS_SCHEMA, NUMBER])
 SEGMENT_UNITS = 1000  # that a run commits before it writes a segment
-READERS = 8  # segments that are read at a time: bounds the memory
+READERS = 4  # segments that are read at a time: bounds the memory
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def read_segments(set_url: str, stamps: Mapping[str, str], columns: Sequence[str
     for data in storage.read_many(urls, READERS):
         if data is None:
             continue
+        pa.default_memory_pool().release_unused()  # what the last one took
         found = parse_segment(data, stamps, columns, seen)
         if found is not None:
             seen.update(found.units)

@@ -139,6 +139,7 @@ class TargetSet:
         def parts() -> Iterator[tuple[Sequence[str], NDArray[np.int32], pa.Table]]:
             for found in self.unit_rows(columns):
                 units.append(found.units)
+                found.units.__dict__.pop("position", None)  # there will be one of all
                 yield found.units.names, found.number_N, found.table
             whole = units[0].extended(*units[1:]) if units else UnitTable([], np.zeros(0, KEPT))
             units[:] = [whole]
@@ -180,7 +181,10 @@ class TargetSet:
         now = TargetSet(self.url, self.spec)
         if "outcomes" not in self.__dict__ or any(now.stamps.get(unit) != self.stamps[unit] for unit in self.done):
             return now
-        new = [unit for unit in now.stamps if unit not in self.done.position]
+        new = [unit for unit in now.stamps if unit not in self.done]
+        if not new:
+            now.__dict__.update(done=self.done, outcomes=self.outcomes)
+            return now
         parts = list(self.read_units(new, OUTCOME_COLUMNS))
         units = UnitTable([], np.zeros(0, KEPT)).extended(*(p.units for p in parts))
         later = Outcomes.of_parts(units.names, [(p.units.names, p.number_N, p.table) for p in parts])

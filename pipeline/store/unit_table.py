@@ -1,6 +1,7 @@
 """What done.json says of every committed unit, as columns: for hundreds of thousands of units."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,10 @@ class UnitTable(Mapping[str, Mapping[str, Any]]):
         order = np.lexsort((np.array(names, "S64"), values["finished_at"], values["attempt"])) if names else []
         self.names = [names[int(i)] for i in order]
         self.values_U = values[order] if names else values
-        self.position = {name: i for i, name in enumerate(self.names)}
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.names)}
 
     @classmethod
     def of(cls, done: Mapping[str, Mapping[str, Any]]) -> "UnitTable":

@@ -45,9 +45,18 @@ def reads(targets: TargetSet, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def outcome(targets: TargetSet) -> tuple[object, ...]:
+    """By digest: the unit, seconds and status of every row; and what is counted of them."""
     rows = targets.outcomes
-    counts = rows.count()
-    return rows.units, rows.digests.tolist(), rows.unit.tolist(), rows.status.tolist(), counts
+    at = rows.order
+    units = [rows.units[u] for u in rows.unit[at]]
+    return (
+        rows.units,
+        rows.digests[at].tolist(),
+        units,
+        rows.seconds[at].tolist(),
+        rows.status[at].tolist(),
+        rows.count(),
+    )
 
 
 def test_a_segment_says_what_the_files_of_its_units_say(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
