@@ -40,7 +40,7 @@ class Background(threading.Thread):
 
 
 def wait_for(count: int, store: Path, thread: Background) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while len(units_done(store)) < count:
         assert thread.is_alive(), thread.error
         assert time.monotonic() < deadline
