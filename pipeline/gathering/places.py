@@ -60,7 +60,7 @@ class TargetPlaces:
         if self.status_M[position] != OK:
             return None
         return Row(
-            unit=self.units[self.unit_M[position]],
+            unit=self.units[int(self.unit_M[position])],
             id=u.id,
             digest=u.digest,
             source=self.source_M[position].decode() or None,

@@ -60,7 +60,7 @@ class TargetCoverage:
             if of_set.status_M[position] == UNKNOWN:
                 yield u.id, f"{name} was not extracted"
                 continue
-            rows = self.sets[name].read_rows(of_set.units[of_set.unit_M[position]])
+            rows = self.sets[name].read_rows(of_set.units[int(of_set.unit_M[position])])
             yield u.id, f"{name} {next(row.error for row in rows if row.digest == u.digest)}"
 
     def estimated_bytes_M(self, recipe: Recipe) -> NDArray[np.float64]:
