@@ -23,9 +23,11 @@ chaos: .venv/.installed-all
 test-real: .venv/.installed-all
 	$(BIN)/python -m pytest -m real $(PYTEST_ARGS)
 
-# What is promised of speed, in under 15 minutes on 2 cores. By themselves are run `experts` and `invariance`, some 75 seconds
-# each, `seams`, `stats`, `whisper_padding`. COAT_WHISPER_DIR: a tiny.en, else random weights.
-BENCHMARKS := $(filter-out __init__ common experts gpu_check gpu_check_experts invariance paced_expert report scale_store seams stats whisper_padding,$(basename $(notdir $(wildcard benchmarks/*.py))))
+# What is promised of speed, in under 15 minutes on 2 cores. COAT_WHISPER_DIR: a tiny.en, else random weights. Those that take
+# long, or are no benchmark, are run by themselves.
+BY_THEMSELVES := driver_store experts feeding gpu_check invariance scale_shards scale_store seams shards_s3 stats whisper_padding
+NO_BENCHMARK := __init__ common gpu_check_experts paced_expert report slow_s3
+BENCHMARKS := $(filter-out $(BY_THEMSELVES) $(NO_BENCHMARK),$(basename $(notdir $(wildcard benchmarks/*.py))))
 bench: .venv/.installed-all
 	rm -f runs/bench/*.json
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done

@@ -18,6 +18,8 @@ ORDER = (
     "object_store",
     "overhead",
     "scale",
+    "scale_shards",
+    "shards_s3",
     "storage",
     "loader",
     "cost_training",

@@ -21,14 +21,14 @@ from benchmarks.slow_s3 import SlowS3, serve
 from coat.manifests import storage
 from coat.manifests.audio.file import decode
 from coat.manifests.corpus.manifest import Manifest
-from coat.manifests.targets.spec import TargetSpec
+from coat.manifests.targets.spec import Kind, TargetSpec
 from coat.pipeline.store.rows import Row
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import commit_unit, write_spec
 
 CLIPS, UNIT_ROWS, SPANS = 600, 100, 40
 SHARD_SIZE = 16_000_000
-SPECS = {"states": (256, 50.0, "representation"), "levels": (3, 100.0, "scalars")}
+SPECS: dict[str, tuple[int, float, Kind]] = {"states": (256, 50.0, "representation"), "levels": (3, 100.0, "scalars")}
 BUCKET = "s3://bench"
 TURNS = 2
 DELAY_S = 0.025
@@ -179,7 +179,7 @@ def make(folder: Path, rows: list[dict[str, object]]) -> None:
     heard = [decode(u.audio, u.offset, u.duration) for u in manifest]
     for name, (dim, rate_hz, kind) in SPECS.items():
         spec = TargetSpec(expert=name, version=1, family="speech", kind=kind, dim=dim, dtype="float16", rate_hz=rate_hz,
-                          start_s=0.0, sample_rate=16000, min_samples=1)  # pyright: ignore  # fmt: skip
+                          start_s=0.0, sample_rate=16000, min_samples=1)  # fmt: skip
         url = TargetStore(str(folder / "store")).set_url(spec)
         write_spec(url, spec)
         rng = np.random.default_rng(2)

@@ -57,12 +57,14 @@ class TargetPlaces:
 
     def row(self, position: int, u: Utterance) -> Row | None:
         """Of a row with targets; None where it has none."""
-        if self.status_M[position] != OK:
-            return None
+        return self.row_of(position, u.id, u.digest) if self.status_M[position] == OK else None
+
+    def row_of(self, position: int, identity: str, digest: str) -> Row:
+        """Of a row that has targets."""
         return Row(
             unit=self.units[int(self.unit_M[position])],
-            id=u.id,
-            digest=u.digest,
+            id=identity,
+            digest=digest,
             source=self.source_M[position].decode() or None,
             seconds=float(self.seconds_M[position]),
             first=int(self.first_M[position]),

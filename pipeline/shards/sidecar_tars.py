@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import xxhash
 from numpy.typing import NDArray
 
@@ -18,13 +19,16 @@ from coat.manifests.shards.tar import TAR_END, sample_bytes
 from coat.manifests.targets.members import to_members
 from coat.manifests.targets.reduction import Reduction
 from coat.pipeline.gathering.frames import GatheredFrames, Source
+from coat.pipeline.gathering.places import TargetPlaces, find_places
 from coat.pipeline.gathering.spool import Spool
 from coat.pipeline.shards.pieces import piece_frames
 from coat.pipeline.shards.plan import list_reasons
 from coat.pipeline.shards.recipe import Missing
-from coat.pipeline.store.rows import OK, Row
+from coat.pipeline.store.rows import Row
 from coat.pipeline.store.target_set import TargetSet
 
+pc: Any = pyarrow.compute
+AT_ONCE = 2**18  # samples whose digests are strings at a time
 RECORDS = "building"  # a file by finished tar, until the index is there
 
 
@@ -78,10 +82,8 @@ def sidecar_jobs(
     missing: Missing,
 ) -> Iterator[SidecarJob]:
     """InputError, before anything is written, where targets are missing that may not be."""
-    target_rows = target_rows_of(table, targets)
-    missing_S = np.flatnonzero(
-        (target_rows < 0) & (table["duration"].to_numpy() > 0)
-    )  # a sample of text alone needs none
+    places, has_target_S = sample_places(table, targets)
+    missing_S = np.flatnonzero(~has_target_S & (table["duration"].to_numpy() > 0))  # a sample of text alone needs none
     if len(missing_S) and missing == "fail":
         ids = table["id"].take(pa.array(missing_S[:1000])).to_pylist()
         reasons = [(identity, f"{name} was not extracted, or heard other audio") for identity in ids]
@@ -91,28 +93,33 @@ def sidecar_jobs(
         )
     ends = np.searchsorted(table["shard"].to_numpy(), np.arange(len(index.shards) + 1))
     for number, shard in enumerate(index.shards):
-        rows = table.slice(ends[number], ends[number + 1] - ends[number]).to_pylist()
-        positions = target_rows[ends[number] : ends[number + 1]].tolist()
+        first, stop = int(ends[number]), int(ends[number + 1])
+        rows = zip(range(first, stop), table.slice(first, stop - first).to_pylist(), strict=True)
+        with_target = [(s, row) for s, row in rows if has_target_S[s]]
         samples = tuple(
-            (row["key"], targets.rows.row_at(position), row["start"], None if row["whole"] else row["duration"])
-            for row, position in zip(rows, positions, strict=True)
-            if position >= 0
+            (
+                row["key"],
+                places.row_of(s, row["id"], row["digest"]),
+                row["start"],
+                None if row["whole"] else row["duration"],
+            )
+            for s, row in with_target
         )
-        seconds = sum(row["duration"] for row, position in zip(rows, positions, strict=True) if position >= 0)
+        seconds = sum(row["duration"] for _, row in with_target)
         url = storage.join(index.path, SIDECARS, name, shard.name)
         yield SidecarJob(url, targets.url, name, targets.spec.rate_hz, samples, round(seconds, 6), reduction)
 
 
-def target_rows_of(table: pa.Table, targets: TargetSet) -> NDArray[np.int64]:
-    """Where each sample's target is in the rows of the target set; -1: none of the sound that the shards have."""
-    rows = targets.rows
-    positions = rows.find(from_hex(table["digest"].combine_chunks()))
-    is_ok = np.append(rows.status == OK, False)[positions]
-    extracted = np.array([*rows.locations["source"].to_pylist(), None], dtype=object)[positions]
-    written = np.array(table["source"].to_pylist(), dtype=object)
-    is_unknown = np.array([source is None for source in written], dtype=bool)
-    is_same = (extracted == written) | is_unknown
-    return np.where(is_ok & is_same, positions, -1)
+def sample_places(table: pa.Table, targets: TargetSet) -> tuple[TargetPlaces, NDArray[np.bool_]]:
+    """Where each sample's target is, and whether there is one, of the sound that the shards have."""
+    slices = (table.slice(first, AT_ONCE) for first in range(0, len(table), AT_ONCE))
+    digests, written = [], []
+    for part in slices:
+        digests.append(from_hex(part["digest"].combine_chunks()))
+        written.append(np.array(pc.fill_null(part["source"], "").to_pylist(), dtype="S16"))
+    (places,), _ = find_places(targets, [np.concatenate(digests)])
+    written_S = np.concatenate(written)
+    return places, places.ok_M & ((places.source_M == written_S) | (written_S == b""))
 
 
 def grouped(jobs: Iterable[SidecarJob], targets: TargetSet, nbytes: int) -> Iterator[SidecarTask]:
