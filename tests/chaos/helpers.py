@@ -26,7 +26,7 @@ def command(manifest: Path, store: Path, expert: str, *more: str) -> list[str]:
     return [sys.executable, "-m", "coat", "extract", "--expert", f"{MODULE}:{expert}", *where, *more]
 
 
-def coat(arguments: list[str], seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
+def coat(arguments: list[str], seconds: float = 400.0) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
 
 
