@@ -64,7 +64,9 @@ def bucket_store(protocol: str, place: str, environment: tuple[tuple[str, str], 
     if protocol in ("gs", "gcs"):
         return GCSStore(place, **options)
     container, _, host = place.partition("@")  # abfss://container@account.dfs.core.windows.net/key
-    return AzureStore(container, **options, **({"account_name": host.split(".")[0]} if host else {}))
+    if host:
+        options["account_name"] = host.split(".")[0]
+    return AzureStore(container, **options)
 
 
 def s3_store(bucket: str, options: dict[str, Any]) -> "ObjectStore":

@@ -17,7 +17,7 @@ from coat.pipeline.cluster.ray_connection import connect, disconnect, worker_env
 from coat.pipeline.cluster.resources import Cluster, Resources, choose_cluster, threads_per_worker
 from coat.pipeline.extraction.index_writer import IndexWriter
 from coat.pipeline.extraction.lease import Lease
-from coat.pipeline.extraction.listeners import Listener, Listeners, NullListener
+from coat.pipeline.extraction.listeners import Committed, Listener, Listeners, NullListener
 from coat.pipeline.extraction.local_runner import run_local
 from coat.pipeline.extraction.metrics import Metrics
 from coat.pipeline.extraction.ray_runner import run_once_on_ray, run_ray
@@ -106,6 +106,7 @@ class Extraction:
         try:
             targets = TargetSet(set_url, self.spec)
             plan = self.make_plan(targets)
+            outcomes = targets.outcomes
             summary = Summary(self.spec.expert, self.spec.fingerprint, set_url, plan.rows)
             if plan.rows:
                 write_spec(set_url, self.spec)  # also where all is done: a spec.json that was lost comes back
@@ -114,15 +115,17 @@ class Extraction:
                     raise cannot_begin
                 if not lease.beats:  # a new store
                     lease.begin()
-                self.run_units(plan, summary, targets, lease)
+                committed = self.run_units(plan, summary, targets, lease)
                 remove_abandoned_builds(set_url)
-                targets = targets.refreshed()
+                if lease.others_seen:  # they committed, too
+                    targets = targets.refreshed()
+                outcomes = targets.with_units(committed)[0]
             else:
                 self.listener.planned(plan, plan.covered)
         finally:
             with suppress(*STORE_ERRORS):
                 lease.release()
-        add_outcomes(summary, plan, targets.outcomes)
+        add_outcomes(summary, plan, outcomes)
         summary.wall_seconds = time.perf_counter() - started
         return summary
 
@@ -149,8 +152,8 @@ class Extraction:
             attempts={unit: targets.done[unit]["attempt"] for unit in set(redo.values())},
         )
 
-    def run_units(self, plan: ExtractionPlan, summary: Summary, targets: TargetSet, lease: Lease) -> None:
-        """Run what a plan has left, telling other runs, the log and the metrics of it."""
+    def run_units(self, plan: ExtractionPlan, summary: Summary, targets: TargetSet, lease: Lease) -> list[str]:
+        """Run what a plan has left, telling other runs, the log and the metrics of it; gives the units committed."""
         started = time.perf_counter()
         cluster = self.cluster
         log = RunLog(summary.set_url, lease.run)
@@ -177,7 +180,8 @@ class Extraction:
         order = unit_order(plan, self.selection.shuffle)
         queue = UnitQueue(plan.units, order, config, lease, listeners.say, self.resources.unit_deadline)
         facts = {"expert": self.expert, "fingerprint": self.spec.fingerprint, "device": self.device}
-        finished = False
+        finished, committed = False, Committed()
+        listeners = Listeners(*listeners.listeners, committed)
         try:
             log.started(**facts, where=asdict(self.resources))
             if cluster and (line := worker_environment()):
@@ -200,6 +204,7 @@ class Extraction:
                 self.listener.say(line)
             if started_ray:
                 disconnect()
+        return committed.units
 
     def batch_seconds(self, config: WorkerConfig, cluster: Cluster | None, listener: Listener) -> float | None:
         """What the user said, or what was measured here or by an earlier run; None: the expert's own."""

@@ -22,6 +22,16 @@ class NullListener:
     def say(self, line: str) -> None: ...
 
 
+class Committed(NullListener):
+    """Remembers which units were committed."""
+
+    def __init__(self) -> None:
+        self.units: list[str] = []
+
+    def reported(self, report: UnitReport) -> None:
+        self.units.append(report.unit)
+
+
 class Listeners:
     """Passes everything on to several listeners."""
 

@@ -88,17 +88,21 @@ class Outcomes:
         rank: Callable[[], NDArray[np.int32]] | None,
     ) -> None:
         """Rows as columns. `rank`: the place of a unit in the order of commits by its number, once all were read."""
-        unit, counted, not_ok, locations = [], [], [], []
+        unit, not_ok, locations = [], [], []
+        columns: dict[str, list[NDArray[Any]]] = {name: [] for name in COUNTED.names}
         for number_N, table in parts:
             unit.append(number_N)
-            counted.append(counted_columns(table))
+            counted = counted_columns(table)
+            for name in COUNTED.names:
+                columns[name].append(counted[name].combine_chunks().to_numpy())
             not_ok.append(
                 table.filter(pc.not_equal(table["status"], "ok")).select(NOT_OK.names).cast(NOT_OK).combine_chunks()
             )
             locations.append(table.select(self.location_schema.names).cast(self.location_schema).combine_chunks())
         self.unit = np.concatenate(unit) if unit else np.empty(0, np.int32)
-        columns = concatenate_tables(counted, COUNTED)
-        self.digests, self.seconds, self.status = (columns.column(n).chunk(0).to_numpy() for n in COUNTED.names)
+        unit.clear()
+        # One column after the other: its parts are let go before the next is put together.
+        self.digests, self.seconds, self.status = (joined(columns.pop(f.name), f) for f in COUNTED)
         self.not_ok, self.locations = (
             concatenate_tables(not_ok, NOT_OK),
             concatenate_tables(locations, self.location_schema),
@@ -237,6 +241,10 @@ class RowsByDigest(Outcomes, Mapping[str, Row]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(to_hex(self.digests))
+
+
+def joined(parts: list[NDArray[Any]], field: pa.Field) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.empty(0, field.type.to_pandas_dtype())
 
 
 def grouped(tables: Iterable[pa.Table]) -> Iterator[tuple[NDArray[np.int32], pa.Table]]:

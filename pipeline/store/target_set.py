@@ -181,16 +181,20 @@ class TargetSet:
         now = TargetSet(self.url, self.spec)
         if "outcomes" not in self.__dict__ or any(now.stamps.get(unit) != self.stamps[unit] for unit in self.done):
             return now
-        new = [unit for unit in now.stamps if unit not in self.done]
+        outcomes, done = self.with_units(unit for unit in now.stamps if unit not in self.done)
+        now.__dict__.update(outcomes=outcomes, done=done)
+        return now
+
+    def with_units(self, names: Iterable[str]) -> tuple[Outcomes, UnitTable]:
+        """Outcomes and units of this snapshot and of units that were committed since: these alone are read."""
+        new = sorted(set(names) - self.done.keys())
         if not new:
-            now.__dict__.update(done=self.done, outcomes=self.outcomes)
-            return now
+            return self.outcomes, self.done
         parts = list(self.read_units(new, OUTCOME_COLUMNS))
         units = UnitTable([], np.zeros(0, KEPT)).extended(*(p.units for p in parts))
         later = Outcomes.of_parts(units.names, [(p.units.names, p.number_N, p.table) for p in parts])
-        now.__dict__["done"] = self.done.extended(units)
-        now.__dict__["outcomes"] = self.outcomes.extended(now.done.names, later)
-        return now
+        done = self.done.extended(units)
+        return self.outcomes.extended(done.names, later), done
 
     def __len__(self) -> int:
         """Utterances with targets."""

@@ -35,9 +35,9 @@ class UnitTable(Mapping[str, Mapping[str, Any]]):
 
     def __init__(self, names: Sequence[str], values: NDArray[np.void]) -> None:
         assert values.dtype == KEPT
-        order = np.lexsort((np.array(names, "S64"), values["finished_at"], values["attempt"])) if names else []
-        self.names = [names[int(i)] for i in order]
-        self.values_U = values[order] if names else values
+        order = np.lexsort((np.array(names, "S64"), values["finished_at"], values["attempt"]))
+        self.names: list[str] = [names[int(i)] for i in order]
+        self.values_U = values[order]
 
     @cached_property
     def position(self) -> dict[str, int]:
