@@ -107,10 +107,10 @@ class FakeUnits(Sequence[Unit]):
     """Units of one row, made when they are taken."""
 
     def __init__(self, count: int) -> None:
-        self.count = count
+        self.units = count
 
     def __len__(self) -> int:
-        return self.count
+        return self.units
 
     def __getitem__(self, index: Any) -> Any:
         utterance = Utterance(id=f"clip-{index}", audio="a.flac", audio_filepath="a.flac", duration=10.0)

@@ -81,7 +81,7 @@ def open_text(path: str) -> BinaryIO:
     if not path.endswith(".gz"):
         return f
     unpacked = gzip.GzipFile(fileobj=f)
-    unpacked.myfileobj = f  # to be closed with it, as gzip.open has it
+    unpacked.myfileobj = f  # pyright: ignore  closed with it, as in gzip.open
     return cast(BinaryIO, unpacked)
 
 
