@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from coat.pipeline.shards.build import build_shards
     from coat.pipeline.store.target_set import Target, TargetSet
     from coat.pipeline.store.target_store import TargetStore
-    from coat.pipeline.store.verification import verify
+    from coat.pipeline.store_checks.verification import verify
 
 PUBLIC = {
     "Resources": "coat.pipeline.cluster.resources",
@@ -28,7 +28,7 @@ PUBLIC = {
     "TargetStore": "coat.pipeline.store.target_store",
     "build_shards": "coat.pipeline.shards.build",
     "extract": "coat.pipeline.extraction.extraction",
-    "verify": "coat.pipeline.store.verification",
+    "verify": "coat.pipeline.store_checks.verification",
 }
 
 __all__ = [

@@ -50,7 +50,7 @@ def verify(
         return
     from coat.manifests.corpus.manifest import Manifest
     from coat.pipeline.cluster.ordered import run_ordered
-    from coat.pipeline.store.verification import verify as run
+    from coat.pipeline.store_checks.verification import verify as run
 
     corpus = Manifest.read(sources) if sources else None
     with progress(None, "units", "verify", quiet=json_output) as advance:

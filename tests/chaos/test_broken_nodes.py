@@ -9,7 +9,7 @@ import pytest
 from coat.manifests import RunError
 from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.summary import Summary
-from coat.pipeline.store.verification import verify
+from coat.pipeline.store_checks.verification import verify
 from tests.chaos.helpers import events, other_node, run
 from tests.chaos.s3 import FaultyS3, make_bucket
 from tests.chaos.test_nodes import frames, hosts

@@ -9,7 +9,7 @@ from coat.manifests import RunError
 from coat.manifests.errors import DeviceFault
 from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.store.target_store import TargetStore
-from coat.pipeline.store.verification import verify
+from coat.pipeline.store_checks.verification import verify
 from coat.pipeline.worker.budget import CLOSE
 from tests.chaos.helpers import coat, command, run
 from tests.pipeline.conftest import Corpus

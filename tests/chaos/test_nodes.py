@@ -9,7 +9,7 @@ import pytest
 
 from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.summary import Summary
-from coat.pipeline.store.verification import verify
+from coat.pipeline.store_checks.verification import verify
 from tests.chaos.helpers import events, run, units_done
 from tests.pipeline.extraction.test_extract import run as run_here
 from tests.pipeline.extraction.test_extract import tree

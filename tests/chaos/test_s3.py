@@ -20,7 +20,7 @@ from coat.pipeline.store import verification
 from coat.pipeline.store.builds import builds_folder
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import commit_unit
-from coat.pipeline.store.verification import verify
+from coat.pipeline.store_checks.verification import verify
 from tests.chaos.s3 import Fault, FaultyS3, make_bucket
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.extraction.test_extract import run, tree

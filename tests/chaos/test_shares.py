@@ -15,7 +15,7 @@ from coat.pipeline.extraction.extraction import RowSelection, extract
 from coat.pipeline.extraction.listeners import NullListener
 from coat.pipeline.extraction.summary import Summary
 from coat.pipeline.store.target_store import TargetStore
-from coat.pipeline.store.verification import verify
+from coat.pipeline.store_checks.verification import verify
 from coat.pipeline.worker.report import UnitReport
 from tests.chaos.helpers import units_done
 from tests.disks import FailingDisk, dead_share, failing_disk

@@ -14,7 +14,7 @@ import pytest
 from coat.manifests import InputError, RunError
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import UnitWriter, commit_unit
-from coat.pipeline.store.verification import verify
+from coat.pipeline.store_checks.verification import verify
 from tests.disks import mounted, remount
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.extraction.test_extract import run, tree

@@ -23,7 +23,7 @@ import pytest
 from coat.manifests import Manifest, storage
 from coat.manifests.errors import InputError, NoAccess, RunError, Unreachable
 from coat.pipeline.store.target_store import TargetStore
-from coat.pipeline.store.verification import verify
+from coat.pipeline.store_checks.verification import verify
 from tests.chaos.azurite import ACCOUNT, KEY, serve_azure
 from tests.chaos.s3 import Fault, FaultyS3, make_bucket
 from tests.chaos.test_s3 import corpus, extract_s3, put_corpus

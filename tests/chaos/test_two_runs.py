@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from coat.pipeline.store.target_store import TargetStore
-from coat.pipeline.store.verification import verify
+from coat.pipeline.store_checks.verification import verify
 from tests.chaos.helpers import coat, command, units_done
 from tests.pipeline.extraction.test_runs import start
 

@@ -19,7 +19,7 @@ from coat.pipeline.store.rows import Row
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import UnitWriter, write_spec
-from coat.pipeline.store.verification import verify
+from coat.pipeline.store_checks.verification import verify
 from tests.chaos.s3 import Fault, FaultyS3
 from tests.chaos.test_s3 import bucket
 from tests.pipeline.conftest import Corpus, make_corpus

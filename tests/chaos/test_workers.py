@@ -11,7 +11,7 @@ import pytest
 
 from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.store.target_store import TargetStore
-from coat.pipeline.store.verification import verify
+from coat.pipeline.store_checks.verification import verify
 from tests.chaos.helpers import coat, command, events, run, units_done
 from tests.pipeline.extraction.test_extract import tree
 from tests.pipeline.extraction.test_runs import ROOT, start, wait_for_units

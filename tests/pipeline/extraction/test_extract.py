@@ -15,7 +15,7 @@ from coat.pipeline.extraction.extraction import RowSelection, extract
 from coat.pipeline.extraction.summary import Summary
 from coat.pipeline.shards.build import build_shards
 from coat.pipeline.store.target_store import TargetStore
-from coat.pipeline.store.verification import verify
+from coat.pipeline.store_checks.verification import verify
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.experts import level
 

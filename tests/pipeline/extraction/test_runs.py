@@ -15,7 +15,7 @@ from coat.manifests import RunError
 from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.store.target_store import TargetStore
-from coat.pipeline.store.verification import verify
+from coat.pipeline.store_checks.verification import verify
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.extraction.test_extract import run, tree
 

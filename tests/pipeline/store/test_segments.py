@@ -13,7 +13,7 @@ from coat.pipeline.status.status import Watch
 from coat.pipeline.store.segments import read_segments
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
-from coat.pipeline.store.verification import verify
+from coat.pipeline.store_checks.verification import verify
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.extraction.test_extract import run
 

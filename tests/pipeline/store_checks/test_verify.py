@@ -16,7 +16,7 @@ from coat.pipeline.cluster.ordered import run_ordered
 from coat.pipeline.extraction.extraction import RowSelection
 from coat.pipeline.status.status import status
 from coat.pipeline.store.target_store import TargetStore
-from coat.pipeline.store.verification import verify
+from coat.pipeline.store_checks.verification import verify
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.extraction.test_extract import run, tree
 from tests.pipeline.extraction.test_runs import ROOT

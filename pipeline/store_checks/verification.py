@@ -13,7 +13,7 @@ from coat.pipeline.store.layout import DONE, SPEC, UNITS
 from coat.pipeline.store.source_changes import ExtractedSources, SourceChange, find_changes, source_digests
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
-from coat.pipeline.store.unit_check import check_unit
+from coat.pipeline.store_checks.unit_check import check_unit
 
 UNITS_AT_ONCE = 16  # that a worker is given: some GB
 REMOTE_THREADS = 4  # an object store answers slowly; a thread holds 65,536 frames
