@@ -268,7 +268,7 @@ def test_a_driver_killed_while_it_puts_leaves_no_done_json_without_data(
     process.communicate()
     done = {p.split("/units/")[1] for p in s3.puts("done.json")}
     data = {p.split("/units/")[1] for p in s3.puts("frames.zarr/c/0/0")}
-    unit = min({d.split("/")[0] for d in data} - {d.split("/")[0] for d in done})
+    half_put = {d.split("/")[0] for d in data} - {d.split("/")[0] for d in done}
     assert len(done) < len(data)  # it died between the two
     assert not [d for d in verify(f"{bucket}/store").damages if "no done.json" not in d.message]
 
@@ -278,9 +278,9 @@ def test_a_driver_killed_while_it_puts_leaves_no_done_json_without_data(
     assert not verify(f"{bucket}/store").damages  # while a writer may be alive, its keys are not taken for damage
     assert not builds_folder(f"{bucket}/store").exists()
     monkeypatch.setattr(verification, "LEFTOVER_S", 0.0)
-    (left,) = verify(f"{bucket}/store", repair=True).damages
-    assert left.unit == unit
-    assert "of a writer that died" in left.message
+    left = verify(f"{bucket}/store", repair=True).damages
+    assert {damage.unit for damage in left} >= half_put > set()
+    assert all("of a writer that died" in damage.message for damage in left)
     assert tree_s3(bucket) == tree(tmp_path / "store")
     assert not verify(f"{bucket}/store").damages
 
