@@ -19,6 +19,7 @@ from coat.pipeline.shards.recipe import Recipe
 from coat.pipeline.shards.sidecars import build_sidecar
 from coat.pipeline.shards.writer import FinishedShard
 from coat.pipeline.statistics.compute import on_workers
+from coat.pipeline.store.target_set import TargetSet
 
 pc: Any = pyarrow.compute
 
@@ -74,7 +75,8 @@ def write_set_files(
     if recipe.layout == "joint":
         make_sums = on_workers(workers, ray_address)
         for name, targets in plan.sets.items():
-            experts[name] = expert_info(targets, reductions.get(name), tars.samples[name], tars.frames[name], make_sums)
+            own = TargetSet(targets.url, targets.spec)  # what it reads of every unit is not kept for all sets
+            experts[name] = expert_info(own, reductions.get(name), tars.samples[name], tars.frames[name], make_sums)
     index = ShardIndex(
         path=out,
         layout=recipe.layout,
