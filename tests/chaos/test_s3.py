@@ -16,10 +16,10 @@ from coat.manifests.errors import Unreachable
 from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.extraction.summary import Summary
-from coat.pipeline.store import verification
 from coat.pipeline.store.builds import builds_folder
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import commit_unit
+from coat.pipeline.store_checks import verification
 from coat.pipeline.store_checks.verification import verify
 from tests.chaos.s3 import Fault, FaultyS3, make_bucket
 from tests.pipeline.conftest import Corpus
