@@ -94,7 +94,7 @@ class Outcomes:
             unit.append(number_N)
             counted = counted_columns(table)
             for name in COUNTED.names:
-                columns[name].append(counted[name].combine_chunks().to_numpy())
+                columns[name].append(counted[name].to_numpy().copy())  # else Arrow keeps much more
             not_ok.append(
                 table.filter(pc.not_equal(table["status"], "ok")).select(NOT_OK.names).cast(NOT_OK).combine_chunks()
             )
