@@ -185,12 +185,12 @@ class UnitQueue:
             self.say(f"unit {name} (one row) loses its device; it waits until a unit has gone well")
             self.unproven.append(UnitTask(task.unit, FATAL_HARM - HARM[cause], task.deadline, before))
         else:
-            spec = self.config.spec
+            spec, facts = self.config.spec, {"attempt": task.unit.attempt}
             failed = [
                 Row(name, row.utterance.id, row.digest, None, 0.0, 0, 0, "failed", f"{cause}: {ADVICE[cause]}")
                 for row in rows
             ]
-            commit_unit(self.config.set_url, name, np.empty((0, spec.dim), spec.dtype), failed, {})
+            commit_unit(self.config.set_url, name, np.empty((0, spec.dim), spec.dtype), failed, facts)
             yield UnitReport.of_failed(name, failed)
 
     def deadline_of_half(self, task: UnitTask, half: Unit) -> float | None:

@@ -36,15 +36,16 @@ def cut_into_pieces(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Of each piece: the number of its utterance, its start, and its seconds (NaN: the whole utterance).
 
-    The pieces of an utterance are about equally long.
+    The pieces of an utterance are about equally long; the last one may exceed the limit by END_SLACK_S.
     """
     if limit_s is None:
         return np.arange(len(seconds)), np.zeros(len(seconds)), np.full(len(seconds), np.nan)
     longest = max(math.floor(limit_s / grid_s + 1e-9), 1) * grid_s
-    even = np.ceil(seconds / np.maximum(np.ceil(seconds / longest), 1) / grid_s - 1e-9) * grid_s
+    shorter = seconds - END_SLACK_S  # what is left over by less than that is no piece of its own
+    even = np.ceil(seconds / np.maximum(np.ceil(shorter / longest), 1) / grid_s - 1e-9) * grid_s
     step = np.minimum(even, longest)
-    is_cut = seconds > limit_s
-    counts = np.where(is_cut, np.ceil(seconds / np.maximum(step, grid_s) - 1e-9), 1).astype(np.int64)
+    is_cut = shorter > limit_s
+    counts = np.where(is_cut, np.ceil(shorter / np.maximum(step, grid_s) - 1e-9), 1).astype(np.int64)
     utterance = np.repeat(np.arange(len(seconds)), counts)
     number = np.arange(len(utterance)) - np.repeat(np.cumsum(counts) - counts, counts)  # of the piece in its utterance
     start = np.round(number * step[utterance], 6)
