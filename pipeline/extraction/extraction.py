@@ -163,22 +163,6 @@ class Extraction:
         index = IndexWriter(targets)
         index.add(targets.not_indexed)
         listeners = Listeners(self.listener, log, index, *((Metrics(),) if cluster else ()))
-        threads = threads_per_worker(cluster)
-        config = WorkerConfig(
-            self.expert,
-            self.options,
-            summary.set_url,
-            self.spec,
-            self.device,
-            threads,
-            self.resources.decode_threads,
-            None,
-            self.selection.accept_missing,
-            self.resources.patience_s,
-        )
-        config = replace(config, batch_seconds=self.batch_seconds(config, cluster, listeners))
-        order = unit_order(plan, self.selection.shuffle)
-        queue = UnitQueue(plan.units, order, config, lease, listeners.say, self.resources.unit_deadline)
         facts = {"expert": self.expert, "fingerprint": self.spec.fingerprint, "device": self.device}
         finished, committed = False, Committed()
         listeners = Listeners(*listeners.listeners, committed)
@@ -186,6 +170,9 @@ class Extraction:
             log.started(**facts, where=asdict(self.resources))
             if cluster and (line := worker_environment()):
                 listeners.say(line)
+            config = self.worker_config(summary.set_url, cluster, listeners)
+            order = unit_order(plan, self.selection.shuffle)
+            queue = UnitQueue(plan.units, order, config, lease, listeners.say, self.resources.unit_deadline)
             listeners.planned(plan, plan.covered)
             reports = run_ray(queue, config, cluster) if cluster else run_local(queue, config)
             add_reports(summary, reports, started, listeners)
@@ -205,6 +192,20 @@ class Extraction:
             if started_ray:
                 disconnect()
         return committed.units
+
+    def worker_config(self, set_url: str, cluster: Cluster | None, listener: Listener) -> WorkerConfig:
+        config = WorkerConfig(
+            expert=self.expert,
+            options=self.options,
+            set_url=set_url,
+            spec=self.spec,
+            device=self.device,
+            threads=threads_per_worker(cluster),
+            decode_threads=self.resources.decode_threads,
+            accept_missing=self.selection.accept_missing,
+            patience_s=self.resources.patience_s,
+        )
+        return replace(config, batch_seconds=self.batch_seconds(config, cluster, listener))
 
     def batch_seconds(self, config: WorkerConfig, cluster: Cluster | None, listener: Listener) -> float | None:
         """What the user said, or what was measured here or by an earlier run; None: the expert's own."""
