@@ -90,7 +90,7 @@ def holds_anything(folder: str) -> bool:
     """Whether a folder is there and not empty, or a prefix has objects. ReadFault where that cannot be told."""
     with reading(folder):
         if not storage.is_local(folder):
-            return bool(storage.list_names(folder))
+            return storage.exists(folder)  # one key is asked for, not all of them
         try:
             with os.scandir(storage.local_path(folder)) as entries:
                 return next(entries, None) is not None

@@ -1,7 +1,7 @@
 """The storage layer and a whole extraction on each kind of store: a disk, S3 (moto), Azure (Azurite), and GCS.
 
-GCS: no emulator of PyPI speaks what obstore speaks. obstore uses Google's XML API, `gcp-storage-emulator` and its like
-have the JSON API alone. The XML API is S3's but for a few headers, so moto stands in for it here, behind a proxy
+GCS: obstore uses Google's XML API; the emulator of PyPI that was tried (`gcp-storage-emulator`) has the JSON API alone.
+The XML API is S3's but for a few headers, so moto stands in for it here, behind a proxy
 that rewords the condition of a put. Google's own tokens and error texts are not tested.
 """
 
