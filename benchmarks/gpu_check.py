@@ -30,6 +30,7 @@ ROOT = Path("runs/gpu-check")
 RATE = 16000
 BUSY_SHARE = 0.8  # of the steady part, that the GPU should compute
 EXPERTS = "benchmarks.gpu_check_experts"
+ROWS_OF_MEMORY = 6  # twice as many as fit into memory at once
 
 
 class Checks:
@@ -185,15 +186,15 @@ def main() -> None:
     device = "cpu" if tiny else "cuda"
     print(f"torch {torch.__version__} on {'CPUs' if tiny else torch.cuda.get_device_name()}", flush=True)
     shutil.rmtree(ROOT, ignore_errors=True)
-    clips, seconds, rows = (4, 2.0, 3) if tiny else (300, 20.0, 8)
+    clips, seconds, rows = (4, 2.0, 3) if tiny else (300, 20.0, 8)  # rows: of which one breaks the device
     manifest = corpus(ROOT / "corpus", clips, seconds)
-    few, poisoned = corpus(ROOT / "few", rows, 2.0), corpus(ROOT / "poisoned", rows, 2.0, poison=rows // 2)
+    few, poisoned = corpus(ROOT / "few", ROWS_OF_MEMORY, 2.0), corpus(ROOT / "poisoned", rows, 2.0, poison=rows // 2)
     check = Checks()
     whisper, wav2vec2 = random_whisper(tiny), random_wav2vec2(tiny)
     check("Whisper large's shape, bfloat16", lambda: speed("whisper", whisper, device, manifest))
     check("wav2vec2 large's shape, bfloat16", lambda: speed("wav2vec2", wav2vec2, device, manifest))
     check("float32 on the GPU and on CPUs", lambda: same_as_cpu(wav2vec2, "cpu" if tiny else "cuda:0"))
-    check("memory that runs out", lambda: out_of_memory(device, few, rows))
+    check("memory that runs out", lambda: out_of_memory(device, few, ROWS_OF_MEMORY))
     check("a row that breaks the device", lambda: sticky(device, poisoned, rows))
     shutil.rmtree(ROOT)  # gigabytes of weights
     sys.exit(1 if check.failed else 0)
