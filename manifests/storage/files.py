@@ -114,15 +114,16 @@ def to_json(value: Any, indent: int | None = 2) -> bytes:
     return (json.dumps(value, indent=indent, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def write_bytes(url: str, data: bytes, sync: bool = True) -> None:
+def write_bytes(url: str, data: bytes, sync: bool = True, parents: bool = True) -> None:
     """Write a whole file so that readers see all of it or nothing.
 
-    `sync` False: a power cut may lose it. InputError where it may not be written there, RunError where the
-    disk or the store does not take it.
+    `sync` False: a power cut may lose it. `parents` False: of missing folders only the file's own is made, so that what
+    was removed meanwhile is not made again (InputError). InputError where it may not be written there, RunError where
+    the disk or the store does not take it.
     """
     with write_errors(url):
         if is_local(url):
-            local.write(local_path(url), data, sync)
+            local.write(local_path(url), data, sync, parents=parents)
         else:
             remote.put(url, data)
 

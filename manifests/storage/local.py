@@ -34,9 +34,12 @@ def read_range(path: Path, start: int, end: int) -> bytes:
         return f.read(end - start)
 
 
-def write(target: Path, data: bytes, sync: bool, replace: bool = True) -> bool:
-    """By a temporary file, so that nobody sees a part. False where a file is there and `replace` is not given."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+def write(target: Path, data: bytes, sync: bool, replace: bool = True, parents: bool = True) -> bool:
+    """By a temporary file, so that nobody sees a part. False where a file is there and `replace` is not given.
+
+    `parents` False: of missing folders only the file's own is made; FileNotFoundError where more are missing.
+    """
+    target.parent.mkdir(parents=parents, exist_ok=True)
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "Is a directory", str(target))
     fd, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}~{this_process()}~")

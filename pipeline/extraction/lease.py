@@ -99,10 +99,17 @@ class Lease:
 
     def write(self) -> None:
         self.beats, self.last_write = self.beats + 1, time.monotonic()
+        self.check_store()
+        lease = {**self.owner, "beat": self.beats, "units": sorted(self.units), "claimed": list(self.claimed)}
+        try:
+            storage.write_bytes(self.url, storage.to_json(lease), sync=False, parents=False)
+        except InputError:
+            self.check_store()
+            raise
+
+    def check_store(self) -> None:
         if not storage.exists(self.spec):
             raise RunError(f"{self.spec}: gone; the store was removed or moved while a run was at work on it")
-        lease = {**self.owner, "beat": self.beats, "units": sorted(self.units), "claimed": list(self.claimed)}
-        storage.write_bytes(self.url, storage.to_json(lease), sync=False)
 
     def held_by_others(self) -> dict[str, str]:
         """Units that other living runs have in hand or take next, each with its run."""

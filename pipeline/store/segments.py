@@ -47,7 +47,7 @@ def write_segment(set_url: str, stamps: Mapping[str, str], units: UnitTable, tab
     stamped = table.cast(SEGMENT_SCHEMA).replace_schema_metadata({UNITS_KEY: json.dumps(facts).encode()})
     pq.write_table(stamped, sink, compression="zstd")
     url = storage.join(set_url, INDEX, f"s-{uuid.uuid4().hex[:16]}.parquet")
-    storage.write_bytes(url, sink.getvalue().to_pybytes(), sync=False)
+    storage.write_bytes(url, sink.getvalue().to_pybytes(), sync=False, parents=False)
 
 
 def encode(values_U: NDArray[np.void]) -> dict[str, list[Any]]:

@@ -120,4 +120,4 @@ def recorded_batch_seconds(set_url: str) -> float | None:
 
 
 def record_batch_size(set_url: str, size: BatchSize) -> None:
-    storage.write_bytes(storage.join(set_url, BATCH), storage.to_json(asdict(size)))
+    storage.write_bytes(storage.join(set_url, BATCH), storage.to_json(asdict(size)), parents=False)

@@ -108,3 +108,13 @@ def test_equal_values_give_equal_bytes() -> None:
 def test_joined_names_stay_inside(part: str) -> None:
     with pytest.raises(AssertionError):
         storage.join("/base", part)
+
+
+def test_what_was_removed_is_not_made_again_where_that_is_asked(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with pytest.raises(InputError, match="cannot be written there"):
+        storage.write_bytes(str(store / "running" / "a.json"), b"{}", parents=False)
+    assert not store.exists()
+    store.mkdir()
+    storage.write_bytes(str(store / "running" / "a.json"), b"{}", parents=False)
+    assert (store / "running" / "a.json").read_bytes() == b"{}"
