@@ -159,14 +159,12 @@ class Extraction:
         log = RunLog(summary.set_url, lease.run)
         if lease.left_by_dead and cluster is None:
             cluster = cluster_after_crash(lease.left_by_dead, self.resources, self.listener)
-        started_ray = connect(cluster) if cluster else False
-        index = IndexWriter(targets)
-        index.add(targets.not_indexed)
-        listeners = Listeners(self.listener, log, index, *((Metrics(),) if cluster else ()))
         facts = {"expert": self.expert, "fingerprint": self.spec.fingerprint, "device": self.device}
-        finished, committed = False, Committed()
-        listeners = Listeners(*listeners.listeners, committed)
+        index, committed, finished = IndexWriter(targets), Committed(), False
+        started_ray = connect(cluster) if cluster else False
         try:
+            index.add(targets.not_indexed)
+            listeners = Listeners(self.listener, log, index, committed, *((Metrics(),) if cluster else ()))
             log.started(**facts, where=asdict(self.resources))
             if cluster and (line := worker_environment()):
                 listeners.say(line)
