@@ -1,17 +1,20 @@
 """Does a worker feed a GPU? The expert only takes as long as a GPU at so many times real time; all the rest is real.
 
 For each kind of corpus: bare decoding (a thread a CPU, nothing else), then extraction at each speed. A worker cannot
-be faster than either. `fed` is the speed that came out over the smaller of the two.
+be faster than either. `fed` is the speed that came out over the smaller of the two. A run's first and last units
+are in it: give hours of audio, for a few seconds of a fast one would be mostly those.
 
-    python -m benchmarks.feeding [--kind flac] [--seconds 3600]
+    python -m benchmarks.feeding [--kind flac] [--seconds 28800]
 """
 
 import argparse
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ import soundfile
 
 from benchmarks.common import CPUS, ROOT, Figure, durations, results, run, speech_like
 from benchmarks.paced_expert import SAMPLE_RATE
+from benchmarks.slow_s3 import Bucket, serve
 from coat.extractors.expert import Options
 from coat.manifests.audio.file import decode
 from coat.manifests.corpus.manifest import Manifest
@@ -26,6 +30,7 @@ from coat.manifests.corpus.manifest import Manifest
 SPEEDS = (1000, 2000, 5000)
 LEAST = 0.95
 DISTINCT = 100  # clips of a kind; the others are links to them, under names of their own
+REMOTE, DELAY_S = "remote", 0.05  # a store that takes so long for each request
 
 
 def clips_of(
@@ -75,12 +80,39 @@ KINDS: dict[str, tuple[str, Callable[[Path, float], Path]]] = {
     "mp3": ("MP3, 44.1 kHz", lambda f, s: clips_of(f, s, "mp3", 44100, lambda rng: list(durations(DISTINCT, rng)))),
     "short": ("FLAC clips of 2 s", lambda f, s: clips_of(f, s / 2, "flac", 16000, lambda rng: [2.0] * DISTINCT)),
     "spans": ("spans of one FLAC", spans_of),
+    REMOTE: (
+        "FLAC, 16 kHz, 50 ms a request",
+        lambda f, s: clips_of(f, s, "flac", 16000, lambda rng: list(durations(DISTINCT, rng))),
+    ),
 }
 
 
 def corpus_of(kind: str, seconds: float) -> Path:
     folder = ROOT / f"feeding-{kind}-{seconds:g}"
     return folder / "manifest.jsonl" if folder.exists() else KINDS[kind][1](folder, seconds)
+
+
+def put_clips(folder: str, bucket: Bucket) -> None:
+    """All clips of a folder; links to one file share its bytes."""
+    known: dict[int, bytes] = {}
+    for path in Path(folder).glob("c*.flac"):
+        data = known.setdefault(path.stat().st_ino, path.read_bytes())
+        bucket.put(path.name, data, path.name)
+
+
+@contextmanager
+def stored(kind: str, manifest: Path) -> Iterator[Path]:
+    """The manifest that extraction reads: the same clips, in a store elsewhere where the kind says so."""
+    if kind != REMOTE:
+        yield manifest
+        return
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    remote = manifest.parent / "remote.jsonl"
+    remote.write_text(
+        "".join(json.dumps({**row, "audio_filepath": f"s3://clips/{row['audio_filepath']}"}) + "\n" for row in rows)
+    )
+    with serve(DELAY_S, partial(put_clips, str(manifest.parent))):
+        yield remote
 
 
 def bare_speed(manifest: Path) -> float:
@@ -99,14 +131,15 @@ def bare_speed(manifest: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kind", choices=list(KINDS), action="append")
-    parser.add_argument("--seconds", type=float, default=7200.0)
+    parser.add_argument("--seconds", type=float, default=28800.0)
     asked = parser.parse_args()
     with results("feeding") as found:
         for kind in asked.kind or KINDS:
             manifest = corpus_of(kind, asked.seconds)
             for speed in SPEEDS:
                 before = bare_speed(manifest)
-                fed = run(manifest, ROOT / "store", "benchmarks.paced_expert:PacedExpert", Options(layer=str(speed)))
+                with stored(kind, manifest) as rows:
+                    fed = run(rows, ROOT / "store", "benchmarks.paced_expert:PacedExpert", Options(layer=str(speed)))
                 bare = (before + bare_speed(manifest)) / 2
                 share = fed.speed / min(speed, bare)
                 found.add(

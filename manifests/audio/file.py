@@ -70,10 +70,10 @@ class AudioFile:
 
     block: tuple[int, NDArray[np.float32]] | None = None  # of an MP3: its number, and `[T, channels]`
 
-    def __init__(self, path: str, held: io.BytesIO | None = None) -> None:
-        """`held`: the bytes of the file, where they were read already."""
+    def __init__(self, path: str, data: bytes | None = None) -> None:
+        """`data`: the bytes of the file, where they were read already."""
         self.path = path
-        self.source = held or open_audio(path)
+        self.source = open_audio(path, data)
         self.whole_T: NDArray[np.float32] | None = None
         try:
             with self.open() as f:
@@ -181,18 +181,20 @@ def to_mono(path: str, samples_TC: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(samples_T, dtype=np.float32)
 
 
-def open_audio(path: str) -> str | io.BytesIO:
-    """What soundfile opens: a local path, or the bytes of a remote object. EnvironmentFault as `faults` tells it."""
+def open_audio(path: str, data: bytes | None = None) -> str | io.BytesIO:
+    """What soundfile opens: a local path, or bytes that were read or are a remote object's. EnvironmentFault as
+    `faults` tells it."""
     faults.check_protocol(path)
-    if storage.is_local(path):
-        source: str | io.BytesIO = str(storage.local_path(path))
+    source: str | io.BytesIO
+    if data is None and storage.is_local(path):
+        source = str(storage.local_path(path))
         with faults.reading(path):
             status = os.stat(source)
         if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device never end
             raise AudioError("unreadable", f"{path}: not a regular file; expected an audio file")
         size = status.st_size
     else:
-        data = faults.read_whole(path)
+        data = faults.read_whole(path) if data is None else data
         size, source = len(data), io.BytesIO(data)
     if size == 0:
         raise AudioError("empty", f"{path}: the file has no bytes")

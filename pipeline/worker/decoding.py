@@ -1,12 +1,13 @@
 """Decoding the audio of rows; what cannot be decoded fails its row. N frames, D dim, T samples."""
 
-import io
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Lock
 
 from coat.extractors.expert import Expert
+from coat.manifests import storage
 from coat.manifests.audio.clip import AudioError, resampled_length
 from coat.manifests.audio.file import AudioFile
 from coat.pipeline.plan.units import PlannedRow
@@ -20,18 +21,35 @@ class SharedFile:
     def __init__(self, audio: str) -> None:
         self.audio, self.lock = audio, Lock()
         self.opened: AudioFile | AudioError | None = None
+        self.download: Future[bytes | None] | None = None
+
+    def download_in(self, pool: ThreadPoolExecutor) -> None:
+        """Ask a store for the bytes, so that they are here when a thread comes to decode them."""
+        if self.download is None and "://" in self.audio:
+            self.download = pool.submit(read_remote, self.audio)
+
+    def downloaded(self) -> bytes | None:
+        """None where there are none: opening the file then reads it again, and judges what is wrong."""
+        download, self.download = self.download, None  # a second try reads anew
+        return download.result() if download and not download.exception() else None
 
     def open(self, evidence: Evidence) -> AudioFile:
         """AudioError where it cannot be decoded; ReadFault where the machine, and not the file, may be at fault."""
         with self.lock:
             if self.opened is None:
                 try:
-                    self.opened = evidence.believed(self.audio, lambda data: open_file(self.audio, data))
+                    self.opened = evidence.believed(
+                        self.audio, lambda data: AudioFile(self.audio, self.downloaded() if data is None else data)
+                    )
                 except AudioError as e:
                     self.opened = e
         if isinstance(self.opened, AudioError):
             raise self.opened
         return self.opened
+
+
+def read_remote(audio: str) -> bytes | None:
+    return None if storage.is_local(audio) else storage.read_bytes(audio)
 
 
 def decode_rows(
@@ -56,17 +74,11 @@ def decode_rows(
     return decoded
 
 
-def open_file(audio: str, data: bytes | None, opened: AudioFile | None = None) -> AudioFile:
-    """The one that is open, or that of bytes which were read for a second look."""
-    if data is not None:
-        return AudioFile(audio, io.BytesIO(data))
-    return opened or AudioFile(audio)
-
-
 def decode_row(expert: Expert, row: DecodedRow, opened: AudioFile, data: bytes | None) -> None:
     """Give a row its waveform at the expert's rate, or mark it as long. AudioError where there is none."""
     u, spec = row.planned.utterance, expert.spec
-    span = open_file(u.audio, data, opened).span(u.offset, u.duration)
+    file = opened if data is None else AudioFile(u.audio, data)  # bytes that were read for a second look
+    span = file.span(u.offset, u.duration)
     samples = resampled_length(span.samples, span.rate, spec.sample_rate)
     row.seconds = span.seconds
     if len(expert.windows(samples)) > 1:

@@ -23,7 +23,6 @@ from coat.pipeline.store.builds import builds_folder
 from coat.pipeline.worker.budget import BatchBudget, pass_seconds
 from coat.pipeline.worker.config import WorkerConfig
 from coat.pipeline.worker.decoded_row import DecodedRow
-from coat.pipeline.worker.decoding import open_file
 from coat.pipeline.worker.device_errors import free_memory, is_out_of_memory, is_sticky, summarized
 from coat.pipeline.worker.evidence import Evidence
 from coat.pipeline.worker.frame_checks import accept_frames
@@ -169,7 +168,7 @@ class Model:
         """As `run_pass`, of a long row; windows of so many seconds at once."""
         audio = row.planned.utterance.audio
         try:
-            evidence.believed(audio, lambda data: self.stream(row, open_file(audio, data), seconds, clock))
+            evidence.believed(audio, lambda data: self.stream(row, AudioFile(audio, data), seconds, clock))
         except AudioError as e:
             return e
         except Exception as e:  # noqa: BLE001  whatever a model raises is the outcome of the row that made it

@@ -10,6 +10,7 @@ from coat.pipeline.plan.units import PlannedRow
 from coat.pipeline.worker.decoding import SharedFile
 
 PREFETCH_BATCHES = 2  # decoded ahead of the expert
+DOWNLOAD_BATCHES = 4  # whose remote files are asked for: a store answers many requests as fast as one
 # Formats that libsndfile enters at any sample. A name that lies costs time, not samples.
 RANDOM_ACCESS = (".flac", ".wav", ".w64", ".rf64", ".aif", ".aiff", ".au", ".caf", ".ogg", ".oga", ".opus")
 
@@ -19,10 +20,11 @@ Piece = TypeVar("Piece")
 
 def decode_ahead(
     pool: ThreadPoolExecutor,
+    downloads: ThreadPoolExecutor,
     decode_rows: Callable[[SharedFile, Sequence[PlannedRow]], dict[str, Decoded]],
     batches: list[list[PlannedRow]],
 ) -> Iterator[list[Decoded]]:
-    """Decoded batches in order, PREFETCH_BATCHES ahead of the one that is taken.
+    """Decoded batches in order, PREFETCH_BATCHES ahead of the one that is taken; downloads are DOWNLOAD_BATCHES ahead.
 
     Spans of a file are decoded one by one where its format can be entered anywhere; else together, in their order.
     So what lies in memory is those batches, and of files that are decoded together, spans that later batches hold.
@@ -40,14 +42,23 @@ def decode_ahead(
                 rows = [row] if has_random_access(audio) else spans[audio]
                 decoding.update(dict.fromkeys((r.digest for r in rows), pool.submit(decode_rows, files[audio], rows)))
 
+    def download(batch: list[PlannedRow]) -> None:
+        for row in batch:
+            if not row.fault:
+                files[row.utterance.audio].download_in(downloads)
+
     def take(row: PlannedRow) -> Decoded:
         return decoding.pop(row.digest).result().pop(row.digest)
 
+    for batch in batches[:DOWNLOAD_BATCHES]:
+        download(batch)
     for batch in batches[:PREFETCH_BATCHES]:
         start(batch)
 
     def taken() -> Iterator[list[Decoded]]:
         for i, batch in enumerate(batches):
+            for later in batches[i + DOWNLOAD_BATCHES :][:1]:
+                download(later)
             ready = [take(row) for row in batch]
             for following in batches[i + PREFETCH_BATCHES :][:1]:
                 start(following)

@@ -30,6 +30,7 @@ from coat.pipeline.worker.report import UnitReport, failed_reasons
 from coat.pipeline.worker.stage_clock import StageClock, timed
 
 UNITS_IN_HAND = 2
+DOWNLOADS = 64  # at once: at 50 ms each, some 1,000 files a second
 BATCHES_TO_WRITE = 2  # that wait, with their frames in memory
 REPORTED_ERRORS = 20  # errors of a unit that its report names; the store has them all
 THE_EXPERTS = ("expert_error", "bad_shape", "oom")  # reasons of which a whole unit is not believed
@@ -42,6 +43,7 @@ class Worker:
         self.config = config
         self.stopped = threading.Event()  # set: units in hand are dropped at their next batch
         self.decoders = ThreadPoolExecutor(decode_threads(config), thread_name_prefix="decode")
+        self.downloads = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="download")
         self.writers = ThreadPoolExecutor(1, thread_name_prefix="write")  # one: rows are written in their order
         self.model = Model(config, self.decoders, self.stopped)
         self.witnesses = Witnesses()
@@ -132,7 +134,7 @@ class Worker:
     def decoded_batches(self, rows: Sequence[PlannedRow], evidence: Evidence) -> Iterator[list[DecodedRow]]:
         """Batches in order, decoded ahead of the expert."""
         decode = partial(decode_rows, self.expert, evidence)
-        return decode_ahead(self.decoders, decode, list(cut_batches(rows, self.expert)))
+        return decode_ahead(self.decoders, self.downloads, decode, list(cut_batches(rows, self.expert)))
 
     def check_some_worked(self, rows: Sequence[Row]) -> None:
         """An expert that fails on every row of a unit is broken, not unlucky: nothing of that is recorded."""

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -250,6 +251,24 @@ def test_a_bucket_of_audio_that_is_not_there_is_no_missing_audio(bucket: str, co
 
 
 @pytest.mark.slow
+def test_files_of_a_store_are_asked_for_at_once_and_once(bucket: str, s3: FaultyS3, make_corpus: Corpus) -> None:
+    """Those of four batches, of one or two clips each, before any is answered; one thread decodes."""
+    manifest = put_corpus(make_corpus(12), bucket)
+    held = Fault("wait", "GET", "[.]flac", times=12)
+    s3.faults.append(held)
+    before, deadline = len(s3.log), time.monotonic() + 50
+    with ThreadPoolExecutor(1) as pool:
+        resources = Resources(workers=0, decode_threads=1)
+        running = pool.submit(extract, manifest, f"{bucket}/store", LEVEL, resources=resources)
+        while held.struck < 4 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        asked = held.struck
+        s3.go_on.set()
+        (summary,) = running.result()
+    assert (asked >= 4, summary.ok) == (True, 12)
+    assert len([path for method, path, _ in s3.log[before:] if method == "GET" and ".flac" in path]) == 12
+
+
 def test_a_driver_killed_while_it_puts_leaves_no_done_json_without_data(
     bucket: str, s3: FaultyS3, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,7 +77,7 @@ class Trainer:
         self.accelerator, self.watchdog = accelerator, watchdog
         self.sharded = fsdp_plugin(accelerator) is not None
         self.distributed_model = distribute(model, accelerator)
-        self.optimizer = torch.optim.AdamW(parameter_groups(model, config))
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, config), fused=True)
         self.ema = Ema(model.trainable(), config.optim.ema) if config.optim.ema else None
         self.meter = Meter()
         self.steps_done, self.samples, self.audio_s = 0, 0, 0.0

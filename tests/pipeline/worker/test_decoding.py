@@ -37,7 +37,7 @@ def hear(path: Path, spans: int, threads: int) -> list[np.ndarray]:
     batches = [rows[i : i + 3] for i in range(0, len(rows), 3)]
     evidence = Evidence(Patience(1.0, Event()), Witnesses(), accept_missing=False)
     with ThreadPoolExecutor(threads) as pool:
-        ready = [*decode_ahead(pool, partial(decode_rows, Level(Options()), evidence), batches)]
+        ready = [*decode_ahead(pool, pool, partial(decode_rows, Level(Options()), evidence), batches)]
     assert [[row.planned for row in batch] for batch in ready] == batches
     found = [row.waveform_T for batch in ready for row in batch]
     for row, waveform_T in zip(rows, found, strict=True):
