@@ -1,10 +1,13 @@
 """The command line as a user has it: in a process of its own."""
 
-import json
+import atexit
+import functools
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -19,50 +22,31 @@ def peak():
 """
 
 
+@functools.cache
+def forked_python() -> list[str]:
+    """What stands for `python` before `-m coat ...` and `-c CODE`: see tests/command_server.py."""
+    script, path = str(ROOT / "tests/command_server.py"), f"{tempfile.mkdtemp(prefix='coat-')}/s"
+    server = subprocess.Popen([sys.executable, script, path], cwd=ROOT, env=environment())
+    atexit.register(shutil.rmtree, Path(path).parent)
+    atexit.register(server.kill)
+    deadline = time.monotonic() + 600
+    while not Path(path).exists():
+        assert server.poll() is None, f"the command server ended with {server.returncode}"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return [sys.executable, "-S", script, path]
+
+
 def coat(*arguments: object, status: int = 0, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run `python -m coat ...`; its exit status must be `status`."""
     done = subprocess.run(
-        [sys.executable, "-m", "coat", *map(str, arguments)],
+        [*forked_python(), "-m", "coat", *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,
         env=environment(),
     )
     return checked(done, status)
-
-
-# Several commands one after another in one process, with a mark and the exit status behind what each of them says.
-EACH = """
-import json, sys
-from coat.cli.main import main
-for arguments in json.load(sys.stdin):
-    status = 0
-    try:
-        main(arguments)
-    except SystemExit as e:
-        status = e.code or 0
-    for stream in (sys.stdout, sys.stderr):
-        print(f"\\0{status}", end="\\0", file=stream, flush=True)
-"""
-
-
-def coat_each(*commands: Sequence[object], status: int = 0) -> list[subprocess.CompletedProcess[str]]:
-    """As `coat`, for several commands that have one start, and its imports, between them."""
-    done = subprocess.run(
-        [sys.executable, "-c", EACH],
-        input=json.dumps([[*map(str, command)] for command in commands]),
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment(),
-    )
-    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    outs, errs = done.stdout.split("\0"), done.stderr.split("\0")
-    assert len(outs) == len(errs) == 2 * len(commands) + 1
-    found = [
-        subprocess.CompletedProcess(["coat"], int(outs[i + 1]), outs[i], errs[i]) for i in range(0, len(outs) - 1, 2)
-    ]
-    return [checked(one, status) for one in found]
 
 
 def environment() -> dict[str, str]:

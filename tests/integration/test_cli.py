@@ -12,7 +12,7 @@ import pytest
 from coat.cli.extract import allowed_failures
 from coat.cli.options import parse_bytes
 from coat.manifests import InputError
-from tests.integration.helpers import ROOT, coat, coat_each
+from tests.integration.helpers import ROOT, coat
 from tests.pipeline.conftest import Corpus, make_corpus
 from tests.pipeline.extraction.test_extract import write_bad_corpus
 
@@ -96,7 +96,8 @@ def test_wrong_usage_is_one_line_and_2(make_corpus: Corpus, tmp_path: Path) -> N
         (("verify", tmp_path / "empty"), "no target sets"),
         (("build-shards", *where, "--experts", "pitch", "--out", tmp_path / "o"), "no targets of pitch"),
     )
-    for (_, message), done in zip(wrong, coat_each(*(command for command, _ in wrong), status=2), strict=True):
+    for command, message in wrong:
+        done = coat(*command, status=2)
         (line,) = done.stderr.strip().splitlines()
         assert line.startswith("error: ")
         assert message in line

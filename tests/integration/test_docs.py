@@ -4,13 +4,14 @@ import json
 import math
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.integration.helpers import ROOT, coat
+from tests.integration.helpers import ROOT, coat, forked_python
 from tests.pipeline.conftest import Corpus, make_corpus
 
 __all__ = ["make_corpus"]
@@ -36,7 +37,7 @@ def blocks(document: str, language: str = "python") -> list[str]:
 
 def run_python(code: str, cwd: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [*forked_python(), "-c", code],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -79,12 +80,12 @@ def test_statistics_are_read_with_and_without_coat(quickstarted: Path) -> None:
 def test_from_shards_to_an_exported_model(quickstarted: Path) -> None:
     """The rehearsal of docs/train.md, in the shell, as it stands."""
     (lines,) = [block for block in blocks("docs/train.md", "sh") if "STUDENT=" in block]
-    script = 'set -e\ncoat() { "$PYTHON" -W ignore -m coat "$@"; }\n' + lines
+    script = 'set -e\ncoat() { $PYTHON -m coat "$@"; }\n' + lines
     (quickstarted / "configs").symlink_to(ROOT / "configs")
     done = subprocess.run(
         ["bash", "-c", script],
         cwd=quickstarted,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": shlex.join(forked_python())},
         capture_output=True,
         text=True,
     )

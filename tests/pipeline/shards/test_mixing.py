@@ -13,7 +13,7 @@ from coat.pipeline.shard_checks.stats import shard_stats
 from coat.pipeline.shards.build import build_shards
 from coat.pipeline.shards.row_filter import row_filter
 from coat.trainer import iterate_shards
-from tests.integration.helpers import coat, coat_each
+from tests.integration.helpers import coat
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.shards.test_sidecars import NAMES
 
@@ -129,13 +129,13 @@ def test_the_command_line(two: tuple[list[str], str], tmp_path: Path) -> None:
     coat("build-shards", *where, "--experts", "level", *more, "--audio", "original", "--missing", "mask")
     assert "scarce" in coat("shards", "add-expert", out, "--store", store, "--expert", "scarce").stdout
     stats = ("shards", "stats", out)
-    as_json, as_text, verified = coat_each((*stats, "--json"), stats, ("verify", out))
+    as_json, as_text, verified = coat(*stats, "--json"), coat(*stats), coat("verify", out)
     shown = json.loads(as_json.stdout)
     assert set(shown["experts"]) == {"level", "scarce"}
     assert 70 < shown["samples"] < 140
     assert f"audio tokens about {shown['audio_tokens']:,}" in as_text.stdout
     assert "no damage found" in verified.stdout
     again = ("build-shards", *where, "--experts", "level", "--overwrite")
-    layout, audio = coat_each((*again, "--layout", "x"), (*again, "--audio", "x"), status=2)
+    layout, audio = (coat(*again, more, "x", status=2) for more in ("--layout", "--audio"))
     assert "expected one of joint, sidecar" in layout.stderr
     assert "expected one of flac, original" in audio.stderr
