@@ -60,9 +60,8 @@ def serve(path: str) -> None:
 
 
 def import_all() -> None:
-    """What commands import. It must start no thread of torch's."""
+    """What commands import. It must start no thread of torch's. Ray is not among it: a fork of it hangs."""
     import peft  # noqa: F401
-    import ray  # noqa: F401
     import torch.utils.tensorboard  # noqa: F401
     from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor  # noqa: F401
 
@@ -106,7 +105,7 @@ def run(arguments: list[str], folder: str, environment: dict[str, str]) -> NoRet
         status = e.code or 0
         if isinstance(status, str):
             print(status, file=sys.stderr)
-    except Exception:  # noqa: BLE001: Python prints it, too
+    except Exception:  # noqa: BLE001 (Python prints it, too)
         traceback.print_exc()
         status = 1
     threading._shutdown()  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store_checks.verification import verify
+from tests.integration.helpers import coat
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.extraction.test_extract import run, tree
 
@@ -64,7 +65,7 @@ def test_a_driver_killed_in_the_middle_leaves_a_store_that_ends_as_if_undisturbe
     assert 2 <= left < whole
 
     kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "killed").glob("*/*/units/*/done.json")}
-    subprocess.run(command(many, tmp_path / "killed", "Slow"), cwd=ROOT, check=True, capture_output=True, timeout=300)
+    coat(*command(many, tmp_path / "killed", "Slow")[3:])
     assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
     assert {p: p.stat().st_mtime_ns for p in kept} == kept  # what was done was not done again
     assert not verify(str(tmp_path / "killed")).damages
@@ -81,7 +82,7 @@ def test_an_interrupted_run_says_so_and_goes_on_when_asked(number: signal.Signal
     assert "the same command goes on from there" in errors
     assert "Traceback" not in errors
     assert not verify(str(tmp_path / "store")).damages
-    again = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+    again = coat(*arguments[3:])
     assert "rows are done already" in again.stderr
     assert len(TargetStore(str(tmp_path / "store")).target_set("slow")) == 480
 

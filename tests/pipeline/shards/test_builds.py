@@ -17,8 +17,9 @@ from coat.pipeline.shard_checks.verification import verify_shards
 from coat.pipeline.shards.build import build_shards
 from coat.pipeline.shards.build_folder import BUILDING, BuildFolder
 from coat.pipeline.shards.recipe import Recipe
+from tests.integration.helpers import coat
 from tests.pipeline.conftest import Corpus
-from tests.pipeline.extraction.test_runs import ROOT, start
+from tests.pipeline.extraction.test_runs import start
 
 LEVELS = ["level"]
 SHARD = 400_000
@@ -126,8 +127,7 @@ def test_a_build_that_is_killed_is_finished_by_the_same_command(
     process.communicate()
     kept = {p: p.stat().st_mtime_ns for p in out.glob("*.tar") if (list(out.glob(f"building/*/{p.name}.json")))}
     assert not (out / "index.json").exists()
-    done = subprocess.run(command(corpus, out), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    coat(*command(corpus, out)[3:])
     assert tree_of(out) == tree_of(tmp_path / "whole")
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
 

@@ -1,16 +1,16 @@
 """What `coat status` tells, while a run is at work and afterwards."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from coat.cli.main import main
 from coat.pipeline.status.status import status
+from tests.integration.helpers import coat
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.extraction.test_extract import run
-from tests.pipeline.extraction.test_runs import ROOT, command, start, wait_for_units
+from tests.pipeline.extraction.test_runs import command, start, wait_for_units
 
 
 def test_errors_are_counted_and_shown_by_an_example(
@@ -44,8 +44,7 @@ def test_a_run_at_work_is_shown_with_its_rate_and_what_is_left(many: Path, tmp_p
     assert 0 < at_work.units_done < at_work.units
     assert at_work.rate > 0
     assert at_work.eta_seconds
-    arguments = [*command(many, store, "Slow")[:3], "status", str(store), "--watch", "--json", "--every", "0.5"]
-    watched = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+    watched = coat("status", store, "--watch", "--json", "--every", 0.5)
     looks = [json.loads(line)[0] for line in watched.stdout.splitlines()]
     assert looks[0]["runs"][0]["units"] == at_work.units
     assert looks[-1]["runs"] == []  # it watched until the run ended

@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,9 +15,9 @@ from coat.pipeline.extraction.extraction import RowSelection
 from coat.pipeline.status.status import status
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store_checks.verification import verify
+from tests.integration.helpers import coat
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.extraction.test_extract import run, tree
-from tests.pipeline.extraction.test_runs import ROOT
 
 
 def flip(path: Path, at: int) -> None:
@@ -167,9 +165,7 @@ def test_workers_find_what_this_process_finds(many: Path, tmp_path: Path) -> Non
     here = verify(str(store))
     assert {d.unit for d in here.damages} == {units[0].parent.name, units[1].parent.name}
     assert verify(str(store), run_jobs=partial(run_ordered, workers=2, ray_address=None)) == here
-    command = [sys.executable, "-m", "coat", "verify", str(store), "--workers", "2", "--repair"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert (done.returncode, "2 damaged units dropped" in done.stdout) == (1, True), done
+    assert "2 damaged units dropped" in coat("verify", store, "--workers", 2, "--repair", status=1).stdout
     assert len(list(store.rglob("done.json"))) == len(units) - 2
 
 
