@@ -12,7 +12,7 @@ from coat.pipeline.extraction.staff import MAX_FAILED_STARTS, PoolWorker, Staff
 from coat.pipeline.extraction.trials import Peer, Trials
 from coat.pipeline.extraction.unit_queue import UnitQueue, UnitTask
 from coat.pipeline.worker.config import WorkerConfig
-from coat.pipeline.worker.evidence import Witnesses
+from coat.pipeline.decoding.evidence import Witnesses
 from coat.pipeline.worker.report import UnitReport
 from coat.pipeline.worker.worker import UNITS_IN_HAND
 
