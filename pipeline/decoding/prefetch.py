@@ -6,8 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
-from coat.pipeline.plan.units import PlannedRow
 from coat.pipeline.decoding.shared_audio import SharedFile
+from coat.pipeline.plan.units import PlannedRow
 
 PREFETCH_BATCHES = 2  # decoded ahead of the expert
 # Formats that libsndfile enters at any sample. A name that lies costs time, not samples.

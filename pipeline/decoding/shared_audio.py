@@ -136,9 +136,7 @@ class CutAudio:
         with self.lock:
             return self.files.setdefault(audio, SharedFile(audio))
 
-    def sound(
-        self, row: str, rate: int, decode: Callable[[], Clip], cost: DecodeCost
-    ) -> tuple[Clip, str, Waveform]:
+    def sound(self, row: str, rate: int, decode: Callable[[], Clip], cost: DecodeCost) -> tuple[Clip, str, Waveform]:
         """A row's clip, its digest, and the clip at this rate. What `decode` raises of the row it raises for every
         expert; a ReadFault only for the one that met it.
         """

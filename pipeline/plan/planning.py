@@ -32,8 +32,12 @@ class Covered:
 
     spec: TargetSpec
     digests: Collection[str] | NDArray[np.uint64] = ()  # of rows that committed units hold
-    redo: Mapping[str, str] = field(default_factory=dict)  # of rows that are extracted once more: the unit that holds their outcome so far
-    attempts: Mapping[str, int] = field(default_factory=dict)  # of these units, counted; a row's next attempt is one more
+    redo: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of rows that are extracted once more: the unit that holds their outcome so far
+    attempts: Mapping[str, int] = field(
+        default_factory=dict
+    )  # of these units, counted; a row's next attempt is one more
 
 
 @dataclass(frozen=True, eq=False)

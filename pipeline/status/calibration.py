@@ -7,10 +7,10 @@ import numpy as np
 
 from coat.extractors.expert import Expert
 from coat.manifests.errors import RunError
+from coat.pipeline.decoding.decoded_row import DecodedRow
 from coat.pipeline.plan.units import PlannedRow, Units
 from coat.pipeline.worker.batches import cut_batches
 from coat.pipeline.worker.config import WorkerConfig
-from coat.pipeline.decoding.decoded_row import DecodedRow
 from coat.pipeline.worker.stage_clock import StageClock
 from coat.pipeline.worker.worker import Worker
 

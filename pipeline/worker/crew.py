@@ -1,4 +1,4 @@
-"""All experts of one worker: each with its own model and commits; audio, decoding threads and the model's thread are shared."""
+"""All experts of one worker: each has its own model and commits; audio and threads are shared."""
 
 import threading
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What the experts of one worker share: threads that decode, the one thread that runs models, and what is known of files."""
+"""What the experts of one worker share: decoding threads, the one thread that runs models, and witnesses."""
 
 import os
 import threading

@@ -18,17 +18,17 @@ from coat.extractors.windows import kept_frames, split_into_windows
 from coat.manifests.audio.clip import AudioError, resampled_length
 from coat.manifests.audio.file import AudioFile
 from coat.manifests.errors import DeviceFault, RunError
+from coat.pipeline.decoding.decoded_row import DecodedRow
+from coat.pipeline.decoding.evidence import Evidence
+from coat.pipeline.decoding.prefetch import read_ahead
+from coat.pipeline.decoding.shared_audio import open_file
+from coat.pipeline.decoding.spool import Spool
 from coat.pipeline.store.builds import builds_folder
 from coat.pipeline.worker.budget import BatchBudget, pass_seconds
 from coat.pipeline.worker.config import WorkerConfig
-from coat.pipeline.decoding.decoded_row import DecodedRow
-from coat.pipeline.decoding.shared_audio import open_file
 from coat.pipeline.worker.device_errors import free_memory, is_out_of_memory, is_sticky, summarized
-from coat.pipeline.decoding.evidence import Evidence
 from coat.pipeline.worker.frame_checks import accept_frames
 from coat.pipeline.worker.hands import Hands
-from coat.pipeline.decoding.prefetch import read_ahead
-from coat.pipeline.decoding.spool import Spool
 from coat.pipeline.worker.stage_clock import StageClock, timed
 
 Item = TypeVar("Item")
@@ -171,7 +171,9 @@ class Model:
                 samples_T, digest = long
                 self.stream(row, len(samples_T), iter([samples_T]), seconds, clock, lambda: digest)
             else:
-                evidence.believed(u.audio, lambda data: self.stream_file(row, open_file(u.audio, data, long), seconds, clock))
+                evidence.believed(
+                    u.audio, lambda data: self.stream_file(row, open_file(u.audio, data, long), seconds, clock)
+                )
         except AudioError as e:
             return e
         except Exception as e:  # noqa: BLE001  whatever a model raises is the outcome of the row that made it
