@@ -13,9 +13,9 @@ from coat.extractors import Options
 from coat.manifests import decode, storage
 from coat.manifests.audio import file as audio_file
 from coat.manifests.audio.file import AudioFile
+from coat.pipeline.decoding import shared_audio, spool
 from coat.pipeline.store.target_set import Target
 from coat.pipeline.store.target_store import TargetStore
-from coat.pipeline.decoding import shared_audio, spool
 from tests.integration.helpers import PEAK
 from tests.pipeline.experts import level
 from tests.pipeline.extraction.test_extract import run
