@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from coat.extractors.expert import Frames, Options, Waveform
-from coat.pipeline.store import frames_writer, unit_writer
 from coat.pipeline.decoding import shared_audio
+from coat.pipeline.store import frames_writer, unit_writer
 from tests.pipeline.experts import Level, Slow
 
 GREEDY_BYTES = 64 * 2**20
@@ -166,6 +166,13 @@ class StickyOnce(Sticky):
         except FileExistsError:
             return False
         return True
+
+
+class Unlucky(Level):
+    """Loses the device at each batch, on which other experts do well."""
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
 
 
 class Gathered(Slow):
