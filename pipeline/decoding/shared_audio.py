@@ -123,7 +123,7 @@ class CutAudio:
     def had(self, expert: str, row: str) -> None:
         """An expert has all that it needs of a row's audio."""
         with self.lock:
-            if rows := self.wanted[expert]:
+            if rows := self.wanted.get(expert):  # none where its unit was given up meanwhile
                 rows.discard(row)
             self.drop_unwanted([row])
 
