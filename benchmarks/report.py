@@ -20,6 +20,7 @@ ORDER = (
     "scale",
     "scale_shards",
     "shards_s3",
+    "share_decode",
     "storage",
     "loader",
     "cost_training",

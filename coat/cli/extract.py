@@ -65,6 +65,15 @@ def extract(
             min=1,
         ),
     ] = None,
+    share_decode: Annotated[
+        bool,
+        typer.Option(
+            "--share-decode",
+            help="Run all experts in one pass over the corpus: each clip is read and decoded once. Every worker holds "
+            "the models of all experts at once (on a GPU, all of them in its --gpus-per-worker share) and the decoded "
+            "clips that some expert still waits for. Frames are the same; each expert's commits stay its own.",
+        ),
+    ] = False,
     max_workers: Annotated[
         int | None, typer.Option(help="Hire up to so many as the Ray cluster grows; --workers are asked for at once.")
     ] = None,
@@ -120,6 +129,8 @@ def extract(
 
       coat extract --expert pitch --expert vad --manifest corpus.jsonl --store targets
 
+      coat extract --expert pitch --expert vad --expert mel --share-decode --manifest corpus.jsonl --store targets
+
       coat extract --expert whisper --checkpoint openai/whisper-large-v3 --manifest s3://b/corpus.jsonl
       --store s3://b/targets --ray-address auto --workers 16 --device cuda
     """
@@ -141,6 +152,7 @@ def extract(
         batch_seconds=parse_batch_seconds(batch_seconds),
         decode_threads=decode_threads,
         unit_deadline=unit_deadline,
+        share_decode=share_decode,
         patience_s=patience,
     )
     selection = RowSelection(
@@ -152,7 +164,7 @@ def extract(
         unit_bytes=unit_bytes or UNIT_BYTES,
         shuffle=shuffle_units,
     )
-    watcher = ProgressListener(quiet=json_output)
+    watcher = ProgressListener(quiet=json_output, together=len(set(expert)) if share_decode else 1)
     try:
         summaries = run(
             found,
@@ -205,23 +217,29 @@ def allowed_failures(text: str, rows: int) -> int:
 
 
 class ProgressListener:
-    """A progress bar per expert, in seconds of audio, and a line for what goes wrong."""
+    """A progress bar for each expert, or for all that share a decode, and lines for what goes wrong."""
 
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
+    def __init__(self, quiet: bool, together: int = 1) -> None:
+        self.quiet, self.together = quiet, together  # `together`: experts of one pass
         self.failed = 0
         self.seconds = self.started = 0.0
+        self.plans: list[ExtractionPlan] = []  # of experts whose bar is not there yet
         self.open = ExitStack()
         self.advance: Advance | None = None
 
     def planned(self, plan: "ExtractionPlan", covered: int) -> None:
         self.close()
-        name = plan.spec.expert
         if covered:
-            self.say(f"{name}: {covered} of {plan.rows} rows are done already")
-        if plan.units:
+            self.say(f"{plan.spec.expert}: {covered} of {plan.rows} rows are done already")
+        self.plans.append(plan)
+        if len(self.plans) < self.together:
+            return
+        left = [p for p in self.plans if p.units]
+        self.plans = []
+        if left:
             self.failed, self.seconds, self.started = 0, 0.0, time.monotonic()
-            self.advance = self.open.enter_context(progress(plan.seconds, "s of audio", name, quiet=self.quiet))
+            seconds, names = sum(p.seconds for p in left), ", ".join(p.spec.expert for p in left)
+            self.advance = self.open.enter_context(progress(seconds, "s of audio", names, quiet=self.quiet))
 
     def reported(self, report: "UnitReport") -> None:
         self.failed += report.failed
@@ -244,6 +262,19 @@ class ProgressListener:
         self.advance = None
 
 
+def shared_line(summaries: "list[Summary]") -> str:
+    """What sharing a decode has saved, in one line; empty where nothing was shared."""
+    if not any(s.saved_clips or s.saved_requests for s in summaries):
+        return ""
+    clips, saved_clips = sum(s.clips_decoded for s in summaries), sum(s.saved_clips for s in summaries)
+    seconds, saved_s = sum(s.decode_seconds for s in summaries), sum(s.saved_decode_seconds for s in summaries)
+    requests, saved = sum(s.audio_requests for s in summaries), sum(s.saved_requests for s in summaries)
+    return (
+        f"shared decode: {clips:,} clips decoded in {seconds:,.1f} s with {requests:,} audio requests; "
+        f"saved {saved_clips:,} clips, {saved_s:,.1f} s and {saved:,} requests"
+    )
+
+
 def show_summaries(summaries: "list[Summary]") -> None:
     columns = ["expert", "fingerprint", "ok", "failed", "skipped", "audio now", "RTFx", "frames", "bytes", "padding"]
     rows = [
@@ -252,6 +283,8 @@ def show_summaries(summaries: "list[Summary]") -> None:
         for s in summaries
     ]
     table("Extracted", columns, rows)
+    if line := shared_line(summaries):
+        typer.echo(line)
     for s in summaries:
         if s.reasons:
             counts = ", ".join(f"{n} {reason}" for reason, n in s.reasons.items())
@@ -260,7 +293,8 @@ def show_summaries(summaries: "list[Summary]") -> None:
             settled = f" and came to {s.batch_seconds:g} s of audio" if s.batch_seconds is not None else ""
             typer.echo(f"{s.expert}: memory ran out; the batch budget was halved {s.halvings} times{settled}")
         for line in s.put_aside:
-            typer.echo(f"{s.expert}: worker put aside: {line}")
+            if s is next(other for other in summaries if line in other.put_aside):  # of several experts, once
+                typer.echo(f"{s.expert}: worker put aside: {line}")
         if s.worker_deaths:
             typer.echo(f"{s.expert}: {s.worker_deaths} workers were lost with units in hand; the units were run again")
         if s.units_elsewhere:

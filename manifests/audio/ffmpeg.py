@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
 from coat.manifests.audio import containers, faults
@@ -44,11 +45,13 @@ def open_decoder(path: str, cause: Exception) -> Any:
 
         return torchcodec.decoders.AudioDecoder(data)  # pyright: ignore[reportPrivateImportUsage]
     except (ImportError, RuntimeError, ValueError, OSError) as e:
+        # libsndfile's own words: what comes before them in its error may have the address of an object in memory
+        said = one_line(cause, 200)
+        if isinstance(cause, soundfile.LibsndfileError):
+            said = cause.error_string.rstrip(". ")
         # torchcodec looks for FFmpeg when it first decodes, and then says that it cannot load itself.
         if isinstance(e, ImportError | OSError) or "load libtorchcodec" in str(e):
-            reason = (
-                f"libsndfile cannot read it ({one_line(cause, 200)}); other formats need FFmpeg's libraries installed"
-            )
+            reason = f"libsndfile cannot read it ({said}); other formats need FFmpeg's libraries installed"
         else:
-            reason = f"not audio that libsndfile or FFmpeg reads ({one_line(cause, 200)})"
+            reason = f"not audio that libsndfile or FFmpeg reads ({said})"
         raise AudioError("unreadable", f"{path}: {reason}") from e

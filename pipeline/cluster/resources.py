@@ -20,6 +20,9 @@ class Resources:
     batch_seconds: float | Literal["auto"] | None = None  # padded, of a pass; auto: measured; None: the expert's
     decode_threads: int | None = None  # of a worker; None: its CPUs, on a GPU all of its machine's
     unit_deadline: float | None = None  # seconds; None: from the speed of the units before
+    share_decode: bool = (
+        False  # several experts in one pass over the corpus: a worker holds all, each clip decoded once
+    )
     patience_s: float = 30.0  # that audio which cannot be read is tried again
 
 

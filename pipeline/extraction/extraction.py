@@ -1,39 +1,33 @@
 """`coat extract`: plan what is missing, run it, and say what became of every row."""
 
 import os
-import random
 import time
-from collections.abc import Sequence, Set
-from contextlib import suppress
+from collections.abc import Mapping, Sequence, Set
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from coat.extractors.expert import Options
 from coat.extractors.registry import create, portable_name
-from coat.manifests import storage
 from coat.manifests.corpus.manifest import Manifest
-from coat.manifests.errors import InputError, RunError
+from coat.manifests.errors import InputError
 from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.cluster.ray_connection import connect, disconnect, worker_environment
 from coat.pipeline.cluster.resources import Cluster, Resources, choose_cluster, threads_per_worker
-from coat.pipeline.extraction.index_writer import IndexWriter
-from coat.pipeline.extraction.lease import Lease
-from coat.pipeline.extraction.listeners import Committed, Listener, Listeners, NullListener
+from coat.pipeline.extraction.expert_run import ExpertRun
+from coat.pipeline.extraction.listeners import Listener, NullListener
 from coat.pipeline.extraction.local_runner import run_local
 from coat.pipeline.extraction.metrics import Metrics
 from coat.pipeline.extraction.ray_runner import run_once_on_ray, run_ray
-from coat.pipeline.extraction.run_log import RunLog
-from coat.pipeline.extraction.summary import Summary, add_outcomes, add_reports
-from coat.pipeline.extraction.unit_queue import UnitQueue
-from coat.pipeline.plan.planning import UNIT_BYTES, ExtractionPlan, make_plan
+from coat.pipeline.extraction.run_queue import RunQueue
+from coat.pipeline.extraction.summary import Summary, add_outcomes
+from coat.pipeline.plan.planning import UNIT_BYTES, Covered, ExtractionPlan, make_plans
 from coat.pipeline.plan.redo import rows_to_redo
-from coat.pipeline.store.builds import remove_abandoned_builds
-from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
-from coat.pipeline.store.unit_writer import write_spec
 from coat.pipeline.worker.batch_size import measure_batch_size, record_batch_size, recorded_batch_seconds
 from coat.pipeline.worker.config import WorkerConfig
-
-STORE_ERRORS = (OSError, RunError, InputError)  # what a full or removed store may raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +52,8 @@ def extract(
     selection: RowSelection | None = None,
     listener: Listener | None = None,
 ) -> list[Summary]:
-    """Run each expert over all rows that have no outcome of it yet; one expert after the other.
+    """Run each expert over all rows that have no outcome of it yet: one expert after the other, or, where
+    `resources.share_decode`, all in one pass in which each clip is decoded once.
 
     Every expert's spec is made first, so that a wrong name, checkpoint or missing package stops the
     call (InputError) before any work. Interrupted or killed, the same call goes on where it was.
@@ -70,10 +65,29 @@ def extract(
     specs = {name: create(name, options).spec for name in dict.fromkeys(map(portable_name, experts))}
     cluster, device = choose_cluster(resources)
     target_store = TargetStore(store)
+    passes = shared_passes(specs) if resources.share_decode else [{name: spec} for name, spec in specs.items()]
+    if resources.share_decode and len(specs) < 2:
+        listener.say("--share-decode: one expert has nobody to share with; give --expert several times")
     return [
-        Extraction(manifest, target_store, options, resources, selection, cluster, device, listener, name, spec).run()
-        for name, spec in specs.items()
+        summary
+        for together in passes
+        for summary in Extraction(
+            manifest, target_store, options, resources, selection, cluster, device, listener, together
+        ).run()
     ]
+
+
+def shared_passes(specs: Mapping[str, TargetSpec]) -> list[dict[str, TargetSpec]]:
+    """All experts in one pass; of two names for one target set the second comes after the first."""
+    passes: list[dict[str, TargetSpec]] = []
+    for name, spec in specs.items():
+        free = (p for p in passes if all(other.fingerprint != spec.fingerprint for other in p.values()))
+        found = next(free, None)
+        if found is None:
+            passes.append({name: spec})
+        else:
+            found[name] = spec
+    return passes
 
 
 def check_one_checkpoint(checkpoint: str | None, experts: Sequence[str]) -> None:
@@ -83,7 +97,7 @@ def check_one_checkpoint(checkpoint: str | None, experts: Sequence[str]) -> None
 
 @dataclass(frozen=True)
 class Extraction:
-    """One expert over one manifest."""
+    """One expert over one manifest, or several that share what is decoded."""
 
     manifest: Manifest
     store: TargetStore
@@ -93,117 +107,95 @@ class Extraction:
     cluster: Cluster | None  # None: in this process
     device: str  # of a worker
     listener: Listener
-    expert: str  # as the registry finds it
-    spec: TargetSpec
+    experts: Mapping[str, TargetSpec]  # by name, as the registry finds it
 
-    def run(self) -> Summary:
-        """The lease is there before the plan is made: what another run commits meanwhile, it has told us of."""
+    def run(self) -> list[Summary]:
+        """The leases are there before the plan is made: what another run commits meanwhile, it has told us of."""
         started = time.perf_counter()
-        set_url = self.store.set_url(self.spec)
-        remove_abandoned_builds(set_url)
-        lease = Lease(set_url)
-        cannot_begin = self.begin(lease)
-        try:
-            targets = TargetSet(set_url, self.spec)
-            plan = self.make_plan(targets)
-            outcomes = targets.outcomes
-            summary = Summary(self.spec.expert, self.spec.fingerprint, set_url, plan.rows)
-            if plan.rows:
-                write_spec(set_url, self.spec)  # also where all is done: a spec.json that was lost comes back
-            if plan.units:
-                if cannot_begin:
-                    raise cannot_begin
-                if not lease.beats:  # a new store
-                    lease.begin()
-                committed = self.run_units(plan, summary, targets, lease)
-                remove_abandoned_builds(set_url)
-                if lease.others_seen:  # they committed, too
-                    targets = targets.refreshed()
-                outcomes = targets.with_units(committed)[0]
-            else:
-                self.listener.planned(plan, plan.covered)
-        finally:
-            with suppress(*STORE_ERRORS):
-                lease.release()
-        add_outcomes(summary, plan, outcomes)
-        summary.wall_seconds = time.perf_counter() - started
-        return summary
+        runs = [ExpertRun(name, spec, self.store.set_url(spec)) for name, spec in self.experts.items()]
+        with ExitStack() as leases:
+            for run in runs:
+                leases.callback(run.release)
+                run.begin()
+            for run, plan in zip(runs, self.make_plans(runs), strict=True):
+                run.set_plan(plan)
+            for run in runs:
+                if not run.plan.units:
+                    self.listener.planned(run.plan, run.plan.covered)
+            if work := [run for run in runs if run.plan.units]:
+                self.run_units(work)
+                for run in work:
+                    run.read_outcomes()
+        for run in runs:
+            add_outcomes(run.summary, run.plan, run.outcomes)
+            run.summary.wall_seconds = time.perf_counter() - started
+        return [run.summary for run in runs]
 
-    def begin(self, lease: Lease) -> Exception | None:
-        """An error counts only where something is left to do: a finished store may be on a disk that is read alone."""
-        try:
-            if storage.exists(lease.spec):
-                lease.begin()
-        except STORE_ERRORS as e:
-            return e
-        return None
-
-    def make_plan(self, targets: TargetSet) -> ExtractionPlan:
+    def make_plans(self, runs: Sequence[ExpertRun]) -> list[ExtractionPlan]:
         selection = self.selection
-        redo = rows_to_redo(self.manifest, targets, selection.retry_failed, selection.refresh)
-        return make_plan(
-            self.manifest,
-            self.spec,
-            targets.outcomes.digests,
-            redo,
-            selection.unit_bytes,
-            only=selection.only,
-            limit=selection.limit,
-            attempts={unit: targets.done[unit]["attempt"] for unit in set(redo.values())},
-        )
+        covered: list[Covered] = []
+        for run in runs:
+            redo = rows_to_redo(self.manifest, run.targets, selection.retry_failed, selection.refresh)
+            attempts = {unit: run.targets.done[unit]["attempt"] for unit in set(redo.values())}
+            covered.append(Covered(run.spec, run.targets.outcomes.digests, redo, attempts))
+        return make_plans(self.manifest, covered, selection.unit_bytes, only=selection.only, limit=selection.limit)
 
-    def run_units(self, plan: ExtractionPlan, summary: Summary, targets: TargetSet, lease: Lease) -> list[str]:
-        """Run what a plan has left, telling other runs, the log and the metrics of it; gives the units committed."""
+    def run_units(self, runs: Sequence[ExpertRun]) -> None:
+        """Run what the plans have left, telling other runs, the logs and the metrics of it."""
         started = time.perf_counter()
-        cluster = self.cluster
-        log = RunLog(summary.set_url, lease.run)
-        if lease.left_by_dead and cluster is None:
-            cluster = cluster_after_crash(lease.left_by_dead, self.resources, self.listener)
-        facts = {"expert": self.expert, "fingerprint": self.spec.fingerprint, "device": self.device}
-        index, committed, finished = IndexWriter(targets), Committed(), False
+        cluster, finished = self.cluster, False
+        left_by_dead = frozenset[str]().union(*(run.lease.left_by_dead for run in runs))
+        if left_by_dead and cluster is None:
+            cluster = cluster_after_crash(left_by_dead, self.resources, self.listener)
         started_ray = connect(cluster) if cluster else False
         try:
-            index.add(targets.not_indexed)
-            listeners = Listeners(self.listener, log, index, committed, *((Metrics(),) if cluster else ()))
-            log.started(**facts, where=asdict(self.resources))
+            facts = {"device": self.device, "where": asdict(self.resources)}
+            for run in runs:
+                run.start(self.listener, started, Metrics() if cluster else None, **facts)
+
+            def say(line: str) -> None:
+                self.listener.say(line)
+                for run in runs:
+                    run.log.say(line)
+
             if cluster and (line := worker_environment()):
-                listeners.say(line)
-            config = self.worker_config(summary.set_url, cluster, listeners)
-            order = unit_order(plan, self.selection.shuffle)
-            queue = UnitQueue(plan.units, order, config, lease, listeners.say, self.resources.unit_deadline)
-            listeners.planned(plan, plan.covered)
-            reports = run_ray(queue, config, cluster) if cluster else run_local(queue, config)
-            add_reports(summary, reports, started, listeners)
-            summary.worker_deaths, summary.units_elsewhere = queue.worker_deaths, queue.committed_elsewhere
-            summary.put_aside = queue.put_aside
-            log.write("finished", summary=summary.to_dict())
+                say(line)
+            configs = [self.worker_config(run, cluster) for run in runs]
+            turns = cut_turns(runs[0].plan.cuts, self.selection.shuffle)
+            queue = RunQueue(
+                [r.make_queue(c, turns, self.resources.unit_deadline) for r, c in zip(runs, configs, strict=True)], say
+            )
+            for run in runs:
+                run.listeners.planned(run.plan, run.plan.covered)
+            named = {run.expert: run for run in runs}
+            for report in run_ray(queue, configs, cluster) if cluster else run_local(queue, configs):
+                named[report.expert].reported(report)
+            for run in runs:
+                run.finish(queue)
             finished = True
         except BaseException as e:
-            with suppress(*STORE_ERRORS):  # the error itself matters more than its line in the log
-                log.write("stopped", why=f"{type(e).__name__}: {e}")
+            for run in runs:
+                run.stop(f"{type(e).__name__}: {e}")
             raise
         finally:
-            with suppress(*STORE_ERRORS):
-                log.flush()
-            if line := index.close(finished):
-                self.listener.say(line)
+            for run in runs:
+                run.close(finished, self.listener)
             if started_ray:
                 disconnect()
-        return committed.units
 
-    def worker_config(self, set_url: str, cluster: Cluster | None, listener: Listener) -> WorkerConfig:
+    def worker_config(self, run: ExpertRun, cluster: Cluster | None) -> WorkerConfig:
         config = WorkerConfig(
-            expert=self.expert,
+            expert=run.expert,
             options=self.options,
-            set_url=set_url,
-            spec=self.spec,
+            set_url=run.set_url,
+            spec=run.spec,
             device=self.device,
             threads=threads_per_worker(cluster),
             decode_threads=self.resources.decode_threads,
             accept_missing=self.selection.accept_missing,
             patience_s=self.resources.patience_s,
         )
-        return replace(config, batch_seconds=self.batch_seconds(config, cluster, listener))
+        return replace(config, batch_seconds=self.batch_seconds(config, cluster, run.listeners))
 
     def batch_seconds(self, config: WorkerConfig, cluster: Cluster | None, listener: Listener) -> float | None:
         """What the user said, or what was measured here or by an earlier run; None: the expert's own."""
@@ -228,7 +220,8 @@ def cluster_after_crash(units: Set[str], resources: Resources, listener: Listene
     return Cluster(workers=1, cpus_per_worker=float(os.cpu_count() or 1))
 
 
-def unit_order(plan: ExtractionPlan, shuffle: bool) -> Sequence[int]:
-    """Longest rows first, so that no long unit is left alone at the end; or any, for a steadier estimate."""
-    numbers = range(len(plan.units))
-    return random.sample(numbers, len(numbers)) if shuffle else numbers[::-1]
+def cut_turns(cuts: int, shuffle: bool) -> NDArray[np.int64]:
+    """When each cut comes: longest rows first, so that no long unit is left alone at the end; or any, for a steadier
+    estimate.
+    """
+    return np.random.default_rng().permutation(cuts) if shuffle else np.arange(cuts)[::-1]

@@ -1,33 +1,36 @@
 """Units in this process: takes tasks from the queue and gives a report per committed unit."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from coat.manifests.errors import DeviceFault, RunError
 from coat.pipeline.extraction.lease import HEARTBEAT_S
-from coat.pipeline.extraction.unit_queue import UnitQueue, UnitTask
+from coat.pipeline.extraction.run_queue import RunQueue
+from coat.pipeline.extraction.unit_queue import UnitTask
 from coat.pipeline.worker.config import WorkerConfig
+from coat.pipeline.worker.crew import Crew, threads_of
 from coat.pipeline.worker.report import UnitReport
-from coat.pipeline.worker.worker import UNITS_IN_HAND, Worker
+from coat.pipeline.worker.worker import UNITS_IN_HAND
 
 GRACE_S = 30.0  # that a batch in hand is waited for when a run in this process is stopped
 
 
-def run_local(queue: UnitQueue, config: WorkerConfig) -> Iterator[UnitReport]:
+def run_local(queue: RunQueue, configs: Sequence[WorkerConfig]) -> Iterator[UnitReport]:
     """In this process. When the caller stops listening, the units in hand are dropped at their next batch.
 
     What a model does to its process it does to this one: a row that crashes it is only found on Ray.
     """
-    worker = Worker(config)
+    crew = Crew(configs)
     running: dict[Future[UnitReport], UnitTask] = {}
     grace = GRACE_S
-    pool = ThreadPoolExecutor(UNITS_IN_HAND, thread_name_prefix="unit")
+    pool = ThreadPoolExecutor(threads_of(len(configs)), thread_name_prefix="unit")
     last_report = time.monotonic()
     try:
         while queue or running:
-            while len(running) < UNITS_IN_HAND and (task := queue.take(idle=not running)):
-                running[pool.submit(worker.run, task.unit)] = task
+            while cuts(running) < UNITS_IN_HAND and (handout := queue.take(idle=not running)):
+                for task in handout.tasks:
+                    running[pool.submit(crew.run, task.expert, task.unit, handout.cut)] = task
             if not running:
                 time.sleep(1.0)  # another run has the rest in hand
                 continue
@@ -38,17 +41,21 @@ def run_local(queue: UnitQueue, config: WorkerConfig) -> Iterator[UnitReport]:
                 report = result(future)
                 queue.finished(task, report)
                 yield report
-            oldest = next(iter(running.values()), None)
-            if oldest and time.monotonic() - last_report > (limit := queue.deadline(oldest)):
+            if running and time.monotonic() - last_report > (limit := queue.deadline(running.values())):
                 grace = 0.0  # it was waited for
+                oldest = next(iter(running.values()))
                 raise RunError(
-                    f"{config.expert}: nothing was heard of unit {oldest.unit.name} for {limit:.0f} s, and this "
+                    f"{oldest.expert}: nothing was heard of unit {oldest.unit.name} for {limit:.0f} s, and this "
                     "process cannot stop it; with --workers 1 the row is found and the others are done"
                 )
     finally:
-        worker.stopped.set()
+        crew.stop()
         wait(running, timeout=grace)
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def cuts(running: dict[Future[UnitReport], UnitTask]) -> int:
+    return len({task.turn for task in running.values()})
 
 
 def result(future: Future[UnitReport]) -> UnitReport:

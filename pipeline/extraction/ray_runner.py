@@ -1,18 +1,19 @@
 """Units on Ray: a pool of actors takes tasks from the queue and gives a report per committed unit."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from coat.manifests.errors import DeviceFault, EnvironmentFault, RunError
 from coat.pipeline.cluster.ray_errors import DeathCause, death_cause, error_node, error_summary, worker_error
 from coat.pipeline.cluster.resources import Cluster
 from coat.pipeline.cluster.signals import Deliver, held_signals
+from coat.pipeline.decoding.evidence import Witnesses
+from coat.pipeline.extraction.run_queue import Handout, RunQueue
 from coat.pipeline.extraction.staff import MAX_FAILED_STARTS, PoolWorker, Staff
 from coat.pipeline.extraction.trials import Peer, Trials
-from coat.pipeline.extraction.unit_queue import UnitQueue, UnitTask
+from coat.pipeline.extraction.unit_queue import UnitTask
 from coat.pipeline.worker.config import WorkerConfig
-from coat.pipeline.worker.evidence import Witnesses
 from coat.pipeline.worker.report import UnitReport
 from coat.pipeline.worker.worker import UNITS_IN_HAND
 
@@ -23,9 +24,9 @@ Found = TypeVar("Found")
 MAX_DEVICE_DEATHS, MAX_DEVICE_DEATHS_ALONE = 3, 5
 
 
-def run_ray(queue: UnitQueue, config: WorkerConfig, cluster: Cluster) -> Iterator[UnitReport]:
+def run_ray(queue: RunQueue, configs: Sequence[WorkerConfig], cluster: Cluster) -> Iterator[UnitReport]:
     """On a pool of Ray actors; Ray is up. Descriptions of units go in, reports come out; features never do."""
-    pool = WorkerPool(queue, config, cluster)
+    pool = WorkerPool(queue, configs, cluster)
     try:
         with held_signals() as deliver:
             yield from pool.reports(deliver)
@@ -55,9 +56,9 @@ class WorkerPool:
     its environment gets no other before it is known whose fault it was (`Trials`).
     """
 
-    def __init__(self, queue: UnitQueue, config: WorkerConfig, cluster: Cluster) -> None:
-        self.queue, self.config = queue, config
-        self.staff, self.trials, self.witnesses = Staff(queue, config, cluster), Trials(), Witnesses()
+    def __init__(self, queue: RunQueue, configs: Sequence[WorkerConfig], cluster: Cluster) -> None:
+        self.queue = queue
+        self.staff, self.trials, self.witnesses = Staff(queue, configs, cluster), Trials(), Witnesses()
 
     @property
     def workers(self) -> list[PoolWorker]:
@@ -83,9 +84,9 @@ class WorkerPool:
             if self.trials.open:
                 self.staff.grow(self.work())  # somebody must be able to try them
                 self.trials.check_judged(self.workers, self.staff.more_come())
-        if self.queue.unproven:
+        for expert, rows in self.queue.unproven():
             raise RunError(
-                f"{self.config.expert}: {len(self.queue.unproven)} rows lose their device, and no unit goes well with "
+                f"{expert}: {rows} rows lose their device, and no unit goes well with "
                 "it; nothing is recorded of them: see to the device, and run the same command again"
             )
 
@@ -97,20 +98,22 @@ class WorkerPool:
     def assign(self, worker: PoolWorker) -> None:
         if not worker.ready or self.trials.is_accused(worker) or any(t.suspect for t in worker.in_hand.values()):
             return
-        while len(worker.in_hand) < UNITS_IN_HAND and (task := self.next_task(worker)):
+        while worker.cuts_in_hand < UNITS_IN_HAND and (handout := self.next_handout(worker)):
             if not worker.in_hand:
                 worker.last_report = time.monotonic()
-            witnesses = self.witnesses.of(row.utterance.audio for row in task.unit.rows)
-            worker.in_hand[worker.actor.run.remote(task.unit, witnesses)] = task
-            if task.suspect:
+            witnesses = self.witnesses.of(row.utterance.audio for task in handout.tasks for row in task.unit.rows)
+            for task in handout.tasks:
+                ref = worker.actor.run.remote(task.expert, task.unit, handout.cut, witnesses)
+                worker.in_hand[ref] = task
+            if handout.suspect:
                 return
 
-    def next_task(self, worker: PoolWorker) -> UnitTask | None:
+    def next_handout(self, worker: PoolWorker) -> Handout | None:
         if task := self.trials.task_for(worker, self.workers):
-            return task
-        if worker.device_deaths and any(w.ready and not w.device_deaths for w in self.workers):
-            return self.queue.take_untried()  # a unit that lost its device is tried on another one
-        return self.queue.take(idle=not worker.in_hand)
+            return self.queue.handout([task])
+        # A unit that lost its device is tried on another one.
+        untried = worker.device_deaths > 0 and any(w.ready and not w.device_deaths for w in self.workers)
+        return self.queue.take(idle=untried or not worker.in_hand, untried=untried)
 
     def take_result(self, ref: Any) -> Iterator[UnitReport]:
         """Take what a reference has become: a report, a worker that is up, or one that died or gave up."""
@@ -144,8 +147,8 @@ class WorkerPool:
         self.queue.finished(task, report)
         self.witnesses.add(report.witnesses)
         worker.last_report = time.monotonic()
-        if report.ok:
-            worker.device_deaths = 0
+        if report.ok and worker.lost_by in ("", task.expert):  # what others do well says nothing of this one
+            worker.device_deaths, worker.lost_by = 0, ""
         if trial := self.trials.went_well(worker, task):
             self.put_aside(trial.accused, trial.fault)
         return report
@@ -153,19 +156,19 @@ class WorkerPool:
     def gave_up(self, worker: PoolWorker, ref: Any, fault: EnvironmentFault) -> Iterator[UnitReport]:
         """A worker gave a unit up that nothing is recorded of."""
         if isinstance(fault, DeviceFault):
-            yield from self.lost_device(worker, fault)
+            yield from self.lost_device(worker, worker.in_hand[ref].expert, fault)
             return
         task, worker.last_report = worker.in_hand.pop(ref), time.monotonic()
         self.trials.accuse(worker, task, str(fault))
         self.queue.say(f"{worker.name} gave up unit {task.unit.name}, which another worker tries: {fault}")
         self.staff.hurry()
 
-    def lost_device(self, worker: PoolWorker, fault: DeviceFault) -> Iterator[UnitReport]:
+    def lost_device(self, worker: PoolWorker, expert: str, fault: DeviceFault) -> Iterator[UnitReport]:
         """Replace a worker whose device is lost to it. One whose successors fare no better is put aside."""
-        worker.device_deaths += 1
+        worker.device_deaths, worker.lost_by = worker.device_deaths + 1, expert
         others = any(w.ready and w.done and not w.device_deaths for w in self.workers)
         if worker.device_deaths < (MAX_DEVICE_DEATHS if others else MAX_DEVICE_DEATHS_ALONE):
-            self.staff.heirs.append(worker.device_deaths)
+            self.staff.heirs.append((worker.device_deaths, worker.lost_by))
             yield from self.remove_dead(worker, "device")
         elif others:
             self.put_aside(worker, str(fault))
@@ -189,7 +192,7 @@ class WorkerPool:
         staff.failed_starts = 0 if worker.ready or cause == "lost" else staff.failed_starts + 1
         if staff.failed_starts >= MAX_FAILED_STARTS:
             if not any(w.ready for w in self.workers):
-                raise RunError(f"{self.config.expert}: workers die while they start: {error_summary(error)}") from error
+                raise RunError(f"{self.queue.experts}: workers die while they start: {error_summary(error)}") from error
             staff.failed_starts = 0
             staff.start_failed(worker, error_summary(error))
             return
@@ -199,13 +202,13 @@ class WorkerPool:
         """Kill what may be left of a worker, give its tasks back, and let another be hired at once."""
         self.staff.dismiss(worker)
         self.staff.hurry()
-        self.queue.worker_deaths += bool(worker.in_hand)
-        for task in worker.in_hand.values():
+        tasks = list(worker.in_hand.values())
+        for task in tasks:
             self.trials.dissolve(task)
-            yield from self.queue.worker_died(task, cause)
+        yield from self.queue.worker_died(tasks, cause)
 
     def give_up_unresponsive(self) -> Iterator[UnitReport]:
         for worker in list(self.workers):
-            oldest = next(iter(worker.in_hand.values()), None)
-            if oldest and time.monotonic() - worker.last_report > self.queue.deadline(oldest):
+            silent_s = time.monotonic() - worker.last_report
+            if worker.in_hand and silent_s > self.queue.deadline(worker.in_hand.values()):
                 yield from self.remove_dead(worker, "timeout")

@@ -1,23 +1,56 @@
 """The workers of a run on Ray: hired as the cluster has room, and not again where one could not work."""
 
+import os
+import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from coat.manifests.errors import RunError
 from coat.pipeline.cluster.ray_connection import worker_capacity
 from coat.pipeline.cluster.resources import Cluster
-from coat.pipeline.extraction.actor import Place, WorkerActor
+from coat.pipeline.decoding.shared_audio import Cut
+from coat.pipeline.extraction.run_queue import RunQueue
 from coat.pipeline.extraction.trials import Peer
-from coat.pipeline.extraction.unit_queue import UnitQueue, UnitTask
+from coat.pipeline.extraction.unit_queue import UnitTask
+from coat.pipeline.plan.units import Unit
 from coat.pipeline.worker.config import WorkerConfig
-from coat.pipeline.worker.worker import UNITS_IN_HAND
+from coat.pipeline.worker.crew import Crew, threads_of
+from coat.pipeline.worker.report import UnitReport
 
 MAX_FAILED_STARTS = 3  # workers that fail one after the other before any is ready: the fault is not a node's
 GROWTH_S = 10.0  # between looks at how large the cluster is
 NO_WORKER_WARNING_S = 60.0  # without any worker, before and between saying so
 PLACING_S = 120.0  # that a worker is waited for which has no node yet, where others could not work
 LOCATING_S = 10.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an actor lives. `node`: as Ray calls it."""
+
+    node: str
+    process: str  # host:pid
+
+
+class WorkerActor:
+    """Says where it is before it loads its experts: a node on which nothing loads is known by its name."""
+
+    def __init__(self, configs: Sequence[WorkerConfig]) -> None:
+        self.configs = configs
+
+    def place(self) -> Place:
+        import ray
+
+        return Place(ray.get_runtime_context().get_node_id(), f"{socket.gethostname()}:{os.getpid()}")
+
+    def load(self) -> bool:
+        self.crew = Crew(self.configs)
+        return True
+
+    def run(self, expert: str, unit: Unit, cut: Cut, witnesses: Sequence[str]) -> UnitReport:
+        return self.crew.run(expert, unit, cut, witnesses)
 
 
 @dataclass(eq=False)
@@ -27,9 +60,14 @@ class PoolWorker(Peer):
     actor: Any = None
     place: Any = None  # reference to its Place
     hired: float = field(default_factory=time.monotonic)
-    device_deaths: int = 0  # of it and of those whose place it took, since a unit went well
+    device_deaths: int = 0  # of it and of those whose place it took, since a unit went well of the expert that did it
+    lost_by: str = ""  # that expert
     in_hand: dict[Any, UnitTask] = field(default_factory=dict)
     last_report: float = 0.0  # when it last gave a report, or was given work with nothing in hand
+
+    @property
+    def cuts_in_hand(self) -> int:
+        return len({task.turn for task in self.in_hand.values()})
 
 
 class Staff:
@@ -38,15 +76,15 @@ class Staff:
     `cluster.max_workers` more are hired as the cluster grows.
     """
 
-    def __init__(self, queue: UnitQueue, config: WorkerConfig, cluster: Cluster) -> None:
-        self.queue, self.config, self.cluster = queue, config, cluster
+    def __init__(self, queue: RunQueue, configs: Sequence[WorkerConfig], cluster: Cluster) -> None:
+        self.queue, self.configs, self.cluster = queue, configs, cluster
         self.workers: list[PoolWorker] = []
         self.starting: dict[Any, PoolWorker] = {}  # by the references of their places and of their loading
         self.failed_starts = 0  # crashes, since one was ready
         self.start_faults: list[str] = []  # of workers that could not load, before another was ready
         self.avoided: set[str] = set()  # nodes
         self.lost = 0  # workers that are not replaced: there is no other node for them
-        self.heirs: list[int] = []  # device deaths that the next workers take over
+        self.heirs: list[tuple[int, str]] = []  # device deaths that the next workers take over, and whose they are
         self.last_growth = float("-inf")
         self.idle_since = self.warned = time.monotonic()  # since when no worker was up; when that was said
 
@@ -75,13 +113,13 @@ class Staff:
         actor_class: Any = ray.remote(WorkerActor).options(
             num_cpus=self.cluster.cpus_per_worker,
             num_gpus=self.cluster.gpus_per_worker,
-            max_concurrency=UNITS_IN_HAND + 1,
+            max_concurrency=threads_of(len(self.configs)) + 1,
             max_restarts=0,
             **options,
         )
-        actor = actor_class.remote(self.config)
+        actor = actor_class.remote(self.configs)
         worker = PoolWorker(actor=actor, place=actor.place.remote())
-        worker.device_deaths = self.heirs.pop() if self.heirs else 0
+        worker.device_deaths, worker.lost_by = self.heirs.pop() if self.heirs else (0, "")
         self.workers.append(worker)
         self.starting |= {worker.place: worker, actor.load.remote(): worker}
 
@@ -130,10 +168,10 @@ class Staff:
                 self.say_put_aside(fault)
             self.start_faults.clear()
         elif len(self.start_faults) >= MAX_FAILED_STARTS or (self.start_faults and not self.more_come()):
-            raise RunError(f"{self.config.expert}: {self.start_faults[-1]}; no other worker is up")
+            raise RunError(f"{self.queue.experts}: {self.start_faults[-1]}; no other worker is up")
         elif self.queue.put_aside and time.monotonic() - self.idle_since > PLACING_S and not self.more_come():
             raise RunError(
-                f"{self.config.expert}: no worker is left; the last that was put aside: {self.queue.put_aside[-1]}"
+                f"{self.queue.experts}: no worker is left; the last that was put aside: {self.queue.put_aside[-1]}"
             )
         elif time.monotonic() - self.warned > NO_WORKER_WARNING_S:
             self.warned = time.monotonic()

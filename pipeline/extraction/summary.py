@@ -1,12 +1,10 @@
 """What a run did, in numbers, and the state of the whole manifest after it."""
 
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from coat.manifests.errors import RunError
-from coat.pipeline.extraction.listeners import Listener
 from coat.pipeline.plan.planning import ExtractionPlan
 from coat.pipeline.store.outcomes import Outcomes
 from coat.pipeline.worker.report import UnitReport
@@ -33,6 +31,11 @@ class Summary:
     forward_seconds: float = 0.0
     padding_share: float = 0.0  # of the audio that the expert was given
     decode_seconds: float = 0.0  # of all decoding threads together
+    clips_decoded: int = 0  # for this expert
+    audio_requests: int = 0  # audio files opened, objects fetched, for this expert
+    saved_decode_seconds: float = 0.0  # where another expert of the run had the same audio before (--share-decode)
+    saved_clips: int = 0
+    saved_requests: int = 0
     wait_seconds: float = 0.0  # of experts, for audio
     write_seconds: float = 0.0
     halvings: int = 0  # of batches, for want of memory
@@ -52,30 +55,38 @@ class Summary:
         return {**asdict(self), "rtfx": self.rtfx}
 
 
-def add_reports(summary: Summary, reports: Iterable[UnitReport], started: float, listener: Listener) -> None:
-    """Sum up the reports as they come, and pass each on. `started`: when the run began."""
-    batches: dict[str, float | None] = {}  # of each worker, at its last unit
-    padded, first, last = 0.0, float("inf"), 0.0  # seconds since `started`: first unit begun, last one reported
-    for report in reports:
-        last = time.perf_counter() - started
-        first = min(first, max(0.0, last - report.unit_seconds))
-        summary.units_done += 1
-        summary.audio_seconds += report.audio_seconds
-        summary.bytes += report.bytes
-        summary.frames += report.frames
-        summary.decode_seconds += report.decode_seconds
-        summary.wait_seconds += report.wait_seconds
-        summary.forward_seconds += report.forward_seconds
-        summary.write_seconds += report.write_seconds
-        summary.halvings += report.halvings
-        batches[report.worker] = report.batch_seconds
-        padded += report.padded_seconds
-        listener.reported(report)
-    summary.batch_seconds = min((s for s in batches.values() if s is not None), default=None)
-    if summary.units_done:
-        summary.startup_seconds, summary.busy_seconds = first, last - first
-    if padded:
-        summary.padding_share = max(0.0, 1 - summary.audio_seconds / padded)
+class ReportSums:
+    """Sums the reports of a run up into its summary. `started`: when the run began."""
+
+    def __init__(self, summary: Summary, started: float) -> None:
+        self.summary, self.started = summary, started
+        self.batches: dict[str, float | None] = {}  # of each worker, at its last unit
+        self.padded = 0.0  # seconds of audio
+        self.first = float("inf")  # seconds since `started`, when the first unit was begun
+
+    def add(self, report: UnitReport) -> None:
+        s, last = self.summary, time.perf_counter() - self.started
+        self.first = min(self.first, max(0.0, last - report.unit_seconds))
+        s.startup_seconds, s.busy_seconds = self.first, last - self.first
+        s.units_done += 1
+        s.audio_seconds += report.audio_seconds
+        s.bytes += report.bytes
+        s.frames += report.frames
+        s.decode_seconds += report.decode_seconds
+        s.clips_decoded += report.clips
+        s.audio_requests += report.requests
+        s.saved_decode_seconds += report.saved_seconds
+        s.saved_clips += report.saved_clips
+        s.saved_requests += report.saved_requests
+        s.wait_seconds += report.wait_seconds
+        s.forward_seconds += report.forward_seconds
+        s.write_seconds += report.write_seconds
+        s.halvings += report.halvings
+        self.batches[report.worker] = report.batch_seconds
+        s.batch_seconds = min((b for b in self.batches.values() if b is not None), default=None)
+        self.padded += report.padded_seconds
+        if self.padded:
+            s.padding_share = max(0.0, 1 - s.audio_seconds / self.padded)
 
 
 def add_outcomes(summary: Summary, plan: ExtractionPlan, rows: Outcomes) -> None:

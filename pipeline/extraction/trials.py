@@ -8,8 +8,9 @@ it fails there too, or where nobody else is left to try it, the run stops. Nothi
 Knows neither threads nor Ray.
 """
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from coat.manifests.errors import RunError
 from coat.pipeline.extraction.unit_queue import UnitTask
@@ -25,7 +26,8 @@ class Peer:
     node: str = ""
     ready: bool = False
     done: int = 0  # units that went well
-    strikes: int = 0  # units that it gave up since, and that went well elsewhere
+    # Units that it gave up and that went well elsewhere, by expert, since one of that expert went well here.
+    strikes: Counter[str] = field(default_factory=Counter[str])
 
 
 @dataclass(eq=False)
@@ -76,15 +78,15 @@ class Trials:
         """A unit went well. Where another peer has given it up before and is to be put aside for that: its trial."""
         peer.done += 1
         if not self.is_accused(peer):
-            peer.strikes = 0
+            del peer.strikes[task.expert]
         trial = self.of(task)
         if trial is None:
             return None
         self.open.remove(trial)
         if self.is_accused(trial.accused):
             return None  # of several units, the last one counts
-        trial.accused.strikes += 1
-        return trial if trial.accused.strikes >= MAX_STRIKES else None
+        trial.accused.strikes[task.expert] += 1
+        return trial if trial.accused.strikes.total() >= MAX_STRIKES else None
 
     def judge_is_gone(self, task: UnitTask) -> bool:
         """The peer that tried it was put aside: another one is to try it. False where nobody gave it up before."""

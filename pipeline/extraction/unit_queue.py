@@ -6,9 +6,10 @@ Knows neither threads nor Ray: a runner takes tasks, and says of each that it wa
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coat.manifests import storage
 from coat.pipeline.cluster.ray_errors import DeathCause
@@ -40,6 +41,8 @@ class UnitTask:
     """A unit and what it has done. One that a dying worker had in hand is run alone: only one that kills is counted."""
 
     unit: Unit
+    expert: str = ""  # as the run calls it
+    turn: int = 0  # of its cut, in the order of the run: the units of several experts that are cut alike have the same
     harm: float = 0.0
     deadline: float | None = None  # seconds; None: as the queue learns
     units_before: int = 0  # that had gone well when it first killed its worker
@@ -60,7 +63,10 @@ class UnitQueue:
         lease: Lease,
         say: Callable[[str], None],
         deadline: float | None = None,
+        turns: Sequence[int] | NDArray[np.int64] | None = None,
     ) -> None:
+        """`order`: numbers of units; `turns`: of each unit, where the queues of several experts go along together."""
+        self.turns = turns
         self.units, self.config, self.lease, self.say = units, config, lease, say
         self.fixed_deadline = deadline
         self.untried = deque(order)  # numbers of units; a unit is made when it is taken
@@ -81,18 +87,24 @@ class UnitQueue:
         """Units that are still to be handed out."""
         return len(self.returned) + len(self.claimed) + len(self.untried) + len(self.deferred)
 
-    def take(self, idle: bool = True) -> UnitTask | None:
-        """The next task, for a worker that is `idle` or has others in hand; None where there is none for it now."""
-        if self.returned and not idle:
-            return None
-        if not self.returned and not self.claimed:
+    def peek(self, untried: bool = False) -> UnitTask | None:
+        """The task that `take` would give."""
+        queue = self.returned if self.returned and not untried else self.claimed
+        if queue is self.claimed and not queue:
             self.claim_block()
-        queue = self.returned or self.claimed
-        if not queue:
-            return None
-        task = queue.popleft()
-        self.in_hand[task.unit.name] = task
-        self.send_heartbeat()
+        return queue[0] if queue else None
+
+    def take(self, untried: bool = False) -> UnitTask | None:
+        """The next task, one that came back before others; None where there is none for this run now.
+
+        `untried`: none that came back, for a worker that may be at fault itself.
+        """
+        task = self.peek(untried)
+        if task is not None:
+            queue = self.returned if self.returned and not untried else self.claimed
+            queue.popleft()
+            self.in_hand[task.unit.name] = task
+            self.send_heartbeat()
         return task
 
     def claim_block(self) -> None:
@@ -115,7 +127,9 @@ class UnitQueue:
         now = time.monotonic()
         if self.untried:
             for _ in range(self.next_block(now)):
-                yield UnitTask(self.units[self.untried.popleft()], deadline=self.fixed_deadline)
+                number = self.untried.popleft()
+                turn = number if self.turns is None else int(self.turns[number])
+                yield UnitTask(self.units[number], self.config.expert, turn, deadline=self.fixed_deadline)
         elif self.deferred and now - self.deferred_checked > HEARTBEAT_S:
             self.deferred_checked = now
             deferred = list(self.deferred)
@@ -153,14 +167,6 @@ class UnitQueue:
         """Seconds after which a worker that has this task and says nothing is given up."""
         return self.learnt.of(task.unit) if task.deadline is None else task.deadline
 
-    def take_untried(self) -> UnitTask | None:
-        """As `take`, past the units that lost their worker: for one that may be at fault itself."""
-        suspects, self.returned = self.returned, deque()
-        try:
-            return self.take()
-        finally:
-            self.returned.extendleft(reversed(suspects))
-
     def given_back(self, task: UnitTask) -> None:
         """Take a task back whose worker was put aside: no harm was done by it."""
         del self.in_hand[task.unit.name]
@@ -172,18 +178,22 @@ class UnitQueue:
         del self.in_hand[name]
         harm = task.harm + HARM[cause]
         before = task.units_before if task.suspect else self.units_well
+
+        def again(task: UnitTask, unit: Unit, deadline: float | None) -> UnitTask:
+            return replace(task, unit=unit, harm=FATAL_HARM - HARM[cause], deadline=deadline, units_before=before)
+
         if harm < FATAL_HARM:
             self.say(f"a worker was lost ({cause}) with unit {name} in hand; it is run again")
-            self.returned.append(UnitTask(task.unit, harm, task.deadline, before))
+            self.returned.append(replace(task, harm=harm, units_before=before))
         elif len(rows) > 1:
             self.say(f"unit {name} ({len(rows)} rows) keeps losing its worker ({cause}); it is halved to find the row")
             for half in task.unit.halves():
                 shorter = self.deadline_of_half(task, half)
-                self.returned.append(UnitTask(half, FATAL_HARM - HARM[cause], shorter, before))
+                self.returned.append(again(task, half, shorter))
         elif cause == "device" and self.units_well == before:
             # A device that does nothing well is broken, whatever its rows: none of them is judged by it.
             self.say(f"unit {name} (one row) loses its device; it waits until a unit has gone well")
-            self.unproven.append(UnitTask(task.unit, FATAL_HARM - HARM[cause], task.deadline, before))
+            self.unproven.append(again(task, task.unit, task.deadline))
         else:
             spec, facts = self.config.spec, {"attempt": task.unit.attempt}
             failed = [
@@ -191,7 +201,7 @@ class UnitQueue:
                 for row in rows
             ]
             commit_unit(self.config.set_url, name, np.empty((0, spec.dim), spec.dtype), failed, facts)
-            yield UnitReport.of_failed(name, failed)
+            yield UnitReport.of_failed(name, self.config.expert, failed)
 
     def deadline_of_half(self, task: UnitTask, half: Unit) -> float | None:
         """Shorter in proportion, where the whole's was given or learnt; before that nobody knows what is slow."""

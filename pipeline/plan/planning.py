@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
@@ -27,6 +27,20 @@ NO_REDO: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
+class Covered:
+    """What a target set has of a manifest already."""
+
+    spec: TargetSpec
+    digests: Collection[str] | NDArray[np.uint64] = ()  # of rows that committed units hold
+    redo: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of rows that are extracted once more: the unit that holds their outcome so far
+    attempts: Mapping[str, int] = field(
+        default_factory=dict
+    )  # of these units, counted; a row's next attempt is one more
+
+
+@dataclass(frozen=True, eq=False)
 class ExtractionPlan:
     """All units of a manifest that are not yet committed, longest rows last."""
 
@@ -35,6 +49,7 @@ class ExtractionPlan:
     digests: NDArray[np.uint64]  # of the rows that were chosen: of the whole manifest, where nothing was
     covered: int  # of these, by committed units
     seconds: float  # of audio in the units
+    cuts: int  # of the plans that were made together; a unit has one of so many numbers
 
     @property
     def rows(self) -> int:
@@ -58,29 +73,64 @@ def make_plan(
     limit: int | None = None,
     attempts: Mapping[str, int] = MappingProxyType({}),
 ) -> ExtractionPlan:
-    """Plan what `covered` (digests of rows that committed units hold) leaves over.
+    """The plan of one expert: see `make_plans` and `Covered`."""
+    (plan,) = make_plans(utterances, [Covered(spec, covered, redo, attempts)], unit_bytes, on_probed, only, limit)
+    return plan
 
-    `redo` names the unit of a row that is extracted once more: its new unit must not take the old one's name.
-    `attempts`: of these units, counted; a row's next attempt is one more.
-    `only` (ids) and then `limit` (the first so many) choose rows; the others are left out of the units.
 
-    The limits of a unit come from the whole manifest and the windows from its row numbers, both before
-    rows are taken out; rows are sorted ascending and cut greedily. So taking out whole units leaves the
-    cuts between the others where they were.
+def make_plans(
+    utterances: Sequence[Utterance],
+    experts: Sequence[Covered],
+    unit_bytes: int = UNIT_BYTES,
+    on_probed: Callable[[int], None] = lambda n: None,
+    only: Collection[str] | None = None,
+    limit: int | None = None,
+) -> list[ExtractionPlan]:
+    """Plan what experts have still to do, cut alike: of each cut every expert has the rows that it lacks, as a unit.
+
+    `only` (ids) and then `limit` (the first so many) choose rows; the others are left out of the units. A row that is
+    extracted once more is in a unit with a name of its own.
+
+    The limits of a unit come from the whole manifest (and the expert with most bytes a second) and the windows from its
+    row numbers, both before rows are taken out; rows are sorted ascending and cut greedily. So taking out whole units
+    leaves the cuts between the others where they were. What all experts have is taken out.
     """
     manifest = utterances if isinstance(utterances, Manifest) else Manifest(utterances)
     identities = identify_rows(manifest)
     seconds = row_seconds(manifest, identities, on_probed)
     unit_seconds = min(UNIT_SECONDS, max(SMALL_UNIT_SECONDS, seconds.sum() / SMALL_UNITS))
-    unit_seconds = min(unit_seconds, unit_bytes / spec.bytes_per_second())
+    unit_seconds = min(unit_seconds, unit_bytes / max(e.spec.bytes_per_second() for e in experts))
     chosen = choose_rows(manifest, only, limit) & manifest.with_audio
-    done = is_among(identities.digests, to_integers(covered)) & ~is_among(identities.digests, to_integers(redo))
-    left = chosen & ~done
-    order, starts = cut_units(manifest, identities.digests, seconds, left, unit_seconds)
-    units = Units(manifest, identities, seconds, redo, order, starts, np.append(starts[1:], len(order)), attempts)
-    return ExtractionPlan(
-        spec, units, identities.digests[chosen], int((chosen & done).sum()), float(seconds[left].sum())
-    )
+    digests = identities.digests
+    done = [
+        chosen & is_among(digests, to_integers(e.digests)) & ~is_among(digests, to_integers(e.redo)) for e in experts
+    ]
+    order, starts = cut_units(manifest, digests, seconds, chosen & ~np.logical_and.reduce(done), unit_seconds)
+    plans: list[ExtractionPlan] = []
+    for expert, done_already in zip(experts, done, strict=True):
+        left = chosen & ~done_already
+        units = Units(
+            manifest, identities, seconds, expert.redo, *rows_of_cuts(order, starts, left), attempts=expert.attempts
+        )
+        covered, audio = int(done_already.sum()), float(seconds[left].sum())
+        plans.append(ExtractionPlan(expert.spec, units, digests[chosen], covered, audio, len(starts)))
+    return plans
+
+
+def rows_of_cuts(
+    order: NDArray[np.integer], starts: NDArray[np.int64], left: NDArray[np.bool_]
+) -> tuple[NDArray[np.integer], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Of each cut the rows that are left, as a unit: their order, where units start and end, and of which cut they are.
+
+    A cut of which nothing is left is no unit.
+    """
+    ends, kept = np.append(starts[1:], len(order)), left[order]
+    if kept.all():  # as of one expert
+        return order, starts, ends, np.arange(len(starts))
+    before = np.concatenate([[0], np.cumsum(kept)])
+    unit_starts, unit_ends = before[starts], before[ends]
+    cuts = np.flatnonzero(unit_ends > unit_starts)
+    return order[kept], unit_starts[cuts], unit_ends[cuts], cuts
 
 
 def to_integers(digests: Iterable[str] | NDArray[np.uint64]) -> NDArray[np.uint64]:

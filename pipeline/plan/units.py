@@ -68,6 +68,7 @@ class Units(Sequence[Unit]):
     order: NDArray[np.integer]  # rows of the manifest, unit after unit
     starts: NDArray[np.int64]  # in `order`, of each unit
     ends: NDArray[np.int64]
+    cuts: NDArray[np.int64]  # the number of each unit's cut: one number for units of several experts that are cut alike
     attempts: Mapping[str, int] = field(default_factory=dict)  # of previous units
 
     @overload
@@ -76,7 +77,7 @@ class Units(Sequence[Unit]):
     def __getitem__(self, index: slice) -> "Units": ...
     def __getitem__(self, index: int | slice) -> "Unit | Units":
         if isinstance(index, slice):
-            return replace(self, starts=self.starts[index], ends=self.ends[index])
+            return replace(self, starts=self.starts[index], ends=self.ends[index], cuts=self.cuts[index])
         rows = self.order[self.starts[index] : self.ends[index]]
         utterances = self.manifest.take(rows)
         return Unit(tuple(self.planned(int(row), u) for row, u in zip(rows, utterances, strict=True)))

@@ -7,9 +7,10 @@ import numpy as np
 
 from coat.extractors.expert import Expert
 from coat.manifests.errors import RunError
+from coat.pipeline.decoding.decoded_row import DecodedRow
 from coat.pipeline.plan.units import PlannedRow, Units
+from coat.pipeline.worker.batches import cut_batches
 from coat.pipeline.worker.config import WorkerConfig
-from coat.pipeline.worker.decoded_row import DecodedRow
 from coat.pipeline.worker.stage_clock import StageClock
 from coat.pipeline.worker.worker import Worker
 
@@ -58,5 +59,5 @@ def calibrate(config: WorkerConfig, rows: Sequence[PlannedRow]) -> tuple[float, 
 
 def run_rows(worker: Worker, rows: Sequence[PlannedRow]) -> list[DecodedRow]:
     clock, evidence = StageClock(), worker.evidence()
-    batches = worker.decoded_batches(rows, evidence)
+    batches = worker.decoded_batches(list(cut_batches(rows, worker.expert)), evidence)
     return [row for batch in batches for row in worker.model.run_batch(batch, clock, evidence)]

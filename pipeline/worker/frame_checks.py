@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from coat.extractors.expert import Frames
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.worker.decoded_row import DecodedRow
+from coat.pipeline.decoding.decoded_row import DecodedRow
 
 # Torch casts to float16 ten times as fast as numpy does. It would take more threads for larger pieces than this, which
 # are the model's.

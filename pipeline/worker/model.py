@@ -4,7 +4,6 @@ A row fails alone, where the model raises because of it. Where memory runs out i
 device is lost no row is to blame: DeviceFault. N frames, D dim, T samples.
 """
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,15 +18,17 @@ from coat.extractors.windows import kept_frames, split_into_windows
 from coat.manifests.audio.clip import AudioError, resampled_length
 from coat.manifests.audio.file import AudioFile
 from coat.manifests.errors import DeviceFault, RunError
+from coat.pipeline.decoding.decoded_row import DecodedRow
+from coat.pipeline.decoding.evidence import Evidence
+from coat.pipeline.decoding.prefetch import read_ahead
+from coat.pipeline.decoding.shared_audio import open_file
+from coat.pipeline.decoding.spool import Spool
 from coat.pipeline.store.builds import builds_folder
 from coat.pipeline.worker.budget import BatchBudget, pass_seconds
 from coat.pipeline.worker.config import WorkerConfig
-from coat.pipeline.worker.decoded_row import DecodedRow
 from coat.pipeline.worker.device_errors import free_memory, is_out_of_memory, is_sticky, summarized
-from coat.pipeline.worker.evidence import Evidence
 from coat.pipeline.worker.frame_checks import accept_frames
-from coat.pipeline.worker.prefetch import read_ahead
-from coat.pipeline.worker.spool import Spool
+from coat.pipeline.worker.hands import Hands
 from coat.pipeline.worker.stage_clock import StageClock, timed
 
 Item = TypeVar("Item")
@@ -36,11 +37,8 @@ Item = TypeVar("Item")
 class Model:
     """A loaded expert, run by one thread; RunError where its weights are not those of the run."""
 
-    def __init__(self, config: WorkerConfig, decoders: ThreadPoolExecutor, stopped: threading.Event) -> None:
-        self.config, self.decoders, self.stopped = config, decoders, stopped
-        # One unit at a time, always in the same thread: each thread that runs a model has OpenMP threads of its own,
-        # and where these are more than the CPUs, libgomp lets all of them wait more slowly. So weights load there too.
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+    def __init__(self, config: WorkerConfig, hands: Hands) -> None:
+        self.config, self.hands = config, hands
         self.expert: Expert = self.in_thread(self.load)
         parallel = self.expert.parallel_rows and config.threads > 1
         self.row_threads = ThreadPoolExecutor(config.threads, thread_name_prefix="rows") if parallel else None
@@ -51,7 +49,7 @@ class Model:
         return load_expert(self.config)
 
     def in_thread(self, function: Callable[..., Item], *arguments: Any) -> Item:
-        return self.thread.submit(function, *arguments).result()
+        return self.hands.models.call(lambda: function(*arguments))
 
     def run_batch(self, batch: list[DecodedRow], clock: StageClock, evidence: Evidence) -> list[DecodedRow]:
         """Give every row of a batch what the expert gave, or its error. RunError where the run was stopped."""
@@ -62,10 +60,11 @@ class Model:
         for row in batch:
             if row.long:
                 self.run_long_row(row, clock, evidence)
+                row.long = None
         return batch
 
     def check_stopped(self) -> None:
-        if self.stopped.is_set():
+        if self.hands.stopped.is_set():
             raise RunError("stopped")
 
     def run_clips(self, rows: list[DecodedRow], clock: StageClock) -> None:
@@ -166,22 +165,42 @@ class Model:
         self, row: DecodedRow, seconds: float, clock: StageClock, evidence: Evidence
     ) -> AudioError | Exception | None:
         """As `run_pass`, of a long row; windows of so many seconds at once."""
-        audio = row.planned.utterance.audio
+        u, long = row.planned.utterance, row.long
         try:
-            evidence.believed(audio, lambda data: self.stream(row, AudioFile(audio, data), seconds, clock))
+            if isinstance(long, tuple):  # was decoded before, for several experts
+                samples_T, digest = long
+                self.stream(row, len(samples_T), iter([samples_T]), seconds, clock, lambda: digest)
+            else:
+                evidence.believed(
+                    u.audio, lambda data: self.stream_file(row, open_file(u.audio, data, long), seconds, clock)
+                )
         except AudioError as e:
             return e
         except Exception as e:  # noqa: BLE001  whatever a model raises is the outcome of the row that made it
             return self.of_rows(e)
         return None
 
-    def stream(self, row: DecodedRow, file: AudioFile, seconds: float, clock: StageClock) -> None:
-        u, spec = row.planned.utterance, self.config.spec
-        spool = Spool(builds_folder(self.config.set_url), spec.dim, spec.dtype)
+    def stream_file(self, row: DecodedRow, file: AudioFile, seconds: float, clock: StageClock) -> None:
+        u, rate = row.planned.utterance, self.config.spec.sample_rate
         span = file.span(u.offset, u.duration)
-        plan = self.expert.windows(resampled_length(span.samples, span.rate, spec.sample_rate))
+        samples = resampled_length(span.samples, span.rate, rate)
+        self.stream(row, samples, span.pieces(rate), seconds, clock, lambda: span.digest)
+
+    def stream(
+        self,
+        row: DecodedRow,
+        samples: int,
+        pieces: Iterator[Waveform],
+        seconds: float,
+        clock: StageClock,
+        digest: Callable[[], str],
+    ) -> None:
+        """So many samples, in pieces; `digest`: of them at their own rate, asked for at the end."""
+        spec = self.config.spec
+        spool = Spool(builds_folder(self.config.set_url), spec.dim, spec.dtype)
+        plan = self.expert.windows(samples)
         group = max(1, int(seconds / self.expert.window_s))
-        with read_ahead(self.decoders, split_into_windows(span.pieces(spec.sample_rate), plan), group) as cuts:
+        with read_ahead(self.hands.decoders, split_into_windows(pieces, plan), group) as cuts:
             windows = self.count_audio(timed(cuts, clock), clock)
             for frames_ND in kept_frames(self.expert.stream(windows, seconds), plan):
                 part = DecodedRow(row.planned)
@@ -190,7 +209,7 @@ class Model:
                     row.status, row.error = part.status, part.error
                     return
                 spool.append(part.frames_ND)
-        row.source, row.spool = span.digest, spool
+        row.source, row.spool = digest(), spool
 
     def count_audio(self, windows: Iterable[Waveform], clock: StageClock) -> Iterator[Waveform]:
         for samples_T in windows:

@@ -12,6 +12,7 @@ class UnitReport:
     """What became of a unit; features stay in the store."""
 
     unit: str
+    expert: str = ""  # as the run calls it
     ok: int = 0
     failed: int = 0
     skipped: int = 0
@@ -20,6 +21,11 @@ class UnitReport:
     audio_seconds: float = 0.0
     unit_seconds: float = 0.0  # from taking the unit in hand to its commit
     decode_seconds: float = 0.0  # of all decoding threads together
+    clips: int = 0  # decoded for this unit
+    requests: int = 0  # audio files opened, objects fetched, for this unit
+    saved_seconds: float = 0.0  # of decoding, where another expert of the run had the audio before (--share-decode)
+    saved_clips: int = 0
+    saved_requests: int = 0
     wait_seconds: float = 0.0  # of the expert, for audio
     forward_seconds: float = 0.0
     write_seconds: float = 0.0
@@ -38,10 +44,10 @@ class UnitReport:
         return seconds | {"forward": self.forward_seconds, "write": self.write_seconds}
 
     @classmethod
-    def of_failed(cls, unit: str, rows: Sequence[Row]) -> "UnitReport":
+    def of_failed(cls, unit: str, expert: str, rows: Sequence[Row]) -> "UnitReport":
         """Of rows that no expert could be given."""
         errors = tuple(f"{r.id}: {r.error}" for r in rows)
-        return cls(unit, failed=len(rows), errors=errors, reasons=failed_reasons(rows))
+        return cls(unit, expert, failed=len(rows), errors=errors, reasons=failed_reasons(rows))
 
 
 def failed_reasons(rows: Iterable[Row]) -> dict[str, int]:

@@ -5,17 +5,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from coat.pipeline.decoding.decoded_row import DecodeCost
+
 
 @dataclass
 class StageClock:
     """Seconds that one unit spent by stage, and seconds of audio. Waiting for audio: what prefetching did not hide."""
 
-    decode: float = 0.0
     wait: float = 0.0
     forward: float = 0.0
     write: float = 0.0
     padded_audio: float = 0.0
     unpadded_audio: float = 0.0
+    cost: DecodeCost = field(default_factory=DecodeCost)
     started: float = field(default_factory=time.perf_counter)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from coat.extractors.expert import Frames, Options, Waveform
+from coat.pipeline.decoding import shared_audio
 from coat.pipeline.store import frames_writer, unit_writer
-from coat.pipeline.worker import decoding
 from tests.pipeline.experts import Level, Slow
 
 GREEDY_BYTES = 64 * 2**20
@@ -39,7 +39,7 @@ class Killed(Slow):
         if stage == "forward":
             self.level = self.deadly(self.level, after=2)
         elif stage == "decode":
-            decoding.AudioFile = self.deadly(decoding.AudioFile, after=7)  # pyright: ignore
+            shared_audio.AudioFile = self.deadly(shared_audio.AudioFile, after=7)  # pyright: ignore
         elif stage == "write":
             frames_writer.checksum = self.deadly(frames_writer.checksum, after=15)  # a unit of a minute has 12 chunks
         elif stage == "before done.json":
@@ -166,6 +166,13 @@ class StickyOnce(Sticky):
         except FileExistsError:
             return False
         return True
+
+
+class Unlucky(Level):
+    """Loses the device at each batch, on which other experts do well."""
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
 
 
 class Gathered(Slow):

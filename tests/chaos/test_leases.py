@@ -122,13 +122,13 @@ def test_the_lease_is_there_before_the_plan(
     manifest, store = make_corpus(2), tmp_path / "store"
     run(manifest, store)
     seen: list[int] = []
-    make_plan = extraction.make_plan
+    make_plans = extraction.make_plans
 
     def watched(*arguments: object, **options: object) -> object:
         seen.append(len(list(store.glob("*/*/running/*.json"))))
-        return make_plan(*arguments, **options)  # type: ignore[arg-type]
+        return make_plans(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(extraction, "make_plan", watched)
+    monkeypatch.setattr(extraction, "make_plans", watched)
     assert run(manifest, store).units_done == 0
     assert seen == [1]
     assert not list(store.glob("*/*/running/*"))

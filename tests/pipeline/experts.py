@@ -54,6 +54,24 @@ class States(Level):
         return [(np.tanh(5 * level(w) @ mixing_3D) + 1).astype(np.float32) for w in waveforms]
 
 
+class Low(Level):
+    """The same at 8 kHz: 20 ms a frame."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self.spec = self.describe(dim=3, rate_hz=50.0, start_s=0.01, sample_rate=8000, min_samples=HOP)
+
+
+class Spoils(Level):
+    """Writes into the samples that it is given."""
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+        found = super().extract(waveforms)
+        for w in waveforms:
+            w[:] = 0.7
+        return found
+
+
 class Slow(Level):
     """Takes a while, so that a test can kill it in the middle."""
 

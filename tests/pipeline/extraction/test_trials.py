@@ -90,7 +90,7 @@ def test_two_units_of_one_hand_are_one_strike() -> None:
     assert trials.went_well(good, first) is None
     assert trials.is_accused(bad)
     assert trials.went_well(good, second) is None
-    assert bad.strikes == 1
+    assert bad.strikes.total() == 1
 
 
 def test_a_unit_that_kills_who_tries_it_accuses_nobody() -> None:
@@ -101,4 +101,4 @@ def test_a_unit_that_kills_who_tries_it_accuses_nobody() -> None:
     trials.task_for(other, [one, other])
     trials.dissolve(unit)
     assert not trials.is_accused(one)
-    assert one.strikes == 0
+    assert one.strikes.total() == 0

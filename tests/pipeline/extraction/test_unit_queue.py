@@ -73,10 +73,10 @@ def test_a_row_is_not_judged_by_a_device_that_does_nothing_well(queue: UnitQueue
 def test_a_worker_that_may_be_at_fault_gets_units_that_nobody_failed_at(queue: UnitQueue) -> None:
     first, second = take(queue), take(queue)
     assert not [*queue.worker_died(first, "device"), *queue.worker_died(second, "device")]
-    untried = queue.take_untried()
+    untried = queue.take(untried=True)
     assert untried is not None
     assert not untried.suspect
-    assert queue.take_untried() is None
+    assert queue.take(untried=True) is None
     assert [take(queue).unit, take(queue).unit] == [first.unit, second.unit]
 
 

@@ -11,11 +11,11 @@ import soundfile
 
 from coat.extractors.expert import Options
 from coat.manifests.audio.file import decode
+from coat.pipeline.decoding.evidence import Evidence, Patience, Witnesses
+from coat.pipeline.decoding.prefetch import decode_ahead, has_random_access
+from coat.pipeline.decoding.row_decoding import decode_rows
 from coat.pipeline.worker.config import WorkerConfig
-from coat.pipeline.worker.decoding import decode_rows
-from coat.pipeline.worker.evidence import Evidence, Patience, Witnesses
-from coat.pipeline.worker.prefetch import decode_ahead, has_random_access
-from coat.pipeline.worker.worker import decode_threads
+from coat.pipeline.worker.hands import decode_threads
 from tests.pipeline.experts import Level
 from tests.pipeline.worker.helpers import planned_row
 

@@ -7,7 +7,7 @@ import pytest
 
 from coat.manifests.audio.clip import AudioError
 from coat.manifests.errors import ReadFault
-from coat.pipeline.worker.evidence import SENT, WITNESSES, Evidence, Patience, Witnesses
+from coat.pipeline.decoding.evidence import SENT, WITNESSES, Evidence, Patience, Witnesses
 
 
 def evidence(*read: Path, accept_missing: bool = False, patience: float = 0.0) -> Evidence:

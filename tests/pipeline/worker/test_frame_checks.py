@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from coat.extractors.expert import Frames
-from coat.pipeline.worker.decoded_row import DecodedRow
+from coat.pipeline.decoding.decoded_row import DecodedRow
 from coat.pipeline.worker.frame_checks import accept_frames, all_finite, cast_frames
 from tests.pipeline.experts import Level, Options
 from tests.pipeline.worker.helpers import planned_row

@@ -13,9 +13,9 @@ from coat.extractors import Options
 from coat.manifests import decode, storage
 from coat.manifests.audio import file as audio_file
 from coat.manifests.audio.file import AudioFile
+from coat.pipeline.decoding import shared_audio, spool
 from coat.pipeline.store.target_set import Target
 from coat.pipeline.store.target_store import TargetStore
-from coat.pipeline.worker import decoding, spool
 from tests.integration.helpers import PEAK
 from tests.pipeline.experts import level
 from tests.pipeline.extraction.test_extract import run
@@ -120,7 +120,7 @@ def test_spans_of_one_file_are_read_through_one(tmp_path: Path, monkeypatch: pyt
             handles.append(self)
             return super().open()
 
-    monkeypatch.setattr(decoding, "AudioFile", Counting)
+    monkeypatch.setattr(shared_audio, "AudioFile", Counting)
     options = Options(dtype="float32")
     assert run(manifest_of(tmp_path, rows), tmp_path / "store", "Level", options=options).ok == len(spans)
     assert len(set(map(id, handles))) == 1  # checked once; then a handle per span, or per block of an MP3

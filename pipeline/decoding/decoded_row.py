@@ -1,15 +1,33 @@
 """A row on its way through a worker. N frames, D dim, T samples."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coat.extractors.expert import Frames, Waveform
+from coat.manifests.audio.file import AudioFile
+from coat.pipeline.decoding.spool import Spool
 from coat.pipeline.plan.units import PlannedRow
 from coat.pipeline.store.rows import Status
-from coat.pipeline.worker.spool import Spool
+
+
+@dataclass
+class DecodeCost:
+    """What it took to have audio, and what it did not take because another expert of the cut had it before."""
+
+    seconds: float = 0.0  # of decoding threads
+    clips: int = 0  # decoded
+    requests: int = 0  # files opened, objects fetched
+    saved_seconds: float = 0.0
+    saved_clips: int = 0
+    saved_requests: int = 0
+    waited: float = 0.0  # seconds that a thread waited for another one to have the same audio
+
+    def add(self, other: "DecodeCost") -> None:
+        for f in fields(self):
+            setattr(self, f.name, getattr(self, f.name) + getattr(other, f.name))
 
 
 @dataclass(eq=False)
@@ -19,12 +37,14 @@ class DecodedRow:
     planned: PlannedRow
     source: str | None = None
     seconds: float = 0.0
-    decode_seconds: float = 0.0
+    cost: DecodeCost = field(default_factory=DecodeCost)
     waveform_T: Waveform | None = None
     given_ND: Frames | None = None  # what the expert gave, not checked yet
     frames_ND: NDArray[np.generic] | None = None  # as they are stored
     spool: Spool | None = None  # the frames of a row that is longer than a window
-    long: bool = False  # to be decoded and extracted window by window
+    # Of a row that is longer than a window: its file, to be decoded window by window; where experts share a decode,
+    # its samples and their digest.
+    long: AudioFile | tuple[Waveform, str] | None = None
     status: Status = "ok"
     error: str | None = None
 

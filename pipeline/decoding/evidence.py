@@ -15,7 +15,7 @@ from coat.manifests import storage
 from coat.manifests.audio import faults
 from coat.manifests.audio.clip import AudioError
 from coat.manifests.errors import ReadFault
-from coat.pipeline.worker.decoded_row import DecodedRow
+from coat.pipeline.decoding.decoded_row import DecodedRow
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
 WITNESSES = 64  # folders of which one is remembered

@@ -6,8 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
+from coat.pipeline.decoding.shared_audio import SharedFile
 from coat.pipeline.plan.units import PlannedRow
-from coat.pipeline.worker.decoding import SharedFile
 
 PREFETCH_BATCHES = 2  # decoded ahead of the expert
 DOWNLOAD_BATCHES = 4  # whose remote files are asked for: a store answers many requests as fast as one
@@ -23,16 +23,18 @@ def decode_ahead(
     downloads: ThreadPoolExecutor,
     decode_rows: Callable[[SharedFile, Sequence[PlannedRow]], dict[str, Decoded]],
     batches: list[list[PlannedRow]],
+    share_file: Callable[[str], SharedFile] = SharedFile,
 ) -> Iterator[list[Decoded]]:
     """Decoded batches in order, PREFETCH_BATCHES ahead of the one that is taken; downloads are DOWNLOAD_BATCHES ahead.
 
     Spans of a file are decoded one by one where its format can be entered anywhere; else together, in their order.
+    `share_file`: gives the file of an address, where other units use it as well.
     So what lies in memory is those batches, and of files that are decoded together, spans that later batches hold.
     """
     spans: dict[str, list[PlannedRow]] = {}
     for row in (row for batch in batches for row in batch):
         spans.setdefault(row.utterance.audio, []).append(row)
-    files = {audio: SharedFile(audio) for audio in spans}
+    files = {audio: share_file(audio) for audio in spans}
     decoding: dict[str, Future[dict[str, Decoded]]] = {}  # by digest of a row
 
     def start(batch: list[PlannedRow]) -> None:
