@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from coat.pipeline.plan.units import Unit
 from coat.pipeline.worker.config import WorkerConfig
 from coat.pipeline.worker.report import UnitReport
-from coat.pipeline.worker.worker import Worker
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,8 @@ class WorkerActor:
         return Place(ray.get_runtime_context().get_node_id(), f"{socket.gethostname()}:{os.getpid()}")
 
     def load(self) -> bool:
+        from coat.pipeline.worker.worker import Worker  # torch: the driver imports this module, too
+
         self.worker = Worker(self.config)
         return True
 

@@ -30,7 +30,6 @@ from coat.pipeline.store.builds import remove_abandoned_builds
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import write_spec
-from coat.pipeline.worker.batch_size import measure_batch_size, record_batch_size, recorded_batch_seconds
 from coat.pipeline.worker.config import WorkerConfig
 
 STORE_ERRORS = (OSError, RunError, InputError)  # what a full or removed store may raise
@@ -209,6 +208,8 @@ class Extraction:
         """What the user said, or what was measured here or by an earlier run; None: the expert's own."""
         if self.resources.batch_seconds != "auto":
             return self.resources.batch_seconds
+        from coat.pipeline.worker.batch_size import measure_batch_size, record_batch_size, recorded_batch_seconds
+
         if known := recorded_batch_seconds(config.set_url):
             return known
         listener.say("measuring how much audio a batch should hold")

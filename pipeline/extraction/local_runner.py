@@ -7,9 +7,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from coat.manifests.errors import DeviceFault, RunError
 from coat.pipeline.extraction.lease import HEARTBEAT_S
 from coat.pipeline.extraction.unit_queue import UnitQueue, UnitTask
-from coat.pipeline.worker.config import WorkerConfig
+from coat.pipeline.worker.config import UNITS_IN_HAND, WorkerConfig
 from coat.pipeline.worker.report import UnitReport
-from coat.pipeline.worker.worker import UNITS_IN_HAND, Worker
 
 GRACE_S = 30.0  # that a batch in hand is waited for when a run in this process is stopped
 
@@ -19,6 +18,8 @@ def run_local(queue: UnitQueue, config: WorkerConfig) -> Iterator[UnitReport]:
 
     What a model does to its process it does to this one: a row that crashes it is only found on Ray.
     """
+    from coat.pipeline.worker.worker import Worker  # torch: a driver of workers elsewhere does without
+
     worker = Worker(config)
     running: dict[Future[UnitReport], UnitTask] = {}
     grace = GRACE_S

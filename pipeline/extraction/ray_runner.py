@@ -11,10 +11,9 @@ from coat.pipeline.cluster.signals import Deliver, held_signals
 from coat.pipeline.extraction.staff import MAX_FAILED_STARTS, PoolWorker, Staff
 from coat.pipeline.extraction.trials import Peer, Trials
 from coat.pipeline.extraction.unit_queue import UnitQueue, UnitTask
-from coat.pipeline.worker.config import WorkerConfig
+from coat.pipeline.worker.config import UNITS_IN_HAND, WorkerConfig
 from coat.pipeline.worker.evidence import Witnesses
 from coat.pipeline.worker.report import UnitReport
-from coat.pipeline.worker.worker import UNITS_IN_HAND
 
 Found = TypeVar("Found")
 

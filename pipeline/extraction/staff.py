@@ -10,8 +10,7 @@ from coat.pipeline.cluster.resources import Cluster
 from coat.pipeline.extraction.actor import Place, WorkerActor
 from coat.pipeline.extraction.trials import Peer
 from coat.pipeline.extraction.unit_queue import UnitQueue, UnitTask
-from coat.pipeline.worker.config import WorkerConfig
-from coat.pipeline.worker.worker import UNITS_IN_HAND
+from coat.pipeline.worker.config import UNITS_IN_HAND, WorkerConfig
 
 MAX_FAILED_STARTS = 3  # workers that fail one after the other before any is ready: the fault is not a node's
 GROWTH_S = 10.0  # between looks at how large the cluster is

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from coat.extractors.expert import Options
 from coat.manifests.targets.spec import TargetSpec
 
+UNITS_IN_HAND = 2  # of a worker: one holds the expert, of the other audio is decoded or frames are written
 PATIENCE_S = 30.0  # for which a unit waits for its audio to be readable again
 
 
