@@ -258,7 +258,8 @@ def main() -> None:
         of = f"resume with {arguments.units:,} committed units ({resumed['rows']:,} rows), 25 ms a request"
         found.add(Figure(f"Seconds: {of}", f"{seconds:.0f} s", "< 60 s", seconds < 60, note))
         peak = resumed["peak_mb"]
-        note = f"of it {resumed['imports_mb']:.0f} MB are imports, Ray's included; {resumed['first_peak_mb']:.0f} MB before the plan"
+        note = f"imports, Ray's included: {resumed['imports_mb']:.0f} MB; "
+        note += f"before the plan {resumed['first_peak_mb']:.0f} MB"
         found.add(Figure("Memory of that process", f"{peak:.0f} MB", "< 1000 MB", peak < 1000, note))
         found.data = {"rate": rate, "share": share, "resume": resumed}
 

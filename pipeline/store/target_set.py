@@ -188,8 +188,8 @@ class TargetSet:
         What this snapshot has read becomes part of them, so that it is not there twice. Asked for it, it reads again.
         """
         outcomes, before = self.outcomes, self.done
-        del self.__dict__["outcomes"], self.__dict__["done"]
         new = sorted({name for name in names if name not in before})
+        del self.__dict__["outcomes"], self.__dict__["done"]
         if not new:
             return outcomes, before
         parts = list(self.read_units(new, OUTCOME_COLUMNS))
