@@ -82,6 +82,7 @@ def read_segments(
         found = parse_segment(data, stamps, columns, left)
         if found is not None:
             left.difference_update(found.units)
+            found.units.__dict__.pop("position", None)  # there will be one of all
             yield found
 
 
