@@ -65,7 +65,7 @@ def extract(
     options, resources = options or Options(), resources or Resources()
     selection, listener = selection or RowSelection(), listener or NullListener()
     check_one_checkpoint(options.checkpoint, experts)
-    manifest = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest, spans=True)
+    manifest = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest, spans=True, on_disk=True)
     specs = {name: create(name, options).spec for name in dict.fromkeys(map(portable_name, experts))}
     cluster, device = choose_cluster(resources)
     target_store = TargetStore(store)

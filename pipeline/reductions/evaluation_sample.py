@@ -63,6 +63,6 @@ def rows_at(targets: TargetSet, outcomes: Outcomes, positions: NDArray[np.intege
     tables = dict(zip(names, storage.in_parallel(targets.read_table, names, ROWS_AT_ONCE), strict=True))
     rows = []
     for unit, digest in zip(units, outcomes.digests[positions].tolist(), strict=True):
-        (values,) = tables[unit].filter(pc.equal(tables[unit]["digest"], f"{digest:016x}")).to_pylist()
+        *_, values = tables[unit].filter(pc.equal(tables[unit]["digest"], f"{digest:016x}")).to_pylist()
         rows.append(Row(unit=unit, **values))
     return rows

@@ -44,7 +44,7 @@ class TargetSet:
     def __init__(self, url: str, spec: TargetSpec) -> None:
         self.url = url
         self.spec = spec
-        self.not_indexed: Sequence[str] = ()  # units of no segment, once outcomes were read
+        self.not_indexed: Sequence[str] = ()  # units of no segment, once units or outcomes were read
         self.writers: dict[str, str] = {}  # of units that were read by themselves
 
     @classmethod
@@ -83,7 +83,7 @@ class TargetSet:
         """What the done.json of every committed unit says, by unit, oldest commit first. No rows are read."""
         left = set(self.stamps)
         tables = [found.units for found in read_segments(self.url, self.stamps, (), left)]
-        names = sorted(left)
+        self.not_indexed = names = sorted(left)
         for first in range(0, len(names), READ_AHEAD):
             group = names[first : first + READ_AHEAD]
             found = zip(group, storage.in_parallel(self.read_done, group, readers(self.url)), strict=True)
