@@ -72,17 +72,19 @@ def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     return remote.read_ranges(url, ranges) if ranges else []
 
 
-def in_parallel(call: Callable[[Item], T], items: Iterable[Item], requests: int = REQUESTS) -> Iterator[T]:
-    """`call` of each item, in order, so many at a time and not far ahead of the caller."""
+def in_parallel(
+    call: Callable[[Item], T], items: Iterable[Item], requests: int = REQUESTS, ahead_of_caller: int | None = None
+) -> Iterator[T]:
+    """`call` of each item, in order, so many at a time and not far ahead of the caller: 8 times as many, or as said."""
     left = iter(items)
     with ThreadPoolExecutor(requests, thread_name_prefix="storage") as pool:
-        while ahead := list(islice(left, 8 * requests)):
+        while ahead := list(islice(left, ahead_of_caller or 8 * requests)):
             yield from pool.map(call, ahead)
 
 
 def read_many(urls: Iterable[str], requests: int = REQUESTS) -> Iterator[bytes | None]:
-    """Whole files in the order of their URLs, many at a time; None for one that is not there."""
-    return in_parallel(read_if_there, urls, requests)
+    """Whole files in the order of their URLs, so many at a time; None for one that is not there."""
+    return in_parallel(read_if_there, urls, requests, requests)
 
 
 def read_if_there(url: str) -> bytes | None:
