@@ -1,9 +1,12 @@
-"""Memory for many rows: the plan of `build-shards` with ten experts, and `manifest import`.
+"""Memory for many rows: `coat extract`'s plan, `build-shards`' with ten experts, `add-expert`, `manifest import`.
 
-    python -m benchmarks.scale_shards --rows 200000 1000000 5000000 --folder /tmp/scale
+    python -m benchmarks.scale_shards --rows 1000000 5000000 10000000 --folder /tmp/scale --keep
+    python -m benchmarks.scale_shards --rows 1000000 5000000 10000000 --folder /tmp/scale --keep --parts add-expert
 
 Of each a fresh process, whose anonymous memory is looked at all the time: mapped temporary files are not in it, which
-the kernel drops from memory as it likes. What it would be for 50 million rows follows from the last two sizes.
+the kernel drops from memory as it likes. What it would be for 50 million rows follows from the last two sizes. With
+`--keep` manifests and stores stay, and are used again. 10 million rows take 8 GB of disk, and the plans as much under
+TMPDIR. `extract` is planned twice: a new store, and one in which 98 % of the units are committed.
 """
 
 import argparse
@@ -20,33 +23,41 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.scale import run
+from benchmarks.scale import EXPERT, run
 
 EXPERTS = 10
 LOOK_S = 0.02
 TAKEN = 20_000  # samples that are made objects of, in the order of the shuffle
 WANTED = 50_000_000  # rows
 LIMIT_GB = 8.0
+MADE = "made"  # a file that says that all is there
+PARTS = {
+    "extract": "plan of `extract`, of a new store",
+    "resume": "plan of `extract`, of a store with 98 %",
+    "plan": f"plan of `build-shards`, {EXPERTS} experts",
+    "add-expert": "whole of `add-expert`, tars apart",
+    "import": "`manifest import`",
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[50_000, 100_000, 200_000])
     parser.add_argument("--folder", type=Path, default=Path("runs/scale_shards"))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--keep", action="store_true", help="leave what was made, and use what is there")
     arguments = parser.parse_args()
-    measured = [measure(arguments.folder / str(rows), rows) for rows in arguments.rows]
-    for result in measured:
-        print(json.dumps(result))
-    save(measured)
+    measured = [measure(arguments.folder / str(rows), rows, arguments.parts, arguments.keep) for rows in arguments.rows]
+    save(measured, arguments.parts)
 
 
-def save(measured: list[dict[str, Any]]) -> None:
+def save(measured: list[dict[str, Any]], parts: list[str]) -> None:
     from benchmarks.common import Figure, Results
 
     found = Results("scale_shards", data={"results": measured})
     sizes = ", ".join(f"{m['rows'] / 1e6:g}" for m in measured)
-    parts = {"plan": f"plan of `build-shards`, {EXPERTS} experts", "import": "`manifest import`"}
-    for part, what in parts.items():
+    for part in parts:
+        what = PARTS[part]
         peaks = [m[part]["anonymous_mb"] for m in measured]
         expected = at_wanted(measured, peaks)
         shown = ", ".join(f"{peak:.0f}" for peak in peaks)
@@ -68,15 +79,32 @@ def at_wanted(measured: list[dict[str, Any]], peaks: list[float]) -> float:
     return (y1 + (y1 - y0) / (x1 - x0) * (WANTED - x1)) / 1000
 
 
-def measure(place: Path, rows: int) -> dict[str, Any]:
-    shutil.rmtree(place, ignore_errors=True)
-    making, _ = run(["-m", "benchmarks.scale_store", "make", str(place), str(rows)])
-    print(f"{rows} rows made in {making['seconds']:.0f} s", file=sys.stderr)
+def measure(place: Path, rows: int, parts: list[str], keep: bool) -> dict[str, Any]:
+    if not keep or not (place / MADE).exists():
+        making, _ = run(["-m", "benchmarks.scale_store", "make", str(place), str(rows)])
+        print(f"{rows} rows made in {making['seconds']:.0f} s", file=sys.stderr)
+        run(["-m", "benchmarks.scale_shards", "make", str(place)])
+    result: dict[str, Any] = {"rows": rows}
+    for part in parts:
+        cost, found = run(["-m", "benchmarks.scale_shards", part, str(place)])
+        result[part] = cost | found
+        print(json.dumps({"rows": rows, part: result[part]}), flush=True)
+    if not keep:
+        shutil.rmtree(place)
+    return result
+
+
+def make(place: Path) -> dict[str, Any]:
+    """Beside the manifest and its store: a shard set, and more experts."""
+    from benchmarks.scale_sidecar import save_some_statistics, write_shard_set
+    from coat.pipeline.store.target_store import TargetStore
+
+    (targets,) = TargetStore(str(place / "store")).target_sets()
+    save_some_statistics(targets)
+    write_shard_set(place, place / "shards")
     add_experts(place / "store")
-    imported, found_import = run(["-m", "benchmarks.scale_shards", "import", str(place)])
-    planned, found_plan = run(["-m", "benchmarks.scale_shards", "plan", str(place)])
-    shutil.rmtree(place)
-    return {"rows": rows, "import": imported | found_import, "plan": planned | found_plan}
+    (place / MADE).touch()
+    return {}
 
 
 def add_experts(store: Path) -> None:
@@ -112,6 +140,27 @@ def plan(place: Path) -> dict[str, Any]:
     return {"samples": len(made), "us_per_sample": round(took / min(TAKEN, len(made)) * 1e6)}
 
 
+def plan_new(place: Path) -> dict[str, Any]:
+    """What `extract` does until its first unit begins."""
+    from benchmarks.scale_store import Options, create, make_plan, read_spans
+
+    made = make_plan(read_spans(place), create(EXPERT, Options()).spec)
+    return {"units": len(made.units), "first": made.units[-1].name}
+
+
+def plan_resumed(place: Path) -> dict[str, Any]:
+    from benchmarks.scale_store import resume
+
+    return resume(place)
+
+
+def add_expert(place: Path) -> dict[str, Any]:
+    from benchmarks import scale_sidecar
+
+    shutil.rmtree(place / "shards" / "sidecars", ignore_errors=True)
+    return scale_sidecar.add_expert(place)
+
+
 def import_again(place: Path) -> dict[str, Any]:
     from coat.manifests.sources.importing import import_manifest
 
@@ -140,9 +189,11 @@ def anonymous_peak() -> Iterator[list[float]]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3 and sys.argv[1] in ("plan", "import"):
+    tasks = {"make": make, "extract": plan_new, "resume": plan_resumed, "plan": plan, "import": import_again}
+    tasks["add-expert"] = add_expert
+    if len(sys.argv) == 3 and sys.argv[1] in tasks:
         with anonymous_peak() as peak:
-            result = {"plan": plan, "import": import_again}[sys.argv[1]](Path(sys.argv[2]))
+            result = tasks[sys.argv[1]](Path(sys.argv[2]))
         print(json.dumps({**result, "anonymous_mb": float(np.round(peak[0], 1))}))
     else:
         main()

@@ -45,9 +45,13 @@ def resume(place: Path) -> dict[str, Any]:
     return {"units": len(plan.units), "first": plan.units[-1].name}
 
 
+def read_spans(place: Path) -> Manifest:
+    return Manifest.read(str(place / "manifest.jsonl"), spans=True, on_disk=True)
+
+
 def hand_out(place: Path) -> dict[str, Any]:
     """The time to make units, of a plan that has many."""
-    plan = make_plan(Manifest.read(str(place / "manifest.jsonl"), spans=True), create(EXPERT, Options()).spec)
+    plan = make_plan(read_spans(place), create(EXPERT, Options()).spec)
     started = time.perf_counter()
     units = plan.units[::-1][:HANDED_OUT]
     rows = sum(len(unit.rows) for unit in units)
@@ -56,7 +60,7 @@ def hand_out(place: Path) -> dict[str, Any]:
 
 
 def resumed_plan(place: Path) -> ExtractionPlan:
-    manifest = Manifest.read(str(place / "manifest.jsonl"), spans=True)
+    manifest = read_spans(place)
     spec = create(EXPERT, Options()).spec
     targets = TargetSet(TargetStore(str(place / "store")).set_url(spec), spec)
     again = rows_to_redo(manifest, targets, failed=False, changed=False)
@@ -71,7 +75,7 @@ def synthesise(place: Path, rows: int) -> dict[str, int]:
     spec = create(EXPERT, Options()).spec
     set_url = TargetStore(str(place / "store")).set_url(spec)
     write_spec(set_url, spec)
-    manifest = Manifest.read(str(place / "manifest.jsonl"), spans=True)
+    manifest = read_spans(place)
     plan = make_plan(manifest, spec)
     left = {"units": 0, "rows": 0}
     for i, (start, end) in enumerate(zip(plan.units.starts.tolist(), plan.units.ends.tolist(), strict=True)):

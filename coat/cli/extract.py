@@ -140,7 +140,7 @@ def extract(
     from coat.pipeline.extraction.extraction import extract as run
     from coat.pipeline.plan.planning import UNIT_BYTES
 
-    found = Manifest.read(manifest, spans=True)
+    found = Manifest.read(manifest, spans=True, on_disk=True)
     allowed = allowed_failures(max_failed, len(found))
     resources = Resources(
         workers=workers,

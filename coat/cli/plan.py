@@ -74,7 +74,7 @@ def plan(
         device=chosen,
         unit_bytes=unit_bytes or UNIT_BYTES,
     )
-    corpus = Manifest.read(manifest, spans=True)
+    corpus = Manifest.read(manifest, spans=True, on_disk=True)
     found = forecast(
         corpus,
         store,

@@ -39,7 +39,7 @@ def status(
     from coat.manifests.errors import InputError
     from coat.pipeline.status.status import Watch
 
-    eyes = Watch(store, Manifest.read(manifest, spans=True) if manifest else None)
+    eyes = Watch(store, Manifest.read(manifest, spans=True, on_disk=True) if manifest else None)
     while True:
         found = eyes.look()
         if not found:

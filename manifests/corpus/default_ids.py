@@ -17,9 +17,9 @@ pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen 
 
 def fill_missing_ids(table: pa.Table) -> pa.Table:
     """Rows without an id (an empty one) are named by their audio and offset."""
-    ids = table.column("id").combine_chunks()
-    if not pc.any(pc.equal(ids, "")).as_py():
+    if not pc.any(pc.equal(table.column("id"), "")).as_py():
         return table
+    ids = table.column("id").combine_chunks()
     stems = ids_from_audio(table.column("audio_filepath").combine_chunks(), table.column("offset").to_numpy())
     return table.set_column(0, SPAN_SCHEMA.field("id"), fill_ids(ids, stems))
 

@@ -9,6 +9,7 @@ Sidecars that lie there belong to the set, so that adding one touches no other f
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,7 +20,7 @@ import xxhash
 from coat.manifests import storage
 from coat.manifests.errors import InputError
 from coat.manifests.shards.info import ExpertInfo, ShardInfo, shard_infos
-from coat.manifests.shards.samples_table import read_samples_table
+from coat.manifests.shards.samples_table import SamplesFile, open_samples, read_samples_table
 
 INDEX_NAME, SIDECARS = "index.json", "sidecars"
 SHARDS_FORMAT, SIDECAR_FORMAT = "coat-shards/1", "coat-sidecar/1"
@@ -171,3 +172,7 @@ class ShardIndex:
     def table(self) -> pa.Table:
         """samples.parquet: where each sample lies, how long it is, and its frames by expert."""
         return read_samples_table(self.path, self.samples_xxh3)
+
+    def open_samples(self) -> AbstractContextManager[SamplesFile]:
+        """The same, some rows at a time."""
+        return open_samples(self.path, self.samples_xxh3)

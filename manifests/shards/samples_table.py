@@ -3,21 +3,23 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
 from coat.manifests import storage
-from coat.manifests.errors import InputError
+from coat.manifests.errors import InputError, RunError
 from coat.manifests.processes import this_process
 
 SAMPLES_NAME = "samples.parquet"
 ROW_GROUP = 2**20  # rows
 READ_BYTES = 16 * 2**20
+READ_ROWS = 2**16  # of it in memory at a time
 SAMPLE_SCHEMA = pa.schema(
     [
         pa.field("shard", pa.int32(), nullable=False),  # its place in index.json
@@ -53,11 +55,56 @@ def read_samples_table(path: str, xxh3: str) -> pa.Table:
     return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
 
 
-def write_samples_table(path: str, table: pa.Table) -> str:
-    """Write it and give its digest."""
-    with SamplesWriter(table.schema) as writer:
-        writer.add(table)
-        return writer.finish(path)
+class SamplesFile:
+    """samples.parquet, some rows at a time: of tens of millions of samples it is larger than memory."""
+
+    def __init__(self, file: Path) -> None:
+        self.mapped = pa.memory_map(str(file))  # outlives the name
+
+    def __len__(self) -> int:
+        return pq.read_metadata(self.mapped).num_rows
+
+    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        for batch in pq.ParquetFile(self.mapped).iter_batches(READ_ROWS, columns=list(columns), use_threads=False):
+            yield pa.Table.from_batches([batch])
+
+    def digest(self) -> str:
+        digest = xxhash.xxh3_128()
+        whole = memoryview(self.mapped.read_buffer())
+        for start in range(0, len(whole), READ_BYTES):
+            digest.update(whole[start : start + READ_BYTES])
+        self.mapped.seek(0)
+        return digest.hexdigest()
+
+
+@contextmanager
+def open_samples(path: str, xxh3: str) -> Iterator[SamplesFile]:
+    """As `read_samples_table`, of which little is in memory. RunError where the temporary folder does not take it."""
+    url = storage.join(path, SAMPLES_NAME)
+    try:
+        if storage.is_local(url):
+            samples = SamplesFile(storage.local_path(url))
+        else:
+            with storage.open_stream(url) as stream, tempfile.TemporaryDirectory(prefix="coat-samples-") as folder:
+                samples = SamplesFile(copied(stream, Path(folder, SAMPLES_NAME)))
+    except FileNotFoundError as e:
+        raise InputError(f"{url}: no such file; build the shards again, or copy the whole folder") from e
+    if samples.digest() != xxh3:
+        raise InputError(f"{url}: does not have the digest of index.json; build the shards again, or copy it again")
+    yield samples
+
+
+def copied(stream: BinaryIO, file: Path) -> Path:
+    with file.open("wb") as out:
+        while data := stream.read(READ_BYTES):
+            try:
+                out.write(data)
+            except OSError as e:
+                raise RunError(
+                    f"{tempfile.gettempdir()}: cannot hold {SAMPLES_NAME} ({e.strerror or e}); point TMPDIR at a "
+                    "larger disk"
+                ) from e
+    return file
 
 
 class SamplesWriter:
@@ -100,9 +147,9 @@ class SamplesWriter:
         place_file(self.file, storage.join(path, SAMPLES_NAME))
         return digest.hexdigest()
 
-    def table(self) -> pa.Table:
+    def samples(self) -> SamplesFile:
         """All of it, after `finish`."""
-        return pq.ParquetFile(pa.BufferReader(self.file.read_bytes())).read(use_threads=False)
+        return SamplesFile(self.file)
 
 
 def place_file(path: Path, url: str) -> None:

@@ -72,17 +72,19 @@ def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     return remote.read_ranges(url, ranges) if ranges else []
 
 
-def in_parallel(call: Callable[[Item], T], items: Iterable[Item], requests: int = REQUESTS) -> Iterator[T]:
-    """`call` of each item, in order, so many at a time and not far ahead of the caller."""
+def in_parallel(
+    call: Callable[[Item], T], items: Iterable[Item], requests: int = REQUESTS, ahead_of_caller: int | None = None
+) -> Iterator[T]:
+    """`call` of each item, in order, so many at a time and not far ahead of the caller: 8 times as many, or as said."""
     left = iter(items)
     with ThreadPoolExecutor(requests, thread_name_prefix="storage") as pool:
-        while ahead := list(islice(left, 8 * requests)):
+        while ahead := list(islice(left, ahead_of_caller or 8 * requests)):
             yield from pool.map(call, ahead)
 
 
 def read_many(urls: Iterable[str], requests: int = REQUESTS) -> Iterator[bytes | None]:
-    """Whole files in the order of their URLs, many at a time; None for one that is not there."""
-    return in_parallel(read_if_there, urls, requests)
+    """Whole files in the order of their URLs, so many at a time; None for one that is not there."""
+    return in_parallel(read_if_there, urls, requests, requests)
 
 
 def read_if_there(url: str) -> bytes | None:
@@ -192,24 +194,35 @@ def list_files(url: str, parts: Sequence[str] = ()) -> list[FileInfo]:
 
 
 def list_where(url: str, parts: Sequence[str], wanted: Callable[[str], bool]) -> list[FileInfo]:
+    return list(collect_files(url, parts, wanted, lambda file: file))
+
+
+def collect_files(
+    url: str, parts: Sequence[str], wanted: Callable[[str], bool], kept: Callable[[FileInfo], T]
+) -> Iterator[T]:
+    """What is `kept` of each file whose name is `wanted`: of hundreds of thousands the rest is let go at once."""
     with listing_errors(url):
         if is_local(url):
-            return [f for f in local.files(local_path(url)) if wanted(f.name)]
+            yield from (kept(f) for f in local.files(local_path(url)) if wanted(f.name))
+            return
         bounds = list(zip(["", *parts], [*parts, ""], strict=True)) if protocol(url) in ORDERED else [("", "")]
-        listed = in_parallel(lambda b: list(remote.files(url, *b, wanted)), bounds, len(bounds))
-        return [file for part in listed for file in part]
-    return []
+        for part in in_parallel(lambda b: [kept(f) for f in remote.files(url, *b, wanted)], bounds, len(bounds)):
+            yield from part
 
 
-def list_marked(url: str, mark: str, parts: Sequence[str] = ()) -> list[tuple[str, FileInfo]]:
-    """Folders directly inside `url` that hold a file named `mark`, with that file; `parts` as `list_files`."""
+def marked_stamps(url: str, mark: str, parts: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
+    """Folders directly inside `url` that hold a file named `mark`, with its stamp; `parts` as `list_files`."""
     if is_local(url):
         with listing_errors(url):
-            return list(local.marked(local_path(url), mark))
-        return []
+            yield from ((name, file.stamp) for name, file in local.marked(local_path(url), mark))
+        return
     end = f"/{mark}"
-    found = list_where(url, parts, lambda name: name.endswith(end) and name.count("/") == 1)
-    return [(f.name[: -len(end)], f) for f in found]
+    yield from collect_files(
+        url,
+        parts,
+        lambda name: name.endswith(end) and name.count("/") == 1,
+        lambda file: (file.name[: -len(end)], file.stamp),
+    )
 
 
 def remove(url: str) -> None:

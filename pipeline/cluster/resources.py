@@ -1,10 +1,15 @@
 """Resources of an extraction, and the workers that they give."""
 
 import os
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from coat.manifests.errors import InputError
+
+# Where Linux shows a GPU that torch can use: NVIDIA's driver, Jetson, WSL, ROCm.
+GPU_NODES = ("nvidia*", "nvhost*", "nvmap", "nvgpu*", "dxg", "kfd")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +46,23 @@ def threads_per_worker(cluster: Cluster | None) -> int:
     return max(1, int(cluster.cpus_per_worker)) if cluster else os.cpu_count() or 1
 
 
-def choose_cluster(resources: Resources) -> tuple[Cluster | None, str]:
-    """The workers and their device: a worker per GPU share, else per CPU share, else (None) this process."""
+def count_gpus(devices: Path = Path("/dev")) -> int:
+    """As torch counts them. Where there can be none it is not imported: a driver of workers elsewhere needs half a
+    gigabyte less.
+    """
+    if sys.platform == "linux" and not any(found for name in GPU_NODES for found in devices.glob(name)):
+        return 0
     import torch
 
+    return torch.cuda.device_count()
+
+
+def choose_cluster(resources: Resources) -> tuple[Cluster | None, str]:
+    """The workers and their device: a worker per GPU share, else per CPU share, else (None) this process."""
     device, address, workers = resources.device, resources.ray_address, resources.workers
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"--device {device}: expected auto, cpu or cuda")
-    gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    gpus = count_gpus() if device in ("auto", "cuda") else 0
     if device == "cuda" and not gpus and not address:
         raise InputError("--device cuda: torch sees no GPU here; use --device cpu, or --ray-address of a cluster")
     use_gpu = gpus > 0 or device == "cuda"

@@ -26,7 +26,6 @@ from coat.pipeline.extraction.summary import Summary, add_outcomes
 from coat.pipeline.plan.planning import UNIT_BYTES, Covered, ExtractionPlan, make_plans
 from coat.pipeline.plan.redo import rows_to_redo
 from coat.pipeline.store.target_store import TargetStore
-from coat.pipeline.worker.batch_size import measure_batch_size, record_batch_size, recorded_batch_seconds
 from coat.pipeline.worker.config import WorkerConfig
 
 
@@ -61,7 +60,7 @@ def extract(
     options, resources = options or Options(), resources or Resources()
     selection, listener = selection or RowSelection(), listener or NullListener()
     check_one_checkpoint(options.checkpoint, experts)
-    manifest = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest, spans=True)
+    manifest = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest, spans=True, on_disk=True)
     specs = {name: create(name, options).spec for name in dict.fromkeys(map(portable_name, experts))}
     cluster, device = choose_cluster(resources)
     target_store = TargetStore(store)
@@ -201,6 +200,8 @@ class Extraction:
         """What the user said, or what was measured here or by an earlier run; None: the expert's own."""
         if self.resources.batch_seconds != "auto":
             return self.resources.batch_seconds
+        from coat.pipeline.worker.batch_size import measure_batch_size, record_batch_size, recorded_batch_seconds
+
         if known := recorded_batch_seconds(config.set_url):
             return known
         listener.say("measuring how much audio a batch should hold")

@@ -8,10 +8,8 @@ from coat.manifests.errors import DeviceFault, RunError
 from coat.pipeline.extraction.lease import HEARTBEAT_S
 from coat.pipeline.extraction.run_queue import RunQueue
 from coat.pipeline.extraction.unit_queue import UnitTask
-from coat.pipeline.worker.config import WorkerConfig
-from coat.pipeline.worker.crew import Crew, threads_of
+from coat.pipeline.worker.config import UNITS_IN_HAND, WorkerConfig, threads_of
 from coat.pipeline.worker.report import UnitReport
-from coat.pipeline.worker.worker import UNITS_IN_HAND
 
 GRACE_S = 30.0  # that a batch in hand is waited for when a run in this process is stopped
 
@@ -21,6 +19,8 @@ def run_local(queue: RunQueue, configs: Sequence[WorkerConfig]) -> Iterator[Unit
 
     What a model does to its process it does to this one: a row that crashes it is only found on Ray.
     """
+    from coat.pipeline.worker.crew import Crew  # torch: a driver of workers elsewhere does without
+
     crew = Crew(configs)
     running: dict[Future[UnitReport], UnitTask] = {}
     grace = GRACE_S

@@ -13,9 +13,8 @@ from coat.pipeline.extraction.run_queue import Handout, RunQueue
 from coat.pipeline.extraction.staff import MAX_FAILED_STARTS, PoolWorker, Staff
 from coat.pipeline.extraction.trials import Peer, Trials
 from coat.pipeline.extraction.unit_queue import UnitTask
-from coat.pipeline.worker.config import WorkerConfig
+from coat.pipeline.worker.config import UNITS_IN_HAND, WorkerConfig
 from coat.pipeline.worker.report import UnitReport
-from coat.pipeline.worker.worker import UNITS_IN_HAND
 
 Found = TypeVar("Found")
 

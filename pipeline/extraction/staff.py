@@ -15,8 +15,7 @@ from coat.pipeline.extraction.run_queue import RunQueue
 from coat.pipeline.extraction.trials import Peer
 from coat.pipeline.extraction.unit_queue import UnitTask
 from coat.pipeline.plan.units import Unit
-from coat.pipeline.worker.config import WorkerConfig
-from coat.pipeline.worker.crew import Crew, threads_of
+from coat.pipeline.worker.config import WorkerConfig, threads_of
 from coat.pipeline.worker.report import UnitReport
 
 MAX_FAILED_STARTS = 3  # workers that fail one after the other before any is ready: the fault is not a node's
@@ -46,6 +45,8 @@ class WorkerActor:
         return Place(ray.get_runtime_context().get_node_id(), f"{socket.gethostname()}:{os.getpid()}")
 
     def load(self) -> bool:
+        from coat.pipeline.worker.crew import Crew  # torch: the driver imports this module, too
+
         self.crew = Crew(self.configs)
         return True
 

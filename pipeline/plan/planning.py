@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from coat.manifests.audio.clip import AudioError
 from coat.manifests.audio.file import probe
-from coat.manifests.corpus.digests import hash_texts
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.targets.spec import TargetSpec
@@ -143,7 +142,7 @@ def choose_rows(manifest: Manifest, only: Collection[str] | None, limit: int | N
     chosen = np.ones(len(manifest), bool)
     if only is not None:
         wanted = np.array([xxhash.xxh3_64_intdigest(i.encode()) for i in only], np.uint64)
-        chosen = is_among(hash_texts(manifest.ids), wanted)
+        chosen = is_among(manifest.id_digests, wanted)
     if limit is not None:
         chosen &= np.cumsum(chosen) <= limit
     return chosen

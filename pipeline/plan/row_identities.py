@@ -8,8 +8,9 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from coat.manifests.corpus.digests import hash_texts
 from coat.manifests.corpus.manifest import Manifest
+
+BLOCK_ROWS = 2**20  # looked for at a time
 
 
 @dataclass(frozen=True)
@@ -21,17 +22,21 @@ class RowIdentities:
 
 
 def is_among(digests: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """np.isin, in a third of its memory."""
+    """np.isin, in a tenth of its memory."""
+    found = np.zeros(len(digests), bool)
     if not len(others):
-        return np.zeros(len(digests), bool)
+        return found
     others = np.sort(others)
-    return others[np.minimum(np.searchsorted(others, digests), len(others) - 1)] == digests
+    for start in range(0, len(digests), BLOCK_ROWS):
+        block = digests[start : start + BLOCK_ROWS]
+        found[start : start + BLOCK_ROWS] = others[np.minimum(np.searchsorted(others, block), len(others) - 1)] == block
+    return found
 
 
 def identify_rows(manifest: Manifest) -> RowIdentities:
     """A digest for every row; a row that repeats an id gets one of its own."""
     digests = manifest.digests
-    names = hash_texts(manifest.ids)
+    names = manifest.id_digests
     ascending = np.sort(names)
     shared = ascending[1:][ascending[1:] == ascending[:-1]]
     if not len(shared):
@@ -41,7 +46,7 @@ def identify_rows(manifest: Manifest) -> RowIdentities:
     repeats: dict[str, int] = {}
     repeated: dict[int, int] = {}
     rows = np.flatnonzero(is_among(names, shared))
-    for i, identity in zip(rows.tolist(), manifest.ids.take(pa.array(rows)).to_pylist(), strict=True):
+    for i, identity in zip(rows.tolist(), manifest.table["id"].take(pa.array(rows)).to_pylist(), strict=True):
         if first.setdefault(identity, i) == i:
             continue
         digest = f"{digests[i]:016x}"

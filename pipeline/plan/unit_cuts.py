@@ -22,12 +22,14 @@ def cut_units(
     unit_seconds: float,
 ) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
     """Rows in the order of their units, and where each unit begins. `unit_seconds`: of audio in a unit, at most."""
-    orders, all_starts, before = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+    row_type = np.int32 if len(manifest) < 2**31 else np.int64
+    orders, all_starts, before = [np.empty(0, row_type)], [np.empty(0, np.int64)], 0
     for start in range(0, len(manifest), WINDOW_ROWS):
         window = slice(start, start + WINDOW_ROWS)
-        order, longest = sort_window(manifest.audio_filepaths[window], seconds[window], digests[window])
+        audio = manifest.table["audio_filepath"].slice(start, WINDOW_ROWS).combine_chunks()
+        order, longest = sort_window(audio, seconds[window], digests[window])
         kept = left[window][order]
-        order, longest = order[kept] + start, longest[kept]
+        order, longest = (order[kept] + start).astype(row_type), longest[kept]
         starts = unit_starts(seconds[order], longest, unit_seconds)
         unit = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
         order = order[np.lexsort((digests[order], seconds[order], unit))]

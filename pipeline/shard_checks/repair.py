@@ -60,8 +60,9 @@ class ShardRepairer:
     def sidecar_bytes(self, expert: str, shard: ShardInfo) -> bytes:
         index, sidecar = self.index, self.index.sidecars[expert]
         targets = source_target_set(sidecar)
-        jobs = sidecar_jobs(index, self.index.table(), expert, targets, sidecar.info.reduction, "mask")
-        job = next(job for job in jobs if job.url.endswith(f"/{shard.name}"))
+        with index.open_samples() as samples:
+            jobs = sidecar_jobs(index, samples, expert, targets, sidecar.info.reduction, "mask")
+            job = next(job for job in jobs if job.url.endswith(f"/{shard.name}"))
         return sidecar_bytes(job, targets)
 
     @cached_property

@@ -88,9 +88,9 @@ def write_set_files(
         samples_xxh3=tars.writer.finish(out),
     )
     if recipe.layout == "sidecar":
-        table = tars.writer.table()
+        samples = tars.writer.samples()
         for name, targets in plan.sets.items():
-            build_sidecar(index, table, name, targets, reductions.get(name), recipe.missing, workers, ray_address)
+            build_sidecar(index, samples, name, targets, reductions.get(name), recipe.missing, workers, ray_address)
     remove_leftovers(out, {s.name + end for s in shards for end in ("", INDEX_SUFFIX)}, index.identity)
     write_meta(out, shards)
     recipe.write(out)

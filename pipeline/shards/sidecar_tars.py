@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from coat.manifests.corpus.digests import from_hex
 from coat.manifests.errors import InputError
 from coat.manifests.shards.index import SIDECARS, ShardIndex
 from coat.manifests.shards.info import ShardInfo
+from coat.manifests.shards.samples_table import SamplesFile
 from coat.manifests.shards.tar import TAR_END, sample_bytes
 from coat.manifests.targets.members import to_members
 from coat.manifests.targets.reduction import Reduction
@@ -22,13 +24,13 @@ from coat.pipeline.gathering.frames import GatheredFrames, Source
 from coat.pipeline.gathering.places import TargetPlaces, find_places
 from coat.pipeline.gathering.spool import Spool
 from coat.pipeline.shards.pieces import piece_frames
-from coat.pipeline.shards.plan import list_reasons
+from coat.pipeline.shards.plan import MAX_LISTED, list_reasons
 from coat.pipeline.shards.recipe import Missing
-from coat.pipeline.store.rows import Row
+from coat.pipeline.store.rows import OK, Row
 from coat.pipeline.store.target_set import TargetSet
 
 pc: Any = pyarrow.compute
-AT_ONCE = 2**18  # samples whose digests are strings at a time
+ROW_COLUMNS = ("shard", "key", "id", "digest", "start", "whole", "duration")
 RECORDS = "building"  # a file by finished tar, until the index is there
 
 
@@ -75,51 +77,68 @@ class SidecarTar:
 
 def sidecar_jobs(
     index: ShardIndex,
-    table: pa.Table,
+    samples: SamplesFile,
     name: str,
     targets: TargetSet,
     reduction: Reduction | None,
     missing: Missing,
 ) -> Iterator[SidecarJob]:
     """InputError, before anything is written, where targets are missing that may not be."""
-    places, has_target_S = sample_places(table, targets)
-    missing_S = np.flatnonzero(~has_target_S & (table["duration"].to_numpy() > 0))  # a sample of text alone needs none
-    if len(missing_S) and missing == "fail":
-        ids = table["id"].take(pa.array(missing_S[:1000])).to_pylist()
-        reasons = [(identity, f"{name} was not extracted, or heard other audio") for identity in ids]
+    places = sample_places(samples, targets)
+    has_target_S, missing_ids, count = with_target(samples, places)
+    if count and missing == "fail":
+        reasons = [(identity, f"{name} was not extracted, or heard other audio") for identity in missing_ids]
         raise InputError(
-            f"{index.path}: {len(missing_S)} of {len(table)} samples lack a target of {name}: {list_reasons(reasons)}; "
+            f"{index.path}: {count} of {len(samples)} samples lack a target of {name}: {list_reasons(reasons, count)}; "
             "extract them, or give --missing mask"
         )
-    ends = np.searchsorted(table["shard"].to_numpy(), np.arange(len(index.shards) + 1))
+    rows_of_shards = groupby(sample_rows(samples), key=lambda found: found[1]["shard"])
+    held = next(rows_of_shards, None)
     for number, shard in enumerate(index.shards):
-        first, stop = int(ends[number]), int(ends[number + 1])
-        rows = zip(range(first, stop), table.slice(first, stop - first).to_pylist(), strict=True)
-        with_target = [(s, row) for s, row in rows if has_target_S[s]]
-        samples = tuple(
+        with_target_here: list[tuple[int, dict[str, Any]]] = []
+        if held is not None and held[0] == number:
+            with_target_here = [(s, row) for s, row in held[1] if has_target_S[s]]
+            held = next(rows_of_shards, None)
+        described = tuple(
             (
                 row["key"],
                 places.row_of(s, row["id"], row["digest"]),
                 row["start"],
                 None if row["whole"] else row["duration"],
             )
-            for s, row in with_target
+            for s, row in with_target_here
         )
-        seconds = sum(row["duration"] for _, row in with_target)
+        seconds = sum(row["duration"] for _, row in with_target_here)
         url = storage.join(index.path, SIDECARS, name, shard.name)
-        yield SidecarJob(url, targets.url, name, targets.spec.rate_hz, samples, round(seconds, 6), reduction)
+        yield SidecarJob(url, targets.url, name, targets.spec.rate_hz, described, round(seconds, 6), reduction)
 
 
-def sample_places(table: pa.Table, targets: TargetSet) -> tuple[TargetPlaces, NDArray[np.bool_]]:
-    """Where each sample's target is, and whether there is one, of the sound that the shards have."""
-    slices = (table.slice(first, AT_ONCE) for first in range(0, len(table), AT_ONCE))
-    digests, written = [], []
-    for part in slices:
-        digests.append(from_hex(part["digest"].combine_chunks()))
-        written.append(np.array(pc.fill_null(part["source"], "").to_pylist(), dtype="S16"))
-    (places,), _ = find_places(targets, [np.concatenate(digests)])
-    written_S = np.concatenate(written)
-    return places, places.ok_M & ((places.source_M == written_S) | (written_S == b""))
+def sample_rows(samples: SamplesFile) -> Iterator[tuple[int, dict[str, Any]]]:
+    """What a job needs of each sample, with its number."""
+    return enumerate(row for table in samples.tables(ROW_COLUMNS) for row in table.to_pylist())
+
+
+def sample_places(samples: SamplesFile, targets: TargetSet) -> TargetPlaces:
+    """Where each sample's target is."""
+    digests = [from_hex(table["digest"].combine_chunks()) for table in samples.tables(["digest"])]
+    (places,), _ = find_places(targets, [np.concatenate([np.empty(0, np.uint64), *digests])])
+    return places
+
+
+def with_target(samples: SamplesFile, places: TargetPlaces) -> tuple[NDArray[np.bool_], list[str], int]:
+    """Of each sample whether it has a target, of the sound that the shards have; and of those with audio that have
+    none the ids of the first, and how many they are. A sample of text alone needs none.
+    """
+    has_target_S, ids, count, first = np.zeros(len(samples), bool), list[str](), 0, 0
+    for table in samples.tables(["id", "source", "duration"]):
+        part = slice(first, first + len(table))
+        first = part.stop
+        written_S = np.array(pc.fill_null(table["source"], "").to_pylist(), dtype="S16")
+        has_target_S[part] = (places.status_M[part] == OK) & ((places.source_M[part] == written_S) | (written_S == b""))
+        missing_S = np.flatnonzero(~has_target_S[part] & (table["duration"].to_numpy() > 0))
+        count += len(missing_S)
+        ids += table["id"].take(pa.array(missing_S[: max(0, MAX_LISTED - len(ids))])).to_pylist()
+    return has_target_S, ids, count
 
 
 def grouped(jobs: Iterable[SidecarJob], targets: TargetSet, nbytes: int) -> Iterator[SidecarTask]:

@@ -8,17 +8,15 @@ Which audio an utterance had is known from the set's samples.parquet, so no audi
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 
 from coat.manifests import storage
 from coat.manifests.errors import InputError
 from coat.manifests.shards.index import INDEX_NAME, SIDECARS, ShardIndex, Sidecar
 from coat.manifests.shards.info import ShardInfo
-from coat.manifests.shards.samples_table import SIDECAR_SAMPLE_SCHEMA, samples_schema, write_samples_table
+from coat.manifests.shards.samples_table import SIDECAR_SAMPLE_SCHEMA, SamplesFile, SamplesWriter, samples_schema
 from coat.pipeline.cluster.ordered import run_ordered
 from coat.pipeline.gathering.block_size import choose_block_bytes
 from coat.pipeline.reductions.options import ReductionOptions
@@ -36,8 +34,6 @@ from coat.pipeline.shards.sidecar_tars import (
 from coat.pipeline.statistics.compute import on_workers
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
-
-pc: Any = pyarrow.compute
 
 
 def add_expert(
@@ -64,13 +60,14 @@ def add_expert(
     targets = TargetStore(store).target_set(name, fingerprint or None)
     make_sums = on_workers(workers, ray_address)
     fitted = fit_reductions({name: targets}, reduction_options or ReductionOptions.parse(), make_sums).get(name)
-    build_sidecar(index, index.table(), name, targets, fitted, missing, workers, ray_address, on_shard)
+    with index.open_samples() as samples:
+        build_sidecar(index, samples, name, targets, fitted, missing, workers, ray_address, on_shard)
     return ShardIndex.read(index.path)
 
 
 def build_sidecar(
     index: ShardIndex,
-    table: pa.Table,
+    samples: SamplesFile,
     name: str,
     targets: TargetSet,
     fitted: FittedReduction | None,
@@ -79,29 +76,32 @@ def build_sidecar(
     ray_address: str | None,
     on_shard: Callable[[ShardInfo], None] = lambda info: None,
 ) -> Sidecar:
-    """`table`: samples.parquet of the set. What an earlier run finished is not made again."""
+    """`samples`: samples.parquet of the set. What an earlier run finished is not made again.
+
+    For tens of millions of samples: in memory are some 100 bytes each while their targets are looked for.
+    """
     folder = storage.join(index.path, SIDECARS, name)
-    jobs = sidecar_jobs(index, table, name, targets, fitted.reduction if fitted else None, missing)
-    total = sum(int(done["bytes"]) for done in targets.done.values())
-    tasks = grouped(jobs, targets, choose_block_bytes(total, [targets], workers))
+    jobs = sidecar_jobs(index, samples, name, targets, fitted.reduction if fitted else None, missing)
+    tasks = grouped(jobs, targets, choose_block_bytes(int(targets.done.sum("bytes")), [targets], workers))
     infos: list[ShardInfo] = []
-    tables: list[pa.Table] = []
-    for written in run_ordered(write_sidecar_tars, tasks, workers, ray_address):
-        for tar, is_new in written:
-            tables.append(sidecar_table(name, len(infos), tar))
-            infos.append(tar.info)
-            if is_new:
-                on_shard(tar.info)
-    sidecar_rows = pa.concat_tables(tables).combine_chunks()
-    frames = pc.sum(sidecar_rows[f"frames.{name}"]).as_py() or 0
-    sidecar = Sidecar(
-        path=folder,
-        of=index.identity,
-        expert=name,
-        info=expert_info(targets, fitted, len(sidecar_rows), frames, on_workers(workers, ray_address)),
-        shards=tuple(infos),
-        samples_xxh3=write_samples_table(folder, sidecar_rows),
-    )
+    frames = 0
+    with SamplesWriter(samples_schema([name], SIDECAR_SAMPLE_SCHEMA)) as writer:
+        for written in run_ordered(write_sidecar_tars, tasks, workers, ray_address):
+            for tar, is_new in written:
+                writer.add(sidecar_table(name, len(infos), tar))
+                frames += sum(tar.frames)
+                infos.append(tar.info)
+                if is_new:
+                    on_shard(tar.info)
+        count = sum(info.samples for info in infos)
+        sidecar = Sidecar(
+            path=folder,
+            of=index.identity,
+            expert=name,
+            info=expert_info(targets, fitted, count, frames, on_workers(workers, ray_address)),
+            shards=tuple(infos),
+            samples_xxh3=writer.finish(folder),
+        )
     remove_abandoned_files(folder)
     origin = {"store": targets.url, "missing": missing}  # so that a tar can be built again
     storage.write_bytes(storage.join(folder, RECIPE_NAME), storage.to_json(origin))

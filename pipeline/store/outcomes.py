@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from coat.manifests.corpus.columns import TEXT, concatenate_tables
 from coat.manifests.corpus.digests import from_hex, hash_texts, to_hex
+from coat.pipeline.store.growing_array import GrowingArray
 from coat.pipeline.store.rows import FAILED, OK, STATUSES, Row
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
@@ -36,6 +37,8 @@ LOCATIONS = pa.schema(
     ]
 )
 GROUPED_UNITS = 512  # turned into columns at a time: thousands of small tables take more room than their values
+BLOCK_ROWS = 2**20  # gathered or sorted at a time: NumPy makes indices of 8 bytes of whatever it is given
+SHARES = 16  # of the digests' range, which are sorted one after the other
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Counts:
 class Outcomes:
     """What became of every utterance; the newest outcome, where one was tried more than once.
 
-    For millions of rows at once: some 30 bytes a row, and the ids and errors of those that are not ok.
+    For millions of rows at once: some 25 bytes a row, and the ids and errors of those that are not ok. While it is made
+    one of its columns is there twice.
     """
 
     location_schema = pa.schema([])  # of further columns that are kept
@@ -88,28 +92,28 @@ class Outcomes:
         rank: Callable[[], NDArray[np.int32]] | None,
     ) -> None:
         """Rows as columns. `rank`: the place of a unit in the order of commits by its number, once all were read."""
-        unit, not_ok, locations = [], [], []
-        columns: dict[str, list[NDArray[Any]]] = {name: [] for name in COUNTED.names}
+        unit, not_ok, locations = GrowingArray(np.int32), list[pa.Table](), list[pa.Table]()
+        columns = {field.name: GrowingArray(field.type.to_pandas_dtype()) for field in COUNTED}
         for number_N, table in parts:
             unit.append(number_N)
             counted = counted_columns(table)
-            for name in COUNTED.names:
-                columns[name].append(counted[name].to_numpy().copy())  # else Arrow keeps much more
-            not_ok.append(
-                table.filter(pc.not_equal(table["status"], "ok")).select(NOT_OK.names).cast(NOT_OK).combine_chunks()
-            )
-            locations.append(table.select(self.location_schema.names).cast(self.location_schema).combine_chunks())
-        self.unit = np.concatenate(unit) if unit else np.empty(0, np.int32)
-        unit.clear()
-        # One column after the other: its parts are let go before the next is put together.
-        self.digests, self.seconds, self.status = (joined(columns.pop(f.name), f) for f in COUNTED)
+            for name, column in columns.items():
+                column.append(counted[name].to_numpy())
+            bad = table.filter(pc.not_equal(table["status"], "ok"))
+            if len(bad):
+                not_ok.append(bad.select(NOT_OK.names).cast(NOT_OK).combine_chunks())
+            if self.location_schema.names:
+                location = table.select(self.location_schema.names).cast(self.location_schema)
+                locations.append(location.combine_chunks())
+        self.unit = unit.values
+        self.digests, self.seconds, self.status = (columns[name].values for name in COUNTED.names)
         self.not_ok, self.locations = (
             concatenate_tables(not_ok, NOT_OK),
             concatenate_tables(locations, self.location_schema),
         )
         pa.default_memory_pool().release_unused()  # what the units' tables took
         if rank is not None and len(self.unit):
-            self.unit = rank()[self.unit]
+            renumber(self.unit, rank())
         self.keep_newest(in_order=rank is None)
 
     def order_by_commit(self) -> None:
@@ -128,34 +132,29 @@ class Outcomes:
         if not in_order and self.location_schema.names:
             self.order_by_commit()
             in_order = True
-        self.sort_digests()
-        replaced = self.sorted_digests[:-1] == self.sorted_digests[1:]
+        self.order = ascending_order(self.digests)
+        replaced = equals_next(self.digests, self.order)
         if replaced.any() and not in_order:
             self.order_by_commit()
             self.keep_newest(in_order=True)
         elif replaced.any():
             self.keep_only(np.delete(self.order, np.flatnonzero(replaced)))
 
-    def extended(self, units: Sequence[str], later: Self) -> Self:
-        """With the rows of further units. `units`: all of them, oldest commit first."""
+    def extend(self, units: Sequence[str], later: Self) -> None:
+        """Take in the rows of further units. `units`: all of them, oldest commit first."""
         if not len(later.digests):
-            return self
-        both = type(self).__new__(type(self))
-        both.unit = np.concatenate([self.unit, later.unit + np.int32(len(self.units))])
-        for name in ("digests", "seconds", "status"):
-            setattr(both, name, np.concatenate([getattr(self, name), getattr(later, name)]))
-        both.not_ok = concatenate_tables([self.not_ok, later.not_ok], NOT_OK)
-        both.locations = concatenate_tables([self.locations, later.locations], self.location_schema)
-        both.unit = ranks([*self.units, *later.units], units)[both.unit]
-        both.units = tuple(units)
-        both.keep_newest(in_order=False)
-        return both
-
-    def sort_digests(self) -> None:
-        """For `find`. Equal digests stay in the order of their commits."""
-        order = np.argsort(self.digests, kind="stable")
-        self.order = order.astype(np.int32) if len(order) < 2**31 else order
-        self.sorted_digests = self.digests[order]
+            return
+        self.unit = np.concatenate([self.unit, later.unit + np.int32(len(self.units))])
+        renumber(self.unit, ranks([*self.units, *later.units], units))
+        self.units = tuple(units)
+        self.__dict__.pop("sorted_digests", None)
+        self.__dict__.pop("ids", None)
+        del self.order
+        for name in ("digests", "seconds", "status"):  # one after the other: each old one is let go
+            setattr(self, name, np.concatenate([getattr(self, name), getattr(later, name)]))
+        self.not_ok = concatenate_tables([self.not_ok, later.not_ok], NOT_OK)
+        self.locations = concatenate_tables([self.locations, later.locations], self.location_schema)
+        self.keep_newest(in_order=False)
 
     def keep_only(self, positions: NDArray[np.integer]) -> None:
         kept = np.zeros(len(self.digests), bool)
@@ -165,17 +164,27 @@ class Outcomes:
             self.locations = self.locations.filter(pa.array(kept)).combine_chunks()
         self.digests, self.seconds, self.status = self.digests[kept], self.seconds[kept], self.status[kept]
         self.unit = self.unit[kept]
-        self.sort_digests()
+        self.order = ascending_order(self.digests)
+
+    @cached_property
+    def sorted_digests(self) -> NDArray[np.uint64]:
+        """As `order` has them: to be searched."""
+        found = np.empty_like(self.digests)
+        for start in range(0, len(found), BLOCK_ROWS):
+            found[start : start + BLOCK_ROWS] = self.digests[self.order[start : start + BLOCK_ROWS]]
+        return found
 
     def find(self, digests: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Positions of rows by digest; -1 where there is none."""
+        found = np.full(len(digests), -1)
         if not len(self.digests):
-            return np.full(len(digests), -1)
-        ascending = np.argsort(digests)  # so that the search goes through memory once
-        wanted = digests[ascending]
-        at = np.minimum(np.searchsorted(self.sorted_digests, wanted), len(self.sorted_digests) - 1)
-        found = np.empty(len(digests), np.int64)
-        found[ascending] = np.where(self.sorted_digests[at] == wanted, self.order[at], -1)
+            return found
+        for start in range(0, len(digests), BLOCK_ROWS):
+            block = digests[start : start + BLOCK_ROWS]
+            ascending = np.argsort(block)  # so that the search goes through memory once
+            wanted = block[ascending]
+            at = np.minimum(np.searchsorted(self.sorted_digests, wanted), len(self.sorted_digests) - 1)
+            found[start + ascending] = np.where(self.sorted_digests[at] == wanted, self.order[at], -1)
         return found
 
     def count(self, positions: NDArray[np.integer] | None = None) -> Counts:
@@ -243,8 +252,32 @@ class RowsByDigest(Outcomes, Mapping[str, Row]):
         return iter(to_hex(self.digests))
 
 
-def joined(parts: list[NDArray[Any]], field: pa.Field) -> NDArray[Any]:
-    return np.concatenate(parts) if parts else np.empty(0, field.type.to_pandas_dtype())
+def renumber(unit: NDArray[np.int32], rank: NDArray[np.int32]) -> None:
+    """In place."""
+    for start in range(0, len(unit), BLOCK_ROWS):
+        unit[start : start + BLOCK_ROWS] = rank[unit[start : start + BLOCK_ROWS]]
+
+
+def ascending_order(digests: NDArray[np.uint64]) -> NDArray[np.integer]:
+    """As a stable argsort, whose memory is that of a share of the digests. They are hashes: shares are of a size."""
+    if len(digests) <= BLOCK_ROWS:
+        return np.argsort(digests, kind="stable").astype(np.int32)
+    order = np.empty(len(digests), np.int32 if len(digests) < 2**31 else np.int64)
+    width, at = 2**64 // SHARES, 0
+    for first in range(0, 2**64, width):
+        share = np.flatnonzero((digests >= np.uint64(first)) & (digests <= np.uint64(first + width - 1)))
+        order[at : at + len(share)] = share[np.argsort(digests[share], kind="stable")]
+        at += len(share)
+    return order
+
+
+def equals_next(digests: NDArray[np.uint64], order: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """By place in `order`: whether the row at the next place has the same digest."""
+    found = np.zeros(len(order), bool)
+    for start in range(0, len(order), BLOCK_ROWS):
+        part = digests[order[start : start + BLOCK_ROWS + 1]]
+        found[start : start + max(len(part) - 1, 0)] = part[1:] == part[:-1]
+    return found
 
 
 def grouped(tables: Iterable[pa.Table]) -> Iterator[tuple[NDArray[np.int32], pa.Table]]:

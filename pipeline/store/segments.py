@@ -62,9 +62,14 @@ def decode(kept: Mapping[str, Sequence[Any]], length: int) -> NDArray[np.void]:
     return values_U
 
 
-def read_segments(set_url: str, stamps: Mapping[str, str], columns: Sequence[str]) -> Iterator[UnitRows]:
-    """The units of all segments that are still as they were. `stamps`: of every committed unit, by unit."""
-    seen: set[str] = set()
+def read_segments(
+    set_url: str, stamps: Mapping[str, str], columns: Sequence[str], left: set[str] | None = None
+) -> Iterator[UnitRows]:
+    """The units of all segments that are still as they were. `stamps`: of every committed unit, by unit.
+
+    `left`: the units that are wanted, from which those that were found are taken.
+    """
+    left = set(stamps) if left is None else left
     urls = [
         storage.join(set_url, INDEX, name)
         for name in storage.list_names(storage.join(set_url, INDEX))
@@ -74,13 +79,14 @@ def read_segments(set_url: str, stamps: Mapping[str, str], columns: Sequence[str
         if data is None:
             continue
         pa.default_memory_pool().release_unused()  # what the last one took
-        found = parse_segment(data, stamps, columns, seen)
+        found = parse_segment(data, stamps, columns, left)
         if found is not None:
-            seen.update(found.units)
+            left.difference_update(found.units)
+            found.units.__dict__.pop("position", None)  # there will be one of all
             yield found
 
 
-def parse_segment(data: bytes, stamps: Mapping[str, str], columns: Sequence[str], seen: set[str]) -> UnitRows | None:
+def parse_segment(data: bytes, stamps: Mapping[str, str], columns: Sequence[str], left: set[str]) -> UnitRows | None:
     """None where nothing in it counts, or it is damaged: then its units are read by themselves."""
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
@@ -89,7 +95,7 @@ def parse_segment(data: bytes, stamps: Mapping[str, str], columns: Sequence[str]
         table = file.read([*columns, NUMBER.name], use_threads=False)
     except (pa.ArrowException, KeyError, ValueError, TypeError):
         return None
-    kept = np.array([stamps.get(n) == s and n not in seen for n, s in zip(names, facts["stamps"], strict=True)], bool)
+    kept = np.array([stamps.get(n) == s and n in left for n, s in zip(names, facts["stamps"], strict=True)], bool)
     if not kept.any():
         return None
     units = UnitTable([n for n, k in zip(names, kept, strict=True) if k], values_U[kept])

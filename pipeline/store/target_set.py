@@ -19,7 +19,7 @@ from coat.pipeline.store.layout import DONE, FRAMES, ROWS, SPEC, UNITS
 from coat.pipeline.store.outcomes import OUTCOME_COLUMNS, Outcomes, RowsByDigest
 from coat.pipeline.store.rows import OK, ROWS_SCHEMA, Row
 from coat.pipeline.store.segments import UnitRows, read_segments, unit_rows
-from coat.pipeline.store.unit_table import KEPT, UnitTable
+from coat.pipeline.store.unit_table import UnitTable
 
 # A done.json without one of these is torn.
 DONE_KEYS = {"rows", "frames", "bytes", "xxh3", "rows_xxh3", "array_xxh3", "done_xxh3"}
@@ -44,7 +44,7 @@ class TargetSet:
     def __init__(self, url: str, spec: TargetSpec) -> None:
         self.url = url
         self.spec = spec
-        self.not_indexed: Sequence[str] = ()  # units of no segment, once outcomes were read
+        self.not_indexed: Sequence[str] = ()  # units of no segment, once units or outcomes were read
         self.writers: dict[str, str] = {}  # of units that were read by themselves
 
     @classmethod
@@ -80,8 +80,15 @@ class TargetSet:
 
     @cached_property
     def done(self) -> UnitTable:
-        """What the done.json of every committed unit says, by unit, oldest commit first."""
-        return self.outcomes_and_units()[1]
+        """What the done.json of every committed unit says, by unit, oldest commit first. No rows are read."""
+        left = set(self.stamps)
+        tables = [found.units for found in read_segments(self.url, self.stamps, (), left)]
+        self.not_indexed = names = sorted(left)
+        for first in range(0, len(names), READ_AHEAD):
+            group = names[first : first + READ_AHEAD]
+            found = zip(group, storage.in_parallel(self.read_done, group, readers(self.url)), strict=True)
+            tables.append(UnitTable.of({unit: done for unit, done in found if done is not None}))
+        return UnitTable.joined(tables)
 
     def read_done(self, unit: str) -> dict[str, Any] | None:
         """None where the unit is not committed. RunError where its done.json is torn."""
@@ -139,11 +146,9 @@ class TargetSet:
         def parts() -> Iterator[tuple[Sequence[str], NDArray[np.int32], pa.Table]]:
             for found in self.unit_rows(columns):
                 units.append(found.units)
-                found.units.__dict__.pop("position", None)  # there will be one of all
                 yield found.units.names, found.number_N, found.table
-            whole = units[0].extended(*units[1:]) if units else UnitTable([], np.zeros(0, KEPT))
-            units[:] = [whole]
-            names.extend(whole.names)
+            units[:] = [UnitTable.joined(units)]
+            names.extend(units[0].names)
 
         try:
             outcomes = kind.of_parts(names, parts())
@@ -153,9 +158,7 @@ class TargetSet:
 
     def unit_rows(self, columns: Sequence[str]) -> Iterator[UnitRows]:
         left = set(self.stamps)
-        for found in read_segments(self.url, self.stamps, columns):
-            left.difference_update(found.units)
-            yield found
+        yield from read_segments(self.url, self.stamps, columns, left)
         self.not_indexed = sorted(left)
         yield from self.read_units(sorted(left), columns)
 
@@ -186,15 +189,21 @@ class TargetSet:
         return now
 
     def with_units(self, names: Iterable[str]) -> tuple[Outcomes, UnitTable]:
-        """Outcomes and units of this snapshot and of units that were committed since: these alone are read."""
-        new = sorted(set(names) - self.done.keys())
+        """Outcomes and units of this snapshot and of units that were committed since: these alone are read.
+
+        What this snapshot has read becomes part of them, so that it is not there twice. Asked for it, it reads again.
+        """
+        outcomes, before = self.outcomes, self.done
+        new = sorted({name for name in names if name not in before})
+        del self.__dict__["outcomes"], self.__dict__["done"]
         if not new:
-            return self.outcomes, self.done
+            return outcomes, before
         parts = list(self.read_units(new, OUTCOME_COLUMNS))
-        units = UnitTable([], np.zeros(0, KEPT)).extended(*(p.units for p in parts))
+        units = UnitTable.joined([p.units for p in parts])
         later = Outcomes.of_parts(units.names, [(p.units.names, p.number_N, p.table) for p in parts])
-        done = self.done.extended(units)
-        return self.outcomes.extended(done.names, later), done
+        done = before.extended(units)
+        outcomes.extend(done.names, later)
+        return outcomes, done
 
     def __len__(self) -> int:
         """Utterances with targets."""
@@ -239,4 +248,4 @@ def readers(url: str) -> int:
 def committed_units(url: str) -> dict[str, str]:
     """The stamp of every done.json of a `units` folder, by unit. A long listing of a store is cut by hex digits."""
     cuts = [f"u-{digit:x}" for digit in range(1, 16)]
-    return {unit: info.stamp for unit, info in storage.list_marked(url, DONE, cuts) if not unit.startswith(".")}
+    return {unit: stamp for unit, stamp in storage.marked_stamps(url, DONE, cuts) if not unit.startswith(".")}

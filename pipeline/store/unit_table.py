@@ -35,9 +35,10 @@ class UnitTable(Mapping[str, Mapping[str, Any]]):
 
     def __init__(self, names: Sequence[str], values: NDArray[np.void]) -> None:
         assert values.dtype == KEPT
-        order = np.lexsort((np.array(names, "S64"), values["finished_at"], values["attempt"]))
-        self.names: list[str] = [names[int(i)] for i in order]
-        self.values_U = values[order]
+        order = np.lexsort((np.array(names, "S"), values["finished_at"], values["attempt"]))
+        is_ordered = bool((order[1:] > order[:-1]).all())  # as a rule where units were added: then nothing is copied
+        self.names: list[str] = list(names) if is_ordered else [names[i] for i in order.tolist()]
+        self.values_U = values if is_ordered else values[order]
 
     @cached_property
     def position(self) -> dict[str, int]:
@@ -47,9 +48,16 @@ class UnitTable(Mapping[str, Mapping[str, Any]]):
     def of(cls, done: Mapping[str, Mapping[str, Any]]) -> "UnitTable":
         return cls(list(done), kept_values(list(done.values())))
 
-    def extended(self, *others: "UnitTable") -> "UnitTable":
-        tables = [self, *others]
-        return UnitTable([n for t in tables for n in t.names], np.concatenate([t.values_U for t in tables]))
+    @classmethod
+    def joined(cls, tables: list["UnitTable"]) -> "UnitTable":
+        """One of all. Empties the list, so that they are not there three times."""
+        names = [n for t in tables for n in t.names]
+        values = np.concatenate([np.zeros(0, KEPT), *(t.values_U for t in tables)])
+        tables.clear()
+        return cls(names, values)
+
+    def extended(self, other: "UnitTable") -> "UnitTable":
+        return self.joined([self, other])
 
     def sum(self, column: str) -> float:
         return float(self.values_U[column].sum())

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from coat.extractors.expert import Options
 from coat.manifests.targets.spec import TargetSpec
 
+UNITS_IN_HAND = 2  # of a worker: one holds the expert, of the other audio is decoded or frames are written
 PATIENCE_S = 30.0  # for which a unit waits for its audio to be readable again
 
 
@@ -22,3 +23,8 @@ class WorkerConfig:
     batch_seconds: float | None = None  # padded seconds of a pass; None: the expert's own
     accept_missing: bool = False  # a file that is not there fails its row, whatever else is not there
     patience_s: float = PATIENCE_S
+
+
+def threads_of(experts: int) -> int:
+    """How many units of a worker may run at once."""
+    return UNITS_IN_HAND * experts

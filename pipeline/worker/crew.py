@@ -8,7 +8,7 @@ from coat.pipeline.plan.units import Unit
 from coat.pipeline.worker.config import WorkerConfig
 from coat.pipeline.worker.hands import Hands
 from coat.pipeline.worker.report import UnitReport
-from coat.pipeline.worker.worker import UNITS_IN_HAND, Worker
+from coat.pipeline.worker.worker import Worker
 
 
 class Crew:
@@ -38,8 +38,3 @@ class Crew:
     def stop(self) -> None:
         """Units in hand are dropped at their next batch."""
         self.hands.stopped.set()
-
-
-def threads_of(experts: int) -> int:
-    """How many calls of `Crew.run` there may be at once."""
-    return UNITS_IN_HAND * experts

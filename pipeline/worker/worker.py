@@ -31,7 +31,6 @@ from coat.pipeline.worker.model import Model
 from coat.pipeline.worker.report import UnitReport, failed_reasons
 from coat.pipeline.worker.stage_clock import StageClock, timed
 
-UNITS_IN_HAND = 2
 BATCHES_TO_WRITE = 2  # that wait, with their frames in memory
 REPORTED_ERRORS = 20  # errors of a unit that its report names; the store has them all
 THE_EXPERTS = ("expert_error", "bad_shape", "oom")  # reasons of which a whole unit is not believed

@@ -8,7 +8,7 @@ import pytest
 from coat.manifests import InputError
 from coat.manifests.targets.coding import decode_frames, encode_frames
 from coat.manifests.targets.reduction import Reduction
-from coat.pipeline.reductions.evaluation_sample import EvaluationSample, take_evaluation_sample
+from coat.pipeline.reductions.evaluation_sample import EvaluationSample, rows_by_digest, take_evaluation_sample
 from coat.pipeline.reductions.fidelity import measure_agreement, measure_fidelity
 from coat.pipeline.reductions.fit import fit_components, fit_reduction
 from coat.pipeline.statistics.compute import compute_statistics
@@ -45,6 +45,16 @@ def test_held_out_utterances_are_not_in_the_fit(tmp_path: Path) -> None:
     np.testing.assert_allclose(components.mean_D, rest.mean(0), rtol=1e-9)
     truth = np.linalg.eigvalsh(np.cov(rest, rowvar=False, bias=True))[::-1]
     np.testing.assert_allclose(components.variance_C, truth, rtol=1e-6, atol=1e-9)
+
+
+def test_the_sample_is_the_first_utterances_by_digest(tmp_path: Path) -> None:
+    targets = low_rank(tmp_path)
+    chosen = sorted((row for row in targets.rows.values() if row.status == "ok"), key=lambda row: row.digest)
+    assert list(rows_by_digest(targets)) == chosen
+    sample = take_evaluation_sample(targets, max_values=3 * 110 * DIM)
+    assert 0 < len(sample.utterances) < len(chosen)
+    for row, frames in zip(chosen, sample.utterances, strict=False):
+        np.testing.assert_array_equal(targets.read_row(row).frames, frames)
 
 
 def test_what_is_measured(tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from coat.manifests import InputError, Manifest, ShardIndex
+from coat.manifests.shards import samples_table
 from coat.manifests.shards.reading import read_samples
 from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
@@ -154,3 +156,32 @@ def test_a_set_that_is_built_anew_does_not_keep_the_sidecars_of_the_old_one(
     assert set(ShardIndex.read(str(tmp_path / "out")).experts) == {"level"}
     build_shards(*store, ["level"], str(tmp_path / "out"), overwrite=True)
     assert not (tmp_path / "out/sidecars").exists()
+
+
+def test_samples_read_some_at_a_time_give_the_same_sidecar(
+    store: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for out in ("plain", "out"):
+        build(store, tmp_path / out, ["level"])
+    add_expert(str(tmp_path / "plain"), store[1], "picky", missing="mask")
+    monkeypatch.setattr(samples_table, "READ_ROWS", 3)
+    index = add_expert(str(tmp_path / "out"), store[1], "picky", missing="mask")
+    assert len(index.shards) > 2
+    assert tree_of(tmp_path / "out") == tree_of(tmp_path / "plain")
+    with index.open_samples() as samples:
+        parts = list(samples.tables(["id", "shard"]))
+        assert len(samples) == 12
+    assert max(map(len, parts)) == 3
+    assert pa.concat_tables(parts).combine_chunks() == index.table().select(["id", "shard"]).combine_chunks()
+
+
+def test_samples_that_are_damaged_are_not_read(store: tuple[str, str], tmp_path: Path) -> None:
+    build(store, tmp_path / "out", ["level"])
+    file = tmp_path / "out" / samples_table.SAMPLES_NAME
+    data = file.read_bytes()
+    file.write_bytes(data[:-100] + bytes([data[-100] ^ 1]) + data[-99:])
+    with pytest.raises(InputError, match="does not have the digest of"):
+        add_expert(str(tmp_path / "out"), store[1], "scarce")
+    file.unlink()
+    with pytest.raises(InputError, match="no such file"):
+        add_expert(str(tmp_path / "out"), store[1], "scarce")

@@ -1,5 +1,6 @@
 """Outcomes as columns: what a dictionary of rows would say."""
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -7,6 +8,8 @@ from hypothesis import strategies as st
 
 from coat.manifests.corpus.digests import to_hex
 from coat.pipeline.plan.planning import to_integers
+from coat.pipeline.store import outcomes
+from coat.pipeline.store.growing_array import GrowingArray
 from coat.pipeline.store.outcomes import OUTCOME_COLUMNS, Outcomes, RowsByDigest
 from coat.pipeline.store.rows import ROWS_SCHEMA, Row, Status
 
@@ -86,3 +89,43 @@ def test_values_that_are_none_are_refused(changed: dict[str, str], message: str)
 def test_what_is_no_digest_is_in_no_row() -> None:
     with pytest.raises(KeyError):
         RowsByDigest([], [])["nobody"]
+
+
+@given(st.lists(st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**60, 2**60 - 1, 2**63, 2**64 - 1]), max_size=60))
+@settings(deadline=None)
+def test_what_is_done_share_by_share_is_what_is_done_at_once(found: list[int]) -> None:
+    digests = np.array(found, np.uint64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outcomes, "BLOCK_ROWS", 3)
+        order = outcomes.ascending_order(digests)
+        assert order.tolist() == np.argsort(digests, kind="stable").tolist()
+        in_order = digests[order]
+        assert outcomes.equals_next(digests, order).tolist() == [*(in_order[1:] == in_order[:-1]), False][: len(found)]
+
+
+@given(units(), st.integers(0, 5), st.randoms(use_true_random=False))
+@settings(deadline=None)
+def test_rows_that_are_added_later_are_those_of_all_at_once(found: list[list[Row]], split: int, random) -> None:
+    """In blocks of some rows, and with later units that are older than those that were there."""
+    names, tables = [f"u-{i}" for i in range(len(found))], [table(unit) for unit in found]
+    whole = RowsByDigest(names, tables)
+    first = sorted(random.sample(range(len(found)), min(split, len(found))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outcomes, "BLOCK_ROWS", 3)
+        rows = RowsByDigest([names[i] for i in first], [tables[i] for i in first])
+        assert len(dict(rows)) == len(rows)  # what is remembered of them now is not of what they become
+        others = [i for i in range(len(found)) if i not in first]
+        rows.extend(names, RowsByDigest([names[i] for i in others], [tables[i] for i in others]))
+        assert dict(rows) == dict(whole)
+        assert rows.count() == whole.count()
+        asked = to_integers(["0000000000000001", "00000000000000ff", *whole])
+        assert [p >= 0 for p in rows.find(asked).tolist()] == [d in whole for d in to_hex(asked)]
+
+
+def test_an_array_that_grows_is_the_sum_of_its_parts() -> None:
+    rng = np.random.default_rng(0)
+    parts = [rng.integers(0, 2**63, n).astype(np.uint64) for n in (0, 5, 70_000, 1, 400_000)]
+    grown = GrowingArray(np.uint64)
+    for part in parts:
+        grown.append(part)
+    np.testing.assert_array_equal(grown.values, np.concatenate(parts))

@@ -145,3 +145,24 @@ def test_a_second_look_reads_what_is_new_alone(store: Path, monkeypatch: pytest.
     seen = reads(opened(store), monkeypatch)
     assert watch.look() == [first]
     assert not seen
+
+
+def test_units_are_known_without_their_rows(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = dict(opened(store).outcomes_and_units()[1])
+    tables: list[str] = []
+    monkeypatch.setattr(TargetSet, "read_table", lambda self, unit, columns=None: tables.append(unit))
+    assert dict(opened(store).done) == expected
+    storage.remove_tree(storage.join(opened(store).url, "index"))
+    alone = opened(store)
+    assert dict(alone.done) == expected
+    assert list(alone.not_indexed) == sorted(expected)
+    assert not tables
+
+
+def test_what_a_snapshot_hands_over_it_reads_again(store: Path) -> None:
+    targets = opened(store)
+    before = outcome(targets)
+    held, _ = targets.with_units([])
+    assert "outcomes" not in targets.__dict__
+    assert outcome(targets) == before
+    assert targets.outcomes is not held
