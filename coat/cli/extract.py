@@ -223,7 +223,7 @@ class ProgressListener:
         self.quiet, self.together = quiet, together  # `together`: experts of one pass
         self.failed = 0
         self.seconds = self.started = 0.0
-        self.plans: list["ExtractionPlan"] = []  # of experts whose bar is not there yet
+        self.plans: list[ExtractionPlan] = []  # of experts whose bar is not there yet
         self.open = ExitStack()
         self.advance: Advance | None = None
 
