@@ -119,6 +119,9 @@ def build_shards(
     from coat.pipeline.reductions.options import ReductionOptions
     from coat.pipeline.shards.build import build_shards as run
 
+    scratch_bytes = None
+    if scratch_size is not None:
+        scratch_bytes = 0 if scratch_size == "0" else parse_bytes("--scratch-size", scratch_size)
     with progress(None, "samples", "build-shards", quiet=json_output) as advance:
         index = run(
             manifest,
@@ -142,7 +145,7 @@ def build_shards(
             reduction_options=ReductionOptions.parse(rate, pca, whiten, dtype, scale, topk),
             block_bytes=parse_bytes("--block-size", block_size) if block_size else None,
             scratch=scratch,
-            scratch_bytes=parse_bytes("--scratch-size", scratch_size) if scratch_size else None,
+            scratch_bytes=scratch_bytes,
             on_note=lambda note: typer.echo(note, err=True),
         )
     if json_output:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coat.manifests import storage
 from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.gathering.spool import Spool
 from coat.pipeline.store.layout import FRAMES
@@ -32,7 +33,10 @@ class Source:
 
     @classmethod
     def of(cls, targets: TargetSet, units: Iterable[str], unit_frames: Mapping[str, int]) -> "Source":
-        return cls(TargetSet(targets.url, targets.spec), {unit: unit_frames[unit] for unit in units})
+        chosen, own = list(units), TargetSet(targets.url, targets.spec)
+        if not storage.is_local(targets.url):
+            own.writers = {unit: targets.writer(unit) for unit in chosen}
+        return cls(own, {unit: unit_frames[unit] for unit in chosen})
 
     @property
     def spec(self) -> TargetSpec:

@@ -75,7 +75,7 @@ def encode_samples(
     settings: SampleSettings,
     frames: Sequence[Region] = (),
 ) -> Iterator[EncodedSample | str]:
-    """Of each sample its bytes, or why it cannot be written. `frames`: where they were shuffled, else from the store."""
+    """Of each sample its bytes, or why it cannot be written. `frames`: of a shuffle; none: from the store."""
     specs = {name: source.spec for name, source in sources.items()}
     with Spool() as spool:
         parts = SampleParts(samples, sources, settings, spool, frames)

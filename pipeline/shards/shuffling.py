@@ -6,32 +6,27 @@ folder. Each unit is read once a group (`gathering/shuffle.py`), so that a sampl
 group) requests, however small its block is. S samples, B blocks of a group.
 """
 
-import shutil
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coat.manifests import storage
-from coat.manifests.errors import InputError
-from coat.manifests.processes import process_is_alive, this_process
+from coat.pipeline.cluster.ordered import RESULTS_AHEAD
 from coat.pipeline.cluster.pool import WorkerPool
 from coat.pipeline.gathering.frames import Source
+from coat.pipeline.gathering.scratch import ScratchFolder
 from coat.pipeline.gathering.shuffle import ShuffleJob, shuffle_units
 from coat.pipeline.shards.plan import ShardPlan
-from coat.pipeline.store.rows import OK
+from coat.pipeline.shards.recipe import Layout
 
 FEW_REQUESTS = 0.05  # a sample and expert: not worth a shuffle. A unit that is touched is one request, at times two
 MANY_REQUESTS = 0.1  # worth a word of advice
 JOB_BYTES = 256 * 2**20  # of frames: in memory
 RAY_JOB_BYTES, RAY_PARTS = 2**30, 2**18  # there each region is an object, and so many objects are enough
-PREFIX = "coat-scratch-"
 
 Block = tuple[int, int]  # first sample and the one behind its last
 
@@ -66,20 +61,18 @@ class FrameShuffle:
     def __init__(
         self,
         plan: ShardPlan,
+        layout: Layout,
         pool: WorkerPool,
         workers: int,
-        scratch: str | None = None,
+        scratch: ScratchFolder,
         scratch_bytes: int | None = None,
         on_note: Callable[[str], None] = lambda note: None,
     ) -> None:
-        """`scratch`: a local folder; None: the temporary one. `scratch_bytes`: None: two fifths of what is free there,
-        or of Ray's object store. InputError where the folder cannot be had.
-        """
-        self.plan, self.pool, self.ahead = plan, pool, max(1, 2 * workers)
-        self.parent = scratch_folder(scratch)
-        self.scratch_bytes = pool.scratch_bytes(self.parent) if scratch_bytes is None else scratch_bytes
+        """`scratch_bytes`: None: two fifths of what is free there, or of Ray's object store."""
+        self.plan, self.layout, self.pool, self.ahead = plan, layout, pool, max(1, RESULTS_AHEAD * workers)
+        self.scratch, self.on_note = scratch, on_note
+        self.scratch_bytes = pool.scratch_bytes(scratch.parent) if scratch_bytes is None else scratch_bytes
         self.job_bytes = JOB_BYTES if pool.shares_disk else RAY_JOB_BYTES
-        self.on_note = on_note
 
     def groups(self, blocks: Sequence[Block]) -> Iterator[Group]:
         """In order. The frames of one are gone when the next is taken."""
@@ -88,14 +81,14 @@ class FrameShuffle:
             yield Group(blocks)
             return
         for of_group in chosen:
-            with self.folder() as folder:
-                yield Group(of_group, self.shuffle(of_group, folder))
+            yield Group(of_group, self.shuffle(of_group))
+            self.scratch.clear()
 
     def choose(self, blocks: Sequence[Block]) -> list[Sequence[Block]] | None:
         """Groups to shuffle; None where blocks are to be read by themselves."""
         sets = self.plan.sets.values()
-        if not blocks or all(storage.is_local(targets.url) for targets in sets):
-            return None  # no requests there
+        if not blocks or self.layout != "joint" or all(storage.is_local(targets.url) for targets in sets):
+            return None  # no frames are read here, or not by requests
         costs = self.costs(blocks)
         if costs.direct <= FEW_REQUESTS * costs.samples:
             return None
@@ -103,7 +96,7 @@ class FrameShuffle:
         shuffled = sum(self.units_touched([(of_group[0][0], of_group[-1][1])]) for of_group in groups)
         is_worth_it = int(costs.bytes_B.max()) <= self.scratch_bytes and 2 * shuffled <= costs.direct
         requests, total = (shuffled if is_worth_it else costs.direct), int(costs.bytes_B.sum())
-        place = str(self.parent) if self.pool.shares_disk else "Ray's object store"
+        place = str(self.scratch.parent) if self.pool.shares_disk else "Ray's object store"
         if is_worth_it:
             note = f"frames are shuffled through {place}: {gigabytes(total)} in {len(groups)} parts"
         else:
@@ -134,8 +127,8 @@ class FrameShuffle:
     def units_touched(self, runs: Sequence[Block]) -> int:
         """Summed over runs of samples, and over target sets."""
         total = 0
-        for name, targets in self.plan.sets.items():
-            seen_U = np.zeros(len(targets.done), bool)
+        for name in self.plan.sets:
+            seen_U = np.zeros(len(self.plan.unit_names(name)), bool)
             for first, stop in runs:
                 unit_S = self.plan.units_of(name, first, stop)
                 seen_U[:] = False
@@ -143,13 +136,13 @@ class FrameShuffle:
                 total += int(seen_U.sum())
         return total
 
-    def shuffle(self, blocks: Sequence[Block], folder: Path | None) -> list[list[Any]]:
+    def shuffle(self, blocks: Sequence[Block]) -> list[list[Any]]:
         """Handles of each block's regions, when all are there."""
         frames: list[list[Any]] = [[] for _ in blocks]
         pending: deque[Any] = deque()
         for number, job in enumerate(self.jobs(blocks)):
-            path = folder / f"frames-{number:06d}" if folder else None
-            parts = self.pool.submit_parts(shuffle_units, len(blocks), with_path(job, path))
+            path = self.scratch.path / f"frames-{number:06d}" if self.pool.shares_disk else None
+            parts = self.pool.submit_parts(shuffle_units, len(blocks), replace(job, path=path))
             for of_block, part in zip(frames, parts, strict=True):
                 of_block.append(part)
             pending.append(parts[0])
@@ -202,39 +195,6 @@ class FrameShuffle:
         return ShuffleJob(
             name, source, units, unit_N.astype(np.int32), first_N[kept], frames_N[kept], block_N[kept], blocks, None
         )
-
-    @contextmanager
-    def folder(self) -> Iterator[Path | None]:
-        """For the files of a group; those of builds that died here are removed. None on Ray."""
-        if not self.pool.shares_disk:
-            yield None
-            return
-        for left in self.parent.glob(f"{PREFIX}*"):
-            host, _, pid = left.name.removeprefix(PREFIX).rpartition("~")[0].rpartition("+")
-            if pid.isdigit() and process_is_alive(host, int(pid)) is False:
-                shutil.rmtree(left, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{this_process()}~", dir=self.parent))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def with_path(job: ShuffleJob, path: Path | None) -> ShuffleJob:
-    return ShuffleJob(**{**vars(job), "path": path})
-
-
-def scratch_folder(scratch: str | None) -> Path:
-    if scratch is None:
-        return Path(tempfile.gettempdir())
-    if not storage.is_local(scratch):
-        raise InputError(f"--scratch {scratch}: expected a folder of this machine")
-    folder = storage.local_path(scratch)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise InputError(f"--scratch {scratch}: cannot be made ({e.strerror})") from e
-    return folder
 
 
 def group_blocks(blocks: Sequence[Block], bytes_B: NDArray[np.int64], most: int) -> Iterator[Sequence[Block]]:
