@@ -6,7 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from coat.manifests.errors import InputError
-from coat.pipeline.store.rows import OK
+from coat.pipeline.store.rows import OK, Row
 from coat.pipeline.store.target_set import TargetSet
 
 SAMPLE_VALUES = 2**23  # at most: 64 MB in float64
@@ -20,6 +20,7 @@ class EvaluationSample:
 
     utterances: tuple[NDArray[Any], ...]
     held_out: bool
+    rows: tuple[Row, ...] = ()  # where the frames of each lie
 
 
 def take_evaluation_sample(targets: TargetSet, max_values: int = SAMPLE_VALUES) -> EvaluationSample:
@@ -28,11 +29,12 @@ def take_evaluation_sample(targets: TargetSet, max_values: int = SAMPLE_VALUES) 
     ok = rows.order[rows.status[rows.order] == OK]
     if not len(ok):
         raise InputError(f"{targets.url}: no targets to measure a reduction on; run `coat extract`")
-    utterances, values = [], 0
+    utterances, taken, values = [], [], 0
     for position in ok[: max(1, len(ok) // SAMPLE_SHARE)]:
-        utterances.append(targets.read_row(rows.row_at(int(position))).frames)
+        taken.append(rows.row_at(int(position)))
+        utterances.append(targets.read_row(taken[-1]).frames)
         values += utterances[-1].size
         if values >= max_values:
             break
     left = sum(int(done["frames"]) for done in targets.done.values()) - values // dim
-    return EvaluationSample(tuple(utterances), held_out=left >= MIN_FIT_FRAMES * dim)
+    return EvaluationSample(tuple(utterances), left >= MIN_FIT_FRAMES * dim, tuple(taken))
