@@ -16,17 +16,20 @@ from coat.pipeline.worker.evidence import Evidence
 
 
 class SharedFile:
-    """A file that several threads decode spans of. The first of them opens it: it is downloaded and checked once."""
+    """A file that several threads decode spans of. The first of them opens it: it is downloaded and checked once.
 
-    def __init__(self, audio: str) -> None:
-        self.audio, self.lock = audio, Lock()
+    `has_parts`: rows are parts of it, so that other units, and other workers of this node, may need it too.
+    """
+
+    def __init__(self, audio: str, has_parts: bool = False) -> None:
+        self.audio, self.has_parts, self.lock = audio, has_parts, Lock()
         self.opened: AudioFile | AudioError | None = None
         self.download: Future[bytes | None] | None = None
 
     def download_in(self, pool: ThreadPoolExecutor) -> None:
         """Ask a store for the bytes, so that they are here when a thread comes to decode them."""
         if self.download is None and "://" in self.audio:
-            self.download = pool.submit(read_remote, self.audio)
+            self.download = pool.submit(read_remote, self.audio, self.has_parts)
 
     def downloaded(self) -> bytes | None:
         """None where there are none: opening the file then reads it again, and judges what is wrong."""
@@ -48,8 +51,10 @@ class SharedFile:
         return self.opened
 
 
-def read_remote(audio: str) -> bytes | None:
-    return None if storage.is_local(audio) else storage.read_bytes(audio)
+def read_remote(audio: str, has_parts: bool) -> bytes | None:
+    if storage.is_local(audio):
+        return None
+    return storage.read_once_a_node(audio) if has_parts else storage.read_bytes(audio)
 
 
 def decode_rows(

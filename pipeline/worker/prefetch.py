@@ -32,7 +32,7 @@ def decode_ahead(
     spans: dict[str, list[PlannedRow]] = {}
     for row in (row for batch in batches for row in batch):
         spans.setdefault(row.utterance.audio, []).append(row)
-    files = {audio: SharedFile(audio) for audio in spans}
+    files = {audio: SharedFile(audio, has_parts(rows)) for audio, rows in spans.items()}
     decoding: dict[str, Future[dict[str, Decoded]]] = {}  # by digest of a row
 
     def start(batch: list[PlannedRow]) -> None:
@@ -65,6 +65,11 @@ def decode_ahead(
             yield ready
 
     return taken()
+
+
+def has_parts(rows: Sequence[PlannedRow]) -> bool:
+    """Whether rows of a unit that are of one file show that there are others of it."""
+    return len(rows) > 1 or any(row.utterance.offset > 0 for row in rows)
 
 
 def has_random_access(audio: str) -> bool:
