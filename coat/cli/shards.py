@@ -84,6 +84,20 @@ def build_shards(
             "that of temporary disk a worker. Default: up to 1 GiB from object stores, 64 MiB from disks."
         ),
     ] = None,
+    scratch: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder in which frames from object stores are shuffled, so that each unit is read once. Default: "
+            "under TMPDIR; with --ray-address Ray's object store."
+        ),
+    ] = None,
+    scratch_size: Annotated[
+        str | None,
+        typer.Option(
+            help="How much may lie there, as 500GB: the larger, the fewer requests, up to the bytes of all targets. "
+            "0: no shuffle. Default: two fifths of what is free."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the shard set in --out.")] = False,
     json_output: Json = False,
 ) -> None:
@@ -105,6 +119,9 @@ def build_shards(
     from coat.pipeline.reductions.options import ReductionOptions
     from coat.pipeline.shards.build import build_shards as run
 
+    scratch_bytes = None
+    if scratch_size is not None:
+        scratch_bytes = 0 if scratch_size == "0" else parse_bytes("--scratch-size", scratch_size)
     with progress(None, "samples", "build-shards", quiet=json_output) as advance:
         index = run(
             manifest,
@@ -127,6 +144,9 @@ def build_shards(
             max_seconds=max_seconds,
             reduction_options=ReductionOptions.parse(rate, pca, whiten, dtype, scale, topk),
             block_bytes=parse_bytes("--block-size", block_size) if block_size else None,
+            scratch=scratch,
+            scratch_bytes=scratch_bytes,
+            on_note=lambda note: typer.echo(note, err=True),
         )
     if json_output:
         typer.echo(json.dumps(index.to_dict(), indent=2))

@@ -26,6 +26,12 @@ def stats(
     pca: Annotated[
         bool, typer.Option(help="Covariance and principal components too; most of the work of wide targets.")
     ] = True,
+    sample: Annotated[
+        bool,
+        typer.Option(
+            "--sample", help="Read some 4 million frames of each large set in place of all, as build-shards does."
+        ),
+    ] = False,
     ray_address: RayAddress = None,
     json_output: Json = False,
 ) -> None:
@@ -37,17 +43,22 @@ def stats(
 
       coat stats targets
 
+      coat stats s3://bucket/targets --sample
+
       coat stats s3://bucket/targets --expert whisper --report whisper.html --ray-address auto
     """
-    from coat.pipeline.statistics.compute import compute_statistics
-    from coat.pipeline.statistics.saved_sums import dask_scheduler
+    from coat.pipeline.statistics.compute import compute_statistics, on_workers
+    from coat.pipeline.statistics.saved_sums import dask_scheduler, sums_here
 
     sets = chosen(store, expert or [])
     units = sum(len(targets.done) for targets in sets)
     found = []
     with dask_scheduler(ray_address) as scheduler, progress(units, "units", "stats", quiet=json_output) as advance:
         for targets in sets:
-            found.append(compute_statistics(targets, pca, scheduler, on_units=advance))
+            how = on_workers(0, ray_address) if sample else sums_here
+            found.append(
+                compute_statistics(targets, pca, scheduler, on_units=advance, make_sums=how, may_sample=sample)
+            )
     for s in found:
         for why in s.dropped_files:
             typer.echo(f"{s.spec.expert}: {why}; what it was of was read again", err=True)
@@ -85,11 +96,13 @@ def chosen(store: str, names: list[str]) -> "list[TargetSet]":
 
 
 def show(store: str, found: "list[Statistics]", by_dimension: bool) -> None:
-    from coat.pipeline.statistics.text import dimension_table, list_problems
+    from coat.pipeline.statistics.text import dimension_table, list_facts, list_problems
 
     columns = ["expert", "fingerprint", "units", "read", "hours", "frames", "dim", "dead", "NaN", "Inf", "min", "max"]
     table(f"Statistics of {store}", [*columns, "95 % of variance in", "what is there"], [line_of(s) for s in found])
     for s in found:
+        if s.sample is not None:
+            typer.echo(f"{s.spec.expert}: {list_facts(s)['sampled']}")
         for problem in list_problems(s):
             typer.echo(f"{s.spec.expert}: {problem}")
     for s in found if by_dimension else ():

@@ -32,6 +32,7 @@ from coat.manifests.storage.files import (
     write_bytes,
 )
 from coat.manifests.storage.info import FileInfo
+from coat.manifests.storage.node_cache import read_once_a_node
 from coat.manifests.storage.remote import object_store
 from coat.manifests.storage.urls import PROTOCOLS, absolute, is_local, join, local_path, parent, protocol, resolve
 
@@ -58,6 +59,7 @@ __all__ = [
     "read_bytes",
     "read_json",
     "read_many",
+    "read_once_a_node",
     "read_range",
     "read_ranges",
     "read_stamped",

@@ -1,13 +1,14 @@
 """Functions run by workers: in this process, in processes of this machine, or as tasks on Ray.
 
 with worker_pool(workers, ray_address) as pool:
-    meta, data = pool.submit_pair(encode, job)      encode gives two values; `data` need not come here
+    meta, data = pool.submit_parts(encode, 2, job)  encode gives two values; `data` need not come here
     written = pool.submit(write, job, data)         it is handed from one worker to the other
     pool.result(written)
 """
 
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -17,12 +18,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any, Protocol
 
 from coat.manifests.errors import RunError
 from coat.pipeline.cluster.ray_connection import connected
 from coat.pipeline.cluster.resources import Cluster
 
+SCRATCH_SHARE = 0.4  # of a disk, or of Ray's object store: other things wait there too
 Handle = Any  # of a value that a worker makes: a pool's own kind
 
 
@@ -35,10 +38,20 @@ class WorkerPool(Protocol):
         """Arguments may be handles of values that are made already."""
         ...
 
-    def submit_pair(self, function: Callable[..., Any], *arguments: Any) -> tuple[Handle, Handle]: ...
+    def submit_parts(self, function: Callable[..., Any], count: int, *arguments: Any) -> list[Handle]:
+        """Of a function that gives so many values (on Ray: the value itself, where that is one)."""
+        ...
 
     def result(self, handle: Handle) -> Any:
         """Waits for it. What the function raised is raised here."""
+        ...
+
+    def wait(self, handle: Handle) -> None:
+        """As `result`, but the value stays where it is; on Ray an error is raised by who takes the value."""
+        ...
+
+    def scratch_bytes(self, folder: Path) -> int:
+        """How much may wait between two steps: of the disk of `folder`, or in Ray's object store."""
         ...
 
 
@@ -76,12 +89,18 @@ class ThisProcess:
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Handle:
         return Lazy(function, arguments)
 
-    def submit_pair(self, function: Callable[..., Any], *arguments: Any) -> tuple[Handle, Handle]:
+    def submit_parts(self, function: Callable[..., Any], count: int, *arguments: Any) -> list[Handle]:
         call = Lazy(function, arguments)
-        return Part(call, 0), Part(call, 1)
+        return [Part(call, number) for number in range(count)]
 
     def result(self, handle: Handle) -> Any:
         return resolved(handle)
+
+    def wait(self, handle: Handle) -> None:
+        resolved(handle)
+
+    def scratch_bytes(self, folder: Path) -> int:
+        return free_for_scratch(folder)
 
 
 class Processes:
@@ -95,12 +114,18 @@ class Processes:
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Handle:
         return self.executor.submit(function, *map(resolved, arguments))
 
-    def submit_pair(self, function: Callable[..., Any], *arguments: Any) -> tuple[Handle, Handle]:
+    def submit_parts(self, function: Callable[..., Any], count: int, *arguments: Any) -> list[Handle]:
         call = self.submit(function, *arguments)
-        return Part(call, 0), Part(call, 1)
+        return [Part(call, number) for number in range(count)]
 
     def result(self, handle: Handle) -> Any:
         return resolved(handle)
+
+    def wait(self, handle: Handle) -> None:
+        resolved(handle)
+
+    def scratch_bytes(self, folder: Path) -> int:
+        return free_for_scratch(folder)
 
 
 class RayTasks:
@@ -114,18 +139,33 @@ class RayTasks:
         task: Any = ray.remote(function)
         return task.remote(*arguments)
 
-    def submit_pair(self, function: Callable[..., Any], *arguments: Any) -> tuple[Handle, Handle]:
+    def submit_parts(self, function: Callable[..., Any], count: int, *arguments: Any) -> list[Handle]:
         import ray
 
         task: Any = ray.remote(function)
-        first, second = task.options(num_returns=2).remote(*arguments)
-        return first, second
+        handles = task.options(num_returns=count).remote(*arguments)
+        return handles if count > 1 else [handles]
 
     def result(self, handle: Handle) -> Any:
         import ray
 
         get: Any = ray.get
         return get(handle)
+
+    def wait(self, handle: Handle) -> None:
+        import ray
+
+        ray.wait([handle], fetch_local=False)
+
+    def scratch_bytes(self, folder: Path) -> int:
+        import ray
+
+        held = ray.cluster_resources().get("object_store_memory", 0.0)
+        return int(held * SCRATCH_SHARE)
+
+
+def free_for_scratch(folder: Path) -> int:
+    return int(shutil.disk_usage(folder).free * SCRATCH_SHARE)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ def decode_ahead(
     downloads: ThreadPoolExecutor,
     decode_rows: Callable[[SharedFile, Sequence[PlannedRow]], dict[str, Decoded]],
     batches: list[list[PlannedRow]],
-    share_file: Callable[[str], SharedFile] = SharedFile,
+    share_file: Callable[[str, bool], SharedFile] = SharedFile,
 ) -> Iterator[list[Decoded]]:
     """Decoded batches in order, PREFETCH_BATCHES ahead of the one that is taken; downloads are DOWNLOAD_BATCHES ahead.
 
@@ -34,7 +34,7 @@ def decode_ahead(
     spans: dict[str, list[PlannedRow]] = {}
     for row in (row for batch in batches for row in batch):
         spans.setdefault(row.utterance.audio, []).append(row)
-    files = {audio: share_file(audio) for audio in spans}
+    files = {audio: share_file(audio, has_parts(rows)) for audio, rows in spans.items()}
     decoding: dict[str, Future[dict[str, Decoded]]] = {}  # by digest of a row
 
     def start(batch: list[PlannedRow]) -> None:
@@ -67,6 +67,11 @@ def decode_ahead(
             yield ready
 
     return taken()
+
+
+def has_parts(rows: Sequence[PlannedRow]) -> bool:
+    """Whether rows of a unit that are of one file show that there are others of it."""
+    return len(rows) > 1 or any(row.utterance.offset > 0 for row in rows)
 
 
 def has_random_access(audio: str) -> bool:

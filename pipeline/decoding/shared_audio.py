@@ -32,10 +32,13 @@ class Cut:
 
 
 class SharedFile:
-    """A file that several threads decode spans of. The first of them opens it: it is downloaded and checked once."""
+    """A file that several threads decode spans of. The first of them opens it: it is downloaded and checked once.
 
-    def __init__(self, audio: str) -> None:
-        self.audio, self.lock = audio, Lock()
+    `has_parts`: rows are parts of it, so that other units, and other workers of this node, may need it too.
+    """
+
+    def __init__(self, audio: str, has_parts: bool = False) -> None:
+        self.audio, self.has_parts, self.lock = audio, has_parts, Lock()
         self.opened: AudioFile | AudioError | None = None
         self.asking, self.asked = Lock(), False
         self.download: Future[bytes | None] | None = None
@@ -46,7 +49,7 @@ class SharedFile:
         """Ask a store for the bytes, once, so that they are here when a thread comes to decode them."""
         with self.asking:
             if not self.asked and "://" in self.audio:
-                self.download = pool.submit(read_remote, self.audio)
+                self.download = pool.submit(read_remote, self.audio, self.has_parts)
             self.asked = True
 
     def downloaded(self) -> bytes | None:
@@ -78,8 +81,10 @@ class SharedFile:
         return self.opened
 
 
-def read_remote(audio: str) -> bytes | None:
-    return None if storage.is_local(audio) else storage.read_bytes(audio)
+def read_remote(audio: str, has_parts: bool) -> bytes | None:
+    if storage.is_local(audio):
+        return None
+    return storage.read_once_a_node(audio) if has_parts else storage.read_bytes(audio)
 
 
 def open_file(audio: str, data: bytes | None, opened: AudioFile | None = None) -> AudioFile:
@@ -153,9 +158,9 @@ class CutAudio:
             if not any(wanted is None or row in wanted for wanted in self.wanted.values()):
                 self.clips.pop(row, None)
 
-    def file(self, audio: str) -> SharedFile:
+    def file(self, audio: str, has_parts: bool) -> SharedFile:
         with self.lock:
-            return self.files.setdefault(audio, SharedFile(audio))
+            return self.files.setdefault(audio, SharedFile(audio, has_parts))
 
     def sound(self, row: str, rate: int, decode: Callable[[], Clip], cost: DecodeCost) -> tuple[Clip, str, Waveform]:
         """A row's clip, its digest, and the clip at this rate. What `decode` raises of the row it raises for every

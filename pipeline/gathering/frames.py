@@ -1,7 +1,7 @@
 """Frames of many rows, read unit by unit. N frames, D dim."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coat.manifests import storage
 from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.gathering.spool import Spool
 from coat.pipeline.store.layout import FRAMES
@@ -32,7 +33,10 @@ class Source:
 
     @classmethod
     def of(cls, targets: TargetSet, units: Iterable[str], unit_frames: Mapping[str, int]) -> "Source":
-        return cls(TargetSet(targets.url, targets.spec), {unit: unit_frames[unit] for unit in units})
+        chosen, own = list(units), TargetSet(targets.url, targets.spec)
+        if not storage.is_local(targets.url):
+            own.writers = {unit: targets.writer(unit) for unit in chosen}
+        return cls(own, {unit: unit_frames[unit] for unit in chosen})
 
     @property
     def spec(self) -> TargetSpec:
@@ -42,12 +46,20 @@ class Source:
         return UnitFrames.of(self.targets.unit_url(name, FRAMES), self.unit_frames[name], self.spec)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the frames of a row begin, in what `read(start, stop)` reads."""
+
+    read: Callable[[int, int], bytes]
+    start: int
+
+
 class GatheredFrames:
     """Frames of rows of several target sets, by name of the set."""
 
     def __init__(self, sources: Mapping[str, Source], spool: Spool) -> None:
         self.sources, self.spool = sources, spool
-        self.places: dict[tuple[str, str, int], int] = {}  # (set, unit, first frame): in the spool
+        self.places: dict[tuple[str, str, int], Place] = {}  # by set, unit, first frame
 
     def gather(self, rows: Iterable[tuple[str, Row]]) -> None:
         """Read the frames of rows, given with the name of their set. RunError where a unit was damaged."""
@@ -55,6 +67,10 @@ class GatheredFrames:
         for name, row in rows:
             if row.frames:
                 wanted[name, row.unit][row.first] = row.frames
+        self.gather_spans(wanted)
+
+    def gather_spans(self, wanted: Mapping[tuple[str, str], Mapping[int, int]]) -> None:
+        """The same, of spans (first frame: frames) by set and unit."""
         pending: dict[Future[None], int] = {}
         with ThreadPoolExecutor(READERS) as pool:
             for (name, unit), spans in wanted.items():
@@ -68,18 +84,23 @@ class GatheredFrames:
     def read_unit(self, name: str, unit: str, spans: Mapping[int, int]) -> None:
         found = self.sources[name].unit(unit).read(list(spans.items()))
         for first, frames_ND in zip(spans, found, strict=True):
-            self.places[name, unit, first] = self.spool.put(
-                np.ascontiguousarray(frames_ND).reshape(-1).view(np.uint8).data
-            )
+            at = self.spool.put(np.ascontiguousarray(frames_ND).reshape(-1).view(np.uint8).data)
+            self.places[name, unit, first] = Place(self.spool.read, at)
 
     def frames(self, name: str, row: Row, first: int, stop: int) -> NDArray[Any]:
         """`[stop - first, D]` of a row that was gathered, counted from its own first frame."""
-        spec, size = self.sources[name].spec, self.frame_bytes(name)
+        spec = self.sources[name].spec
         if stop <= first:
             return np.zeros((0, spec.dim), spec.dtype)
-        start = self.places[name, row.unit, row.first] + first * size
-        data = self.spool.get(start, (stop - first) * size)
+        data = self.span_bytes(name, row.unit, row.first, first, stop)
         return np.frombuffer(data, np.dtype(spec.dtype).newbyteorder("<")).reshape(-1, spec.dim)
+
+    def span_bytes(self, name: str, unit: str, row_first: int, first: int, stop: int) -> bytes:
+        """Of the row that begins at frame `row_first` of its unit."""
+        place, size = self.places[name, unit, row_first], self.frame_bytes(name)
+        data = place.read(place.start + first * size, place.start + stop * size)
+        assert len(data) == (stop - first) * size, (unit, row_first, first, stop, len(data))
+        return data
 
     def frame_bytes(self, name: str) -> int:
         spec = self.sources[name].spec

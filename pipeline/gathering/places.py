@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
+from coat.manifests import storage
 from coat.manifests.corpus.digests import from_hex
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.errors import RunError
@@ -124,6 +125,8 @@ def read_columns(targets: TargetSet) -> SetColumns:
     if at != total:
         raise RunError(f"{own.url}: {ROWS} of a unit has not as many rows as its done.json says; {REPAIR_HINT}")
     pa.default_memory_pool().release_unused()
+    if not storage.is_local(own.url):
+        targets.writers.update((unit, own.writer(unit)) for unit in units)  # so that nobody asks for it by unit
     return SetColumns(units, {u: int(own.done[u]["frames"]) for u in units}, columns)
 
 

@@ -34,6 +34,9 @@ class Spool:
             self.size += len(data)
             return start
 
+    def read(self, start: int, stop: int) -> bytes:
+        return self.get(start, stop - start)
+
     def get(self, start: int, length: int) -> bytes:
         with self.lock, full_disk_named():  # what was written last may still have to go to the disk
             self.file.seek(start)

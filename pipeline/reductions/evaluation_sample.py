@@ -29,6 +29,7 @@ class EvaluationSample:
 
     utterances: tuple[NDArray[Any], ...]
     held_out: bool
+    rows: tuple[Row, ...] = ()  # where the frames of each lie
 
 
 def take_evaluation_sample(targets: TargetSet, max_values: int = SAMPLE_VALUES) -> EvaluationSample:
@@ -37,14 +38,15 @@ def take_evaluation_sample(targets: TargetSet, max_values: int = SAMPLE_VALUES) 
     count = len(own)
     if not count:
         raise InputError(f"{targets.url}: no targets to measure a reduction on; run `coat extract`")
-    utterances, values = [], 0
+    utterances, taken, values = [], [], 0
     for row in islice(rows_by_digest(own), max(1, count // SAMPLE_SHARE)):
+        taken.append(row)
         utterances.append(own.read_row(row).frames)
         values += utterances[-1].size
         if values >= max_values:
             break
     left = own.done.sum("frames") - values // dim
-    return EvaluationSample(tuple(utterances), held_out=left >= MIN_FIT_FRAMES * dim)
+    return EvaluationSample(tuple(utterances), left >= MIN_FIT_FRAMES * dim, tuple(taken))
 
 
 def rows_by_digest(targets: TargetSet) -> Iterator[Row]:

@@ -59,12 +59,17 @@ def fit_reduction(
 
 
 def fit_components(statistics: Statistics, sample: EvaluationSample) -> PCA:
-    """Of all frames but those of the sample, which are taken out of the sums (Chan's rule, backwards)."""
+    """Of all frames but those of the evaluation sample, which are taken out of the sums (Chan's rule, backwards)."""
     total = statistics.sums
     assert statistics.pca is not None
     if not sample.held_out:
         return statistics.pca
     frames_ND = np.concatenate(sample.utterances)
+    if statistics.sample is not None:  # the sums have only some of them
+        held = [statistics.sample.contains(row.unit, row.first, row.frames) for row in sample.rows]
+        frames_ND = frames_ND[np.concatenate(held)]
+        if not len(frames_ND):
+            return statistics.pca
     part = Sums.of(frames_ND, statistics.spec.kind, covariance=True)
     rest = total.whole - part.whole
     mean_D = total.centre_D + (total.centre_D - part.centre_D) * (part.whole / rest)

@@ -44,7 +44,7 @@ def fit_reductions(
             continue
         sample = take_evaluation_sample(targets)
         try:
-            statistics = compute_statistics(targets, covariance="pca" in arguments, make_sums=make_sums)
+            statistics = compute_statistics(targets, "pca" in arguments, make_sums=make_sums, may_sample=True)
             reduction = fit_reduction(statistics, sample, **arguments)
         except InputError as e:
             raise InputError(f"{name}: {e}") from e

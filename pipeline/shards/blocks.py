@@ -5,7 +5,8 @@
 
 This process only cuts: from the lengths of encoded samples follow the ends of tars (`TarCutter`). So order and bytes
 are those of one writer, whatever the number of workers and the size of blocks.
-A block asks each unit that it touches once or twice, each audio file once (`gathering/block_size.py`).
+A block asks each unit that it touches once or twice, each audio file once (`gathering/block_size.py`); where that would
+be many requests, frames are shuffled before (`shuffling.py`).
 """
 
 from collections import deque
@@ -22,6 +23,7 @@ from coat.pipeline.shards.build_folder import BuildFolder
 from coat.pipeline.shards.encoding import EncodingJob, encode_block
 from coat.pipeline.shards.plan import ShardPlan
 from coat.pipeline.shards.samples import SampleSettings
+from coat.pipeline.shards.shuffling import FrameShuffle
 from coat.pipeline.shards.writer import FinishedShard, PlannedTar, TarCutter, TarJob, write_tar
 
 
@@ -36,8 +38,10 @@ class TarBuild:
         pool: WorkerPool,
         block_bytes: int | None,
         workers: int,
+        shuffle: FrameShuffle,
     ) -> None:
         """`workers` 0: the pool is this process."""
+        self.shuffle = shuffle
         self.plan, self.settings, self.folder, self.pool, self.workers = plan, settings, folder, pool, workers
         self.block_bytes = block_bytes or choose_block_bytes(
             int(plan.bytes_S.sum()), plan.sets.values(), workers, folder.temporary_folder()
@@ -59,15 +63,19 @@ class TarBuild:
 
     def encoded_blocks(self, position: int) -> Iterator[tuple[int, Any]]:
         """Number and outcomes of blocks in order, some of which are being encoded ahead."""
-        encoding: deque[tuple[int, Any]] = deque()
-        for block, (first, stop) in enumerate(self.plan.batches(self.block_bytes, position)):
-            outcomes, self.blocks[block] = self.pool.submit_pair(encode_block, self.job(block, first, stop))
-            encoding.append((block, outcomes))
-            if len(encoding) >= max(1, RESULTS_AHEAD * self.workers):
-                block, outcomes = encoding.popleft()
-                yield block, self.pool.result(outcomes)
-        for block, outcomes in encoding:
-            yield block, self.pool.result(outcomes)
+        block = 0
+        for group in self.shuffle.groups(list(self.plan.batches(self.block_bytes, position))):
+            encoding: deque[tuple[int, Any]] = deque()
+            for number, (first, stop) in enumerate(group.blocks):
+                job, frames = self.job(block, first, stop), group.take_frames(number)
+                outcomes, self.blocks[block] = self.pool.submit_parts(encode_block, 2, job, *frames)
+                encoding.append((block, outcomes))
+                block += 1
+                if len(encoding) >= max(1, RESULTS_AHEAD * self.workers):
+                    number_of, outcomes = encoding.popleft()
+                    yield number_of, self.pool.result(outcomes)
+            for number_of, outcomes in encoding:
+                yield number_of, self.pool.result(outcomes)
 
     def job(self, block: int, first: int, stop: int) -> EncodingJob:
         samples = tuple(self.plan.samples(first, stop))

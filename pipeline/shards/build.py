@@ -15,6 +15,7 @@ from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.errors import InputError
 from coat.manifests.shards.index import INDEX_NAME, ShardIndex
 from coat.pipeline.cluster.pool import worker_pool
+from coat.pipeline.gathering.scratch import ScratchFolder
 from coat.pipeline.reductions.options import ReductionOptions
 from coat.pipeline.reductions.reduce import fit_reductions
 from coat.pipeline.shards.blocks import TarBuild
@@ -23,6 +24,7 @@ from coat.pipeline.shards.plan import ShardPlan, plan_shards
 from coat.pipeline.shards.recipe import SAMPLE_RATE, SHARD_BYTES, AudioForm, Layout, Missing, Recipe
 from coat.pipeline.shards.samples import SampleSettings
 from coat.pipeline.shards.set_files import FinishedTars, write_set_files
+from coat.pipeline.shards.shuffling import FrameShuffle
 from coat.pipeline.shards.writer import FinishedShard, read_finished_shards, write_error
 from coat.pipeline.statistics.compute import on_workers
 from coat.pipeline.store.target_set import TargetSet
@@ -55,6 +57,9 @@ def build_shards(
     max_seconds: float | None = None,
     reduction_options: ReductionOptions | None = None,
     block_bytes: int | None = None,
+    scratch: str | None = None,
+    scratch_bytes: int | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> ShardIndex:
     """Write a shard set and give its index.
 
@@ -63,7 +68,8 @@ def build_shards(
     goes without that target), skip (it is left out). `seed` None keeps the manifests' order. `weights`, one per
     manifest: 0.5 takes half of its rows, 2 each of them twice. `max_seconds` cuts what is longer.
     `reduction_options` say which targets are made smaller, and how. `block_bytes` are gathered and encoded at once by
-    each worker: the larger, the fewer requests to the store (see blocks.py); the bytes of the set do not depend on it.
+    each worker; `scratch` and `scratch_bytes` say where frames are shuffled, and how many at once (see shuffling.py).
+    The bytes of the set depend on none of these. `on_note` is told how frames are read, where that is worth a word.
     """
     manifests = [manifest] if isinstance(manifest, Manifest | str) else list(manifest)
     sets = open_target_sets(store, experts)
@@ -102,8 +108,10 @@ def build_shards(
                 tars.add(shard)
                 on_shard(shard)
             settings = SampleSettings(recipe, {name: fitted.reduction for name, fitted in reductions.items()})
-            with worker_pool(workers, ray_address) as pool:
-                written = TarBuild(plan, settings, folder, pool, block_bytes, max(workers, bool(ray_address)))
+            with ScratchFolder(scratch) as scratch_folder, worker_pool(workers, ray_address) as pool:
+                at_once = max(workers, bool(ray_address))
+                shuffle = FrameShuffle(plan, layout, pool, at_once, scratch_folder, scratch_bytes, on_note)
+                written = TarBuild(plan, settings, folder, pool, block_bytes, at_once, shuffle)
                 for shard in written.tars(position, digest, len(tars.shards)):
                     tars.add(shard)
                     on_shard(shard)

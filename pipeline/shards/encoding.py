@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from coat.manifests.audio.clip import AudioError
 from coat.manifests.shards.tar import sample_bytes
 from coat.pipeline.gathering.frames import Source
+from coat.pipeline.gathering.shuffle import Region
 from coat.pipeline.gathering.spool import Spool
 from coat.pipeline.shards.plan import PlannedSample
 from coat.pipeline.shards.samples import SampleParts, SampleSettings, build_sample
@@ -47,14 +48,15 @@ class SampleOutcome:
     reason: str = ""
 
 
-def encode_block(job: EncodingJob) -> tuple[list[SampleOutcome], BlockData]:
-    """The outcomes of all samples, and the bytes of those that can be written."""
+def encode_block(job: EncodingJob, *frames: Region) -> tuple[list[SampleOutcome], BlockData]:
+    """The outcomes of all samples, and the bytes of those that can be written. `frames`: of a shuffle; all, or none."""
     recipe = job.settings.recipe
     outcomes: list[SampleOutcome] = []
     parts: list[bytes] = []
     file = job.path.open("wb") if job.path else None
     try:
-        for sample, encoded in zip(job.samples, encode_samples(job.samples, job.sources, job.settings), strict=True):
+        all_encoded = encode_samples(job.samples, job.sources, job.settings, frames)
+        for sample, encoded in zip(job.samples, all_encoded, strict=True):
             identity = sample.identity(recipe.has_paths)
             if isinstance(encoded, str):
                 outcomes.append(SampleOutcome(sample.id, identity, reason=encoded))
@@ -68,12 +70,15 @@ def encode_block(job: EncodingJob) -> tuple[list[SampleOutcome], BlockData]:
 
 
 def encode_samples(
-    samples: Sequence[PlannedSample], sources: Mapping[str, Source], settings: SampleSettings
+    samples: Sequence[PlannedSample],
+    sources: Mapping[str, Source],
+    settings: SampleSettings,
+    frames: Sequence[Region] = (),
 ) -> Iterator[EncodedSample | str]:
-    """Of each sample its bytes, or why it cannot be written."""
+    """Of each sample its bytes, or why it cannot be written. `frames`: of a shuffle; none: from the store."""
     specs = {name: source.spec for name, source in sources.items()}
     with Spool() as spool:
-        parts = SampleParts(samples, sources, settings, spool)
+        parts = SampleParts(samples, sources, settings, spool, frames)
         for sample in samples:
             try:
                 built = build_sample(sample, parts, specs, settings)

@@ -23,7 +23,7 @@ from coat.pipeline.shards.coverage import TargetCoverage
 from coat.pipeline.shards.pieces import cut_into_pieces, piece_grid_s
 from coat.pipeline.shards.recipe import Recipe
 from coat.pipeline.shards.row_filter import row_filter
-from coat.pipeline.store.rows import Row
+from coat.pipeline.store.rows import OK, Row
 from coat.pipeline.store.target_set import TargetSet
 
 pc: Any = pyarrow.compute
@@ -97,6 +97,32 @@ class ShardPlan:
             for name, row in sample.rows.items():
                 units[name].add(row.unit)
         return {name: Source.of(targets, units[name], self.unit_frames[name]) for name, targets in self.sets.items()}
+
+    def units_of(self, name: str, first: int, stop: int) -> NDArray[np.int32]:
+        """Number of the unit in which each sample's frames of a set lie; -1 where it has none."""
+        return self.place_column(name, np.arange(first, stop), "unit_M", -1)
+
+    def frames_of(self, name: str, first: int, stop: int) -> NDArray[np.int64]:
+        return self.place_column(name, np.arange(first, stop), "frames_M", 0)
+
+    def spans_of(self, name: str, positions_N: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First frame in its unit, and frames, of samples that have some."""
+        return self.place_column(name, positions_N, "first_M", 0), self.place_column(name, positions_N, "frames_M", 0)
+
+    def place_column(self, name: str, positions_N: NDArray[np.int64], column: str, none: int) -> NDArray[Any]:
+        """One of TargetPlaces' columns by sample; `none` where a sample has no frames of the set."""
+        row_N, manifest_N = self.row_S[positions_N], self.manifest_S[positions_N]
+        values_N = np.full(len(positions_N), none, getattr(self.places[0][name], column).dtype)
+        for m, places in enumerate(self.places):
+            of = places[name]
+            at = np.flatnonzero(manifest_N == m)
+            at = at[(of.status_M[row_N[at]] == OK) & (of.frames_M[row_N[at]] > 0)]
+            values_N[at] = getattr(of, column)[row_N[at]]
+        return values_N
+
+    def unit_names(self, name: str) -> Sequence[str]:
+        """By their numbers in `units_of`."""
+        return self.places[0][name].units
 
     def batches(self, nbytes: int, first: int = 0) -> Iterator[tuple[int, int]]:
         """Runs of samples of about so many bytes, from sample `first` on; pieces of one utterance stay together."""

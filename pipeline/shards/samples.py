@@ -10,6 +10,7 @@ from coat.manifests.targets.members import to_members
 from coat.manifests.targets.reduction import Reduction
 from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.gathering.frames import GatheredFrames, Source
+from coat.pipeline.gathering.shuffle import Region, region_places
 from coat.pipeline.gathering.spool import Spool
 from coat.pipeline.shards.audio import GatheredAudio
 from coat.pipeline.shards.pieces import piece_frames
@@ -37,15 +38,24 @@ class SampleMembers:
 
 
 class SampleParts:
-    """What samples are made of, gathered: frames unit by unit, audio file by file."""
+    """What samples are made of, gathered: frames unit by unit, or from `shuffled`; audio file by file."""
 
     def __init__(
-        self, samples: Sequence[PlannedSample], sources: Mapping[str, Source], settings: SampleSettings, spool: Spool
+        self,
+        samples: Sequence[PlannedSample],
+        sources: Mapping[str, Source],
+        settings: SampleSettings,
+        spool: Spool,
+        shuffled: Sequence[Region] = (),
     ) -> None:
         self.frames = GatheredFrames(sources, spool)
         self.audio = GatheredAudio(settings.recipe, spool)
         with_audio = [sample for sample in samples if not sample.utterance.text_only]
-        if settings.recipe.layout == "joint":
+        if shuffled:
+            frame_bytes = {name: self.frames.frame_bytes(name) for name in sources}
+            for region in shuffled:
+                self.frames.places.update(region_places(region, frame_bytes))
+        elif settings.recipe.layout == "joint":
             self.frames.gather((name, row) for sample in with_audio for name, row in sample.rows.items())
         if settings.recipe.audio != "none":
             self.audio.gather(with_audio)

@@ -9,6 +9,7 @@ units are read again. Files are written as soon as they are known: what was kill
 
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ FOLDER = "statistics"
 SUFFIX = ".npz"
 GROUP_BYTES = 2**30  # of frames: the sums of 1280 dimensions are some 10 MB, 1 % of that
 MAX_GROUPS = 64  # of one run; and that many files are kept before they are made one
+UNITS_AT_ONCE = 4  # of which spans are read at once: of up to 128 MB each
 FAN_IN = 4  # sums that wait to be added up: each is as large as a block where there are many dimensions
 
 
@@ -48,6 +50,7 @@ class SumsJob:
     kind: Kind
     covariance: bool
     scheduler: Any = "threads"  # Dask's
+    spans: tuple[tuple[tuple[int, int], ...], ...] | None = None  # (first frame, frames) of each unit; None: all of it
 
     @classmethod
     def of(cls, targets: TargetSet, units: Sequence[str], covariance: bool, scheduler: Any) -> "SumsJob":
@@ -64,8 +67,38 @@ def sums_here(jobs: Iterable[SumsJob]) -> Iterator[Sums]:
     return map(sum_units, jobs)
 
 
+@dataclass
+class SavedSums:
+    """What is saved of a target set, and what is in no file."""
+
+    total: Sums
+    used_files: list[str]
+    dropped_files: dict[str, str]  # why each is not used
+    all_units: dict[str, str]  # with frames, and their digest
+    remaining: dict[str, str]
+
+    @classmethod
+    def read(
+        cls, targets: TargetSet, covariance: bool, on_units: Callable[[int], None] = lambda n: None
+    ) -> "SavedSums":
+        remaining = {unit: str(done["xxh3"]) for unit, done in targets.done.items() if done["frames"]}
+        saved = cls(Sums.zero(targets.spec.dim, targets.spec.kind, covariance), [], {}, dict(remaining), remaining)
+        for name in saved_sums_files(targets):
+            try:
+                sums, units = read_sums(targets, name, saved.remaining, covariance)
+            except UnusableSums as e:
+                saved.dropped_files[name] = f"{FOLDER}/{name} is not used: {e}"
+                continue
+            saved.total += sums
+            saved.used_files.append(name)
+            saved.remaining = {unit: digest for unit, digest in saved.remaining.items() if unit not in units}
+            on_units(len(units))
+        return saved
+
+
 def sum_target_set(
     targets: TargetSet,
+    saved: SavedSums,
     covariance: bool,
     scheduler: Any = "threads",
     on_units: Callable[[int], None] = lambda n: None,
@@ -75,33 +108,19 @@ def sum_target_set(
 
     `make_sums` gives the sums of jobs in their order: here, or by workers.
     """
-    kind, dim = targets.spec.kind, targets.spec.dim
-    total = Sums.zero(dim, kind, covariance)
-    remaining = {unit: str(done["xxh3"]) for unit, done in targets.done.items() if done["frames"]}
-    all_units = dict(remaining)
-    used_files, dropped_files = [], {}
-    for name in saved_sums_files(targets):
-        try:
-            sums, units = read_sums(targets, name, remaining, covariance)
-        except UnusableSums as e:
-            dropped_files[name] = f"{FOLDER}/{name} is not used: {e}"
-            continue
-        total += sums
-        used_files.append(name)
-        remaining = {unit: digest for unit, digest in remaining.items() if unit not in units}
-        on_units(len(units))
-    groups = list(unit_groups(targets, sorted(remaining)))
+    total, used_files, dropped_files = saved.total, saved.used_files, saved.dropped_files
+    groups = list(unit_groups(targets, sorted(saved.remaining)))
     jobs = (SumsJob.of(targets, group, covariance, scheduler) for group in groups)
     for group, group_sums in zip(groups, make_sums(jobs), strict=True):
-        used_files.append(write_sums(targets, group_sums, {unit: remaining[unit] for unit in group}))
+        used_files.append(write_sums(targets, group_sums, {unit: saved.remaining[unit] for unit in group}))
         total += group_sums
         on_units(len(group))
     if len(used_files) > 2 * MAX_GROUPS:
         dropped_files |= dict.fromkeys(used_files, "")
-        used_files = [write_sums(targets, total, all_units)]
-    for name in dropped_files.keys() - used_files:  # a damaged file is written again under its own name
+        used_files = [write_sums(targets, total, saved.all_units)]
+    for name in dropped_files.keys() - set(used_files):  # a damaged file is written again under its own name
         storage.remove(storage.join(targets.url, FOLDER, name))
-    return SetSums(total, tuple(sorted(remaining)), tuple(why for why in dropped_files.values() if why))
+    return SetSums(total, tuple(sorted(saved.remaining)), tuple(why for why in dropped_files.values() if why))
 
 
 def unit_groups(targets: TargetSet, units: Sequence[str]) -> Iterator[list[str]]:
@@ -122,6 +141,8 @@ def unit_groups(targets: TargetSet, units: Sequence[str]) -> Iterator[list[str]]
 
 def sum_units(job: SumsJob) -> Sums:
     """A block is read and summed up in one task; sums are added as a tree, as they come."""
+    if job.spans is not None:
+        return sum_spans(job)
     import dask
 
     frames_ND = dask_units(job.units, job.dim)
@@ -134,6 +155,18 @@ def sum_units(job: SumsJob) -> Sums:
         meta=np.empty((0, 0), object),
     )
     (total,) = dask.compute(boxes.sum(split_every={0: FAN_IN, 1: 1}), scheduler=job.scheduler)  # pyright: ignore
+    return total
+
+
+def sum_spans(job: SumsJob) -> Sums:
+    assert job.spans is not None
+    total = Sums.zero(job.dim, job.kind, job.covariance)
+    with ThreadPoolExecutor(UNITS_AT_ONCE) as pool:
+        for first in range(0, len(job.units), UNITS_AT_ONCE):
+            group = slice(first, first + UNITS_AT_ONCE)
+            found = pool.map(UnitFrames.read, job.units[group], job.spans[group])
+            for frames_ND in (np.concatenate(of_unit) for of_unit in found):
+                total += Sums.of(frames_ND.astype(np.float32), job.kind, job.covariance)
     return total
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.statistics.pca import PCA
+from coat.pipeline.statistics.sampling import FrameSample
 from coat.pipeline.statistics.sums import VOICING_CHANNEL, Sums
 
 FORMAT = "coat-statistics/1"
@@ -18,7 +19,7 @@ ROUNDING = 2.0**-11  # of float16, relative: a dimension that moves no more than
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of all frames of a target set."""
+    """Of all frames of a target set, or of a sample of them."""
 
     spec: TargetSpec
     units: int
@@ -28,6 +29,7 @@ class Statistics:
     exact: bool  # the quantiles; else they are right to a bin of the histogram
     units_read: tuple[str, ...] = ()  # units whose frames were read now, the others' sums being saved
     dropped_files: tuple[str, ...] = ()  # saved sums that were stale or damaged
+    sample: FrameSample | None = None  # what they are of; None: of all frames
 
     @property
     def dead_D(self) -> NDArray[np.bool_]:
@@ -72,6 +74,8 @@ class Statistics:
             "quantiles": {f"{q:g}": json_numbers(row_D) for q, row_D in zip(QUANTILES, self.quantiles_QD, strict=True)},
             "quantile_error": [0.0] * self.spec.dim if self.exact else s.histogram.width_D.tolist(),
         }
+        if self.sample is not None:
+            data["sampled"] = self.sample.to_dict()
         if self.spec.channels:
             data["channels"] = list(self.spec.channels)
         if self.voiced_share is not None:

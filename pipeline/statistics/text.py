@@ -52,6 +52,9 @@ def list_facts(stats: Statistics) -> dict[str, str]:
     if stats.pca is not None and stats.spec.dim >= PCA_FROM_DIM:
         lines["variance"] = ", ".join(f"{100 * share:g} % in {stats.pca.components_for(share)}" for share in SHARES)
         lines["variance"] += f" of {stats.spec.dim} components"
+    if stats.sample is not None:
+        counted = f"{stats.sample.frames:,} of {stats.sample.of_frames:,} frames, of {len(stats.sample.chunks):,} units"
+        lines["sampled"] = f"{counted}; least and largest values are those of the sample"
     if not stats.exact:
         lines["quantiles"] = "of a histogram: right to 1/512 of the dimension's range"
     return lines

@@ -22,7 +22,7 @@ from coat.pipeline.store.frames_reader import block_spans, lazy_frames, read_fra
 from coat.pipeline.store.frames_writer import CHUNK_FRAMES, SHARD_BYTES, as_bytes, checksum
 
 GAP_BYTES = 4 * 2**20  # read along rather than asked for apart: as long as one request takes to be answered
-RANGE_BYTES = 32 * 2**20  # of one request: what is asked for again where it is cut off
+RANGE_BYTES = 2**28  # of one request: any shard; where it is cut off, the storage layer goes on behind what came
 CRC_BYTES = 4
 
 
