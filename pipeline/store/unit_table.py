@@ -37,7 +37,7 @@ class UnitTable(Mapping[str, Mapping[str, Any]]):
         assert values.dtype == KEPT
         order = np.lexsort((np.array(names, "S"), values["finished_at"], values["attempt"]))
         is_ordered = bool((order[1:] > order[:-1]).all())  # as a rule where units were added: then nothing is copied
-        self.names: list[str] = list(names) if is_ordered else [names[i] for i in order.tolist()]
+        self.names: list[str] = list(names) if is_ordered else [names[int(i)] for i in order]
         self.values_U = values if is_ordered else values[order]
 
     @cached_property
