@@ -1,6 +1,6 @@
 """What done.json says of every committed unit, as columns: for hundreds of thousands of units."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -61,6 +61,12 @@ class UnitTable(Mapping[str, Mapping[str, Any]]):
 
     def sum(self, column: str) -> float:
         return float(self.values_U[column].sum())
+
+    def frames(self, units: Iterable[str]) -> dict[str, int]:
+        """Of many units, which would take long as dicts."""
+        names = list(units)
+        found = self.values_U["frames"][[self.position[name] for name in names]] if names else []
+        return dict(zip(names, map(int, found), strict=True))
 
     def writer(self, unit: str) -> str:
         return self.values_U["writer"][self.position[unit]].decode()
