@@ -62,7 +62,7 @@ class SidecarTask:
     @classmethod
     def of(cls, jobs: Sequence[SidecarJob], targets: TargetSet) -> "SidecarTask":
         units = {row.unit for job in jobs for _, row, _, _ in job.samples}
-        return cls(tuple(jobs), Source.of(targets, units, {unit: int(targets.done[unit]["frames"]) for unit in units}))
+        return cls(tuple(jobs), Source.of(targets, units, targets.done.frames(units)))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What done.json says of every committed unit, as columns: for hundreds of thousands of units."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -37,7 +37,7 @@ class UnitTable(Mapping[str, Mapping[str, Any]]):
         assert values.dtype == KEPT
         order = np.lexsort((np.array(names, "S"), values["finished_at"], values["attempt"]))
         is_ordered = bool((order[1:] > order[:-1]).all())  # as a rule where units were added: then nothing is copied
-        self.names: list[str] = list(names) if is_ordered else [names[i] for i in order.tolist()]
+        self.names: list[str] = list(names) if is_ordered else [names[int(i)] for i in order]
         self.values_U = values if is_ordered else values[order]
 
     @cached_property
@@ -61,6 +61,12 @@ class UnitTable(Mapping[str, Mapping[str, Any]]):
 
     def sum(self, column: str) -> float:
         return float(self.values_U[column].sum())
+
+    def frames(self, units: Iterable[str]) -> dict[str, int]:
+        """Of many units, which would take long as dicts."""
+        names = list(units)
+        found = self.values_U["frames"][[self.position[name] for name in names]] if names else []
+        return dict(zip(names, map(int, found), strict=True))
 
     def writer(self, unit: str) -> str:
         return self.values_U["writer"][self.position[unit]].decode()

@@ -152,6 +152,8 @@ def test_units_are_known_without_their_rows(store: Path, monkeypatch: pytest.Mon
     tables: list[str] = []
     monkeypatch.setattr(TargetSet, "read_table", lambda self, unit, columns=None: tables.append(unit))
     assert dict(opened(store).done) == expected
+    assert opened(store).done.frames(expected) == {unit: done["frames"] for unit, done in expected.items()}
+    assert opened(store).done.frames([]) == {}
     storage.remove_tree(storage.join(opened(store).url, "index"))
     alone = opened(store)
     assert dict(alone.done) == expected
