@@ -123,7 +123,7 @@ def test_each_part_of_a_set_is_taken_and_each_frame_as_often() -> None:
     inner = taken.reshape(50, 100)[:, 2:-2]  # a place is not cut at the end of its unit, but moved
     assert abs(inner.mean() - 200 * PLACE_CHUNKS / 100) < 0.1
     assert inner.sum(axis=0).std() < 3 * np.sqrt(200 * 50 * PLACE_CHUNKS / 100)
-    assert choose_sample(dict.fromkeys(unit_frames, 10 ** 6)).frames > 0.8 * PLACES * PLACE_CHUNKS * CHUNK_FRAMES
+    assert choose_sample(dict.fromkeys(unit_frames, 10**6)).frames > 0.8 * PLACES * PLACE_CHUNKS * CHUNK_FRAMES
 
 
 def test_components_are_fitted_without_the_utterances_that_they_are_measured_on() -> None:
