@@ -37,7 +37,7 @@ before, began = peak(), time.perf_counter()
 found = compute_statistics(targets, covariance=sys.argv[2] == "pca")
 seconds = time.perf_counter() - began
 nbytes = sum(done["bytes"] for done in targets.done.values())
-print(json.dumps({"set": nbytes, "peak": peak(), "before": before, "seconds": seconds, "read": len(found.read)}))
+print(json.dumps({"set": nbytes, "peak": peak(), "before": before, "seconds": seconds, "read": len(found.units_read)}))
 """
 
 

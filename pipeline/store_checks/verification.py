@@ -1,6 +1,6 @@
 """`coat verify`: read a store back and compare it with what its commits promised."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from coat.manifests import storage
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.errors import InputError, RunError, Unreachable
 from coat.pipeline.store.layout import DONE, SPEC, UNITS
-from coat.pipeline.store.source_changes import ExtractedSources, SourceChange, find_changes, source_digests
+from coat.pipeline.store.source_changes import ExtractedSources, RunJobs, SourceChange, find_changes, source_digests
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store_checks.unit_check import check_unit
@@ -18,7 +18,6 @@ from coat.pipeline.store_checks.unit_check import check_unit
 UNITS_AT_ONCE = 16  # that a worker is given: some GB
 REMOTE_THREADS = 4  # an object store answers slowly; a thread holds 65,536 frames
 LEFTOVER_S = 3600.0  # that the keys of a writer must be old: a living one may still be at work
-RunJobs = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def verify(
                 extracted.append(ExtractedSources(expert, fingerprint, source_digests(targets, intact)))
     if not sets:
         raise InputError(f"{store}: no target sets (<expert>/<fingerprint>/{SPEC}) in it; is this a store?")
-    changes = tuple(find_changes(sources, extracted)) if sources is not None else ()
+    changes = tuple(find_changes(sources, extracted, run_jobs)) if sources is not None else ()
     return Verified(sets, units, frames, nbytes, tuple(damages), repaired, changes)
 
 

@@ -156,6 +156,21 @@ def test_a_lost_spec_comes_back_with_the_next_extract(make_corpus: Corpus, tmp_p
     assert tree(store) == whole
 
 
+def test_workers_find_sources_that_changed(many: Path, tmp_path: Path) -> None:
+    """480 rows of 40 files, in two jobs."""
+    store = tmp_path / "store"
+    run(many, store)
+    corpus = Manifest.read(str(many))
+    changed, gone = (many.parent / "audio" / f"c{i}.flac" for i in (2, 4))
+    samples, rate = soundfile.read(changed, dtype="float32")
+    soundfile.write(changed, samples[::-1], rate)
+    gone.unlink()
+    by_two = partial(run_ordered, workers=2, ray_address=None)
+    found = verify(str(store), sources=corpus, run_jobs=by_two)
+    assert len(found.changes) == 24
+    assert found == verify(str(store), sources=corpus)
+
+
 def test_workers_find_what_this_process_finds(many: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     run(many, store)
