@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
 from coat.manifests.audio.containers import is_placeholder
+from coat.manifests.audio.mp3_frames import XING, frame_bytes, is_same_kind
 
 BLOCK_BYTES = 2**20
 OVERLAP = 256  # of blocks that are searched: longer than any mark
@@ -25,19 +26,8 @@ MARKS = (
 )
 # Chunks that follow the sound of a WAV, and that a cut may have shortened: no sound is lost with them.
 NO_SOUND = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"cue ", b"smpl", b"fact", b"JUNK", b"PAD ", b"_PMX", b"afsp")
-XING = re.compile(rb"\xff[\xe2-\xff].{2}(?:\0{9}|\0{17}|\0{32}|\0{11}|\0{19}|\0{34})(?:Xing|Info)", re.DOTALL)
 W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 SEGMENT = b"\x18\x53\x80\x67"  # of Matroska
-MPEG1_KBPS = (
-    (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),  # layer I
-    (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-)
-MPEG2_KBPS = (
-    (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
-    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-)
 
 
 class Extent(NamedTuple):
@@ -198,33 +188,13 @@ def mp3(f: BinaryIO, at: int, size: int) -> Extent:
     flags = int.from_bytes(first[found.end() : found.end() + 4], "big")
     at_bytes = found.end() + 4 + (4 if flags & 1 else 0)
     stated = int.from_bytes(first[at_bytes : at_bytes + 4], "big") if flags & 2 else 0
-    slack = mp3_frame_bytes(first[:4]) + stated // 100  # some do not count the header's own frame; mpg123 allows 1 %
+    slack = frame_bytes(first[:4]) + stated // 100  # some do not count the header's own frame; mpg123 allows 1 %
     if not stated or begin + stated + slack >= again:
         return Extent(at, again)
     rest = read_at(f, begin + stated, 4096)
-    frames = (i for i in range(len(rest)) if same_kind_of_frame(first, rest[i:]))
-    frame = next((i for i in frames if same_kind_of_frame(first, rest[i + mp3_frame_bytes(rest[i : i + 4]) :])), 0)
+    frames = (i for i in range(len(rest)) if is_same_kind(first, rest[i:]))
+    frame = next((i for i in frames if is_same_kind(first, rest[i + frame_bytes(rest[i : i + 4]) :])), 0)
     return Extent(at, begin + stated + frame)
-
-
-def same_kind_of_frame(a: bytes, b: bytes) -> bool:
-    """Whether two MPEG headers are of one version and layer, and the second is a header that can be."""
-    return len(b) > 3 and b[0] == 0xFF and (a[1] & 0xFE) == (b[1] & 0xFE) and mp3_frame_bytes(b[:4]) > 0
-
-
-def mp3_frame_bytes(header: bytes) -> int:
-    """The length of an MPEG audio frame; 0 where it is none."""
-    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
-        return 0
-    version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
-    bits, rate = header[2] >> 4, header[2] >> 2 & 3
-    if version == 1 or layer == 4 or bits in (0, 15) or rate == 3:
-        return 0
-    kbps = (MPEG1_KBPS if version == 3 else MPEG2_KBPS)[layer - 1][bits]
-    hz = (44100, 48000, 32000)[rate] // {3: 1, 2: 2, 0: 4}[version]
-    slot = 4 if layer == 1 else 1
-    samples = 384 if layer == 1 else 576 if layer == 3 and version != 3 else 1152
-    return (samples * kbps * 125 // hz // slot + (header[2] >> 1 & 1)) * slot
 
 
 def syncsafe(number: bytes) -> int:
@@ -284,7 +254,7 @@ def reader_of(f: BinaryIO, at: int) -> Callable[[BinaryIO, int, int], Extent] | 
     if head[:3] == b"ID3":
         inside = after_id3(f, at)
         behind = read_at(f, inside, 4)
-        return flac if behind == b"fLaC" else mp3 if mp3_frame_bytes(behind) else None
-    if mp3_frame_bytes(head[:4]):
+        return flac if behind == b"fLaC" else mp3 if frame_bytes(behind) else None
+    if frame_bytes(head[:4]):
         return mp3
     return READERS.get(head[:4])

@@ -51,10 +51,11 @@ def read_whole(
 
 
 def read_info(path: str, data: bytes, cause: Exception) -> AudioInfo:
-    """Of the stream or its container; 0 seconds where neither says how long it is."""
+    """As its container states it, or by its packets; 0 seconds where neither says how long it is."""
     with open_container(path, data, cause) as container:
         context = container.streams.audio[0].codec_context
-        return AudioInfo(stated_seconds(container), context.sample_rate, context.channels, context.name)
+        seconds = stated_seconds(container) if containers.states_duration(data) else counted_seconds(container)
+        return AudioInfo(seconds, context.sample_rate, context.channels, context.name)
 
 
 def stated_seconds(container: Any) -> float:
@@ -62,6 +63,16 @@ def stated_seconds(container: Any) -> float:
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     return (container.duration or 0) / av.time_base
+
+
+def counted_seconds(container: Any) -> float:
+    """By the packets; 0 where one does not say how long it lasts. Of bare AAC FFmpeg's duration is a guess."""
+    stream = container.streams.audio[0]
+    try:
+        lengths = [packet.duration for packet in container.demux(stream) if packet.size]
+    except (av.error.FFmpegError, EOFError):
+        return 0.0
+    return float(sum(lengths) * stream.time_base) if all(lengths) and stream.time_base is not None else 0.0
 
 
 def frame_to_mono(frame: Any) -> NDArray[np.float32]:

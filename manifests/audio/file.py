@@ -27,7 +27,7 @@ from coat.manifests.audio import faults, ffmpeg
 from coat.manifests.audio.clip import AudioError, AudioInfo, Clip, clip_digest
 from coat.manifests.audio.extents import Extent
 from coat.manifests.audio.parts import Part, find_parts
-from coat.manifests.audio.stream import UNKNOWN_FRAMES, Opens, Stream, all_bytes, check_not_cut
+from coat.manifests.audio.stream import Opens, Stream, all_bytes, check_not_cut, doubts
 
 # Manifests round durations; a span may end this much after its file, and is cut there.
 SPAN_TOLERANCE_S = 0.05
@@ -44,10 +44,14 @@ def probe(path: str) -> AudioInfo:
     try:
         info = soundfile.info(opens())
     except (soundfile.LibsndfileError, TypeError) as e:
-        info = ffmpeg.read_info(path, all_bytes(opens()), e)
+        with faults.reading(path):
+            data = all_bytes(opens())
+        info = ffmpeg.read_info(path, data, e)
         return info if info.seconds else replace(info, seconds=decode(path).seconds)
-    check_not_cut(path, opens, info)
-    seconds = decode(path).seconds if info.frames >= UNKNOWN_FRAMES else info.frames / info.samplerate
+    with faults.reading(path):
+        check_not_cut(path, opens, info)
+    doubt = doubts(path, opens, info.format, info.frames, info.samplerate)
+    seconds = decode(path).seconds if doubt else info.frames / info.samplerate
     return AudioInfo(seconds, info.samplerate, info.channels, info.format)
 
 

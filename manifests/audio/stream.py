@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from coat.manifests.audio import containers, ffmpeg, flac_frames
+from coat.manifests.audio import containers, extents, faults, ffmpeg, flac_frames, mp3_frames
 from coat.manifests.audio.clip import AudioError
 from coat.manifests.errors import one_line
 
@@ -23,6 +23,7 @@ MP3_BLOCK_S = 60.0
 # More frames than any file has: what libsndfile says of a FLAC that was written to a pipe
 # (length unknown), and cannot seek in.
 UNKNOWN_FRAMES = 1 << 40
+MP3_GUESS_S = 0.1  # how far libsndfile's guess of an MP3's length may be off before FFmpeg decodes it
 PIECE_S = 30.0  # of a file, decoded at once
 Opens = Callable[[], Any]  # a path or a file of its own, for soundfile and FFmpeg
 
@@ -40,14 +41,15 @@ class Stream:
         self.path, self.opens = path, opens
         self.whole_T: NDArray[np.float32] | None = None
         self.decoder, self.format, self.channels = "libsndfile", "", 1
-        cause: Exception = ValueError("its header does not say how long it is")
         try:
             with self.open() as f:
                 check_not_cut(path, opens, f)
                 self.samples, self.rate, self.format, self.channels = f.frames, f.samplerate, f.format, f.channels
                 self.seekable = f.seekable()
-            if self.samples < UNKNOWN_FRAMES:
+            doubt = doubts(path, opens, self.format, self.samples, self.rate)
+            if not doubt:
                 return
+            cause: Exception = ValueError(doubt)
         except (soundfile.LibsndfileError, TypeError) as e:  # TypeError: a name that ends in .raw
             cause = e
         self.whole_T, self.rate = ffmpeg.read_whole(path, self.data(), cause)
@@ -57,7 +59,8 @@ class Stream:
         return soundfile.SoundFile(self.opens())
 
     def data(self) -> bytes:
-        return all_bytes(self.opens())
+        with faults.reading(self.path):
+            return all_bytes(self.opens())
 
     def read(self, start: int, samples: int) -> Iterator[NDArray[np.float32]]:
         """So many samples, mono, in pieces of PIECE_S; AudioError where they are not there or not finite."""
@@ -124,6 +127,22 @@ class Stream:
             yield wanted_TC.copy()  # a clip should not keep its block
             if len(wanted_TC) < min(stop - first, size) - max(0, start - first):
                 return
+
+
+def doubts(path: str, opens: Opens, format: str, samples: int, rate: int) -> str:
+    """Why the length that libsndfile states is not to be believed; empty where it is."""
+    if samples >= UNKNOWN_FRAMES:
+        return "its header does not say how long it is"
+    if not format.startswith("MP"):
+        return ""
+    with faults.reading(path), binary(opens()) as f:
+        begin = extents.after_id3(f, 0)
+        if mp3_frames.XING.match(extents.read_at(f, begin, 64)):
+            return ""  # states its length
+        counted = mp3_frames.count_samples(extents.read_at(f, begin, -1))
+    if abs(counted - samples) <= MP3_GUESS_S * rate:
+        return ""
+    return f"its frames hold {counted} samples, libsndfile guesses {samples}"
 
 
 def to_mono(path: str, samples_TC: NDArray[np.float32]) -> NDArray[np.float32]:
