@@ -38,7 +38,7 @@ def check_frames(path: str, f: BinaryIO) -> None:
     rest = extents.read_at(f, begin, stop - begin)[: largest + MOST_TAGS]
     ends = [len(rest), *(at for at in (rest.find(tag) for tag in (b"TAG", b"APETAGEX", b"ID3")) if at > 0)]
     if stop - begin > len(rest) or all(crc16(rest[:end]) for end in ends):
-        said = f"bytes after its last frame, which begins at byte {begin}, are no sound, or it is damaged"
+        said = f"its last frame (at byte {begin}) is damaged or cut short, or what follows it is no sound"
         raise AudioError("truncated", f"{path}: {said}")
 
 

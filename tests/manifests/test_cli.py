@@ -83,12 +83,15 @@ def test_mistakes_of_the_command_are_input_errors(corpus: Path) -> None:
         assert words in str(result.exception)
 
 
+COLUMNS = "columns: used rec (audio_filepath), said (text)"
+
+
 def test_columns_and_json_of_an_import(corpus: Path) -> None:
     (corpus / "t.csv").write_text("rec,said\n1.wav,hello\n")
     out = corpus / "m.jsonl"
     result = run("import", corpus / "t.csv", out, "--map", "audio_filepath=rec", "--map", "text=said", "--json")
     found = json.loads(result.stdout)
-    assert found == {"path": str(out), "format": "csv", "rows": 1, "seconds": 0.1, "problems": []}
+    assert found == {"path": str(out), "format": "csv", "rows": 1, "seconds": 0.1, "notes": [COLUMNS], "problems": []}
     assert Manifest.read(str(out))[0].text == "hello"
 
 
