@@ -26,6 +26,7 @@ MARKS = (
 )
 # Chunks that follow the sound of a WAV, and that a cut may have shortened: no sound is lost with them.
 NO_SOUND = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"cue ", b"smpl", b"fact", b"JUNK", b"PAD ", b"_PMX", b"afsp")
+FILES = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"OggS", b"fLaC", b"caff", b"riff", b".snd", b"APET")  # not chunks
 W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 SEGMENT = b"\x18\x53\x80\x67"  # of Matroska
 
@@ -81,7 +82,7 @@ def riff(f: BinaryIO, at: int, size: int) -> Extent:
     chunk, heard = at + 12, False
     while chunk + 8 <= size:
         name, length = read_at(f, chunk, 4), int.from_bytes(read_at(f, chunk + 4, 4), order)
-        if name in (b"RIFF", b"RIFX", b"RF64") or not is_chunk_name(name):
+        if name in FILES or not is_chunk_name(name):
             break
         if name == b"data":
             if head[:4] == b"RF64" and length == 0xFFFFFFFF:
@@ -211,24 +212,27 @@ def after_tags(f: BinaryIO, at: int, size: int) -> int:
     """Past what is no audio by common consent: ID3, APE and Lyrics3 tags, and bytes of zero."""
     while at < size:
         head = read_at(f, at, 32)
-        if head[:3] == b"TAG" and size - at in (128, 355):
-            at = size
-        elif head[:4] == b"TAG+" and size - at in (227, 355):
+        if begins_file(f, at):
+            return at
+        if head[:4] == b"TAG+":
             at += 227
+        elif head[:3] == b"TAG":
+            at += 128
         elif head[:8] == b"APETAGEX":
             at += 32 + int.from_bytes(head[12:16], "little") if head[23] & 0x20 else 32
         elif head[:11] == b"LYRICSBEGIN":
             at = search(f, re.compile(rb"TAG|APETAGEX"), at, size)
         elif head[:3] == b"ID3" and len(head) > 10 and not max(head[6:10]) & 0x80:
-            inside = after_id3(f, at)
-            if reader_of(f, at) or reader_of(f, inside):
-                return at  # of the next file
-            at = inside
+            at = after_id3(f, at)
         elif head[:1] in (b"\0", b"\n", b"\r"):
             at = search(f, re.compile(rb"[^\0\r\n]"), at, size)
         else:
             return at
-    return size
+    return min(at, size)
+
+
+def begins_file(f: BinaryIO, at: int) -> bool:
+    return read_at(f, at, 4) == b"OggS" or reader_of(f, at) is not None
 
 
 READERS: dict[bytes, Callable[[BinaryIO, int, int], Extent]] = {

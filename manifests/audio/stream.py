@@ -23,6 +23,7 @@ MP3_BLOCK_S = 60.0
 # More frames than any file has: what libsndfile says of a FLAC that was written to a pipe
 # (length unknown), and cannot seek in.
 UNKNOWN_FRAMES = 1 << 40
+MP3_PADDING = 6  # frames, with that of the Xing header
 MP3_GUESS_S = 0.1  # how far libsndfile's guess of an MP3's length may be off before FFmpeg decodes it
 PIECE_S = 30.0  # of a file, decoded at once
 Opens = Callable[[], Any]  # a path or a file of its own, for soundfile and FFmpeg
@@ -136,13 +137,13 @@ def doubts(path: str, opens: Opens, format: str, samples: int, rate: int) -> str
     if not format.startswith("MP"):
         return ""
     with faults.reading(path), binary(opens()) as f:
-        begin = extents.after_id3(f, 0)
-        if mp3_frames.XING.match(extents.read_at(f, begin, 64)):
-            return ""  # states its length
-        counted = mp3_frames.count_samples(extents.read_at(f, begin, -1))
-    if abs(counted - samples) <= MP3_GUESS_S * rate:
-        return ""
-    return f"its frames hold {counted} samples, libsndfile guesses {samples}"
+        data = extents.read_at(f, extents.after_id3(f, 0), -1)
+    counted = mp3_frames.count_samples(data)
+    if mp3_frames.XING.match(data):  # states its length, without what the encoder put before and after it
+        is_right = counted - samples <= MP3_PADDING * mp3_frames.frame_samples(data)
+    else:
+        is_right = abs(counted - samples) <= MP3_GUESS_S * rate
+    return "" if is_right else f"its frames hold {counted} samples, libsndfile says {samples}"
 
 
 def to_mono(path: str, samples_TC: NDArray[np.float32]) -> NDArray[np.float32]:
