@@ -140,13 +140,14 @@ def w64(f: BinaryIO, at: int, size: int) -> Extent:
 
 
 def caf(f: BinaryIO, at: int, size: int) -> Extent:
-    chunk = at + 8
+    chunk, heard = at + 8, False
     while chunk + 12 <= size:
         name, length = read_at(f, chunk, 4), int.from_bytes(read_at(f, chunk + 4, 8), "big", signed=True)
-        if not is_chunk_name(name) or name == b"caff":
+        if name in FILES or not is_chunk_name(name) or (heard and chunk + 12 + length > size):
             break
         if length < 0:
             return Extent(at, size)
+        heard = heard or name == b"data"
         chunk += 12 + length
     return Extent(at, min(chunk, size))
 

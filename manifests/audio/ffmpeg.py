@@ -21,9 +21,7 @@ FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}  # o
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}  # damage is an error, and is not concealed
 
 
-def read_whole(
-    path: str, data: bytes, cause: Exception, strict: bool = False
-) -> tuple[NDArray[np.float32], int]:
+def read_whole(path: str, data: bytes, cause: Exception, strict: bool = False) -> tuple[NDArray[np.float32], int]:
     """A whole file, `[T]` mono and not checked for NaN, and its rate. AudioError where it cannot be had to its end.
 
     `strict`: nothing that is damaged is concealed.

@@ -13,7 +13,7 @@ import io
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -84,24 +84,22 @@ class AudioFile:
             raise AudioError("unreadable", f"{path}: {joined}; split it")
         self.samples = sum(s.samples for s in self.streams)
 
-    @property
-    def decoder(self) -> str:
-        """Which libraries gave the samples: libsndfile, ffmpeg, or both."""
-        return ", ".join(sorted({name for s in self.streams for name in s.decoder.split(", ")}, reverse=True))
-
     def span(self, offset: float = 0.0, duration: float | None = None) -> "Span":
         """A span that is not decoded yet. AudioError where the file ends before it."""
         check_span(self.path, offset, duration)
         start, samples = span_samples(self.path, offset, duration, self.samples, self.rate)
         return Span(self, start, samples)
 
-    def read(self, start: int, samples: int) -> Iterator[NDArray[np.float32]]:
-        """So many samples, mono, in pieces; AudioError where they are not there or not finite."""
+    def read(self, start: int, samples: int, decoders: set[str]) -> Iterator[NDArray[np.float32]]:
+        """So many samples, mono, in pieces; AudioError where they are not there or not finite.
+
+        `decoders` is told which libraries gave them.
+        """
         before = 0
         for stream in self.streams:
             first, stop = max(start - before, 0), min(start + samples - before, stream.samples)
             if first < stop:
-                yield from stream.read(first, stop - first)
+                yield from stream.read(first, stop - first, decoders)
             before += stream.samples
 
 
@@ -113,6 +111,7 @@ class Span:
     start: int
     samples: int
     digest: str = ""  # as Clip has it; known when `pieces` has come to its end
+    decoders: set[str] = field(default_factory=set)  # libsndfile, ffmpeg: what gave its samples, once it was decoded
 
     @property
     def rate(self) -> int:
@@ -122,8 +121,13 @@ class Span:
     def seconds(self) -> float:
         return self.samples / self.rate
 
+    @property
+    def decoder(self) -> str | None:
+        """One line; None where nothing was decoded yet."""
+        return ", ".join(sorted(self.decoders)) or None
+
     def decode(self) -> Clip:
-        pieces = list(self.file.read(self.start, self.samples))
+        pieces = list(self.file.read(self.start, self.samples, self.decoders))
         return Clip(pieces[0] if len(pieces) == 1 else np.concatenate(pieces), self.rate)
 
     def pieces(self, rate: int) -> Iterator[NDArray[np.float32]]:
@@ -131,7 +135,7 @@ class Span:
         samples = xxhash.xxh3_64()
         resampler = None if rate == self.rate else soxr.ResampleStream(self.rate, rate, 1, dtype="float32")
         done = 0
-        for piece_T in self.file.read(self.start, self.samples):
+        for piece_T in self.file.read(self.start, self.samples, self.decoders):
             samples.update(piece_T.data)
             done += len(piece_T)
             yield piece_T if resampler is None else resampler.resample_chunk(piece_T, last=done == self.samples)

@@ -16,8 +16,8 @@ MOST_TAGS = 2**20  # bytes of tags, pictures and padding after the last frame
 def check_frames(path: str, f: BinaryIO) -> None:
     """AudioError where its last frames are not what it promises, or bytes follow that are none.
 
-    Of streams of one block size, which all encoders write, frames have numbers. The last that is promised is looked for,
-    and the one after it. Where it is not found, the stream is cut short, which decoding tells.
+    Of streams of one block size, which all encoders write, frames have numbers. The last that is promised is looked
+    for, and the one after it. Where it is not found, the stream is cut short, which decoding tells.
     """
     at, stop = extents.after_id3(f, 0), extents.file_size(f)
     head = extents.read_at(f, at, STREAMINFO_AT + 34)

@@ -1,6 +1,5 @@
-"""The frames of MPEG audio, counted: of a file without a Xing header libsndfile guesses the length by the first bit rate,
-and stops there.
-"""
+"""The frames of MPEG audio, counted: without a Xing header libsndfile guesses the length by the first bit rate, and
+stops there."""
 
 import re
 
@@ -48,6 +47,9 @@ def count_samples(data: bytes) -> int:
     while at + 4 <= len(data):
         header = data[at : at + 4]
         length = frame_bytes(header) if not first or is_same_kind(first, header) else 0
+        if length and not first:  # a header by chance is followed by no other
+            following = data[at + length : at + length + 4]
+            length = length if not following or is_same_kind(header, following) else 0
         if length:
             first = first or header
             samples += frame_samples(header)

@@ -55,7 +55,7 @@ class Part(io.RawIOBase):
 
     def __init__(self, source: str | io.BytesIO, extent: Extent) -> None:
         self.extent, self.at = extent, 0
-        self.f = open(source, "rb") if isinstance(source, str) else io.BytesIO(source.getvalue())
+        self.f = open(source, "rb") if isinstance(source, str) else io.BytesIO(source.getvalue())  # noqa: SIM115  closed in close
         self.name = None
 
     def readable(self) -> bool:

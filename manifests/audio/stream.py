@@ -63,8 +63,12 @@ class Stream:
         with faults.reading(self.path):
             return all_bytes(self.opens())
 
-    def read(self, start: int, samples: int) -> Iterator[NDArray[np.float32]]:
-        """So many samples, mono, in pieces of PIECE_S; AudioError where they are not there or not finite."""
+    def read(self, start: int, samples: int, decoders: set[str]) -> Iterator[NDArray[np.float32]]:
+        """So many samples, mono, in pieces of PIECE_S; AudioError where they are not there or not finite.
+
+        `decoders` is told which libraries gave them.
+        """
+        decoders.add(self.decoder)
         if self.whole_T is not None:
             yield to_mono(self.path, self.whole_T[start : start + samples, None])
             return
@@ -77,10 +81,13 @@ class Stream:
         except soundfile.LibsndfileError as e:  # the header was sound, so the data are not
             error = e
         if done < samples:
-            said = f"cannot be decoded to its end ({one_line(error, 200)})" if error else (
-                f"{done} samples of {samples}; the file is cut short"
+            said = (
+                f"cannot be decoded to its end ({one_line(error, 200)})"
+                if error
+                else (f"{done} samples of {samples}; the file is cut short")
             )
             rest_T = self.rescued(AudioError("truncated", f"{self.path}: {said}"))[start + done : start + samples]
+            decoders.add("ffmpeg")
             yield to_mono(self.path, rest_T[:, None])
 
     def rescued(self, error: AudioError) -> NDArray[np.float32]:
@@ -93,7 +100,6 @@ class Stream:
             if (len(rescue_T), rate) != (self.samples, self.rate):
                 raise error
             self.rescue_T = rescue_T
-        self.decoder = "libsndfile, ffmpeg"
         return self.rescue_T
 
     def direct(self, start: int, samples: int) -> Iterator[NDArray[np.float32]]:

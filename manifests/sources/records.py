@@ -39,7 +39,8 @@ class Refused:
 
 def walk(root: Path, notes: list[str] | None = None) -> Iterator[Path]:
     """Files below a folder; hidden ones are left out. Links to folders are followed when all else was walked, and no
-    folder is walked twice (they may loop): `notes` has a line for each that was not. InputError where one cannot be read.
+    folder is walked twice (they may loop): `notes` has a line for each that was not. InputError where one cannot be
+    read.
     """
     seen: set[str] = set()
     tops = [root]
@@ -72,7 +73,9 @@ def split_of(relative: Path) -> str:
     name, _, numbers = relative.stem.partition("-")
     if relative.suffix == ".parquet" and (re.fullmatch(r"\d+-of-\d+", numbers) or SPLIT.fullmatch(name)):
         return name
-    if relative.suffix == ".parquet" and (found := re.match(rf"{SPLIT.pattern}(?![A-Za-z])", relative.stem, re.IGNORECASE)):
+    if relative.suffix == ".parquet" and (
+        found := re.match(rf"{SPLIT.pattern}(?![A-Za-z])", relative.stem, re.IGNORECASE)
+    ):
         return found[1]
     return next((part for part in relative.parts[:-1] if re.match(rf"{SPLIT.pattern}(?![A-Za-z])", part, re.I)), "")
 

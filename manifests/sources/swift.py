@@ -7,7 +7,6 @@ from typing import Any
 from coat.manifests.sources.column_names import Columns
 from coat.manifests.sources.records import Refused, list_of_objects
 
-
 ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant"}
 
 
@@ -67,7 +66,11 @@ def holds_conversation(record: Mapping[str, Any]) -> bool:
     """Whether a row of any table does."""
     for name in ("messages", "conversations"):
         said = record.get(name)
-        if isinstance(said, list) and said and all(isinstance(m, Mapping) and m.keys() & {"role", "from"} for m in said):
+        if (
+            isinstance(said, list)
+            and said
+            and all(isinstance(m, Mapping) and m.keys() & {"role", "from"} for m in said)
+        ):
             return True
     return isinstance(record.get("query"), str) and isinstance(record.get("history"), list)
 

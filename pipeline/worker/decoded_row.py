@@ -18,6 +18,7 @@ class DecodedRow:
 
     planned: PlannedRow
     source: str | None = None
+    decoder: str | None = None
     seconds: float = 0.0
     decode_seconds: float = 0.0
     waveform_T: Waveform | None = None

@@ -85,7 +85,7 @@ def decode_row(expert: Expert, row: DecodedRow, opened: AudioFile, data: bytes |
         row.long = True
         return
     clip = span.decode()
-    row.source = clip.digest
+    row.source, row.decoder = clip.digest, span.decoder
     if samples < spec.min_samples:
         least = spec.min_samples / spec.sample_rate
         row.fail("too_short", f"{clip.seconds:.4f} s; {spec.expert} needs {least:.4f} s", status="skipped")

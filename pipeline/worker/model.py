@@ -190,7 +190,7 @@ class Model:
                     row.status, row.error = part.status, part.error
                     return
                 spool.append(part.frames_ND)
-        row.source, row.spool = span.digest, spool
+        row.source, row.decoder, row.spool = span.digest, span.decoder, spool
 
     def count_audio(self, windows: Iterable[Waveform], clock: StageClock) -> Iterator[Waveform]:
         for samples_T in windows:

@@ -1,4 +1,4 @@
-"""Files that were joined, sizes that promise something else, and writers that were not closed: no sound is lost unsaid."""
+"""Files that were joined, sizes that promise something else, writers that were not closed: no sound is lost unsaid."""
 
 import io
 import struct
@@ -45,7 +45,8 @@ def test_joined_files_give_the_sound_of_all(tmp_path: Path, container: str, enco
     path = str(tmp_path / "joined")
     Path(path).write_bytes(b"".join(parts))
     file = AudioFile(path)
-    assert (file.samples, file.decoder, len(file.streams)) == (5 * RATE, "libsndfile", 2)
+    span = file.span()
+    assert (file.samples, len(file.streams), span.decode().seconds, span.decoder) == (5 * RATE, 2, 5.0, "libsndfile")
     assert probe(path).seconds == 5.0
     np.testing.assert_array_equal(decode(path).samples_T, np.concatenate(alone))
     np.testing.assert_allclose(decode(path, 1.5, 1.0).samples_T, np.concatenate(alone)[24000:40000], atol=1e-6)
@@ -167,7 +168,8 @@ def test_an_mp3_without_a_xing_header_has_all_its_frames(tmp_path: Path, loud_fi
     path = str(tmp_path / "a.mp3")
     Path(path).write_bytes(bare)
     file = AudioFile(path)
-    assert (file.decoder, file.samples) == ("ffmpeg", mp3_frames.count_samples(bare))
+    span = file.span()
+    assert (len(span.decode().samples_T), span.decoder) == (mp3_frames.count_samples(bare), "ffmpeg")
     assert file.samples / RATE == pytest.approx(10.0, abs=0.1)  # the encoder's delay, which no header states
     assert probe(path).seconds == file.samples / RATE
     heard = decode(path).samples_T
@@ -222,14 +224,15 @@ def test_files_that_were_tampered_with(tmp_path: Path, seed: int) -> None:
     rates = {"OPUS": 48000}
     silent: list[str] = []
     for n in range(50):
-        pick = int(rng.integers(len(whole)))
+        pick = other = int(rng.integers(len(whole)))
         data = bytearray(whole[pick])
         match rng.integers(5):
             case 0:
                 del data[int(rng.integers(1, len(data))) :]
                 kind = "cut"
             case 1:
-                data += whole[int(rng.integers(len(whole)))]
+                other = int(rng.integers(len(whole)))
+                data += whole[other]
                 kind = "join"
             case 2:
                 at = int(rng.integers(0, 80))
@@ -247,11 +250,12 @@ def test_files_that_were_tampered_with(tmp_path: Path, seed: int) -> None:
         try:
             file = AudioFile(str(path))
             seconds = file.span().decode().seconds
-        except AudioError as e:
-            assert "\n" not in str(e)
+        except AudioError:
             continue
         container, encoding = FORMS[pick // 2]
         expected = ffmpeg_samples(bytes(data)) / rates.get(encoding, file.rate)
-        if seconds < expected - 0.12:  # MP3: the delay of the encoder
+        if kind == "join":  # FFmpeg takes headers for sound, or leaves the second file out
+            expected = sum((0.4, 0.9)[i % 2] for i in (pick, other))
+        if seconds < expected - (0.22 if container == "MP3" else 0.05):  # what encoders put before and after the sound
             silent.append(f"{container} {encoding} {kind}: {seconds:.3f} s, FFmpeg {expected:.3f} s")
-    assert not silent
+    assert not silent, silent
