@@ -22,6 +22,7 @@ def read_csv(path: str) -> Iterator[Record]:
         row = text.count(b"\n", 0, e.start) + 1
         yield Record(path, row, problem=f"not UTF-8 (byte {e.start} of the file); save the file as UTF-8")
         return
+    decoded = decoded.removeprefix("\ufeff")
     stated = re.match(r"sep=(.)\r?\n", decoded, re.IGNORECASE)  # Excel's
     decoded = decoded[stated.end() :] if stated else decoded
     header = re.split(r"[\r\n]", decoded, maxsplit=1)[0]
