@@ -73,7 +73,7 @@ class AudioFile:
     def __init__(self, path: str, data: bytes | None = None) -> None:
         """`data`: the bytes of the file, where they were read already."""
         self.path = path
-        source = open_audio(path, data)
+        self.source = source = open_audio(path, data)
         parts = parts_of(path, source)
         with faults.reading(path):
             self.streams = [Stream(path, opener(source, part)) for part in parts]
@@ -83,6 +83,8 @@ class AudioFile:
             joined = f"{len(parts)} files in one, of {self.rate} Hz and {', '.join(map(str, other))} Hz"
             raise AudioError("unreadable", f"{path}: {joined}; split it")
         self.samples = sum(s.samples for s in self.streams)
+        # Whether libsndfile reads the file as it is, and seeks in it, which other programs may count on.
+        self.is_plain = len(parts) == 1 and is_whole(source, parts[0]) and first.whole_T is None and first.seekable
 
     def span(self, offset: float = 0.0, duration: float | None = None) -> "Span":
         """A span that is not decoded yet. AudioError where the file ends before it."""

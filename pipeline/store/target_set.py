@@ -99,7 +99,7 @@ class TargetSet:
         return done
 
     def read_table(self, unit: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of one unit, with what it has of UNIT_SCHEMA, or some columns. RunError where they cannot be read."""
+        """The rows of one unit, with what it has of UNIT_SCHEMA, or some columns. RunError: they cannot be read."""
         url = self.unit_url(unit, ROWS)
         try:
             # A buffer, not a Python file: Arrow's threads that read one may outlive the interpreter and abort it.

@@ -101,8 +101,8 @@ def test_splits_are_kept_and_may_be_chosen(tmp_path: Path, write_audio: WriteAud
 
 def test_values_that_json_lacks(tmp_path: Path, write_audio: WriteAudio) -> None:
     write_audio("a.wav")
-    text = '{"id": "x", "audio_filepath": "a.wav", "snr": NaN, "peak": -Infinity, "all": [1, NaN], "of": {"x": Infinity}}'
-    (tmp_path / "m.jsonl").write_text(text + "\n")
+    values = '"snr": NaN, "peak": -Infinity, "all": [1, NaN], "of": {"x": Infinity}'
+    (tmp_path / "m.jsonl").write_text(f'{{"id": "x", "audio_filepath": "a.wav", {values}}}\n')
     (u,) = Manifest.read(str(tmp_path / "m.jsonl"))
     assert u.extra == {"snr": None, "peak": "-Infinity", "all": [1, None], "of": {"x": "Infinity"}}
     json.dumps(u.to_row(), allow_nan=False)
@@ -134,7 +134,13 @@ def test_conversations(tmp_path: Path, write_audio: WriteAudio) -> None:
     rows = [
         {"id": "share", "conversations": said, "audio": "a.wav"},
         {"id": "long", "conversations": [{"from": "system", "value": "Be brief."}, *said, *more], "audios": ["a.wav"]},
-        {"id": "old", "query": "How high?", "response": "440", "history": [["<audio>What?", "A tone."]], "audios": ["a.wav"]},
+        {
+            "id": "old",
+            "query": "How high?",
+            "response": "440",
+            "history": [["<audio>What?", "A tone."]],
+            "audios": "a.wav",
+        },
         {"id": "own", "system": "You are deaf.", "messages": [{"role": "user", "content": "Q"}], "audios": ["a.wav"]},
         {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}], "audios": []},
     ]
