@@ -189,7 +189,8 @@ def test_rows_say_what_decoded_them_and_those_of_earlier_versions_are_read(tmp_p
     targets = TargetStore(str(tmp_path / "store")).target_set("level")
     (unit,) = targets.done.names
     rows = targets.read_rows(unit)
-    assert [r.decoder for r in rows] == ["libsndfile", "ffmpeg", "libsndfile", None]
+    found = {r.id: r.decoder for r in rows}
+    assert found == {"r0": "libsndfile", "r1": "ffmpeg", "r2": "libsndfile", "r3": None}
     url = targets.unit_url(unit, ROWS)
     pq.write_table(pq.read_table(url).select(ROWS_SCHEMA.names), url)
     assert [replace(r, decoder=None) for r in rows] == targets.read_rows(unit)
