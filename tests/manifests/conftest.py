@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -61,7 +62,7 @@ def with_frame_count(flac: bytes, frames: int) -> bytes:
 def write_with_ffmpeg(path: Path, codec: str, samples: np.ndarray, rate: int = RATE) -> None:
     """Mono, into the container that the name says."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate, layout="mono")
+        stream: Any = container.add_stream(codec, rate=rate, layout="mono")
         resampler = av.AudioResampler(format=stream.format.name, layout="mono", rate=rate)
         frame = av.AudioFrame.from_ndarray(samples.astype(np.float32)[None], format="flt", layout="mono")
         frame.sample_rate = rate

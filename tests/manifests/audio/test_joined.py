@@ -210,7 +210,7 @@ def test_frame_numbers_are_coded_as_utf_8(number: int) -> None:
 def ffmpeg_samples(data: bytes) -> int:
     """What FFmpeg decodes of a file; 0 where it does not."""
     try:
-        with av.open(io.BytesIO(data)) as container:
+        with av.open(io.BytesIO(data), "r") as container:
             return sum(f.samples for f in container.decode(audio=0)) if container.streams.audio else 0
     except (av.error.FFmpegError, EOFError):
         return 0
