@@ -28,7 +28,7 @@ from coat.pipeline.plan.planning import ExtractionPlan, make_plan
 from coat.pipeline.plan.redo import rows_to_redo
 from coat.pipeline.plan.units import unit_name
 from coat.pipeline.store.layout import DONE, ROWS, UNITS
-from coat.pipeline.store.rows import ROWS_SCHEMA
+from coat.pipeline.store.rows import UNIT_SCHEMA
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import done_digest, write_spec
@@ -146,8 +146,9 @@ def unit_table(plan: ExtractionPlan, spec: TargetSpec, rows: np.ndarray, digests
         pa.array(frames),
         pa.array(np.where(bad, "failed", "ok").tolist()),
         pa.array(["unreadable: not audio that libsndfile reads"] * len(rows), mask=~bad),
+        pa.array(["libsndfile"] * len(rows), mask=bad),
     ]
-    return pa.table(columns, schema=ROWS_SCHEMA)
+    return pa.table(columns, schema=UNIT_SCHEMA)
 
 
 if __name__ == "__main__":

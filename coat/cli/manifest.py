@@ -40,6 +40,9 @@ def import_(
     audio_root: Annotated[
         str | None, typer.Option(help="What relative audio paths count from; else the folder of the source.")
     ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Take one split alone, as train; else all, each row with its `split`.")
+    ] = None,
     probe: Annotated[bool, typer.Option(help="Read durations that are missing from the audio's headers.")] = True,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out, instead of writing nothing.")
@@ -84,14 +87,18 @@ def import_(
             format=form,
             column_map=column_map,
             audio_root=audio_root,
+            split=split,
             read_headers=probe,
             skip_bad=skip_bad,
             advance=advance,
         )
-    report(done.problems, json, {"path": out, "format": done.format, "rows": done.rows, "seconds": done.seconds})
+    result = {"path": out, "format": done.format, "rows": done.rows, "seconds": done.seconds, "notes": list(done.notes)}
+    report(done.problems, json, result)
     if not json:
         left_out = f", {len(done.problems)} bad rows left out" if done.problems else ""
         typer.echo(f"{out}: {done.rows} utterances, {done.seconds / 3600:.2f} h, from {done.format}{left_out}")
+        for note in done.notes:
+            typer.echo(note)
 
 
 @app.command()

@@ -6,9 +6,10 @@ page, and reads on as if nothing were amiss: silent loss, which a corpus must no
 
 import io
 import re
+from typing import BinaryIO
 
-# Sizes near 2^31 and 2^32 are placeholders of writers that could not seek back (pipes): not a promise.
-PLACEHOLDERS = (range(0x7FFFFF00, 0x80000000), range(0xFFFFFF00, 0x100000000))
+# Sizes near 2^31 and 2^32 are placeholders of writers that could not seek back (pipes; SoX has 0x7FFFF000): no promise.
+PLACEHOLDERS = (range(0x7FFFF000, 0x80000000), range(0xFFFFFF00, 0x100000000))
 LOG_SIZE = re.compile(r"^\s*(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 LOG_RF64 = re.compile(r"frame count (\d+) does not match value from 'ds64' chunk of (\d+)")
 OGG_PAGE_MAX = 27 + 255 + 255 * 255  # header, lacing values, and the most that they can state
@@ -25,14 +26,10 @@ def is_placeholder(size: int) -> bool:
     return size == 0 or any(size in r for r in PLACEHOLDERS)
 
 
-def ends_with_whole_ogg_page(source: str | io.BytesIO) -> bool:
-    """Whether an Ogg file ends with a whole page."""
-    if isinstance(source, str):
-        with open(source, "rb") as f:
-            f.seek(max(0, f.seek(0, io.SEEK_END) - OGG_PAGE_MAX))
-            tail = f.read()
-    else:
-        tail = source.getvalue()[-OGG_PAGE_MAX:]
+def ends_with_whole_ogg_page(f: BinaryIO) -> bool:
+    """Whether an Ogg file ends with a whole page; bytes of zero after it are padding."""
+    f.seek(max(0, f.seek(0, io.SEEK_END) - OGG_PAGE_MAX))
+    tail = f.read()
     page = tail[tail.rfind(b"OggS") :]
     lacing = page[27 : 27 + page[26]] if len(page) > 26 else b""
     return len(page) > 26 and len(lacing) == page[26] and len(page) >= 27 + len(lacing) + sum(lacing)

@@ -13,8 +13,8 @@ import io
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -23,34 +23,35 @@ import xxhash
 from numpy.typing import NDArray
 
 from coat.manifests import storage
-from coat.manifests.audio import containers, faults, ffmpeg
+from coat.manifests.audio import faults, ffmpeg
 from coat.manifests.audio.clip import AudioError, AudioInfo, Clip, clip_digest
-from coat.manifests.errors import one_line
+from coat.manifests.audio.extents import Extent
+from coat.manifests.audio.parts import Part, find_parts
+from coat.manifests.audio.stream import Opens, Stream, all_bytes, check_not_cut, doubts
 
 # Manifests round durations; a span may end this much after its file, and is cut there.
 SPAN_TOLERANCE_S = 0.05
-# An MP3 frame takes bits from frames before it, so decoding begins this much before a span: right after
-# a seek libsndfile gives up to 0.25 s of wrong samples.
-MP3_PREROLL_S = 2.0
-# To seek in an MP3 is to scan all headers before (70 ms for half an hour), and what comes then depends by an ulp on
-# where decoding began. So an MP3 is decoded in blocks of this length, counted from its start: spans share them.
-MP3_BLOCK_S = 60.0
-# More frames than any file has: what libsndfile says of a FLAC that was written to a pipe
-# (length unknown), and cannot seek in.
-UNKNOWN_FRAMES = 1 << 40
-PIECE_S = 30.0  # of a file, decoded at once
 
 
 def probe(path: str) -> AudioInfo:
     """Read the header. AudioError as `decode` gives it, where the header tells."""
     source = open_audio(path)
+    parts = parts_of(path, source)
+    if len(parts) > 1 or not is_whole(source, parts[0]):
+        file = AudioFile(path)
+        return AudioInfo(file.samples / file.rate, file.rate, file.channels, file.format)
+    opens = opener(source, parts[0])
     try:
-        info = soundfile.info(source)
+        info = soundfile.info(opens())
     except (soundfile.LibsndfileError, TypeError) as e:
-        info = ffmpeg.read_info(path, e)
+        with faults.reading(path):
+            data = all_bytes(opens())
+        info = ffmpeg.read_info(path, data, e)
         return info if info.seconds else replace(info, seconds=decode(path).seconds)
-    check_not_cut(path, source, info)
-    seconds = decode(path).seconds if info.frames >= UNKNOWN_FRAMES else info.frames / info.samplerate
+    with faults.reading(path):
+        check_not_cut(path, opens, info)
+    doubt = doubts(path, opens, info.format, info.frames, info.samplerate)
+    seconds = decode(path).seconds if doubt else info.frames / info.samplerate
     return AudioInfo(seconds, info.samplerate, info.channels, info.format)
 
 
@@ -66,28 +67,24 @@ class AudioFile:
     What is shared is the download, the check, the last block of an MP3, and what FFmpeg decodes (whole: not all of its
     seeks are exact). Else each span has a libsndfile handle of its own, which costs a millisecond: of one handle, a
     second seek gives other samples than the first would (MP3: by an ulp; Vorbis: up to 0.4 for some 200 samples).
+    Of files that were joined end to end, the samples of all follow each other.
     """
-
-    block: tuple[int, NDArray[np.float32]] | None = None  # of an MP3: its number, and `[T, channels]`
 
     def __init__(self, path: str, data: bytes | None = None) -> None:
         """`data`: the bytes of the file, where they were read already."""
         self.path = path
-        self.source = open_audio(path, data)
-        self.whole_T: NDArray[np.float32] | None = None
-        try:
-            with self.open() as f:
-                check_not_cut(path, self.source, f)
-                self.samples, self.rate, self.format = f.frames, f.samplerate, f.format
-        except (soundfile.LibsndfileError, TypeError) as e:  # TypeError: a name that ends in .raw
-            self.whole_T, self.rate = ffmpeg.read_whole_file(path, e)
-        if self.whole_T is None and self.samples >= UNKNOWN_FRAMES:
-            self.whole_T, self.rate = ffmpeg.read_whole_file(path, ValueError("its header does not say how long it is"))
-        if self.whole_T is not None:
-            self.samples = len(self.whole_T)
-
-    def open(self) -> soundfile.SoundFile:
-        return soundfile.SoundFile(self.source if isinstance(self.source, str) else io.BytesIO(self.source.getvalue()))
+        self.source = source = open_audio(path, data)
+        parts = parts_of(path, source)
+        with faults.reading(path):
+            self.streams = [Stream(path, opener(source, part)) for part in parts]
+        first = self.streams[0]
+        self.rate, self.format, self.channels = first.rate, first.format, first.channels
+        if other := {s.rate for s in self.streams} - {self.rate}:
+            joined = f"{len(parts)} files in one, of {self.rate} Hz and {', '.join(map(str, other))} Hz"
+            raise AudioError("unreadable", f"{path}: {joined}; split it")
+        self.samples = sum(s.samples for s in self.streams)
+        # Whether libsndfile reads the file as it is, and seeks in it, which other programs may count on.
+        self.is_plain = len(parts) == 1 and is_whole(source, parts[0]) and first.whole_T is None and first.seekable
 
     def span(self, offset: float = 0.0, duration: float | None = None) -> "Span":
         """A span that is not decoded yet. AudioError where the file ends before it."""
@@ -95,49 +92,17 @@ class AudioFile:
         start, samples = span_samples(self.path, offset, duration, self.samples, self.rate)
         return Span(self, start, samples)
 
-    def read(self, start: int, samples: int) -> Iterator[NDArray[np.float32]]:
-        """So many samples, mono, in pieces of PIECE_S; AudioError where they are not there or not finite."""
-        if self.whole_T is not None:
-            yield to_mono(self.path, self.whole_T[start : start + samples, None])
-            return
-        done = 0
-        try:
-            for piece_TC in self.mp3(start, samples) if self.format.startswith("MP") else self.direct(start, samples):
-                done += len(piece_TC)
-                yield to_mono(self.path, piece_TC)
-        except soundfile.LibsndfileError as e:  # the header was sound, so the data are not
-            raise AudioError("truncated", f"{self.path}: cannot be decoded to its end ({one_line(e, 200)})") from e
-        if done < samples:
-            raise AudioError("truncated", f"{self.path}: {done} samples of {samples}; the file is cut short")
+    def read(self, start: int, samples: int, decoders: set[str]) -> Iterator[NDArray[np.float32]]:
+        """So many samples, mono, in pieces; AudioError where they are not there or not finite.
 
-    def direct(self, start: int, samples: int) -> Iterator[NDArray[np.float32]]:
-        """`[T, channels]` in pieces; they end where the data do."""
-        piece = round(PIECE_S * self.rate)
-        with self.open() as f:
-            f.seek(start)
-            for done in range(0, samples, piece):
-                wanted = min(piece, samples - done)
-                samples_TC = cast(NDArray[np.float32], f.read(wanted, dtype="float32", always_2d=True))
-                yield samples_TC
-                if len(samples_TC) < wanted:
-                    return
-
-    def mp3(self, start: int, samples: int) -> Iterator[NDArray[np.float32]]:
-        """As `direct`, from blocks that do not depend on the span."""
-        size, stop = round(MP3_BLOCK_S * self.rate), start + samples
-        for number in range(start // size, -(-stop // size)):
-            first = number * size
-            block = self.block  # several threads may decode spans of one file
-            if block is None or block[0] != number:
-                preroll = min(first, round(MP3_PREROLL_S * self.rate))
-                with self.open() as f:
-                    f.seek(first - preroll)
-                    samples_TC = f.read(preroll + min(size, self.samples - first), dtype="float32", always_2d=True)
-                self.block = block = number, cast(NDArray[np.float32], samples_TC)[preroll:]
-            wanted_TC = block[1][max(0, start - first) : stop - first]
-            yield wanted_TC.copy()  # a clip should not keep its block
-            if len(wanted_TC) < min(stop - first, size) - max(0, start - first):
-                return
+        `decoders` is told which libraries gave them.
+        """
+        before = 0
+        for stream in self.streams:
+            first, stop = max(start - before, 0), min(start + samples - before, stream.samples)
+            if first < stop:
+                yield from stream.read(first, stop - first, decoders)
+            before += stream.samples
 
 
 @dataclass
@@ -148,6 +113,7 @@ class Span:
     start: int
     samples: int
     digest: str = ""  # as Clip has it; known when `pieces` has come to its end
+    decoders: set[str] = field(default_factory=set)  # libsndfile, ffmpeg: what gave its samples, once it was decoded
 
     @property
     def rate(self) -> int:
@@ -157,8 +123,13 @@ class Span:
     def seconds(self) -> float:
         return self.samples / self.rate
 
+    @property
+    def decoder(self) -> str | None:
+        """One line; None where nothing was decoded yet."""
+        return ", ".join(sorted(self.decoders)) or None
+
     def decode(self) -> Clip:
-        pieces = list(self.file.read(self.start, self.samples))
+        pieces = list(self.file.read(self.start, self.samples, self.decoders))
         return Clip(pieces[0] if len(pieces) == 1 else np.concatenate(pieces), self.rate)
 
     def pieces(self, rate: int) -> Iterator[NDArray[np.float32]]:
@@ -166,19 +137,37 @@ class Span:
         samples = xxhash.xxh3_64()
         resampler = None if rate == self.rate else soxr.ResampleStream(self.rate, rate, 1, dtype="float32")
         done = 0
-        for piece_T in self.file.read(self.start, self.samples):
+        for piece_T in self.file.read(self.start, self.samples, self.decoders):
             samples.update(piece_T.data)
             done += len(piece_T)
             yield piece_T if resampler is None else resampler.resample_chunk(piece_T, last=done == self.samples)
         self.digest = clip_digest(samples, self.rate)
 
 
-def to_mono(path: str, samples_TC: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`[T]`, contiguous: the mean of the channels."""
-    samples_T = samples_TC[:, 0] if samples_TC.shape[1] == 1 else samples_TC.mean(axis=1, dtype=np.float32)
-    if not np.isfinite(samples_T).all():
-        raise AudioError("not_finite", f"{path}: NaN or infinite samples; write the file again")
-    return np.ascontiguousarray(samples_T, dtype=np.float32)
+def parts_of(path: str, source: str | io.BytesIO) -> list[Extent]:
+    """As `find_parts`."""
+    with faults.reading(path):
+        if isinstance(source, str):
+            with open(source, "rb") as f:
+                return find_parts(path, f)
+        return find_parts(path, source)
+
+
+def is_whole(source: str | io.BytesIO, part: Extent) -> bool:
+    size = os.path.getsize(source) if isinstance(source, str) else source.getbuffer().nbytes
+    return part == Extent(0, size)
+
+
+def opener(source: str | io.BytesIO, part: Extent) -> Opens:
+    """A path, or a file object of its own each time."""
+    whole = is_whole(source, part)
+
+    def opens() -> Any:
+        if not whole:
+            return Part(source, part)
+        return source if isinstance(source, str) else io.BytesIO(source.getvalue())
+
+    return opens
 
 
 def open_audio(path: str, data: bytes | None = None) -> str | io.BytesIO:
@@ -199,26 +188,6 @@ def open_audio(path: str, data: bytes | None = None) -> str | io.BytesIO:
     if size == 0:
         raise AudioError("empty", f"{path}: the file has no bytes")
     return source
-
-
-class OpenedFile(Protocol):
-    """What libsndfile says of a file that it opened."""
-
-    format: Any
-    extra_info: Any
-
-
-def check_not_cut(path: str, source: str | io.BytesIO, opened: OpenedFile) -> None:
-    """AudioError where libsndfile guessed raw audio from a suffix such as .au, or passed over a cut."""
-    if opened.format == "RAW":
-        raise AudioError("unreadable", f"{path}: no header of an audio file; expected WAV, FLAC, OGG, MP3 or the like")
-    if containers.log_states_more(opened.extra_info) or (opened.format == "OGG" and not ends_whole(path, source)):
-        raise AudioError("truncated", f"{path}: shorter than its header says; the file is cut short")
-
-
-def ends_whole(path: str, source: str | io.BytesIO) -> bool:
-    with faults.reading(path):
-        return containers.ends_with_whole_ogg_page(source)
 
 
 def check_span(path: str, offset: float, duration: float | None) -> None:

@@ -1,6 +1,8 @@
 """One row of a manifest, checked key by key: the parser that explains what is wrong."""
 
 import json
+import math
+import re
 from typing import Any
 
 from coat.manifests import storage
@@ -18,6 +20,7 @@ KNOWN_KEYS = {
     "answer",
     "choices",
 }
+NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 LONGEST_S = 1e9  # 30 years: what is longer (or NaN) is not a time in a file
 
 
@@ -55,9 +58,20 @@ def parse_row(data: Any, base: str, row: int) -> Utterance:
         prompt=prompt,
         response=response,
         choices=tuple(choices),
-        extra={k: v for k, v in data.items() if k not in KNOWN_KEYS},
+        extra={k: finite(v) for k, v in data.items() if k not in KNOWN_KEYS},
         row=row,
     )
+
+
+def finite(value: Any) -> Any:
+    """A value as JSON has it, which lacks what Python's writers put there: NaN is no value, infinities are text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
+    if isinstance(value, list):
+        return [finite(v) for v in value]
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    return value
 
 
 def check_text_only(data: dict[str, Any]) -> None:
@@ -78,6 +92,8 @@ def seconds(data: dict[str, Any], name: str) -> float | None:
     value = data.get(name)
     if value is None:
         return None
+    if isinstance(value, str) and NUMBER.fullmatch(value):  # as spreadsheets and shell scripts write it
+        value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LONGEST_S:
         raise ValueError(f"{name} is {str(value)[:40]!r}; expected seconds as a number")
     return float(value) + 0.0  # -0.0 is 0.0

@@ -1,11 +1,12 @@
 """Records of any table to rows in coat's native form: which column is what, and values as JSON has them."""
 
 import json
-import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from coat.manifests.corpus.parsing import finite
 from coat.manifests.errors import InputError
 
 # Native key: the names that corpora give it, the likeliest first. Case does not count.
@@ -55,7 +56,7 @@ class Columns:
     @classmethod
     def detect(cls, names: Iterable[str], column_map: Mapping[str, str]) -> "Columns":
         """By ALIASES, where `column_map` does not say."""
-        lower = {name.lower(): name for name in names if name not in column_map.values()}
+        lower = {plain(name): name for name in reversed(list(names)) if name not in column_map.values()}
         found = {key: lower[alias] for key, aliases in ALIASES.items() for alias in reversed(aliases) if alias in lower}
         return cls(found | dict(column_map))
 
@@ -63,16 +64,23 @@ class Columns:
         """One row; ValueError says what is wrong with it. Columns without a native key keep their names."""
         values = {native: native_value(native, record.get(column)) for native, column in self.column_of_key.items()}
         row = {native: value for native, value in values.items() if value is not None}
+        if "audio_filepath" not in row and is_text_alone(record, row):
+            row["audio_filepath"] = None
         if "audio_filepath" not in row:
             has = ", ".join(map(str, record)) or "none"
             raise ValueError(f"no audio; --map audio_filepath=COLUMN names its column (here: {has})")
-        used = {self.column_of_key[native] for native in row}
+        used = {column for native, column in self.column_of_key.items() if native in row}
         end = row.pop("end", None)
         if "duration" in row:
             used.discard(self.column_of_key.get("end", ""))
         elif end is not None:
             row["duration"] = round(end - row.get("offset", 0.0), 6)
         return row | other_values(record, used)
+
+
+def is_text_alone(record: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """A row that says itself that it has no audio, and has what a row without audio needs."""
+    return "audio_filepath" in record and record["audio_filepath"] is None and {"prompt", "response"} <= row.keys()
 
 
 def check_column_map(column_map: Mapping[str, str]) -> None:
@@ -84,8 +92,16 @@ def check_column_map(column_map: Mapping[str, str]) -> None:
 
 def other_values(record: Mapping[str, Any], used: Iterable[str]) -> dict[str, Any]:
     """The other values of a record under their own names; those of native keys as `original_<name>`."""
-    others = {k: json_value(v) for k, v in record.items() if k not in used}
-    return {f"original_{k}" if k in RESERVED else k: v for k, v in others.items() if v is not None}
+    others = {str(k): json_value(v) for k, v in record.items() if k not in used}
+    found: dict[str, Any] = {}
+    for name, value in others.items():
+        if value is None or (name in RESERVED and value == ""):
+            continue
+        kept = f"original_{name}" if name in RESERVED else name
+        while kept != name and kept in others:  # a column that has this very name
+            kept = f"original_{kept}"
+        found[kept] = value
+    return found
 
 
 def native_value(native: str, value: Any) -> Any:
@@ -100,12 +116,22 @@ def native_value(native: str, value: Any) -> Any:
     if native in NUMBERS:
         return number_value(native, value)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        value = f"{value:g}" if isinstance(value, float) else str(value)
+        value = number_text(value)
     if not isinstance(value, str):
         raise ValueError(
             f"{native} is {type(value).__name__}; expected a string (--map {native}=COLUMN chooses another)"
         )
     return value
+
+
+def plain(name: str) -> str:
+    """A column's name without its case, and what people put between words: `File Name` is `file_name`."""
+    return re.sub(r"[\s\-]+", "_", str(name).strip()).lower()
+
+
+def number_text(value: int | float) -> str:
+    """Every digit of it. A whole number that a table holds as a float (for some rows lack it) has no fraction."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else str(value)
 
 
 def audio_value(value: Any) -> str | EmbeddedAudio:
@@ -152,13 +178,13 @@ def is_binary(value: Any) -> bool:
 
 
 def json_value(value: Any) -> Any:
-    """As JSON has it: NaN and bytes are no value, dates are ISO text, and whatever else is unknown is text."""
+    """As JSON has it: NaN and bytes are no value, infinities and whatever else is unknown are text, dates of ISO."""
     if is_binary(value):
         return None
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return finite(value)
     if isinstance(value, Mapping):
         return {str(k): json_value(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -10,9 +10,9 @@ from coat.manifests.errors import InputError
 from coat.manifests.sources.csv_tsv import read_csv
 from coat.manifests.sources.folder import read_folder
 from coat.manifests.sources.json_lines import read_json_records
-from coat.manifests.sources.lhotse import from_cut, is_cut
+from coat.manifests.sources.lhotse import IGNORED, from_cut, is_cut
 from coat.manifests.sources.parquet import has_parquet, read_parquet
-from coat.manifests.sources.records import Record
+from coat.manifests.sources.records import Record, Refused
 from coat.manifests.sources.saved_dataset import is_saved_dataset, read_saved_dataset
 from coat.manifests.sources.swift import from_swift, is_conversation
 
@@ -24,7 +24,9 @@ class Format:
     """How a corpus in one form is read, and known without `--format`."""
 
     read: Callable[[str], Iterator[Record]]  # records of a file, or of a folder
-    to_rows: Callable[[Mapping[str, Any]], list[dict[str, Any]]] | None = None  # None: columns are found by their names
+    # None: columns are found by their names
+    to_rows: Callable[[Mapping[str, Any]], list[dict[str, Any] | Refused]] | None = None
+    ignored: tuple[str, ...] = ()  # keys of a record that come to nothing
     takes: Literal["file", "folder", "either"] = "file"
     suffixes: tuple[str, ...] = ()  # of a file, before `.gz`
     # Of several formats with one suffix, that which knows the first record; one without this takes what is left.
@@ -39,7 +41,7 @@ FORMATS = {
     "parquet": Format(read_parquet, takes="either", suffixes=(".parquet",), knows_folder=has_parquet),
     "dataset": Format(read_saved_dataset, takes="folder", knows_folder=is_saved_dataset),
     "swift": Format(read_json_records, from_swift, suffixes=JSON, knows_record=is_conversation),
-    "lhotse": Format(read_json_records, from_cut, suffixes=JSON, knows_record=is_cut),
+    "lhotse": Format(read_json_records, from_cut, suffixes=JSON, knows_record=is_cut, ignored=IGNORED),
 }
 
 
@@ -49,6 +51,8 @@ def detect_format(source: str) -> str:
         return next((name for name, f in FORMATS.items() if f.knows_folder and f.knows_folder(Path(source))), "folder")
     file_name = source.lower().removesuffix(".gz")
     candidates = {name: f for name, f in FORMATS.items() if file_name.endswith(f.suffixes)}
+    if file_name.endswith((".tar", ".tgz")):
+        raise InputError(f"{source}: a tar; audio in tars is not read in place yet: unpack it, and import the folder")
     if not candidates:
         raise InputError(f"{source}: unknown form; --format says which ({', '.join(FORMATS)})")
     if len(candidates) > 1:

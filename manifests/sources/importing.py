@@ -15,12 +15,16 @@ from coat.manifests.corpus.parsing import parse_row
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.corpus.writing import write_lines
 from coat.manifests.errors import InputError, ManifestError, Problem
+from coat.manifests.sources.accounts import Accounts
 from coat.manifests.sources.column_names import Columns, EmbeddedAudio, check_column_map
 from coat.manifests.sources.durations import Advance, fill_durations
 from coat.manifests.sources.embedded_audio import AudioFolder
 from coat.manifests.sources.formats import FORMATS, Format, detect_format
+from coat.manifests.sources.records import Record, Refused
 from coat.manifests.sources.row_spool import RowSpool
+from coat.manifests.sources.swift import from_swift, holds_conversation
 
+TARRED = "audio in tars is not read in place yet: unpack the tars, and give --audio-root"
 ROWS_AT_ONCE = 16384  # that are utterances, and whose headers are read together
 
 
@@ -33,6 +37,7 @@ class ImportResult:
     rows: int
     seconds: float
     problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()  # what became of the columns, and what was left out
 
 
 def import_manifest(
@@ -42,6 +47,7 @@ def import_manifest(
     format: str | None = None,
     column_map: Mapping[str, str] | None = None,
     audio_root: str | None = None,
+    split: str | None = None,
     read_headers: bool = True,
     skip_bad: bool = False,
     advance: Advance | None = None,
@@ -50,10 +56,13 @@ def import_manifest(
 
     Relative audio paths count from `audio_root`, or else from where the source lies. Audio that lies below
     the folder of `out` is named relative to it, so that both can move together. `column_map` maps native keys
-    to columns. ManifestError lists every bad row, and nothing is written; with `skip_bad` they are left out.
-    `advance(1, files)` is called after each header.
+    to columns; of several splits only `split` is taken. ManifestError lists every bad row, and nothing is written; with
+    `skip_bad` they are left out. `advance(1, files)` is called after each header.
     """
     check_column_map(column_map or {})
+    source = os.path.expanduser(source)
+    if not storage.exists(source) and "_OP_" in source:
+        raise InputError(f"{source}: a pattern of NeMo's for many manifests; {TARRED}")
     if not storage.exists(source):
         raise InputError(f"{source}: no such file or folder")
     form = format or detect_format(source)
@@ -68,9 +77,9 @@ def import_manifest(
         )
     if storage.absolute(source) == storage.absolute(out):
         raise InputError(f"{out}: would replace its own source; give another name")
-    root = audio_root or (source if os.path.isdir(source) else storage.parent(source))
+    root = os.path.expanduser(audio_root or "") or (source if os.path.isdir(source) else storage.parent(source))
     reader = RecordReader(
-        FORMATS[form], column_map or {}, root, AudioFolder(out), storage.parent(storage.absolute(out))
+        FORMATS[form], column_map or {}, root, AudioFolder(out), storage.parent(storage.absolute(out)), split
     )
     unreadable: list[tuple[int, Problem]] = []
     with RowSpool() as rows:
@@ -95,7 +104,7 @@ def import_manifest(
             raise ManifestError(problems)
         write_lines(out, rows.manifest_lines(left_out))
         seconds = math.fsum(np.array(rows.seconds)[kept])
-    return ImportResult(out, form, int(kept.sum()), seconds, tuple(problems))
+    return ImportResult(out, form, int(kept.sum()), seconds, tuple(problems), tuple(reader.accounts.lines()))
 
 
 @dataclass
@@ -107,38 +116,73 @@ class RecordReader:
     root: str  # what relative audio paths count from
     audio: AudioFolder
     out_folder: str  # absolute
+    split: str | None = None  # the one that is wanted
+    accounts: Accounts = field(default_factory=Accounts)
+    is_unpacked: bool = False  # what a NeMo manifest says to lie in tars
     problems: list[tuple[int, Problem]] = field(default_factory=list)  # each with the number of rows before it
 
     def read(self, source: str) -> Iterator[tuple[Utterance, Problem]]:
         """Each row, whose id may be empty, and where it came from. InputError where a mapped column is not there."""
         count = 0
         seen: Counter[str] = Counter()
+        splits: Counter[str] = Counter()
         for record in self.format.read(source):
             origin = Problem(record.file, record.row, record.problem)
+            if record.note:
+                self.accounts.notes.append(record.note)
+                continue
             seen.update(record.values.keys())
             if record.problem:
                 self.problems.append((count, origin))
                 continue
+            if self.split is not None:
+                splits[str(record.values.get("split", ""))] += 1
+                if str(record.values.get("split", "")) != self.split:
+                    continue
+            self.check_not_tarred(record)
             try:
                 for row in self.to_rows(record.values):
+                    if isinstance(row, Refused):
+                        self.problems.append((count, replace(origin, message=row.message)))
+                        continue
                     utterance = self.utterance(row, count + 1)
                     count += 1
                     yield utterance, origin
             except (ValueError, KeyError) as e:
                 message = f"no {e}" if isinstance(e, KeyError) else str(e)
                 self.problems.append((count, replace(origin, message=message)))
+        if self.split is not None and self.split not in splits:
+            has = ", ".join(sorted(s for s in splits if s)) or "none"
+            raise InputError(f"--split {self.split}: {source} has no such split; it has {has}")
         for native, column in self.column_map.items():
             if column not in seen:
                 raise InputError(f"--map {native}={column}: {source} has no such column; it has {', '.join(seen)}")
 
-    def to_rows(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def to_rows(self, values: Mapping[str, Any]) -> list[dict[str, Any] | Refused]:
+        columns = Columns.detect(values, self.column_map)
+        self.accounts.add(values, columns.column_of_key, self.format.ignored)
+        if self.format.to_rows == from_swift or (self.format.to_rows is None and holds_conversation(values)):
+            return from_swift(values, self.column_map)
         if self.format.to_rows:
             return self.format.to_rows(values)
-        return [Columns.detect(values, self.column_map).to_native(values)]
+        return [columns.to_native(values)]
+
+    def check_not_tarred(self, record: Record) -> None:
+        """InputError where audio lies in NeMo's tars; once they were unpacked, a row names a file that is there."""
+        values = record.values
+        name = values.get("audio_filepath")
+        if not ("shard_id" in values or "tarred_audio_filepaths" in values) or not isinstance(name, str):
+            return
+        if not self.is_unpacked:
+            self.is_unpacked = storage.exists(storage.absolute(storage.resolve(self.root, name)))
+        if not self.is_unpacked:
+            raise InputError(f"{record.file}: a tarred manifest of NeMo's (its rows have a shard_id); {TARRED}")
 
     def utterance(self, row: dict[str, Any], position: int) -> Utterance:
         """Through `parse_row`, so that what is written can be read."""
         audio = row["audio_filepath"]
+        if audio is None:  # text alone
+            return parse_row(row if row.get("id") else row | {"id": f"text-{position:08d}"}, self.out_folder, position)
         if isinstance(audio, EmbeddedAudio):
             audio = self.audio.save(audio, str(row.get("id", "")) or f"row-{position:08d}")
         else:

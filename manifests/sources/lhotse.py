@@ -4,35 +4,41 @@ from collections.abc import Mapping
 from typing import Any
 
 from coat.manifests.sources.column_names import other_values
-from coat.manifests.sources.records import list_of_objects
+from coat.manifests.sources.records import Refused, list_of_objects
 
 CUT_KEYS = ("id", "start", "duration", "channel", "supervisions", "recording", "custom", "type", "features")
-SUPERVISION_KEYS = ("id", "start", "duration", "text", "custom", "recording_id", "channel", "alignment")
+SUPERVISION_KEYS = ("id", "start", "duration", "text", "custom", "recording_id", "channel")
+IGNORED = ("features",)  # computed from the audio
+LEAST_INSIDE = 0.5  # of a supervision, in its cut: of one that has less there, the text is not what is heard
 
 
-def from_cut(cut: Mapping[str, Any]) -> list[dict[str, Any]]:
+def from_cut(cut: Mapping[str, Any]) -> list[dict[str, Any] | Refused]:
     """A Lhotse MonoCut: one row, or one per supervision where it has several (`<id>-0`, `<id>-1`, ...).
 
     {"id": ..., "start": 0.5, "duration": 2.0, "recording": {"sources": [{"type": "file", "source": "a.wav"}]},
     "supervisions": [{"start": 0.1 (from the start of the cut), "duration": 1.0, "text": ..., "speaker": ...}]}
+    A supervision that reaches over the ends of its cut is clipped to it; one that mostly lies outside is refused.
     """
     audio = cut_audio(cut)
     start, duration = required_seconds(cut, "start"), required_seconds(cut, "duration")
     supervisions = list_of_objects(cut, "supervisions")
     base = {"audio_filepath": audio, **other_values(cut, CUT_KEYS), **custom_values(cut)}
-    if len(supervisions) < 2:
-        spans = [(cut["id"], start, duration, supervisions[0] if supervisions else {})]
-    else:
-        spans = []
-        for i, s in enumerate(supervisions):
-            begin, length = required_seconds(s, "start"), required_seconds(s, "duration")
-            begin, end = max(begin, 0.0), min(begin + length, duration)
-            spans.append((f"{cut['id']}-{i}", start + begin, end - begin, s))
-    rows = []
-    for identity, offset, length, s in spans:
-        row = {"id": identity, "offset": round(offset, 6), "duration": round(length, 6)}
+    if not supervisions:
+        return [{"id": cut["id"], "offset": round(start, 6), "duration": round(duration, 6)} | base]
+    rows: list[dict[str, Any] | Refused] = []
+    for i, s in enumerate(supervisions):
+        begin, length = required_seconds(s, "start"), required_seconds(s, "duration")
+        first, last = max(begin, 0.0), min(begin + length, duration)
+        if last - first < LEAST_INSIDE * length or last <= first:
+            where = f"supervision {s.get('id', i)} from {begin:.3f} s to {begin + length:.3f} s"
+            rows.append(Refused(f"cut {cut['id']}: {where} lies outside its cut, which lasts {duration:.3f} s"))
+            continue
+        row = {"id": f"{cut['id']}-{i}", "offset": round(start + first, 6), "duration": round(last - first, 6)}
+        if len(supervisions) == 1:  # of the whole cut
+            row |= {"id": cut["id"], "offset": round(start, 6), "duration": round(duration, 6)}
         text = {"text": s["text"]} if s.get("text") is not None else {}
-        rows.append(row | text | base | other_values(s, SUPERVISION_KEYS) | custom_values(s))
+        name = {"supervision_id": s["id"]} if s.get("id") not in (None, row["id"], cut["id"]) else {}
+        rows.append(row | text | base | name | other_values(s, SUPERVISION_KEYS) | custom_values(s))
     return rows
 
 

@@ -50,7 +50,9 @@ def parent(url: str) -> str:
 
 
 def resolve(base: str, path: str) -> str:
-    """`path` as it stands in a file that lies in folder `base`: absolute paths and URLs are kept."""
+    """`path` as it stands in a file that lies in folder `base`: absolute paths and URLs are kept, `~/` is the home."""
+    if path.startswith("~/"):
+        path = os.path.expanduser(path)
     if "://" in path or path.startswith("/"):
         protocol(path)
         return path

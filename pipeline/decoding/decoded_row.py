@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +31,20 @@ class DecodeCost:
             setattr(self, f.name, getattr(self, f.name) + getattr(other, f.name))
 
 
+class Source(NamedTuple):
+    """What a row's audio was."""
+
+    digest: str  # of its samples at their own rate
+    decoder: str | None  # libsndfile, ffmpeg: what gave them
+
+
 @dataclass(eq=False)
 class DecodedRow:
     """A row on its way through the worker: a waveform, or why there is none; then frames, or why not."""
 
     planned: PlannedRow
     source: str | None = None
+    decoder: str | None = None
     seconds: float = 0.0
     cost: DecodeCost = field(default_factory=DecodeCost)
     waveform_T: Waveform | None = None
@@ -43,8 +52,8 @@ class DecodedRow:
     frames_ND: NDArray[np.generic] | None = None  # as they are stored
     spool: Spool | None = None  # the frames of a row that is longer than a window
     # Of a row that is longer than a window: its file, to be decoded window by window; where experts share a decode,
-    # its samples and their digest.
-    long: AudioFile | tuple[Waveform, str] | None = None
+    # its samples and what they were.
+    long: AudioFile | tuple[Waveform, Source] | None = None
     status: Status = "ok"
     error: str | None = None
 

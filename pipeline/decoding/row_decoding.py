@@ -9,7 +9,7 @@ import numpy as np
 from coat.extractors.expert import Expert, Waveform
 from coat.manifests.audio.clip import AudioError, Clip, resampled_length
 from coat.manifests.audio.file import AudioFile
-from coat.pipeline.decoding.decoded_row import DecodedRow
+from coat.pipeline.decoding.decoded_row import DecodedRow, Source
 from coat.pipeline.decoding.evidence import Evidence
 from coat.pipeline.decoding.shared_audio import KEPT_BYTES, CutAudio, SharedFile, open_file
 from coat.pipeline.plan.units import PlannedRow
@@ -57,7 +57,7 @@ def decode_row(expert: Expert, row: DecodedRow, opened: AudioFile, data: bytes |
         row.long = file
         return
     clip = span.decode()
-    give(expert, row, clip, clip.digest, clip.at(spec.sample_rate))
+    give(expert, row, clip, Source(clip.digest, span.decoder), clip.at(spec.sample_rate))
 
 
 def take_shared(
@@ -73,8 +73,9 @@ def take_shared(
     if span.samples * np.dtype(np.float32).itemsize > KEPT_BYTES:
         return False
 
-    def decode(data: bytes | None) -> Clip:
-        return span.decode() if data is None else open_file(u.audio, data).span(u.offset, u.duration).decode()
+    def decode(data: bytes | None) -> tuple[Clip, str | None]:
+        read = span if data is None else open_file(u.audio, data).span(u.offset, u.duration)
+        return read.decode(), read.decoder
 
     try:
         clip, source, waveform_T = shared.sound(
@@ -94,9 +95,10 @@ def is_long(expert: Expert, samples: int, rate: int) -> bool:
     return len(expert.windows(resampled_length(samples, rate, expert.spec.sample_rate))) > 1
 
 
-def give(expert: Expert, row: DecodedRow, clip: Clip, source: str, waveform_T: Waveform) -> None:
+def give(expert: Expert, row: DecodedRow, clip: Clip, source: Source, waveform_T: Waveform) -> None:
     """Give a row its waveform, unless it is too short for the expert."""
-    spec, row.source = expert.spec, source
+    spec = expert.spec
+    row.source, row.decoder = source
     if len(waveform_T) < spec.min_samples:
         least = spec.min_samples / spec.sample_rate
         row.fail("too_short", f"{clip.seconds:.4f} s; {spec.expert} needs {least:.4f} s", status="skipped")

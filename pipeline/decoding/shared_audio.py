@@ -15,7 +15,7 @@ from coat.extractors.expert import Waveform
 from coat.manifests import storage
 from coat.manifests.audio.clip import AudioError, Clip
 from coat.manifests.audio.file import AudioFile
-from coat.pipeline.decoding.decoded_row import DecodeCost
+from coat.pipeline.decoding.decoded_row import DecodeCost, Source
 from coat.pipeline.decoding.evidence import Evidence, Patience
 
 # Of a clip at its own rate, 12 minutes at 44.1 kHz: of a longer one only the open file is shared, so that a worker's
@@ -96,10 +96,10 @@ def open_file(audio: str, data: bytes | None, opened: AudioFile | None = None) -
 
 @dataclass
 class Sound:
-    """A clip that is kept, its digest, and what was made of it."""
+    """A clip that is kept, what it was, and what was made of it."""
 
     clip: Clip
-    digest: str
+    source: Source
     seconds: float  # that decoding took
     resampled: dict[int, tuple[Waveform, float]] = field(default_factory=dict)  # by rate: and seconds that it took
 
@@ -162,8 +162,10 @@ class CutAudio:
         with self.lock:
             return self.files.setdefault(audio, SharedFile(audio, has_parts))
 
-    def sound(self, row: str, rate: int, decode: Callable[[], Clip], cost: DecodeCost) -> tuple[Clip, str, Waveform]:
-        """A row's clip, its digest, and the clip at this rate. What `decode` raises of the row it raises for every
+    def sound(
+        self, row: str, rate: int, decode: Callable[[], tuple[Clip, str | None]], cost: DecodeCost
+    ) -> tuple[Clip, Source, Waveform]:
+        """A row's clip, what it was, and the clip at this rate. What `decode` raises of the row it raises for every
         expert; a ReadFault only for the one that met it.
         """
         with self.lock:
@@ -175,8 +177,8 @@ class CutAudio:
             if kept.found is None:
                 cost.clips += 1
                 try:
-                    clip = decode()
-                    kept.found = Sound(clip, clip.digest, time.perf_counter() - started)
+                    clip, decoder = decode()
+                    kept.found = Sound(clip, Source(clip.digest, decoder), time.perf_counter() - started)
                 except AudioError as e:
                     kept.found = AudioError(e.reason, str(e))  # without the frames of its traceback
             else:
@@ -184,4 +186,4 @@ class CutAudio:
                 cost.saved_seconds += kept.found.seconds if isinstance(kept.found, Sound) else 0.0
             if isinstance(kept.found, AudioError):
                 raise AudioError(kept.found.reason, str(kept.found))
-            return kept.found.clip, kept.found.digest, kept.found.at(rate, cost)
+            return kept.found.clip, kept.found.source, kept.found.at(rate, cost)

@@ -78,7 +78,7 @@ class IndexWriter:
         try:
             data, stamp = storage.read_stamped(self.targets.unit_url(unit, DONE))
             self.targets.writers[unit] = str(json.loads(data).get("writer", ""))
-            return stamp, data, self.targets.read_table(unit)
+            return stamp, data, self.targets.read_table(unit, ROWS_SCHEMA.names)
         except FileNotFoundError:
             return None  # dropped meanwhile
 

@@ -157,6 +157,8 @@ def piece_samples(decoded: DecodedAudio, sample: PlannedSample) -> NDArray[np.fl
 
 def original_file(file: AudioFile, decoded: DecodedAudio) -> tuple[str, bytes]:
     """Suffix and bytes of the file, where the utterance is the whole of one that libsndfile reads; else nothing."""
+    if not file.is_plain:
+        return "", b""
     source = file.source
     data = storage.read_bytes(source) if isinstance(source, str) else source.getvalue()
     try:

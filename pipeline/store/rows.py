@@ -1,4 +1,4 @@
-"""The outcome of one utterance: a Row, and the columns of rows.parquet."""
+"""The outcome of one utterance: a Row, and the columns of rows.parquet and of the index."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +20,8 @@ ROWS_SCHEMA = pa.schema(
         pa.field("error", pa.string()),  # "reason: message"
     ]
 )
+# Of rows.parquet. Earlier versions wrote the columns of ROWS_SCHEMA, which are what the index has.
+UNIT_SCHEMA = ROWS_SCHEMA.append(pa.field("decoder", pa.string()))  # libsndfile, ffmpeg: what gave the samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Row:
     frames: int
     status: Status
     error: str | None
+    decoder: str | None = None  # in rows.parquet alone
 
     @property
     def reason(self) -> str | None:

@@ -17,7 +17,7 @@ from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.store.frames_reader import REPAIR_HINT, dask_frames, read_frames
 from coat.pipeline.store.layout import DONE, FRAMES, ROWS, SPEC, UNITS
 from coat.pipeline.store.outcomes import OUTCOME_COLUMNS, Outcomes, RowsByDigest
-from coat.pipeline.store.rows import OK, ROWS_SCHEMA, Row
+from coat.pipeline.store.rows import OK, ROWS_SCHEMA, UNIT_SCHEMA, Row
 from coat.pipeline.store.segments import UnitRows, read_segments, unit_rows
 from coat.pipeline.store.unit_table import UnitTable
 
@@ -106,12 +106,12 @@ class TargetSet:
         return done
 
     def read_table(self, unit: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of one unit, as ROWS_SCHEMA has them, or some columns. RunError where they cannot be read."""
+        """The rows of one unit, with what it has of UNIT_SCHEMA, or some columns. RunError: they cannot be read."""
         url = self.unit_url(unit, ROWS)
         try:
             # A buffer, not a Python file: Arrow's threads that read one may outlive the interpreter and abort it.
             file = pq.ParquetFile(pa.BufferReader(storage.read_bytes(url)))
-            if not file.schema_arrow.equals(ROWS_SCHEMA):
+            if not (file.schema_arrow.equals(UNIT_SCHEMA) or file.schema_arrow.equals(ROWS_SCHEMA)):
                 raise RunError(f"{url}: has other columns than this version of coat writes; {REPAIR_HINT}")
             return file.read(columns, use_threads=False)
         except (FileNotFoundError, pa.ArrowException) as e:

@@ -22,7 +22,7 @@ from coat.pipeline.store.builds import new_build
 from coat.pipeline.store.frames_writer import FramesWriter
 from coat.pipeline.store.layout import ARRAY, DONE, FRAMES, ROWS, SPEC
 from coat.pipeline.store.publish import publish
-from coat.pipeline.store.rows import ROWS_SCHEMA, Row
+from coat.pipeline.store.rows import UNIT_SCHEMA, Row
 from coat.pipeline.store.target_set import TargetSet
 
 
@@ -36,7 +36,7 @@ def write_spec(set_url: str, spec: TargetSpec) -> None:
 
 
 def rows_parquet(rows: Sequence[Row]) -> bytes:
-    table = pa.Table.from_pylist([{k: v for k, v in asdict(r).items() if k != "unit"} for r in rows], ROWS_SCHEMA)
+    table = pa.Table.from_pylist([{k: v for k, v in asdict(r).items() if k != "unit"} for r in rows], UNIT_SCHEMA)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue().to_pybytes()

@@ -14,7 +14,7 @@ from coat.manifests import storage
 from coat.manifests.errors import RunError, Unreachable
 from coat.pipeline.store.frames_reader import open_array
 from coat.pipeline.store.layout import ARRAY, DONE, FRAMES, ROWS
-from coat.pipeline.store.rows import ROWS_SCHEMA
+from coat.pipeline.store.rows import ROWS_SCHEMA, UNIT_SCHEMA
 from coat.pipeline.store.target_set import TargetSet
 from coat.pipeline.store.unit_writer import done_digest
 
@@ -62,7 +62,8 @@ def check_rows(targets: TargetSet, unit: str, expected: str) -> None:
         data = storage.read_bytes(targets.unit_url(unit, ROWS))
         if xxhash.xxh3_128_hexdigest(data) != expected:
             raise RunError(f"{ROWS} does not have the digest of done.json; it was changed after the commit")
-        if not pq.read_schema(pa.BufferReader(data)).equals(ROWS_SCHEMA):
+        schema = pq.read_schema(pa.BufferReader(data))
+        if not (schema.equals(UNIT_SCHEMA) or schema.equals(ROWS_SCHEMA)):
             raise RunError(f"{ROWS} has other columns than this version of coat writes")
     except (FileNotFoundError, pa.ArrowException) as e:
         raise RunError(f"{ROWS}: cannot be read ({e})") from e

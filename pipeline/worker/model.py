@@ -18,7 +18,7 @@ from coat.extractors.windows import kept_frames, split_into_windows
 from coat.manifests.audio.clip import AudioError, resampled_length
 from coat.manifests.audio.file import AudioFile
 from coat.manifests.errors import DeviceFault, RunError
-from coat.pipeline.decoding.decoded_row import DecodedRow
+from coat.pipeline.decoding.decoded_row import DecodedRow, Source
 from coat.pipeline.decoding.evidence import Evidence
 from coat.pipeline.decoding.prefetch import read_ahead
 from coat.pipeline.decoding.shared_audio import open_file
@@ -168,8 +168,8 @@ class Model:
         u, long = row.planned.utterance, row.long
         try:
             if isinstance(long, tuple):  # was decoded before, for several experts
-                samples_T, digest = long
-                self.stream(row, len(samples_T), iter([samples_T]), seconds, clock, lambda: digest)
+                samples_T, source = long
+                self.stream(row, len(samples_T), iter([samples_T]), seconds, clock, lambda: source)
             else:
                 evidence.believed(
                     u.audio, lambda data: self.stream_file(row, open_file(u.audio, data, long), seconds, clock)
@@ -184,7 +184,7 @@ class Model:
         u, rate = row.planned.utterance, self.config.spec.sample_rate
         span = file.span(u.offset, u.duration)
         samples = resampled_length(span.samples, span.rate, rate)
-        self.stream(row, samples, span.pieces(rate), seconds, clock, lambda: span.digest)
+        self.stream(row, samples, span.pieces(rate), seconds, clock, lambda: Source(span.digest, span.decoder))
 
     def stream(
         self,
@@ -193,9 +193,9 @@ class Model:
         pieces: Iterator[Waveform],
         seconds: float,
         clock: StageClock,
-        digest: Callable[[], str],
+        source: Callable[[], Source],
     ) -> None:
-        """So many samples, in pieces; `digest`: of them at their own rate, asked for at the end."""
+        """So many samples, in pieces; `source`: what they were, asked for at the end."""
         spec = self.config.spec
         spool = Spool(builds_folder(self.config.set_url), spec.dim, spec.dtype)
         plan = self.expert.windows(samples)
@@ -209,7 +209,7 @@ class Model:
                     row.status, row.error = part.status, part.error
                     return
                 spool.append(part.frames_ND)
-        row.source, row.spool = digest(), spool
+        (row.source, row.decoder), row.spool = source(), spool
 
     def count_audio(self, windows: Iterable[Waveform], clock: StageClock) -> Iterator[Waveform]:
         for samples_T in windows:

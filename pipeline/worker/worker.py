@@ -190,4 +190,5 @@ def write_row(writer: UnitWriter, row: DecodedRow) -> Row:
         frames=writer.frames.frames - first,
         status=row.status,
         error=row.error,
+        decoder=row.decoder,
     )

@@ -3,7 +3,9 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -55,3 +57,15 @@ def with_frame_count(flac: bytes, frames: int) -> bytes:
     """STREAMINFO has the number of samples in the low 36 bits of bytes 18 to 25."""
     value = int.from_bytes(flac[18:26], "big") >> 36 << 36 | frames
     return flac[:18] + value.to_bytes(8, "big") + flac[26:]
+
+
+def write_with_ffmpeg(path: Path, codec: str, samples: np.ndarray, rate: int = RATE) -> None:
+    """Mono, into the container that the name says."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=rate, layout="mono")
+        resampler = av.AudioResampler(format=stream.format.name, layout="mono", rate=rate)
+        frame = av.AudioFrame.from_ndarray(samples.astype(np.float32)[None], format="flt", layout="mono")
+        frame.sample_rate = rate
+        for converted in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(converted))
+        container.mux(stream.encode(None))

@@ -80,7 +80,7 @@ def test_ids_of_unnamed_rows_are_unique_and_stay(tmp_path: Path) -> None:
         ('{"audio_filepath": "a.wav", "answer": ["x"]}', "response is list; expected a string"),
         ('{"audio_filepath": "a.wav", "id": true}', "id is bool"),
         ('{"audio_filepath": "a.wav", "id": 1.5}', "id is float"),
-        ('{"audio_filepath": "a.wav", "duration": "3"}', "duration is '3'; expected seconds"),
+        ('{"audio_filepath": "a.wav", "duration": "3 s"}', "duration is '3 s'; expected seconds"),
         ('{"audio_filepath": "a.wav", "duration": NaN}', "duration is 'nan'"),
         ('{"audio_filepath": "a.wav", "offset": 1e999}', "offset is 'inf'"),
         ('{"audio_filepath": "a.wav", "offset": true}', "offset is 'True'"),

@@ -126,7 +126,7 @@ def test_lhotse(tmp_path: Path, cut: Any) -> None:
         ("bare", 0.5, 3.0, None),
     ]
     assert {u.audio_filepath for u in rows} == {"wav/a.wav"}
-    assert rows[0].extra == {"source": "radio", "speaker": "bob", "mood": "calm"}
+    assert rows[0].extra == {"source": "radio", "supervision_id": "s1", "speaker": "bob", "mood": "calm"}
     assert rows[3].extra == {"source": "radio"}
     heard = cut.truncate(offset=1.5, duration=1.5).load_audio()[0]
     np.testing.assert_allclose(decode(rows[1].audio, rows[1].offset, rows[1].duration).samples_T, heard, atol=1e-6)

@@ -3,20 +3,26 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
 from coat.extractors import Options
 from coat.manifests import decode, storage
 from coat.manifests.audio import file as audio_file
-from coat.manifests.audio.file import AudioFile
-from coat.pipeline.decoding import shared_audio, spool
+from coat.manifests.audio import stream as audio_stream
+from coat.manifests.audio.stream import Stream
+from coat.pipeline.decoding import spool
+from coat.pipeline.store.layout import ROWS
+from coat.pipeline.store.rows import ROWS_SCHEMA
 from coat.pipeline.store.target_set import Target
 from coat.pipeline.store.target_store import TargetStore
 from tests.integration.helpers import PEAK
+from tests.manifests.conftest import write_with_ffmpeg
 from tests.pipeline.experts import level
 from tests.pipeline.extraction.test_extract import run
 
@@ -48,7 +54,7 @@ def failures(store: Path, expert: str) -> dict[str, str]:
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_file, "PIECE_S", 0.7)
+    monkeypatch.setattr(audio_stream, "PIECE_S", 0.7)
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -113,14 +119,14 @@ def test_spans_of_one_file_are_read_through_one(tmp_path: Path, monkeypatch: pyt
     spans = [(float(o), float(d)) for o, d in zip(rng.uniform(0, 28, 40), rng.uniform(0.2, 1.5, 40), strict=True)]
     rows = [{"audio_filepath": name, "offset": o, "duration": d} for o, d in spans]
     handles = []
-    monkeypatch.setattr(audio_file, "MP3_BLOCK_S", 10.0)
+    monkeypatch.setattr(audio_stream, "MP3_BLOCK_S", 10.0)
 
-    class Counting(AudioFile):
+    class Counting(Stream):
         def open(self) -> soundfile.SoundFile:
             handles.append(self)
             return super().open()
 
-    monkeypatch.setattr(shared_audio, "AudioFile", Counting)
+    monkeypatch.setattr(audio_file, "Stream", Counting)
     options = Options(dtype="float32")
     assert run(manifest_of(tmp_path, rows), tmp_path / "store", "Level", options=options).ok == len(spans)
     assert len(set(map(id, handles))) == 1  # checked once; then a handle per span, or per block of an MP3
@@ -172,3 +178,19 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     assert long - short < 120
     found = TargetStore(str(tmp_path / "long" / "store")).target_set("level").read("r0").frames
     np.testing.assert_array_equal(found, level(decode(str(tmp_path / "long" / "a.flac")).at(16000)).astype(np.float16))
+
+
+def test_rows_say_what_decoded_them_and_those_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    long_file(tmp_path / "a.wav", 2.0)
+    long_file(tmp_path / "long.wav", 30.0)
+    write_with_ffmpeg(tmp_path / "a.m4a", "aac", soundfile.read(tmp_path / "a.wav")[0][:, 0], RATE)
+    names = ["a.wav", "a.m4a", "long.wav", "none.wav"]
+    run(manifest_of(tmp_path, [{"audio_filepath": n} for n in names]), tmp_path / "store", "Level")
+    targets = TargetStore(str(tmp_path / "store")).target_set("level")
+    (unit,) = targets.done.names
+    rows = targets.read_rows(unit)
+    found = {r.id: r.decoder for r in rows}
+    assert found == {"r0": "libsndfile", "r1": "ffmpeg", "r2": "libsndfile", "r3": None}
+    url = targets.unit_url(unit, ROWS)
+    pq.write_table(pq.read_table(url).select(ROWS_SCHEMA.names), url)
+    assert [replace(r, decoder=None) for r in rows] == targets.read_rows(unit)

@@ -1,0 +1,265 @@
+"""Where a container ends by its own account, so that what follows it in the file is not lost. B: bytes of the file.
+
+An extent is (first, stop, patches): bytes of the file, and bytes to read in the place of others where a writer that
+could not seek back left sizes out.
+"""
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple
+
+from coat.manifests.audio.containers import is_placeholder
+from coat.manifests.audio.mp3_frames import XING, frame_bytes, is_same_kind
+
+BLOCK_BYTES = 2**20
+OVERLAP = 256  # of blocks that are searched: longer than any mark
+# How files begin that may follow each other: what is searched for, where it stands in the mark, and the mark.
+MARKS = (
+    (b"WAVE", 8, re.compile(rb"(?:RIFF|RIFX|RF64).{4}WAVE(?:fmt |JUNK|bext|ds64|LIST|fact)", re.DOTALL)),
+    (b"fLaC", 0, re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")),
+    (b"OggS\0\2", 0, re.compile(rb"OggS\x00\x02\x00{8}")),
+    (b"AIF", 8, re.compile(rb"FORM.{4}AIF[FC](?:COMM|FVER)", re.DOTALL)),
+    (b"\x1aE\xdf\xa3", 0, re.compile(rb"\x1aE\xdf\xa3.{1,64}?(?:webm|matroska)", re.DOTALL)),
+    (b"ftyp", 4, re.compile(rb"\0\0\0.ftyp(?:M4A |M4B |isom|iso\d|mp4\d|dash|qt  )", re.DOTALL)),
+    (b"riff\x2e\x91\xcf\x11", 0, re.compile(rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00")),
+)
+# Chunks that follow the sound of a WAV, and that a cut may have shortened: no sound is lost with them.
+NO_SOUND = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"cue ", b"smpl", b"fact", b"JUNK", b"PAD ", b"_PMX", b"afsp")
+FILES = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"OggS", b"fLaC", b"caff", b"riff", b".snd", b"APET")  # not chunks
+W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
+SEGMENT = b"\x18\x53\x80\x67"  # of Matroska
+
+
+class Extent(NamedTuple):
+    first: int
+    stop: int
+    patches: tuple[tuple[int, bytes], ...] = ()
+
+
+def read_at(f: BinaryIO, at: int, size: int) -> bytes:
+    f.seek(at)
+    return f.read(size)
+
+
+def file_size(f: BinaryIO) -> int:
+    return f.seek(0, io.SEEK_END)
+
+
+def blocks(f: BinaryIO, at: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    """Blocks that overlap, each with its place."""
+    while at < stop:
+        block = read_at(f, at, min(BLOCK_BYTES, stop - at))
+        yield at, block
+        if len(block) < BLOCK_BYTES:
+            return
+        at += BLOCK_BYTES - OVERLAP
+
+
+def search(f: BinaryIO, pattern: re.Pattern[bytes], at: int, stop: int) -> int:
+    """Where a pattern of at most OVERLAP bytes begins, from `at` on; `stop` where it does not."""
+    return next((place + m.start() for place, block in blocks(f, at, stop) if (m := pattern.search(block))), stop)
+
+
+def next_file(f: BinaryIO, at: int, stop: int) -> int:
+    """Where another file begins, from `at` on; `stop` where none does."""
+    for place, block in blocks(f, at, stop):
+        found: list[int] = []
+        for word, before, mark in MARKS:
+            where = block.find(word, before)
+            while where >= 0 and not mark.match(block, where - before):
+                where = block.find(word, where + 1)
+            found += [place + where - before] if where >= 0 else []
+        if found:
+            return min(found)
+    return stop
+
+
+def riff(f: BinaryIO, at: int, size: int) -> Extent:
+    """WAV, also RIFX and RF64: the chunks of a file, walked. A data size that is left out runs to the next header."""
+    head = read_at(f, at, 36)
+    order = "big" if head[:4] == b"RIFX" else "little"
+    chunk, heard = at + 12, False
+    while chunk + 8 <= size:
+        name, length = read_at(f, chunk, 4), int.from_bytes(read_at(f, chunk + 4, 4), order)
+        if name in FILES or not is_chunk_name(name):
+            break
+        if name == b"data":
+            if head[:4] == b"RF64" and length == 0xFFFFFFFF:
+                length = int.from_bytes(head[28:36], "little")
+            elif is_placeholder(length) and not (length == 0 and are_chunks(f, chunk + 8, size, order)):
+                stop = next_file(f, chunk + 8, size)
+                real = stop - chunk - 8
+                if (stop == size and length) or real > 0xFFFFFFFE:  # libsndfile reads to the end by itself
+                    return Extent(at, size)
+                patches = (
+                    (at + 4, min(stop - at - 8, 0xFFFFFFFF).to_bytes(4, order)),
+                    (chunk + 4, real.to_bytes(4, order)),
+                )
+                return Extent(at, stop, patches)
+        heard = heard or name == b"data"
+        if chunk + 8 + length > size:
+            if heard and name != b"data" and name not in NO_SOUND:
+                break
+            return Extent(at, size)  # cut short: libsndfile's log says so
+        padded = chunk + 8 + length + length % 2
+        odd = length % 2 and is_chunk_name(read_at(f, padded - 1, 4))
+        chunk = padded - 1 if odd else padded  # a writer that forgot the padding
+    return Extent(at, min(size, chunk))
+
+
+def are_chunks(f: BinaryIO, at: int, size: int, order: str) -> bool:
+    """Whether nothing, or whole chunks follow up to the end: then a data size of 0 is meant."""
+    while at + 8 <= size:
+        if not is_chunk_name(read_at(f, at, 4)):
+            return False
+        length = int.from_bytes(read_at(f, at + 4, 4), "big" if order == "big" else "little")
+        at += 8 + length + length % 2
+    return at >= size
+
+
+def is_chunk_name(name: bytes) -> bool:
+    return len(name) == 4 and all(32 <= c < 127 for c in name)
+
+
+def aiff(f: BinaryIO, at: int, size: int) -> Extent:
+    stated = int.from_bytes(read_at(f, at + 4, 4), "big")
+    return Extent(at, size if is_placeholder(stated) else min(size, at + 8 + stated + stated % 2))
+
+
+def au(f: BinaryIO, at: int, size: int) -> Extent:
+    head = read_at(f, at, 12)
+    order = "big" if head[:4] == b".snd" else "little"
+    begin, length = int.from_bytes(head[4:8], order), int.from_bytes(head[8:12], order)
+    return Extent(at, size if length == 0xFFFFFFFF else min(size, at + begin + length))
+
+
+def w64(f: BinaryIO, at: int, size: int) -> Extent:
+    stated = int.from_bytes(read_at(f, at + 16, 8), "little")
+    return Extent(at, size if stated < 40 else min(size, at + -(-stated // 8) * 8))
+
+
+def caf(f: BinaryIO, at: int, size: int) -> Extent:
+    chunk, heard = at + 8, False
+    while chunk + 12 <= size:
+        name, length = read_at(f, chunk, 4), int.from_bytes(read_at(f, chunk + 4, 8), "big", signed=True)
+        if name in FILES or not is_chunk_name(name) or (heard and chunk + 12 + length > size):
+            break
+        if length < 0:
+            return Extent(at, size)
+        heard = heard or name == b"data"
+        chunk += 12 + length
+    return Extent(at, min(chunk, size))
+
+
+def flac(f: BinaryIO, at: int, size: int) -> Extent:
+    begin = after_id3(f, at)  # which libsndfile does not pass over in a file object
+    return Extent(begin, next_file(f, begin + 4, size))
+
+
+def mp4(f: BinaryIO, at: int, size: int) -> Extent:
+    """Boxes, up to the next file's."""
+    box, seen = at, set[bytes]()
+    while box + 8 <= size:
+        head = read_at(f, box, 16)
+        length, name = int.from_bytes(head[:4], "big"), head[4:8]
+        if name == b"ftyp" and seen & {b"moov", b"mdat"}:
+            break
+        if length == 0 or not all(32 <= c < 127 or c == 0xA9 for c in name):
+            return Extent(at, size if length == 0 and name == b"mdat" else box)
+        seen.add(name)
+        length = int.from_bytes(head[8:16], "big") if length == 1 else length
+        if length < 8:
+            break
+        box += length
+    return Extent(at, min(box, size))
+
+
+def matroska(f: BinaryIO, at: int, size: int) -> Extent:
+    return Extent(at, next_file(f, at + 64, size))
+
+
+def mp3(f: BinaryIO, at: int, size: int) -> Extent:
+    """Up to where its Xing header says that it ends, or to the next file's: mpg123 would stop there in silence."""
+    begin = after_id3(f, at)
+    first = read_at(f, begin, 4096)
+    found = XING.match(first)
+    again = min(search(f, XING, begin + 4, size), next_file(f, begin + 4, size))
+    if found is None:
+        return Extent(at, again)
+    flags = int.from_bytes(first[found.end() : found.end() + 4], "big")
+    at_bytes = found.end() + 4 + (4 if flags & 1 else 0)
+    stated = int.from_bytes(first[at_bytes : at_bytes + 4], "big") if flags & 2 else 0
+    slack = frame_bytes(first[:4]) + stated // 100  # some do not count the header's own frame; mpg123 allows 1 %
+    if not stated or begin + stated + slack >= again:
+        return Extent(at, again)
+    rest = read_at(f, begin + stated, 4096)
+    frames = (i for i in range(len(rest)) if is_same_kind(first, rest[i:]))
+    frame = next((i for i in frames if is_same_kind(first, rest[i + frame_bytes(rest[i : i + 4]) :])), 0)
+    return Extent(at, begin + stated + frame)
+
+
+def syncsafe(number: bytes) -> int:
+    return sum((b & 0x7F) << 7 * i for i, b in enumerate(reversed(number)))
+
+
+def after_id3(f: BinaryIO, at: int) -> int:
+    """Past an ID3 tag that begins there."""
+    head = read_at(f, at, 10)
+    return at + 10 + syncsafe(head[6:10]) if head[:3] == b"ID3" and len(head) == 10 else at
+
+
+def after_tags(f: BinaryIO, at: int, size: int) -> int:
+    """Past what is no audio by common consent: ID3, APE and Lyrics3 tags, and bytes of zero."""
+    while at < size:
+        head = read_at(f, at, 32)
+        if begins_file(f, at):
+            return at
+        if head[:4] == b"TAG+":
+            at += 227
+        elif head[:3] == b"TAG":
+            at += 128
+        elif head[:8] == b"APETAGEX":
+            at += 32 + int.from_bytes(head[12:16], "little") if head[23] & 0x20 else 32
+        elif head[:11] == b"LYRICSBEGIN":
+            at = search(f, re.compile(rb"TAG|APETAGEX"), at, size)
+        elif head[:3] == b"ID3" and len(head) > 10 and not max(head[6:10]) & 0x80:
+            at = after_id3(f, at)
+        elif head[:1] in (b"\0", b"\n", b"\r"):
+            at = search(f, re.compile(rb"[^\0\r\n]"), at, size)
+        else:
+            return at
+    return min(at, size)
+
+
+def begins_file(f: BinaryIO, at: int) -> bool:
+    return read_at(f, at, 4) == b"OggS" or reader_of(f, at) is not None
+
+
+READERS: dict[bytes, Callable[[BinaryIO, int, int], Extent]] = {
+    **dict.fromkeys((b"RIFF", b"RIFX", b"RF64"), riff),
+    **dict.fromkeys((b".snd", b"dns."), au),
+    b"FORM": aiff,
+    b"riff": w64,
+    b"caff": caf,
+    b"fLaC": flac,
+    b"\x1aE\xdf\xa3": matroska,
+}
+
+
+def reader_of(f: BinaryIO, at: int) -> Callable[[BinaryIO, int, int], Extent] | None:
+    """What walks the container that begins there; None where it is none that is known."""
+    head = read_at(f, at, 16)
+    if head[:4] == b"RIFF" and head[8:12] not in (b"WAVE", b""):
+        return None
+    if head[:4] == b"riff" and head != W64_RIFF:
+        return None
+    if head[4:8] == b"ftyp":
+        return mp4
+    if head[:3] == b"ID3":
+        inside = after_id3(f, at)
+        behind = read_at(f, inside, 4)
+        return flac if behind == b"fLaC" else mp3 if frame_bytes(behind) else None
+    if frame_bytes(head[:4]):
+        return mp3
+    return READERS.get(head[:4])

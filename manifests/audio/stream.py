@@ -1,0 +1,192 @@
+"""One stream of audio: a file, or a part of one, as samples. libsndfile first, FFmpeg for what it cannot read.
+
+T samples, C channels.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, Protocol, cast
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from coat.manifests.audio import containers, extents, faults, ffmpeg, flac_frames, mp3_frames
+from coat.manifests.audio.clip import AudioError
+from coat.manifests.errors import one_line
+
+# An MP3 frame takes bits from frames before it, so decoding begins this much before a span: right after
+# a seek libsndfile gives up to 0.25 s of wrong samples.
+MP3_PREROLL_S = 2.0
+# To seek in an MP3 is to scan all headers before (70 ms for half an hour), and what comes then depends by an ulp on
+# where decoding began. So an MP3 is decoded in blocks of this length, counted from its start: spans share them.
+MP3_BLOCK_S = 60.0
+# More frames than any file has: what libsndfile says of a FLAC that was written to a pipe
+# (length unknown), and cannot seek in.
+UNKNOWN_FRAMES = 1 << 40
+MP3_PADDING = 6  # frames, with that of the Xing header
+MP3_GUESS_S = 0.1  # how far libsndfile's guess of an MP3's length may be off before FFmpeg decodes it
+PIECE_S = 30.0  # of a file, decoded at once
+Opens = Callable[[], Any]  # a path or a file of its own, for soundfile and FFmpeg
+
+
+class Stream:
+    """A container with one stream of audio. `opens` gives a path, or a new file object, each time that it is called.
+
+    AudioError where it is no audio, or was cut short. `decoder` says which library gives its samples.
+    """
+
+    block: tuple[int, NDArray[np.float32]] | None = None  # of an MP3: its number, and `[T, C]`
+    rescue_T: NDArray[np.float32] | None = None  # what FFmpeg gives of what libsndfile cannot decode to its end
+
+    def __init__(self, path: str, opens: Opens) -> None:
+        self.path, self.opens = path, opens
+        self.whole_T: NDArray[np.float32] | None = None
+        self.decoder, self.format, self.channels = "libsndfile", "", 1
+        try:
+            with self.open() as f:
+                check_not_cut(path, opens, f)
+                self.samples, self.rate, self.format, self.channels = f.frames, f.samplerate, f.format, f.channels
+                self.seekable = f.seekable()
+            doubt = doubts(path, opens, self.format, self.samples, self.rate)
+            if not doubt:
+                return
+            cause: Exception = ValueError(doubt)
+        except (soundfile.LibsndfileError, TypeError) as e:  # TypeError: a name that ends in .raw
+            cause = e
+        self.whole_T, self.rate = ffmpeg.read_whole(path, self.data(), cause)
+        self.samples, self.decoder = len(self.whole_T), "ffmpeg"
+
+    def open(self) -> soundfile.SoundFile:
+        return soundfile.SoundFile(self.opens())
+
+    def data(self) -> bytes:
+        with faults.reading(self.path):
+            return all_bytes(self.opens())
+
+    def read(self, start: int, samples: int, decoders: set[str]) -> Iterator[NDArray[np.float32]]:
+        """So many samples, mono, in pieces of PIECE_S; AudioError where they are not there or not finite.
+
+        `decoders` is told which libraries gave them.
+        """
+        decoders.add(self.decoder)
+        if self.whole_T is not None:
+            yield to_mono(self.path, self.whole_T[start : start + samples, None])
+            return
+        done = 0
+        try:
+            for piece_TC in self.mp3(start, samples) if self.format.startswith("MP") else self.direct(start, samples):
+                done += len(piece_TC)
+                yield to_mono(self.path, piece_TC)
+            error = None
+        except soundfile.LibsndfileError as e:  # the header was sound, so the data are not
+            error = e
+        if done < samples:
+            said = (
+                f"cannot be decoded to its end ({one_line(error, 200)})"
+                if error
+                else (f"{done} samples of {samples}; the file is cut short")
+            )
+            rest_T = self.rescued(AudioError("truncated", f"{self.path}: {said}"))[start + done : start + samples]
+            decoders.add("ffmpeg")
+            yield to_mono(self.path, rest_T[:, None])
+
+    def rescued(self, error: AudioError) -> NDArray[np.float32]:
+        """`[T]` of the whole, where FFmpeg gives all that the header promises without any complaint; else the error."""
+        if self.rescue_T is None:
+            try:
+                rescue_T, rate = ffmpeg.read_whole(self.path, self.data(), error, strict=True)
+            except AudioError:
+                raise error from None
+            if (len(rescue_T), rate) != (self.samples, self.rate):
+                raise error
+            self.rescue_T = rescue_T
+        return self.rescue_T
+
+    def direct(self, start: int, samples: int) -> Iterator[NDArray[np.float32]]:
+        """`[T, C]` in pieces; they end where the data do."""
+        piece = round(PIECE_S * self.rate)
+        with self.open() as f:
+            if self.seekable:
+                f.seek(start)
+            else:  # GSM 6.10, G.721 and their like: decoded from the start
+                for done in range(0, start, piece):
+                    f.read(min(piece, start - done), dtype="float32")
+            for done in range(0, samples, piece):
+                wanted = min(piece, samples - done)
+                samples_TC = cast(NDArray[np.float32], f.read(wanted, dtype="float32", always_2d=True))
+                yield samples_TC
+                if len(samples_TC) < wanted:
+                    return
+
+    def mp3(self, start: int, samples: int) -> Iterator[NDArray[np.float32]]:
+        """As `direct`, from blocks that do not depend on the span."""
+        size, stop = round(MP3_BLOCK_S * self.rate), start + samples
+        for number in range(start // size, -(-stop // size)):
+            first = number * size
+            block = self.block  # several threads may decode spans of one file
+            if block is None or block[0] != number:
+                preroll = min(first, round(MP3_PREROLL_S * self.rate))
+                with self.open() as f:
+                    f.seek(first - preroll)
+                    samples_TC = f.read(preroll + min(size, self.samples - first), dtype="float32", always_2d=True)
+                self.block = block = number, cast(NDArray[np.float32], samples_TC)[preroll:]
+            wanted_TC = block[1][max(0, start - first) : stop - first]
+            yield wanted_TC.copy()  # a clip should not keep its block
+            if len(wanted_TC) < min(stop - first, size) - max(0, start - first):
+                return
+
+
+def doubts(path: str, opens: Opens, format: str, samples: int, rate: int) -> str:
+    """Why the length that libsndfile states is not to be believed; empty where it is."""
+    if samples >= UNKNOWN_FRAMES:
+        return "its header does not say how long it is"
+    if not format.startswith("MP"):
+        return ""
+    with faults.reading(path), binary(opens()) as f:
+        data = extents.read_at(f, extents.after_id3(f, 0), -1)
+    counted = mp3_frames.count_samples(data)
+    if mp3_frames.XING.match(data):  # states its length, without what the encoder put before and after it
+        is_right = counted - samples <= MP3_PADDING * mp3_frames.frame_samples(data)
+    else:
+        is_right = abs(counted - samples) <= MP3_GUESS_S * rate
+    return "" if is_right else f"its frames hold {counted} samples, libsndfile says {samples}"
+
+
+def to_mono(path: str, samples_TC: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`[T]`, contiguous: the mean of the channels."""
+    samples_T = samples_TC[:, 0] if samples_TC.shape[1] == 1 else samples_TC.mean(axis=1, dtype=np.float32)
+    if not np.isfinite(samples_T).all():
+        raise AudioError("not_finite", f"{path}: NaN or infinite samples; write the file again")
+    return np.ascontiguousarray(samples_T, dtype=np.float32)
+
+
+def all_bytes(source: Any) -> bytes:
+    with binary(source) as f:
+        return f.read()
+
+
+class OpenedFile(Protocol):
+    """What libsndfile says of a file that it opened."""
+
+    format: Any
+    extra_info: Any
+
+
+def check_not_cut(path: str, opens: Opens, opened: OpenedFile) -> None:
+    """AudioError where libsndfile guessed raw audio from a suffix such as .au, or passed over a cut."""
+    if opened.format == "RAW":
+        raise AudioError("unreadable", f"{path}: no header of an audio file; expected WAV, FLAC, OGG, MP3 or the like")
+    if containers.log_states_more(opened.extra_info) or (opened.format == "OGG" and not ends_whole(opens())):
+        raise AudioError("truncated", f"{path}: shorter than its header says; the file is cut short")
+    if opened.format == "FLAC":
+        with binary(opens()) as f:
+            flac_frames.check_frames(path, f)
+
+
+def ends_whole(source: Any) -> bool:
+    with binary(source) as f:
+        return containers.ends_with_whole_ogg_page(f)
+
+
+def binary(source: Any) -> BinaryIO:
+    return open(source, "rb") if isinstance(source, str) else source
