@@ -68,7 +68,7 @@ def test_a_driver_killed_in_the_middle_leaves_stores_that_end_as_if_undisturbed(
 def test_a_row_that_kills_the_worker_of_all_is_found_and_fails_for_its_expert_alone(
     expert: str, reason: str, poisoned: Path, tmp_path: Path
 ) -> None:
-    how = {"workers": 1 if reason == "device" else 2, "unit_deadline": 15.0 if reason == "timeout" else None}
+    how = {"workers": 1 if reason == "device" else 2, "unit_deadline": 30.0 if reason == "timeout" else None}
     level, bad, states = share(poisoned, tmp_path / "store", LEVEL, chaotic(expert), STATES, **how)
     assert (bad.ok, bad.failed, bad.reasons) == (5, 1, {reason: 1})
     assert [f["id"] for f in bad.failures] == ["c3"]
