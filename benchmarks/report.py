@@ -20,6 +20,8 @@ ORDER = (
     "scale",
     "scale_shards",
     "shards_s3",
+    "shards_shuffle",
+    "stats_sampling",
     "storage",
     "loader",
     "cost_training",
