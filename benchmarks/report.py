@@ -21,6 +21,8 @@ ORDER = (
     "scale_shards",
     "shards_s3",
     "share_decode",
+    "shards_shuffle",
+    "stats_sampling",
     "storage",
     "loader",
     "cost_training",

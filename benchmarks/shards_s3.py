@@ -2,6 +2,9 @@
 
     python -m benchmarks.shards_s3
 
+Workers are measured from a folder to a folder too, where no emulator of a store takes CPU time beside them, and in two
+sizes: what both have alike, imports and the start of workers, is in neither's difference.
+
 The store is made here, of units as large as those of a large corpus (they hold some hundred rows), with random frames.
 """
 
@@ -27,6 +30,7 @@ from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import commit_unit, write_spec
 
 CLIPS, UNIT_ROWS, SPANS = 600, 100, 40
+LOCAL_CLIPS, LOCAL_FEW, LOCAL_TURNS = 2400, 400, 3
 SHARD_SIZE = 16_000_000
 SPECS: dict[str, tuple[int, float, Kind]] = {"states": (256, 50.0, "representation"), "levels": (3, 100.0, "scalars")}
 BUCKET = "s3://bench"
@@ -46,6 +50,8 @@ def main() -> None:
         requests(found, s3)
         downloads(found, s3)
         workers(found, s3)
+        make(home / "local", clips(home / "local", LOCAL_CLIPS))
+        local_workers(found, home / "local")
     shutil.rmtree(home)
 
 
@@ -116,6 +122,53 @@ def workers(found: Results, s3: SlowS3) -> None:
     found.data["few"], found.data["workers"] = few, {str(count): of_count for count, of_count in costs.items()}
 
 
+def local_workers(found: Results, place: Path) -> None:
+    """From a folder to a folder. One and two writers take turns, and so do the sizes."""
+    rows = (place / "manifest.jsonl").read_text().splitlines(keepends=True)
+    (place / "few.jsonl").write_text("".join(rows[:LOCAL_FEW]))
+    costs: dict[str, list[dict[str, float]]] = {}
+    for _ in range(LOCAL_TURNS):
+        for count in (1, 2):
+            for size in ("manifest", "few"):
+                cost = run_build(f"{place}/{size}.jsonl", f"{place}/store", str(place / "out"), count)
+                costs.setdefault(f"{size} {count}", []).append(cost)
+
+    def seconds(size: str, count: int) -> float:
+        return median([cost["seconds"] for cost in costs[f"{size} {count}"]])
+
+    raw = seconds("manifest", 1) / seconds("manifest", 2)
+    more = {count: seconds("manifest", count) - seconds("few", count) for count in (1, 2)}
+    ratio = more[1] / more[2]
+    load = os.getloadavg()[0]
+    times = [cost["seconds"] for cost in costs["manifest 1"]]
+    found.add(
+        Figure(
+            f"Two shard writers / one, folder to folder, from {LOCAL_FEW} to {LOCAL_CLIPS:,} samples",
+            f"{ratio:.2f}",
+            ">= 1.8",
+            judged(ratio >= 1.8, times) if load < QUIET_LOAD else None,
+            f"{more[1]:.1f} and {more[2]:.1f} s; with the start of workers {raw:.2f}, {seconds('manifest', 1):.1f} and "
+            f"{seconds('manifest', 2):.1f} s; load {load:.1f}",
+        )
+    )
+    cpu = {who: cpu_difference(costs, who) for who in ("driver", "workers")}
+    bound = sum(cpu.values()) / (cpu["driver"] + cpu["workers"] / 2)
+    found.add(
+        Figure(
+            "The same by CPU time: what two cores of their own would give",
+            f"{bound:.2f}",
+            ">= 1.8",
+            bound >= 1.8,
+            f"{cpu['driver']:.2f} s of the driver, {cpu['workers']:.2f} s of the workers; reading and writing left out",
+        )
+    )
+    found.data["local"] = costs
+
+
+def cpu_difference(costs: dict[str, list[dict[str, float]]], who: str) -> float:
+    return median([cost[who] for cost in costs["manifest 2"]]) - median([cost[who] for cost in costs["few 2"]])
+
+
 BUILD = """
 import json, resource, sys, time
 from coat.pipeline.shards.build import build_shards
@@ -137,28 +190,25 @@ if __name__ == "__main__":
 
 
 def build(corpus: str, out: str, count: int) -> dict[str, float]:
+    place = f"{BUCKET}/{corpus}"
+    return run_build(f"{place}/manifest.jsonl", f"{place}/store", f"{BUCKET}/{out}", count)
+
+
+def run_build(manifest: str, store: str, out: str, count: int) -> dict[str, float]:
     """Seconds by the clock and on CPUs, imports of this process left out."""
     script = ROOT / "shards_s3/build.py"  # a file, for workers import it again
     script.write_text(BUILD)
-    place = f"{BUCKET}/{corpus}"
-    where = [
-        f"{place}/manifest.jsonl",
-        f"{place}/store",
-        ",".join(SPECS),
-        f"{BUCKET}/{out}",
-        str(SHARD_SIZE),
-        str(count),
-    ]
+    where = [manifest, store, ",".join(SPECS), out, str(SHARD_SIZE), str(count)]
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     done = subprocess.run([sys.executable, str(script), *where], check=True, stdout=subprocess.PIPE, env=environment)
     return json.loads(done.stdout)
 
 
-def clips(folder: Path) -> list[dict[str, object]]:
+def clips(folder: Path, count: int = CLIPS) -> list[dict[str, object]]:
     (folder / "audio").mkdir(parents=True)
     rng = np.random.default_rng(0)
     rows: list[dict[str, object]] = []
-    for i in range(CLIPS):
+    for i in range(count):
         samples_T = 0.1 * rng.standard_normal(round(16000 * rng.uniform(4, 10))).astype(np.float32)
         soundfile.write(folder / f"audio/c{i}.flac", samples_T, 16000)
         rows.append({"id": f"c{i}", "audio_filepath": f"audio/c{i}.flac", "duration": len(samples_T) / 16000})

@@ -80,8 +80,8 @@ def build_shards(
     block_size: Annotated[
         str | None,
         typer.Option(
-            help="What a worker gathers at once, as 4GB: the larger, the fewer requests to the store. Takes six times "
-            "that of temporary disk a worker. Default: up to 1 GiB from object stores, 64 MiB from disks."
+            help="What a worker gathers and encodes at once, as 4GB. Takes six times that of temporary disk a worker. "
+            "Default: up to 1 GiB from object stores, 64 MiB from disks."
         ),
     ] = None,
     scratch: Annotated[

@@ -1,8 +1,8 @@
 """How much a worker gathers at once.
 
 A block of B samples in a global shuffle over U units asks each unit that it touches once or twice, so that a sample
-costs about U / B requests an expert: blocks should have ten times as many samples as there are units. They wait in the
-temporary folder, or beside the tars.
+costs about U / B requests an expert. Where that is many, frames are shuffled before (`shards/shuffling.py`). Blocks
+wait in the temporary folder, or beside the tars.
 """
 
 import shutil

@@ -29,6 +29,7 @@ from coat.pipeline.store.target_set import TargetSet
 pc: Any = pyarrow.compute
 
 MAX_LISTED = 10  # ids in one message
+AT_ONCE = 2**20  # samples whose columns are looked up together
 
 
 @dataclass(frozen=True)
@@ -100,24 +101,26 @@ class ShardPlan:
 
     def units_of(self, name: str, first: int, stop: int) -> NDArray[np.int32]:
         """Number of the unit in which each sample's frames of a set lie; -1 where it has none."""
-        return self.place_column(name, np.arange(first, stop), "unit_M", -1)
+        return self.place_column(name, range(first, stop), "unit_M", -1)
 
     def frames_of(self, name: str, first: int, stop: int) -> NDArray[np.int64]:
-        return self.place_column(name, np.arange(first, stop), "frames_M", 0)
+        return self.place_column(name, range(first, stop), "frames_M", 0)
 
     def spans_of(self, name: str, positions_N: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """First frame in its unit, and frames, of samples that have some."""
         return self.place_column(name, positions_N, "first_M", 0), self.place_column(name, positions_N, "frames_M", 0)
 
-    def place_column(self, name: str, positions_N: NDArray[np.int64], column: str, none: int) -> NDArray[Any]:
+    def place_column(self, name: str, positions: range | NDArray[np.int64], column: str, none: int) -> NDArray[Any]:
         """One of TargetPlaces' columns by sample; `none` where a sample has no frames of the set."""
-        row_N, manifest_N = self.row_S[positions_N], self.manifest_S[positions_N]
-        values_N = np.full(len(positions_N), none, getattr(self.places[0][name], column).dtype)
-        for m, places in enumerate(self.places):
-            of = places[name]
-            at = np.flatnonzero(manifest_N == m)
-            at = at[(of.status_M[row_N[at]] == OK) & (of.frames_M[row_N[at]] > 0)]
-            values_N[at] = getattr(of, column)[row_N[at]]
+        values_N = np.full(len(positions), none, getattr(self.places[0][name], column).dtype)
+        for start in range(0, len(positions), AT_ONCE):
+            part_N = np.asarray(positions[start : start + AT_ONCE])
+            row_N, manifest_N = self.row_S[part_N], self.manifest_S[part_N]
+            for m, places in enumerate(self.places):
+                of = places[name]
+                at = np.flatnonzero(manifest_N == m)
+                at = at[(of.status_M[row_N[at]] == OK) & (of.frames_M[row_N[at]] > 0)]
+                values_N[start + at] = getattr(of, column)[row_N[at]]
         return values_N
 
     def unit_names(self, name: str) -> Sequence[str]:

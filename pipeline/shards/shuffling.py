@@ -153,25 +153,29 @@ class FrameShuffle:
         return frames
 
     def jobs(self, blocks: Sequence[Block]) -> Iterator[ShuffleJob]:
-        """Each of units of one set in their order, with about `job_bytes` of wanted frames."""
+        """Each of units of one set in their order, with about `job_bytes` of wanted frames.
+
+        For tens of millions of samples: in memory are some 12 bytes each, of one set at a time.
+        """
         first, stop = blocks[0][0], blocks[-1][1]
         starts = np.array([block[0] for block in blocks])
         for name, targets in self.plan.sets.items():
             frame_bytes = targets.spec.dim * np.dtype(targets.spec.dtype).itemsize
             unit_S = self.plan.units_of(name, first, stop)
-            order = np.argsort(unit_S, kind="stable")
-            order = order[np.searchsorted(unit_S[order], 0) :]  # those that have targets
-            unit_S = unit_S[order]
-            reached_S = np.cumsum(self.plan.frames_of(name, first, stop)[order]) * frame_bytes
-            at = 0
-            while at < len(order):
-                before = int(reached_S[at - 1]) if at else 0
-                last = max(at, int(np.searchsorted(reached_S, before + self.job_bytes, side="right")) - 1)
-                end = int(np.searchsorted(unit_S, unit_S[last], side="right"))  # a unit is of one job
-                positions_N = first + order[at:end]
-                block_N = (np.searchsorted(starts, positions_N, side="right") - 1).astype(np.int32)
-                yield self.job(name, positions_N, unit_S[at:end], block_N, len(blocks))
-                at = end
+            units = len(self.plan.unit_names(name))
+            rows_U = np.bincount(unit_S + 1, minlength=units + 1)  # of each unit, behind those without one
+            bytes_U = frame_bytes * np.bincount(unit_S + 1, self.plan.frames_of(name, first, stop), units + 1)
+            order = np.argsort(unit_S, kind="stable").astype(np.int32 if stop - first < 2**31 else np.int64)
+            ends_U, reached_U = np.cumsum(rows_U), np.cumsum(bytes_U)
+            unit = 0  # jobs begin behind it
+            while unit < units:
+                last = int(np.searchsorted(reached_U, reached_U[unit] + self.job_bytes, side="right")) - 1
+                last = min(max(last, unit + 1), units)
+                chosen = order[ends_U[unit] : ends_U[last]].astype(np.int64)
+                unit = last
+                if len(chosen):
+                    block_N = (np.searchsorted(starts, first + chosen, side="right") - 1).astype(np.int32)
+                    yield self.job(name, first + chosen, unit_S[chosen], block_N, len(blocks))
 
     def job(
         self,
@@ -188,12 +192,13 @@ class FrameShuffle:
         is_new = np.ones(len(by_block), bool)
         is_new[1:] = (np.diff(spans) != 0).any(axis=0)
         kept = by_block[is_new]
-        numbers, unit_N = np.unique(unit_N[kept], return_inverse=True)
+        numbers, place_N = np.unique(unit_N[kept], return_inverse=True)
         targets, known = self.plan.sets[name], self.plan.unit_frames[name]
-        units = tuple(self.plan.unit_names(name)[number] for number in numbers)
+        names = self.plan.unit_names(name)
+        units = tuple(names[number] for number in numbers.tolist())
         source = Source.of(targets, units, known)
         return ShuffleJob(
-            name, source, units, unit_N.astype(np.int32), first_N[kept], frames_N[kept], block_N[kept], blocks, None
+            name, source, units, place_N.astype(np.int32), first_N[kept], frames_N[kept], block_N[kept], blocks, None
         )
 
 

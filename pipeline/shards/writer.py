@@ -40,7 +40,7 @@ class FinishedShard:
     chain: str
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**vars(self), "info": asdict(self.info)}  # rows as they are: asdict copies each value
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "FinishedShard":

@@ -2,29 +2,33 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.storage import ObjectStore
 
 from coat.manifests import storage
 from coat.manifests.errors import RunError, Unreachable
 from coat.pipeline.store.frames_writer import CHUNK_FRAMES
+
+if TYPE_CHECKING:
+    import zarr  # takes as long to import as all else that a worker of build-shards needs, which reads without it
 
 REPAIR_HINT = "`coat verify --repair` drops damaged units, and the next extract makes them again"
 BLOCK_VALUES = 2**21  # of a block of `dask_frames`: 16 MB in float64, of which a computation holds some copies a thread
 
 
 @lru_cache(maxsize=64)
-def open_frames(url: str) -> zarr.Array:
+def open_frames(url: str) -> "zarr.Array":
     """Committed frames never change, so that an opened array may be kept."""
     return open_array(url)
 
 
-def open_array(url: str) -> zarr.Array:
+def open_array(url: str) -> "zarr.Array":
     """For `storage.request`: Zarr reads it by itself, an object store through the driver that coat has."""
+    import zarr
+    from zarr.storage import ObjectStore
+
     if storage.is_local(url):
         return zarr.open_array(storage.local_path(url), mode="r", zarr_format=3)
     store, key = storage.object_store(url)

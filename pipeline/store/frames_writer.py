@@ -12,14 +12,15 @@ import contextlib
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import google_crc32c
 import numpy as np
 import xxhash
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec
+
+if TYPE_CHECKING:
+    import zarr  # slow to import, and many that import this module read or write without it
 
 CHUNK_FRAMES = 512  # what a random read costs at least
 SHARD_BYTES = 128 * 2**20  # one object of a store: large enough to list few, small enough to put at once
@@ -117,8 +118,11 @@ class FramesWriter:
         create_array(self.path, self.frames, self.chunk.shape[1], self.chunk.dtype, chunks)
 
 
-def create_array(path: Path, frames: int, dim: int, dtype: Any, shard_chunks: int) -> zarr.Array:
+def create_array(path: Path, frames: int, dim: int, dtype: Any, shard_chunks: int) -> "zarr.Array":
     """The metadata of `[frames, dim]`; its shards may lie there already."""
+    import zarr
+    from zarr.codecs import Crc32cCodec
+
     return zarr.create_array(
         path,
         shape=(frames, dim),

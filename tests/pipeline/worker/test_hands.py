@@ -68,7 +68,7 @@ def test_a_clip_is_kept_until_every_expert_that_has_its_row_had_it() -> None:
 
     def hear(expert: str, row: str) -> DecodeCost:
         cost = DecodeCost()
-        cut.sound(row, 16000, lambda: decoded.append(row) or clip(0.1), cost)
+        cut.sound(row, 16000, lambda: decoded.append(row) or (clip(0.1), None), cost)
         cut.had(expert, row)
         return cost
 
@@ -89,7 +89,7 @@ def test_what_an_expert_leaves_when_its_unit_is_given_up_is_dropped() -> None:
     cut = audio("a", "b")
     cut.begin("a", ["x"])
     cut.begin("b", ["x"])
-    cut.sound("x", 16000, lambda: clip(0.1), DecodeCost())
+    cut.sound("x", 16000, lambda: (clip(0.1), None), DecodeCost())
     cut.had("a", "x")
     assert not cut.end("b")
     assert not cut.clips
@@ -98,7 +98,7 @@ def test_what_an_expert_leaves_when_its_unit_is_given_up_is_dropped() -> None:
 def test_a_clip_that_cannot_be_decoded_is_tried_once_and_a_fault_of_the_machine_by_each() -> None:
     cut, tries = audio("a", "b"), []
 
-    def fails(error: Exception) -> Clip:
+    def fails(error: Exception) -> tuple[Clip, None]:
         tries.append(error)
         raise error
 
@@ -114,9 +114,9 @@ def test_a_clip_that_cannot_be_decoded_is_tried_once_and_a_fault_of_the_machine_
 
 def test_each_rate_is_made_once_and_given_as_a_copy() -> None:
     cut, cost = audio("a", "b"), DecodeCost()
-    _, digest, one_T = cut.sound("x", 8000, lambda: clip(0.1), cost)
+    _, source, one_T = cut.sound("x", 8000, lambda: (clip(0.1), "libsndfile"), cost)
     one_T[:] = 9.0
-    found, again, other_T = cut.sound("x", 8000, lambda: clip(0.2), cost)
-    assert again == digest == clip(0.1).digest
+    found, again, other_T = cut.sound("x", 8000, lambda: (clip(0.2), None), cost)
+    assert again == source == (clip(0.1).digest, "libsndfile")
     np.testing.assert_array_equal(other_T, found.at(8000))
-    assert cut.sound("x", 16000, lambda: clip(0.2), cost)[2] is not found.samples_T
+    assert cut.sound("x", 16000, lambda: (clip(0.2), None), cost)[2] is not found.samples_T
