@@ -1,4 +1,4 @@
-"""A folder of audio files, with their texts beside them: `a.txt` of `a.wav`, or tables (`metadata.csv` and its like)."""
+"""A folder of audio files, with their texts beside them: `a.txt` of `a.wav`, or a table (`metadata.csv`)."""
 
 import os
 from collections import Counter

@@ -39,10 +39,10 @@ class Refused:
 
 def walk(root: Path, notes: list[str] | None = None) -> Iterator[Path]:
     """Files below a folder; hidden ones are left out. Links to folders are followed when all else was walked, and no
-    folder is walked twice (they may loop): `notes` has a line for each that was not. InputError where one cannot be
-    read.
+    folder is walked twice (they may loop). `notes` is told of what was left out. InputError where one cannot be read.
     """
     seen: set[str] = set()
+    hidden = 0
     tops = [root]
     while tops:
         links: list[Path] = []
@@ -54,11 +54,14 @@ def walk(root: Path, notes: list[str] | None = None) -> Iterator[Path]:
                         notes.append(f"{folder}: a link to a folder that was read already; not followed")
                     continue
                 seen.add(real)
+                hidden += sum(name.startswith(".") for name in [*subfolders, *names])
                 subfolders[:] = sorted(s for s in subfolders if not s.startswith("."))
                 links += [Path(folder, s) for s in subfolders if os.path.islink(os.path.join(folder, s))]
                 subfolders[:] = [s for s in subfolders if not os.path.islink(os.path.join(folder, s))]
                 yield from (Path(folder, name) for name in names if not name.startswith("."))
         tops = links
+    if hidden and notes is not None:
+        notes.append(f"{root}: {hidden} hidden files and folders (.NAME), left out")
 
 
 def cannot_be_read(error: OSError) -> None:

@@ -1,5 +1,6 @@
 """Conversations (ms-swift, ShareGPT) to rows in coat's native form. ValueError says why one cannot be."""
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from coat.manifests.sources.column_names import Columns
 from coat.manifests.sources.records import Refused, list_of_objects
 
+NAMED_AUDIO = re.compile(r"(?:Audio \d+: ?)?<audio>([^<>]+)</audio>")  # as Qwen-Audio writes it
 ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant"}
 
 
@@ -23,6 +25,7 @@ def from_swift(
     conversation without audio (`audios: []`) is text alone.
     """
     found: dict[str, str] = {}
+    history = history_of(record)
     column = Columns.detect(record, column_map).column_of_key.get("audio_filepath", "")
     stated = [k for k in ("audios", column) if record.get(k)]
     audios = [a for k in stated[:1] for a in (record[k] if isinstance(record[k], list) else [record[k]])]
@@ -30,10 +33,15 @@ def from_swift(
     for message in messages:
         text, audio_parts = message_content(message.get("content"))
         found.setdefault(str(message["role"]), text)
-        audios += audio_parts
+        audios += [a for a in audio_parts if a not in audios]
     read = {"messages", "conversations", "audios", *stated[:1], "query", "history"}
     if isinstance(record.get("query"), str):
-        found.setdefault("user", message_content(record["query"])[0])
+        text, audio_parts = message_content(record["query"])
+        found.setdefault("user", text)
+        audios += [a for a in audio_parts if a not in audios]
+    audios += [
+        a for pair in record.get("history") or [] for t in pair for a in message_content(t)[1] if a not in audios
+    ]
     others = {k: v for k, v in record.items() if k not in read}
     if isinstance(record.get("system"), str) and record["system"]:
         found["system"] = record["system"]
@@ -47,7 +55,7 @@ def from_swift(
     others |= said | own
     if is_long or own != {k: said[k] for k in own}:
         others["messages"] = messages
-    if history := history_of(record):
+    if history:
         others["turns"] = [*history, *others.get("turns", [])]
     if not audios and has_no_audio(record, messages):
         others["audio_filepath"] = None
@@ -115,7 +123,8 @@ def message_content(value: Any) -> tuple[str, list[str]]:
     if value is None:
         return "", []
     if isinstance(value, str):
-        return value.replace("<audio>", "").strip(), []
+        named = NAMED_AUDIO.findall(value)
+        return NAMED_AUDIO.sub("", value).replace("<audio>", "").strip(), [name.strip() for name in named]
     if not isinstance(value, list) or not all(isinstance(part, Mapping) for part in value):
         raise ValueError("content must be text or a list of parts")
     texts = [str(p["text"]) for p in value if p.get("type") == "text" and "text" in p]

@@ -155,6 +155,9 @@ def test_conversations(tmp_path: Path, write_audio: WriteAudio) -> None:
     assert [u.to_row() for u in imported(tmp_path / "n.jsonl", tmp_path / "again.jsonl")] == [
         u.to_row() for u in Manifest.read(str(tmp_path / "m.jsonl"))
     ]
+    named = {"query": "Audio 1: <audio>a.wav</audio>\nWhat is it?", "response": "A tone.", "history": []}
+    (u,) = imported(jsonl(tmp_path / "q.jsonl", named), tmp_path / "q.out.jsonl")
+    assert (u.audio_filepath, u.prompt, u.response) == ("a.wav", "What is it?", "A tone.")
     table = pyarrow.Table.from_pylist([{"audio": "a.wav", "conversations": said}])
     pyarrow.parquet.write_table(table, tmp_path / "c.parquet")
     (u,) = imported(tmp_path / "c.parquet", tmp_path / "m.jsonl")
@@ -189,10 +192,16 @@ def test_names_and_links_of_a_folder(tmp_path: Path, write_audio: WriteAudio) ->
     (tmp_path / "c/link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/loop").symlink_to(tmp_path / "c")
     (tmp_path / "c/notes.pdf").write_text("x")
+    (tmp_path / "c/.b.wav").write_text("x")
     result = done(tmp_path / "c", tmp_path / "m.jsonl")
     assert [u.id for u in Manifest.read(str(tmp_path / "m.jsonl"))] == ["a", "link/b"]
     notes = "\n".join(result.notes)
-    for words in (r"caf\xe9.wav': a name that is not UTF-8", "link/loop: a link to a folder that was read", "1 .pdf"):
+    for words in (
+        r"caf\xe9.wav': a name that is not UTF-8",
+        "link/loop: a link to a folder that was read",
+        "1 .pdf",
+        "1 hidden",
+    ):
         assert words in notes
 
 
