@@ -1,4 +1,4 @@
-"""A folder of audio files, with their texts beside them: `a.txt` of `a.wav`, or a table (`metadata.csv`)."""
+"""A folder of audio files, with their texts beside them: `a.txt` of `a.wav`, or tables such as `metadata.csv`."""
 
 import os
 from collections import Counter

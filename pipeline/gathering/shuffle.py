@@ -77,8 +77,8 @@ def shuffle_units(job: ShuffleJob) -> ShuffledFile | tuple[NDArray[np.uint8], ..
         gathered.gather_spans(wanted)
         regions = (b"".join(region_parts(job, gathered, block)) for block in range(job.blocks))
         if job.path is None:
-            arrays = tuple(np.frombuffer(region, np.uint8) for region in regions)
-            return arrays if len(arrays) > 1 else arrays[0]  # pyright: ignore[reportReturnType]  as Ray wants it
+            arrays = [np.frombuffer(region, np.uint8) for region in regions]
+            return tuple(arrays) if len(arrays) > 1 else arrays[0]  # pyright: ignore[reportReturnType]  as Ray wants it
         return write_regions(job.path, regions, job.blocks)
 
 

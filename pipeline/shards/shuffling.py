@@ -195,7 +195,7 @@ class FrameShuffle:
         numbers, place_N = np.unique(unit_N[kept], return_inverse=True)
         targets, known = self.plan.sets[name], self.plan.unit_frames[name]
         names = self.plan.unit_names(name)
-        units = tuple(names[number] for number in numbers.tolist())
+        units = tuple(names[int(number)] for number in numbers)
         source = Source.of(targets, units, known)
         return ShuffleJob(
             name, source, units, place_N.astype(np.int32), first_N[kept], frames_N[kept], block_N[kept], blocks, None

@@ -42,8 +42,8 @@ def formats(tmp_path: Path) -> Path:
     rows = []
     for i, (name, rate) in enumerate(RATES.items()):
         samples = rng.uniform(-0.5, 0.5, (rate * (3 + i), 1 + i % 2)).astype(np.float32)
-        written = {"format": "OGG", "subtype": "OPUS"} if name.endswith("opus") else {}
-        soundfile.write(tmp_path / name, samples, rate, **written)
+        kind, subtype = ("OGG", "OPUS") if name.endswith("opus") else (None, None)
+        soundfile.write(tmp_path / name, samples, rate, subtype, format=kind)
         rows.append({"id": name, "audio_filepath": name, "duration": 3.0 + i})
         rows += [
             {"id": f"{name}-{k}", "audio_filepath": name, "offset": 0.7 * k, "duration": 0.5 + 0.4 * k}
