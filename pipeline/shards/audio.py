@@ -14,8 +14,8 @@ from coat.manifests import storage
 from coat.manifests.audio.clip import AudioError
 from coat.manifests.audio.file import AudioFile, check_span
 from coat.manifests.errors import InputError
+from coat.pipeline.gathering.pieces import nearest_index
 from coat.pipeline.gathering.spool import Spool
-from coat.pipeline.shards.pieces import nearest_index
 from coat.pipeline.shards.plan import PlannedSample
 from coat.pipeline.shards.recipe import Recipe
 

@@ -18,9 +18,9 @@ from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.corpus.utterance import Utterance, safe_key
 from coat.manifests.errors import InputError
 from coat.pipeline.gathering.frames import Source
+from coat.pipeline.gathering.pieces import cut_into_pieces, piece_grid_s
 from coat.pipeline.gathering.places import TargetPlaces, find_places, on_disk
 from coat.pipeline.shards.coverage import TargetCoverage
-from coat.pipeline.shards.pieces import cut_into_pieces, piece_grid_s
 from coat.pipeline.shards.recipe import Recipe
 from coat.pipeline.shards.row_filter import row_filter
 from coat.pipeline.store.rows import OK, Row

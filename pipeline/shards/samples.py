@@ -10,10 +10,10 @@ from coat.manifests.targets.members import to_members
 from coat.manifests.targets.reduction import Reduction
 from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.gathering.frames import GatheredFrames, Source
+from coat.pipeline.gathering.pieces import piece_frames
 from coat.pipeline.gathering.shuffle import Region, region_places
 from coat.pipeline.gathering.spool import Spool
 from coat.pipeline.shards.audio import GatheredAudio
-from coat.pipeline.shards.pieces import piece_frames
 from coat.pipeline.shards.plan import PlannedSample
 from coat.pipeline.shards.recipe import Recipe
 

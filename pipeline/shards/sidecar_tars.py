@@ -21,9 +21,9 @@ from coat.manifests.shards.tar import TAR_END, sample_bytes
 from coat.manifests.targets.members import to_members
 from coat.manifests.targets.reduction import Reduction
 from coat.pipeline.gathering.frames import GatheredFrames, Source
+from coat.pipeline.gathering.pieces import piece_frames
 from coat.pipeline.gathering.places import TargetPlaces, find_places
 from coat.pipeline.gathering.spool import Spool
-from coat.pipeline.shards.pieces import piece_frames
 from coat.pipeline.shards.plan import MAX_LISTED, list_reasons
 from coat.pipeline.shards.recipe import Missing
 from coat.pipeline.store.rows import OK, Row

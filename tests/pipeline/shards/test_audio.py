@@ -17,9 +17,9 @@ from coat.manifests.shards.reading import read_samples
 from coat.manifests.shards.tar import TarSample
 from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
+from coat.pipeline.gathering.pieces import END_SLACK_S, cut_into_pieces, piece_frames, piece_grid_s
 from coat.pipeline.shard_checks.verification import verify_shards
 from coat.pipeline.shards.build import build_shards
-from coat.pipeline.shards.pieces import END_SLACK_S, cut_into_pieces, piece_frames, piece_grid_s
 from coat.pipeline.store.rows import Row
 from coat.pipeline.store.target_store import TargetStore
 from coat.trainer import iterate_shards
