@@ -94,6 +94,7 @@ class ExpertRun:
     def finish(self, queue: RunQueue) -> None:
         """All units have been done; `queue`: of all experts that ran together."""
         self.summary.worker_deaths = self.queue.worker_deaths
+        self.summary.unit_deadline_s = self.queue.longest_deadline
         self.summary.units_elsewhere = self.queue.committed_elsewhere
         self.summary.put_aside = queue.put_aside
         self.log.write("finished", summary=self.summary.to_dict())

@@ -42,6 +42,7 @@ class Summary:
     batch_seconds: float | None = None  # that a pass holds at the end, at the worker with the least; None: as planned
     put_aside: list[str] = field(default_factory=list)  # workers that could not work, and why
     worker_deaths: int = 0  # with units in hand
+    unit_deadline_s: float = 0.0  # the longest that a worker might have said nothing of a unit before it was given up
     units_elsewhere: int = 0  # that another run committed meanwhile
     reasons: dict[str, int] = field(default_factory=dict)
     failures: list[dict[str, str]] = field(default_factory=list)  # every failed row: id, error

@@ -77,6 +77,7 @@ class UnitQueue:
         self.deferred_checked = 0.0  # when the deferred were last offered again
         self.in_hand: dict[str, UnitTask] = {}
         self.learnt = Deadline()
+        self.longest_deadline = 0.0  # seconds that any worker was given
         self.worker_deaths = 0
         self.units_well = 0  # with rows that have targets
         self.unproven: list[UnitTask] = []  # rows that lost their device before any unit went well
@@ -165,7 +166,9 @@ class UnitQueue:
 
     def deadline(self, task: UnitTask) -> float:
         """Seconds after which a worker that has this task and says nothing is given up."""
-        return self.learnt.of(task.unit) if task.deadline is None else task.deadline
+        seconds = self.learnt.of(task.unit) if task.deadline is None else task.deadline
+        self.longest_deadline = max(self.longest_deadline, seconds)
+        return seconds
 
     def given_back(self, task: UnitTask) -> None:
         """Take a task back whose worker was put aside: no harm was done by it."""

@@ -1,5 +1,6 @@
 """Workers that die, and rows that kill them. Two Ray workers unless a test says otherwise."""
 
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import psutil
 import pytest
 
 from coat.pipeline.cluster.resources import Resources
+from coat.pipeline.extraction.deadline import FIRST_MOST_S, LEAST_S
 from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store_checks.verification import verify
 from tests.chaos.helpers import coat, command, events, run, units_done
@@ -41,6 +43,16 @@ def test_a_worker_killed_in_any_stage_costs_nothing(stage: str, many: Path, tmp_
     done = units_done(tmp_path / "killed")
     assert len(done) == len(set(done)) == summary.units_done
     assert not verify(str(tmp_path / "killed")).damages
+
+
+def test_a_unit_of_rows_that_fail_does_not_move_the_deadline_of_others(many: Path, tmp_path: Path) -> None:
+    """The longest rows, which are run first, are no audio: what their units took says nothing of audio's speed."""
+    rows = sorted(map(json.loads, many.read_text().splitlines()), key=lambda row: -row["duration"])
+    for name in list(dict.fromkeys(row["audio_filepath"] for row in rows))[:10]:
+        (many.parent / name).write_bytes(b"no audio" * 1000)
+    summary = run(many, tmp_path / "store", "Level", Resources(workers=0))
+    assert (summary.failed > 100, summary.ok > 300) == (True, True)
+    assert LEAST_S <= summary.unit_deadline_s <= FIRST_MOST_S
 
 
 @pytest.mark.slow
