@@ -80,17 +80,17 @@ class Parts(Sequence[Part]):
     """All of them, none of which is an object before it is asked for."""
 
     whole: Any
-    count: int
+    length: int
 
     def __len__(self) -> int:
-        return self.count
+        return self.length
 
     @overload
     def __getitem__(self, index: int) -> Part: ...
     @overload
     def __getitem__(self, index: slice) -> list[Part]: ...
     def __getitem__(self, index: int | slice) -> Part | list[Part]:
-        chosen = range(self.count)[index]
+        chosen = range(self.length)[index]
         return Part(self.whole, chosen) if isinstance(chosen, int) else [Part(self.whole, n) for n in chosen]
 
 
