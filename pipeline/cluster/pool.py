@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 from coat.manifests.errors import RunError
 from coat.pipeline.cluster.ray_connection import connected
@@ -38,7 +38,7 @@ class WorkerPool(Protocol):
         """Arguments may be handles of values that are made already."""
         ...
 
-    def submit_parts(self, function: Callable[..., Any], count: int, *arguments: Any) -> list[Handle]:
+    def submit_parts(self, function: Callable[..., Any], count: int, *arguments: Any) -> Sequence[Handle]:
         """Of a function that gives so many values (on Ray: the value itself, where that is one)."""
         ...
 
@@ -75,6 +75,25 @@ class Part:
     number: int
 
 
+@dataclass(frozen=True)
+class Parts(Sequence[Part]):
+    """All of them, none of which is an object before it is asked for."""
+
+    whole: Any
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    @overload
+    def __getitem__(self, index: int) -> Part: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Part]: ...
+    def __getitem__(self, index: int | slice) -> Part | list[Part]:
+        chosen = range(self.length)[index]
+        return Part(self.whole, chosen) if isinstance(chosen, int) else [Part(self.whole, n) for n in chosen]
+
+
 def resolved(handle: Any) -> Any:
     if isinstance(handle, Part):
         return resolved(handle.whole)[handle.number]
@@ -89,9 +108,8 @@ class ThisProcess:
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Handle:
         return Lazy(function, arguments)
 
-    def submit_parts(self, function: Callable[..., Any], count: int, *arguments: Any) -> list[Handle]:
-        call = Lazy(function, arguments)
-        return [Part(call, number) for number in range(count)]
+    def submit_parts(self, function: Callable[..., Any], count: int, *arguments: Any) -> Sequence[Handle]:
+        return Parts(Lazy(function, arguments), count)
 
     def result(self, handle: Handle) -> Any:
         return resolved(handle)
@@ -114,9 +132,8 @@ class Processes:
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Handle:
         return self.executor.submit(function, *map(resolved, arguments))
 
-    def submit_parts(self, function: Callable[..., Any], count: int, *arguments: Any) -> list[Handle]:
-        call = self.submit(function, *arguments)
-        return [Part(call, number) for number in range(count)]
+    def submit_parts(self, function: Callable[..., Any], count: int, *arguments: Any) -> Sequence[Handle]:
+        return Parts(self.submit(function, *arguments), count)
 
     def result(self, handle: Handle) -> Any:
         return resolved(handle)

@@ -130,12 +130,14 @@ class ShardPlan:
     def batches(self, nbytes: int, first: int = 0) -> Iterator[tuple[int, int]]:
         """Runs of samples of about so many bytes, from sample `first` on; pieces of one utterance stay together."""
         start, total = first, 0
-        for s in range(first, len(self)):
-            is_same_utterance = s > start and self.start_S[s] > 0
-            if s > start and not is_same_utterance and total + self.bytes_S[s] > nbytes:
-                yield start, s
-                start, total = s, 0
-            total += int(self.bytes_S[s])
+        for at in range(first, len(self), AT_ONCE):
+            part = slice(at, at + AT_ONCE)
+            sizes, starts_s = self.bytes_S[part].tolist(), self.start_S[part].tolist()
+            for s, (size, start_s) in enumerate(zip(sizes, starts_s, strict=True), at):
+                if s > start and not start_s > 0 and total + size > nbytes:  # a piece goes with the one before it
+                    yield start, s
+                    start, total = s, 0
+                total += size
         if start < len(self):
             yield start, len(self)
 

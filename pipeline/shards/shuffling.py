@@ -26,23 +26,25 @@ from coat.pipeline.shards.recipe import Layout
 FEW_REQUESTS = 0.05  # a sample and expert: not worth a shuffle. A unit that is touched is one request, at times two
 MANY_REQUESTS = 0.1  # worth a word of advice
 JOB_BYTES = 256 * 2**20  # of frames: in memory
-RAY_JOB_BYTES, RAY_PARTS = 2**30, 2**18  # there each region is an object, and so many objects are enough
+RAY_JOB_BYTES = 2**30
+MOST_REGIONS, RAY_REGIONS = 2**27, 2**18  # of a group: 8 bytes each; on Ray each is an object
 
 Block = tuple[int, int]  # first sample and the one behind its last
 
 
 @dataclass
 class Group:
-    """Blocks that follow each other; `frames` of each: handles of regions, none where they are read from the store."""
+    """Blocks that follow each other; `frames`: of each job handles of the regions, by block. None: from the store."""
 
     blocks: Sequence[Block]
-    frames: list[list[Any]] = field(default_factory=list)
+    frames: list[Sequence[Any]] = field(default_factory=list)
 
     def take_frames(self, block: int) -> list[Any]:
         """Of one block of the group, which lets them go."""
-        if not self.frames:
-            return []
-        taken, self.frames[block] = self.frames[block], []
+        taken = [regions[block] for regions in self.frames]
+        for regions in self.frames:
+            if isinstance(regions, list):  # Ray's: an object is freed when nobody holds its handle
+                regions[block] = None
         return taken
 
 
@@ -72,7 +74,9 @@ class FrameShuffle:
         self.plan, self.layout, self.pool, self.ahead = plan, layout, pool, max(1, RESULTS_AHEAD * workers)
         self.scratch, self.on_note = scratch, on_note
         self.scratch_bytes = pool.scratch_bytes(scratch.parent) if scratch_bytes is None else scratch_bytes
-        self.job_bytes = JOB_BYTES if pool.shares_disk else RAY_JOB_BYTES
+        self.job_bytes, self.most_regions = JOB_BYTES, MOST_REGIONS
+        if not pool.shares_disk:
+            self.job_bytes, self.most_regions = RAY_JOB_BYTES, RAY_REGIONS
 
     def groups(self, blocks: Sequence[Block]) -> Iterator[Group]:
         """In order. The frames of one are gone when the next is taken."""
@@ -109,11 +113,9 @@ class FrameShuffle:
         return groups if is_worth_it else None
 
     def most_bytes(self, bytes_B: NDArray[np.int64]) -> int:
-        """Of one group: on Ray, such that there are not too many objects."""
-        if self.pool.shares_disk:
-            return self.scratch_bytes
+        """Of one group: what there is room for, and no more than makes so many regions."""
         mean = max(1.0, float(bytes_B.mean()))
-        return min(self.scratch_bytes, int((RAY_PARTS * RAY_JOB_BYTES * mean) ** 0.5))
+        return min(self.scratch_bytes, int((self.most_regions * self.job_bytes * mean) ** 0.5))
 
     def costs(self, blocks: Sequence[Block]) -> Costs:
         bytes_B = np.zeros(len(blocks), np.int64)
@@ -136,15 +138,14 @@ class FrameShuffle:
                 total += int(seen_U.sum())
         return total
 
-    def shuffle(self, blocks: Sequence[Block]) -> list[list[Any]]:
-        """Handles of each block's regions, when all are there."""
-        frames: list[list[Any]] = [[] for _ in blocks]
+    def shuffle(self, blocks: Sequence[Block]) -> list[Sequence[Any]]:
+        """Handles of each job's regions, when all are there."""
+        frames: list[Sequence[Any]] = []
         pending: deque[Any] = deque()
         for number, job in enumerate(self.jobs(blocks)):
             path = self.scratch.path / f"frames-{number:06d}" if self.pool.shares_disk else None
             parts = self.pool.submit_parts(shuffle_units, len(blocks), replace(job, path=path))
-            for of_block, part in zip(frames, parts, strict=True):
-                of_block.append(part)
+            frames.append(parts)
             pending.append(parts[0])
             if len(pending) >= self.ahead:
                 self.pool.wait(pending.popleft())
@@ -155,7 +156,7 @@ class FrameShuffle:
     def jobs(self, blocks: Sequence[Block]) -> Iterator[ShuffleJob]:
         """Each of units of one set in their order, with about `job_bytes` of wanted frames.
 
-        For tens of millions of samples: in memory are some 12 bytes each, of one set at a time.
+        For tens of millions of samples: in memory are some 30 bytes each, of one set at a time.
         """
         first, stop = blocks[0][0], blocks[-1][1]
         starts = np.array([block[0] for block in blocks])
