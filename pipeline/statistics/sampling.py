@@ -3,7 +3,7 @@
 Frames of one utterance are alike, so what counts is how many utterances a sample has some of. All frames, in the order
 of the units' names, are cut into PLACES equal parts, and two chunks are taken at random out of each part. A frame is as
 likely to be taken as any other, and no part of the corpus is left out. Which chunks they are follows from the number of
-frames of each unit alone, so a set always gives the same sample. `benchmarks/stats.py` shows the error.
+frames of each unit alone, so a set always gives the same sample. `benchmarks/stats_sampling.py` shows the error.
 """
 
 from collections.abc import Mapping, Sequence
