@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 class AudioError(Exception):
     """A span that cannot be decoded. `reason` is one of the words below; the message is one line.
 
-    missing, empty, unreadable, truncated, not_finite, span
+    missing, empty, unreadable, truncated, not_finite, span, channels
     """
 
     def __init__(self, reason: str, message: str) -> None:

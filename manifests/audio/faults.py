@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from coat.manifests import storage
+from coat.manifests import addresses, storage
 from coat.manifests.audio.clip import AudioError
 from coat.manifests.errors import InputError, ReadFault, one_line
 
@@ -34,31 +34,31 @@ def reading(path: str) -> Iterator[None]:
         raise ReadFault(f"{path}: cannot be read here ({one_line(e, 200)})") from e
     except InputError as e:  # the driver of an object store is not installed here
         raise ReadFault(one_line(e)) from e
-    except ValueError as e:  # a NUL in the name
-        raise AudioError("unreadable", f"{path!r}: {one_line(e, 200)}") from e
+    except EOFError as e:  # what holds it ends before it
+        raise AudioError("truncated", f"{path}: {one_line(e)}") from e
+    except ValueError as e:  # a NUL in the name, an address that says nothing, a tar that was written anew
+        raise AudioError("unreadable", f"{path!r}: {one_line(e)}") from e
 
 
-def check_protocol(path: str) -> None:
+def parse_address(path: str) -> addresses.Address:
     """AudioError where coat opens no such address, on whatever machine."""
     try:
-        storage.protocol(path)
-    except InputError as e:
+        address = addresses.parse(path)
+        storage.protocol(address.url)
+    except ValueError as e:  # InputError, too
         raise AudioError("unreadable", f"{path!r}: {one_line(e, 200)}") from e
-
-
-def read_whole(path: str) -> bytes:
-    with reading(path):
-        return storage.read_bytes(path)
+    return address
 
 
 def second_look(path: str) -> io.BytesIO | None:
-    """The bytes of a local file, read by ourselves from its first to its last; None where they are too many to hold.
+    """The bytes of a local file, read by ourselves from its first to its last; None where they are too many to hold, or
+    were read by ourselves before: those of a store, and of a part of a file.
 
     libsndfile does not tell a read that failed from a file that ends: what it calls cut short or unreadable is
     believed only once its bytes were had. ReadFault where they are not to be had. None, too, for what is no file.
     """
-    if not storage.is_local(path):
-        return None  # was read as a whole
+    if addresses.is_address(path) or not storage.is_local(path):
+        return None
     name, kept, done = storage.local_path(path), io.BytesIO(), 0
     with reading(path):
         if not stat.S_ISREG(os.stat(name).st_mode):
@@ -75,7 +75,9 @@ def second_look(path: str) -> io.BytesIO | None:
 
 
 def is_there(path: str) -> bool:
-    """Whether a file or object is there. ReadFault where that cannot be told."""
+    """Whether a file or object is there, or the one that holds what lies at an address. ReadFault where that cannot be
+    told."""
+    path = addresses.container(path)
     with reading(path):
         if not storage.is_local(path):
             return storage.exists(path)

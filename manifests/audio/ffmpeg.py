@@ -13,6 +13,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from coat.manifests.audio import containers
+from coat.manifests.audio.channels import Mixer
 from coat.manifests.audio.clip import AudioError, AudioInfo
 from coat.manifests.errors import one_line
 
@@ -22,11 +23,14 @@ FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}  # o
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}  # damage is an error, and is not concealed
 
 
-def read_whole(path: str, data: bytes, cause: Exception, strict: bool = False) -> tuple[NDArray[np.float32], int]:
-    """A whole file, `[T]` mono and not checked for NaN, and its rate. AudioError where it cannot be had to its end.
+def read_whole(
+    path: str, data: bytes, cause: Exception, channel: int | None, strict: bool = False
+) -> tuple[NDArray[np.float32], int]:
+    """A whole file, `[T]` of one channel, or mixed, and its rate. AudioError where it cannot be had to its end.
 
     `strict`: nothing that is damaged is concealed.
     """
+    mixer = Mixer(path, channel)
     with open_container(path, data, cause, STRICT if strict else {}) as container:
         stream = container.streams.audio[0]
         stated = stated_seconds(container)
@@ -34,7 +38,7 @@ def read_whole(path: str, data: bytes, cause: Exception, strict: bool = False) -
         rates: set[int] = set()
         try:
             for frame in container.decode(stream):
-                pieces.append(frame_to_mono(frame))
+                pieces.append(mixer.mono(frame_samples(frame)))
                 rates.add(frame.sample_rate)
         except (av.error.FFmpegError, EOFError) as e:
             raise AudioError("truncated", f"{path}: cannot be decoded to its end ({one_line(e, 200)})") from e
@@ -46,6 +50,7 @@ def read_whole(path: str, data: bytes, cause: Exception, strict: bool = False) -
     decoded = len(samples_T) / rate
     if decoded < stated - FFMPEG_TOLERANCE_S and containers.states_duration(data):
         raise AudioError("truncated", f"{path}: {decoded:.3f} s of {stated:.3f} s; the file is cut short")
+    mixer.check()
     return samples_T, rate
 
 
@@ -74,8 +79,8 @@ def counted_seconds(container: Any) -> float:
     return float(sum(lengths) * stream.time_base) if all(lengths) and stream.time_base is not None else 0.0
 
 
-def frame_to_mono(frame: Any) -> NDArray[np.float32]:
-    """`[T]`: the mean of the channels."""
+def frame_samples(frame: Any) -> NDArray[np.float32]:
+    """`[T, C]`"""
     values = frame.to_ndarray()  # [C, T] of planar formats, else [1, T * C]
     if not frame.format.is_planar:
         values = values.reshape(-1, frame.layout.nb_channels).T
@@ -83,7 +88,7 @@ def frame_to_mono(frame: Any) -> NDArray[np.float32]:
     samples_CT = values.astype(np.float32)
     if name in FULL_SCALE:
         samples_CT = samples_CT / np.float32(FULL_SCALE[name]) - np.float32(name == "u8")
-    return samples_CT.mean(axis=0, dtype=np.float32)
+    return samples_CT.T
 
 
 def open_container(path: str, data: bytes, cause: Exception, options: dict[str, str] | None = None) -> Any:

@@ -22,7 +22,7 @@ import soxr
 import xxhash
 from numpy.typing import NDArray
 
-from coat.manifests import storage
+from coat.manifests import addresses
 from coat.manifests.audio import faults, ffmpeg
 from coat.manifests.audio.clip import AudioError, AudioInfo, Clip, clip_digest
 from coat.manifests.audio.extents import Extent
@@ -74,9 +74,10 @@ class AudioFile:
         """`data`: the bytes of the file, where they were read already."""
         self.path = path
         self.source = source = open_audio(path, data)
+        channel = addresses.split_channel(path)[1]
         parts = parts_of(path, source)
         with faults.reading(path):
-            self.streams = [Stream(path, opener(source, part)) for part in parts]
+            self.streams = [Stream(path, opener(source, part), channel) for part in parts]
         first = self.streams[0]
         self.rate, self.format, self.channels = first.rate, first.format, first.channels
         if other := {s.rate for s in self.streams} - {self.rate}:
@@ -84,7 +85,8 @@ class AudioFile:
             raise AudioError("unreadable", f"{path}: {joined}; split it")
         self.samples = sum(s.samples for s in self.streams)
         # Whether libsndfile reads the file as it is, and seeks in it, which other programs may count on.
-        self.is_plain = len(parts) == 1 and is_whole(source, parts[0]) and first.whole_T is None and first.seekable
+        as_it_is = len(parts) == 1 and is_whole(source, parts[0]) and channel is None
+        self.is_plain = as_it_is and first.whole_T is None and first.seekable
 
     def span(self, offset: float = 0.0, duration: float | None = None) -> "Span":
         """A span that is not decoded yet. AudioError where the file ends before it."""
@@ -171,20 +173,22 @@ def opener(source: str | io.BytesIO, part: Extent) -> Opens:
 
 
 def open_audio(path: str, data: bytes | None = None) -> str | io.BytesIO:
-    """What soundfile opens: a local path, or bytes that were read or are a remote object's. EnvironmentFault as
-    `faults` tells it."""
-    faults.check_protocol(path)
-    source: str | io.BytesIO
-    if data is None and storage.is_local(path):
-        source = str(storage.local_path(path))
+    """What soundfile opens: a local path, or bytes that were read, or are a remote object's or a part of a file.
+    EnvironmentFault as `faults` tells it."""
+    address = faults.parse_address(path)
+    if data is not None:
+        source: str | io.BytesIO = io.BytesIO(data)
+    else:
+        with faults.reading(path):
+            source = address.open()
+    if isinstance(source, str):
         with faults.reading(path):
             status = os.stat(source)
         if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device never end
             raise AudioError("unreadable", f"{path}: not a regular file; expected an audio file")
         size = status.st_size
     else:
-        data = faults.read_whole(path) if data is None else data
-        size, source = len(data), io.BytesIO(data)
+        size = source.getbuffer().nbytes
     if size == 0:
         raise AudioError("empty", f"{path}: the file has no bytes")
     return source

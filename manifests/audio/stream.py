@@ -11,6 +11,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from coat.manifests.audio import containers, extents, faults, ffmpeg, flac_frames, mp3_frames
+from coat.manifests.audio.channels import Mixer
 from coat.manifests.audio.clip import AudioError
 from coat.manifests.errors import one_line
 
@@ -38,8 +39,8 @@ class Stream:
     block: tuple[int, NDArray[np.float32]] | None = None  # of an MP3: its number, and `[T, C]`
     rescue_T: NDArray[np.float32] | None = None  # what FFmpeg gives of what libsndfile cannot decode to its end
 
-    def __init__(self, path: str, opens: Opens) -> None:
-        self.path, self.opens = path, opens
+    def __init__(self, path: str, opens: Opens, channel: int | None = None) -> None:
+        self.path, self.opens, self.channel = path, opens, channel
         self.whole_T: NDArray[np.float32] | None = None
         self.decoder, self.format, self.channels = "libsndfile", "", 1
         try:
@@ -53,7 +54,7 @@ class Stream:
             cause: Exception = ValueError(doubt)
         except (soundfile.LibsndfileError, TypeError) as e:  # TypeError: a name that ends in .raw
             cause = e
-        self.whole_T, self.rate = ffmpeg.read_whole(path, self.data(), cause)
+        self.whole_T, self.rate = ffmpeg.read_whole(path, self.data(), cause, channel)
         self.samples, self.decoder = len(self.whole_T), "ffmpeg"
 
     def open(self) -> soundfile.SoundFile:
@@ -70,13 +71,13 @@ class Stream:
         """
         decoders.add(self.decoder)
         if self.whole_T is not None:
-            yield to_mono(self.path, self.whole_T[start : start + samples, None])
+            yield np.ascontiguousarray(self.whole_T[start : start + samples])
             return
-        done = 0
+        done, mixer = 0, Mixer(self.path, self.channel)
         try:
             for piece_TC in self.mp3(start, samples) if self.format.startswith("MP") else self.direct(start, samples):
                 done += len(piece_TC)
-                yield to_mono(self.path, piece_TC)
+                yield mixer.mono(piece_TC)
             error = None
         except soundfile.LibsndfileError as e:  # the header was sound, so the data are not
             error = e
@@ -88,13 +89,14 @@ class Stream:
             )
             rest_T = self.rescued(AudioError("truncated", f"{self.path}: {said}"))[start + done : start + samples]
             decoders.add("ffmpeg")
-            yield to_mono(self.path, rest_T[:, None])
+            yield np.ascontiguousarray(rest_T)
+        mixer.check()
 
     def rescued(self, error: AudioError) -> NDArray[np.float32]:
         """`[T]` of the whole, where FFmpeg gives all that the header promises without any complaint; else the error."""
         if self.rescue_T is None:
             try:
-                rescue_T, rate = ffmpeg.read_whole(self.path, self.data(), error, strict=True)
+                rescue_T, rate = ffmpeg.read_whole(self.path, self.data(), error, self.channel, strict=True)
             except AudioError:
                 raise error from None
             if (len(rescue_T), rate) != (self.samples, self.rate):
@@ -150,14 +152,6 @@ def doubts(path: str, opens: Opens, format: str, samples: int, rate: int) -> str
     else:
         is_right = abs(counted - samples) <= MP3_GUESS_S * rate
     return "" if is_right else f"its frames hold {counted} samples, libsndfile says {samples}"
-
-
-def to_mono(path: str, samples_TC: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`[T]`, contiguous: the mean of the channels."""
-    samples_T = samples_TC[:, 0] if samples_TC.shape[1] == 1 else samples_TC.mean(axis=1, dtype=np.float32)
-    if not np.isfinite(samples_T).all():
-        raise AudioError("not_finite", f"{path}: NaN or infinite samples; write the file again")
-    return np.ascontiguousarray(samples_T, dtype=np.float32)
 
 
 def all_bytes(source: Any) -> bytes:

@@ -5,7 +5,7 @@ import math
 import re
 from typing import Any
 
-from coat.manifests import storage
+from coat.manifests import addresses, storage
 from coat.manifests.corpus.utterance import Utterance, parse_turns
 
 KNOWN_KEYS = {
@@ -33,6 +33,11 @@ def parse_row(data: Any, base: str, row: int) -> Utterance:
         check_text_only(data)
     elif not isinstance(audio, str) or not audio:
         raise ValueError("no audio_filepath; expected the path of an audio file, or null where there is text alone")
+    if audio and "#" in audio:
+        try:
+            addresses.parse(audio)
+        except ValueError as e:
+            raise ValueError(f"audio_filepath is {audio[:200]!r}: {e}") from e
     prompt, response = first_of(data, "prompt", "question"), first_of(data, "response", "answer")
     for name, value in (("text", data.get("text")), ("prompt", prompt), ("response", response)):
         if value is not None and not isinstance(value, str):

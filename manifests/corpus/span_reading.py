@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.json as pj
 
-from coat.manifests import storage
+from coat.manifests import addresses, storage
 from coat.manifests.corpus.columns import SPAN_SCHEMA, TEXT
 from coat.manifests.corpus.parsing import LONGEST_S
 
@@ -91,6 +91,8 @@ def is_valid(found: pa.Table) -> bool:
         return False
     urls = paths.filter(pc.match_substring(paths, "://"))
     if len(urls) and (pc.any(pc.match_substring(urls, "::")).as_py() or not all_match(urls, ALLOWED_URL)):
+        return False
+    if not addresses.all_usual(paths):
         return False
     times = (found[name].drop_null().to_numpy() for name in ("offset", "duration"))
     if not all((np.abs(t) <= LONGEST_S).all() for t in times):

@@ -32,7 +32,14 @@ from coat.manifests.storage.files import (
     write_bytes,
 )
 from coat.manifests.storage.info import FileInfo
-from coat.manifests.storage.node_cache import read_once_a_node
+from coat.manifests.storage.node_cache import (
+    open_blocks,
+    read_kept,
+    read_once_a_node,
+    read_range_once_a_node,
+    recent_size,
+    recent_stamp,
+)
 from coat.manifests.storage.remote import object_store
 from coat.manifests.storage.urls import PROTOCOLS, absolute, is_local, join, local_path, parent, protocol, resolve
 
@@ -52,17 +59,22 @@ __all__ = [
     "marked_stamps",
     "no_access",
     "object_store",
+    "open_blocks",
     "open_stream",
     "parent",
     "protocol",
     "put_if_absent",
     "read_bytes",
     "read_json",
+    "read_kept",
     "read_many",
     "read_once_a_node",
     "read_range",
+    "read_range_once_a_node",
     "read_ranges",
     "read_stamped",
+    "recent_size",
+    "recent_stamp",
     "remove",
     "remove_folder",
     "remove_if_empty",

@@ -11,7 +11,7 @@ from itertools import takewhile
 from threading import Event, Lock
 from typing import TypeVar
 
-from coat.manifests import storage
+from coat.manifests import addresses, storage
 from coat.manifests.audio import faults
 from coat.manifests.audio.clip import AudioError
 from coat.manifests.errors import ReadFault
@@ -81,8 +81,8 @@ def shared_folders(one: str, other: str) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def folder_of(file: str) -> str:
-    return file.rpartition("/")[0]
+def folder_of(audio: str) -> str:
+    return addresses.container(audio).rpartition("/")[0]
 
 
 class Evidence:
@@ -119,8 +119,8 @@ class Evidence:
         witness = self.witnesses.nearest(audio)
         if witness and not faults.is_there(witness):
             raise ReadFault(f"{audio}: not there, and {witness} is gone too, which was read before; {ACCEPT}")
-        folder = storage.parent(audio)
-        if not (witness and storage.parent(witness) == folder) and not faults.holds_anything(folder):
+        folder = storage.parent(addresses.container(audio))
+        if not (witness and folder_of(witness) == folder_of(audio)) and not faults.holds_anything(folder):
             raise ReadFault(f"{audio}: not there, and its folder is empty or not there; is it mounted here? {ACCEPT}")
 
     def check_not_all_missing(self, rows: Sequence[DecodedRow]) -> None:

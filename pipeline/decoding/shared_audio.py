@@ -5,6 +5,7 @@ units of a cut in hand keeps what was decoded for one expert until the others ha
 rate that was asked for. Each expert gets a copy of its own. T samples.
 """
 
+import io
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from coat.extractors.expert import Waveform
-from coat.manifests import storage
+from coat.manifests import addresses, storage
 from coat.manifests.audio.clip import AudioError, Clip
 from coat.manifests.audio.file import AudioFile
 from coat.pipeline.decoding.decoded_row import DecodeCost, Source
@@ -48,7 +49,7 @@ class SharedFile:
     def download_in(self, pool: ThreadPoolExecutor) -> None:
         """Ask a store for the bytes, once, so that they are here when a thread comes to decode them."""
         with self.asking:
-            if not self.asked and "://" in self.audio:
+            if not self.asked and "://" in self.audio:  # a remote one, or none that is opened
                 self.download = pool.submit(read_remote, self.audio, self.has_parts)
             self.asked = True
 
@@ -82,9 +83,10 @@ class SharedFile:
 
 
 def read_remote(audio: str, has_parts: bool) -> bytes | None:
-    if storage.is_local(audio):
-        return None
-    return storage.read_once_a_node(audio) if has_parts else storage.read_bytes(audio)
+    """The bytes that lie at an address; None where these are on a disk."""
+    address = addresses.parse(audio)
+    source = None if storage.is_local(address.url) else address.open(keep=has_parts)
+    return source.getvalue() if isinstance(source, io.BytesIO) else None
 
 
 def open_file(audio: str, data: bytes | None, opened: AudioFile | None = None) -> AudioFile:

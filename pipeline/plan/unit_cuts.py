@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from coat.manifests.addresses import groups_of
 from coat.manifests.corpus.manifest import Manifest
 
 UNIT_ROWS = 4096
@@ -42,8 +43,11 @@ def cut_units(
 def sort_window(
     audio: pa.Array, seconds: NDArray[np.float64], digests: NDArray[np.uint64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Rows by the longest span of their file, the files' rows together; and that longest span, for each."""
-    file = audio.dictionary_encode().indices.to_numpy()
+    """Rows by the longest span of their file, the files' rows together; and that longest span, for each.
+
+    A tar is such a file, and a row group of a Parquet table.
+    """
+    file = groups_of(audio).dictionary_encode().indices.to_numpy()
     files = int(file.max()) + 1
     if files == len(audio):
         order = np.lexsort((digests, seconds))

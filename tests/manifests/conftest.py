@@ -60,11 +60,12 @@ def with_frame_count(flac: bytes, frames: int) -> bytes:
 
 
 def write_with_ffmpeg(path: Path, codec: str, samples: np.ndarray, rate: int = RATE) -> None:
-    """Mono, into the container that the name says."""
+    """`[T]` or stereo `[T, 2]`, into the container that the name says."""
+    layout = "mono" if samples.ndim == 1 else "stereo"
     with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(codec, rate=rate, layout="mono")
-        resampler = av.AudioResampler(format=stream.format.name, layout="mono", rate=rate)
-        frame = av.AudioFrame.from_ndarray(samples.astype(np.float32)[None], format="flt", layout="mono")
+        stream: Any = container.add_stream(codec, rate=rate, layout=layout)
+        resampler = av.AudioResampler(format=stream.format.name, layout=layout, rate=rate)
+        frame = av.AudioFrame.from_ndarray(samples.astype(np.float32).reshape(1, -1), format="flt", layout=layout)
         frame.sample_rate = rate
         for converted in [*resampler.resample(frame), *resampler.resample(None)]:
             container.mux(stream.encode(converted))
