@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -52,7 +52,8 @@ def import_manifest(
     skip_bad: bool = False,
     advance: Advance | None = None,
 ) -> ImportResult:
-    """Write the manifest `out` (JSONL) of a corpus in another form.
+    """Write the manifest `out` (JSONL) of a corpus in another form: a file, a folder, or a pattern of several
+    (`storage.expand`), here or in a store.
 
     Relative audio paths count from `audio_root`, or else from where the source lies. Audio that lies below
     the folder of `out` is named relative to it, so that both can move together. `column_map` maps native keys
@@ -60,30 +61,31 @@ def import_manifest(
     `skip_bad` they are left out. `advance(1, files)` is called after each header.
     """
     check_column_map(column_map or {})
-    source = os.path.expanduser(source)
-    if not storage.exists(source) and "_OP_" in source:
-        raise InputError(f"{source}: a pattern of NeMo's for many manifests; {TARRED}")
-    if not storage.exists(source):
-        raise InputError(f"{source}: no such file or folder")
-    form = format or detect_format(source)
+    sources = source_files(source)
+    form = format or detect_format(sources[0])
     if form not in FORMATS:
         raise InputError(f"--format {form}: no such format; expected one of {', '.join(FORMATS)}")
     takes = FORMATS[form].takes
-    if takes != "either" and os.path.isdir(source) != (takes == "folder"):
-        raise InputError(f"{source}: expected a {takes} for --format {form}")
+    for one in sources:
+        if takes != "either" and is_folder(one) != (takes == "folder"):
+            raise InputError(f"{one}: expected a {takes} for --format {form}")
     if os.path.isdir(out):
         raise InputError(
             f"{out}: is a folder; expected the name of the manifest to write, such as {out}/manifest.jsonl"
         )
-    if storage.absolute(source) == storage.absolute(out):
+    if storage.absolute(out) in map(storage.absolute, sources):
         raise InputError(f"{out}: would replace its own source; give another name")
-    root = os.path.expanduser(audio_root or "") or (source if os.path.isdir(source) else storage.parent(source))
     reader = RecordReader(
-        FORMATS[form], column_map or {}, root, AudioFolder(out), storage.parent(storage.absolute(out)), split
+        FORMATS[form],
+        column_map or {},
+        os.path.expanduser(audio_root or ""),
+        AudioFolder(out),
+        storage.parent(storage.absolute(out)),
+        split,
     )
     unreadable: list[tuple[int, Problem]] = []
     with RowSpool() as rows:
-        found = reader.read(source)
+        found = reader.read(sources)
         while block := list(islice(found, ROWS_AT_ONCE)):
             utterances, origins = [u for u, _ in block], [origin for _, origin in block]
             written = [True] * len(block)
@@ -107,26 +109,43 @@ def import_manifest(
     return ImportResult(out, form, int(kept.sum()), seconds, tuple(problems), tuple(reader.accounts.lines()))
 
 
+def source_files(source: str) -> list[str]:
+    """What a source stands for: itself, or the files of a pattern. InputError where one is not there."""
+    source = os.path.expanduser(source)
+    found = storage.expand(source)
+    if found == [source] and not storage.exists(source):
+        raise InputError(f"{source}: no such file or folder")
+    if len(found) > 1:
+        storage.check_all_there(found)
+    return found
+
+
+def is_folder(source: str) -> bool:
+    """Also of a store, whose folders are what keys begin with."""
+    return os.path.isdir(source) if storage.is_local(source) else not storage.is_file(source)
+
+
 @dataclass
 class RecordReader:
     """Records to utterances, with a problem for each that cannot be one."""
 
     format: Format
     column_map: Mapping[str, str]
-    root: str  # what relative audio paths count from
+    audio_root: str  # what relative audio paths count from; empty: where each source lies
     audio: AudioFolder
     out_folder: str  # absolute
     split: str | None = None  # the one that is wanted
     accounts: Accounts = field(default_factory=Accounts)
     is_unpacked: bool = False  # what a NeMo manifest says to lie in tars
     problems: list[tuple[int, Problem]] = field(default_factory=list)  # each with the number of rows before it
+    root: str = ""  # of the source that is being read
 
-    def read(self, source: str) -> Iterator[tuple[Utterance, Problem]]:
+    def read(self, sources: Sequence[str]) -> Iterator[tuple[Utterance, Problem]]:
         """Each row, whose id may be empty, and where it came from. InputError where a mapped column is not there."""
         count = 0
         seen: Counter[str] = Counter()
         splits: Counter[str] = Counter()
-        for record in self.format.read(source):
+        for record in self.records(sources):
             origin = Problem(record.file, record.row, record.problem)
             if record.note:
                 self.accounts.notes.append(record.note)
@@ -153,10 +172,15 @@ class RecordReader:
                 self.problems.append((count, replace(origin, message=message)))
         if self.split is not None and self.split not in splits:
             has = ", ".join(sorted(s for s in splits if s)) or "none"
-            raise InputError(f"--split {self.split}: {source} has no such split; it has {has}")
+            raise InputError(f"--split {self.split}: {sources[0]} has no such split; it has {has}")
         for native, column in self.column_map.items():
             if column not in seen:
-                raise InputError(f"--map {native}={column}: {source} has no such column; it has {', '.join(seen)}")
+                raise InputError(f"--map {native}={column}: {sources[0]} has no such column; it has {', '.join(seen)}")
+
+    def records(self, sources: Sequence[str]) -> Iterator[Record]:
+        for source in sources:
+            self.root = self.audio_root or (source if is_folder(source) else storage.parent(source))
+            yield from self.format.read(source)
 
     def to_rows(self, values: Mapping[str, Any]) -> list[dict[str, Any] | Refused]:
         columns = Columns.detect(values, self.column_map)

@@ -9,6 +9,7 @@ from coat.manifests.storage.files import (
     exists,
     in_parallel,
     info,
+    is_file,
     list_files,
     list_names,
     marked_stamps,
@@ -40,6 +41,7 @@ from coat.manifests.storage.node_cache import (
     recent_size,
     recent_stamp,
 )
+from coat.manifests.storage.patterns import check_all_there, expand, files_below, is_pattern
 from coat.manifests.storage.remote import object_store
 from coat.manifests.storage.urls import PROTOCOLS, absolute, is_local, join, local_path, parent, protocol, resolve
 
@@ -48,10 +50,15 @@ __all__ = [
     "REQUESTS",
     "FileInfo",
     "absolute",
+    "check_all_there",
     "exists",
+    "expand",
+    "files_below",
     "in_parallel",
     "info",
+    "is_file",
     "is_local",
+    "is_pattern",
     "join",
     "list_files",
     "list_names",

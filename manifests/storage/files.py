@@ -50,6 +50,16 @@ def exists(url: str) -> bool:
         raise NoAccess(no_access(url, e)) from e
 
 
+def is_file(url: str) -> bool:
+    """Whether a file is there, and no folder. NoAccess where we may not look."""
+    try:
+        return local_path(url).is_file() if is_local(url) else bool(remote.info(url))
+    except FileNotFoundError:
+        return False
+    except PermissionError as e:
+        raise NoAccess(no_access(url, e)) from e
+
+
 def read_bytes(url: str) -> bytes:
     """The whole file. FileNotFoundError where there is none."""
     return read_stamped(url)[0]

@@ -1,4 +1,4 @@
-"""Addresses: what is read at one is what the file holds there, and what is not there is said. Against tarfile, Arrow."""
+"""Addresses: what is read at one is what the file holds there; what is not there is said. Against tarfile, Arrow."""
 
 import io
 import json
