@@ -28,7 +28,9 @@ def import_(
     form: Annotated[
         str | None,
         typer.Option(
-            "--format", help="folder, jsonl (NeMo), csv, parquet, dataset, lhotse or swift; else by its looks."
+            "--format",
+            help="folder, jsonl (NeMo), csv, parquet, dataset, swift, kaldi, lhotse, lhotse-recordings, shar; "
+            "else by its looks.",
         ),
     ] = None,
     mapping: Annotated[
@@ -43,6 +45,9 @@ def import_(
     split: Annotated[
         str | None, typer.Option(help="Take one split alone, as train; else all, each row with its `split`.")
     ] = None,
+    channel: Annotated[
+        str, typer.Option(help="Of several channels: mix (their mean), a number from 0, or each as a row of its own.")
+    ] = "mix",
     probe: Annotated[bool, typer.Option(help="Read durations that are missing from the audio's headers.")] = True,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out, instead of writing nothing.")
@@ -68,9 +73,12 @@ def import_(
       coat manifest import train.parquet data/train.jsonl
 
       coat manifest import cuts.jsonl.gz manifest.jsonl  (Lhotse)
+
+      coat manifest import calls/ calls.jsonl --channel each  (a speaker a channel)
     """
     from coat.cli.progress import progress
     from coat.manifests.errors import InputError
+    from coat.manifests.sources.channels import parse_channel
     from coat.manifests.sources.importing import import_manifest
 
     column_map = {}
@@ -88,6 +96,7 @@ def import_(
             column_map=column_map,
             audio_root=audio_root,
             split=split,
+            channel=parse_channel(channel),
             read_headers=probe,
             skip_bad=skip_bad,
             advance=advance,
