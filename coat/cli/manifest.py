@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from coat.cli.options import AllowHttp
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -52,6 +54,7 @@ def import_(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out, instead of writing nothing.")
     ] = False,
+    allow_http: AllowHttp = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -116,6 +119,7 @@ def validate(
     deep: Annotated[
         bool, typer.Option(help="Decode all audio: finds files that are cut short, damaged or NaN.")
     ] = False,
+    allow_http: AllowHttp = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -145,6 +149,7 @@ def stats(
     probe: Annotated[
         bool, typer.Option(help="Read headers: sample rates, channels, formats, missing durations.")
     ] = True,
+    allow_http: AllowHttp = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -175,6 +180,7 @@ def split(
     ] = "audio",
     seed: Annotated[int, typer.Option(help="Another seed, another split.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the parts; else beside the manifest.")] = None,
+    allow_http: AllowHttp = False,
     json: Json = False,
 ) -> None:
     """Split a manifest into parts that share no audio file: MANIFEST.PART.jsonl for each.
