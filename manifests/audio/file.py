@@ -28,7 +28,7 @@ from coat.manifests.audio.channels import check_channel
 from coat.manifests.audio.clip import AudioError, AudioInfo, Clip, clip_digest
 from coat.manifests.audio.extents import Extent
 from coat.manifests.audio.parts import Part, find_parts
-from coat.manifests.audio.stream import Opens, Stream, all_bytes, check_not_cut, doubts
+from coat.manifests.audio.stream import Opens, Stream, all_bytes, check_not_cut, samples_held
 
 # Manifests round durations; a span may end this much after its file, and is cut there.
 SPAN_TOLERANCE_S = 0.05
@@ -57,8 +57,8 @@ def read_header(path: str) -> AudioInfo:
         return info if info.seconds else replace(info, seconds=decode(path).seconds)
     with faults.reading(path):
         check_not_cut(path, opens, info)
-    doubt = doubts(path, opens, info.format, info.frames, info.samplerate)
-    seconds = decode(path).seconds if doubt else info.frames / info.samplerate
+    samples, doubt = samples_held(path, opens, info.format, info.frames, info.samplerate)
+    seconds = decode(path).seconds if doubt else samples / info.samplerate
     return AudioInfo(seconds, info.samplerate, info.channels, info.format)
 
 

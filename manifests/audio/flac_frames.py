@@ -10,6 +10,8 @@ from coat.manifests.audio.ogg_pages import crc_table
 CRC8, CRC16 = crc_table(0x07, 8), crc_table(0x8005, 16)
 STREAMINFO_AT = 8
 SLACK = 64  # bytes after the last frame that nobody minds: a line end
+RATES = (0, 88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 48000, 96000)  # Hz, by their codes
+HEADER_MOST = 24  # bytes that hold the header of a frame
 MOST_TAGS = 2**20  # bytes of tags, pictures and padding after the last frame
 
 
@@ -24,20 +26,26 @@ def check_frames(path: str, f: BinaryIO) -> None:
     if head[:4] != b"fLaC" or len(head) < STREAMINFO_AT + 34:
         return
     info = head[STREAMINFO_AT:]
+    rate = int.from_bytes(info[10:13], "big") >> 4
+    first = first_frame(f, at, stop)
+    if first[:1] == b"\xff" and (of_frame := frame_rate(first)) not in (0, rate):
+        raise AudioError("unreadable", f"{path}: its header states {rate} Hz, its frames {of_frame} Hz; write it again")
     size, total = int.from_bytes(info[2:4], "big"), int.from_bytes(info[13:18], "big") & (1 << 36) - 1
     if not total or size < 16 or info[:2] != info[2:4]:
         return
-    rate, last = int.from_bytes(info[10:13], "big") >> 4, (total - 1) // size
+    last = (total - 1) // size
     largest = int.from_bytes(info[7:10], "big") or 16 + size * 8 * 4
     begin = find_frame(f, last, max(at, stop - 2 * largest - 4096), stop)
     begin = find_frame(f, last, at, stop) if begin < 0 else begin
     if begin < 0:
         return
-    if find_frame(f, last + 1, begin, stop) >= 0:
-        said = f"{path}: its header promises {total / rate:.3f} s, and more frames follow them; write it again"
+    left = frame_samples(extents.read_at(f, begin, HEADER_MOST)) - (total - last * size)
+    if left > 0 or find_frame(f, last + 1, begin, stop) >= 0:
+        said = f"{path}: its header promises {total / rate:.3f} s, and its frames hold more; write it again"
         raise AudioError("unreadable", said)
     rest = extents.read_at(f, begin, stop - begin)[: largest + MOST_TAGS]
-    ends = [len(rest), *(at for at in (rest.find(tag) for tag in (b"TAG", b"APETAGEX", b"ID3")) if at > 0)]
+    tags = (rest.find(tag) for tag in (b"TAG", b"APETAGEX", b"ID3"))
+    ends = [len(rest), *(end for end in tags if end > 0 and extents.after_tags(f, begin + end, stop) >= stop - SLACK)]
     if stop - begin > len(rest) or not any(ends_frame(rest[:end]) for end in ends):
         said = f"its last frame (at byte {begin}) is damaged or cut short, or what follows it is no sound"
         raise AudioError("truncated", f"{path}: {said}")
@@ -65,6 +73,39 @@ def find_frame(f: BinaryIO, number: int, at: int, stop: int) -> int:
             if len(header) > length and crc8(header[: length + 1]) == 0 and not header[3] & 1:
                 return place + match.start()
     return -1
+
+
+def first_frame(f: BinaryIO, at: int, stop: int) -> bytes:
+    """The first bytes of what follows the blocks of metadata."""
+    block, is_last = at + 4, False
+    while not is_last and block + 4 <= stop:
+        head = extents.read_at(f, block, 4)
+        is_last = bool(head[0] & 0x80)
+        block += 4 + int.from_bytes(head[1:], "big")
+    return extents.read_at(f, block, HEADER_MOST)
+
+
+def frame_rate(header: bytes) -> int:
+    """Hz; 0 where a frame leaves it to the header of the stream."""
+    code = header[2] & 15 if len(header) == HEADER_MOST else 0
+    if code < len(RATES):
+        return RATES[code]
+    at = behind_number(header) + {6: 1, 7: 2}.get(header[2] >> 4, 0)
+    return int.from_bytes(header[at : at + (1 if code == 12 else 2)], "big") * {12: 1000, 13: 1, 14: 10}.get(code, 0)
+
+
+def frame_samples(header: bytes) -> int:
+    """How many a frame holds; 0 where it does not say."""
+    code = header[2] >> 4 if len(header) == HEADER_MOST else 0
+    if code in (6, 7):
+        at = behind_number(header)
+        return int.from_bytes(header[at : at + code - 5], "big") + 1
+    return 0 if code == 0 else 192 if code == 1 else 576 << code - 2 if code < 6 else 256 << code - 8
+
+
+def behind_number(header: bytes) -> int:
+    """Where the number of a frame, coded like UTF-8, ends."""
+    return 4 + (8 - (header[4] ^ 0xFF).bit_length() or 1)
 
 
 def coded_number(number: int) -> bytes:

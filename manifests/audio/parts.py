@@ -28,6 +28,8 @@ def find_parts(path: str, f: BinaryIO) -> list[Extent]:
             last = f"{size - begins} bytes from byte {begins} on belong to no stream of it"
             raise AudioError("unreadable", f"{path}: {last}; cut them off, or give what they are a file of its own")
         found += more or [Extent(0, size)]
+        if stop <= at:
+            raise AudioError("unreadable", f"{path}: its header states a length of nothing (at byte {at})")
         at = stop
     if len(found) > 1 or found[0].patches or extents.read_at(f, 0, 4) in TAGS_ARE_HEARD:
         return found

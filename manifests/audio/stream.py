@@ -26,6 +26,7 @@ MP3_BLOCK_S = 60.0
 UNKNOWN_FRAMES = 1 << 40
 MP3_PADDING = 6  # frames, with that of the Xing header
 MP3_GUESS_S = 0.1  # how far libsndfile's guess of an MP3's length may be off before FFmpeg decodes it
+MOST_RATE = 768_000  # Hz, that anybody samples sound at
 PIECE_S = 30.0  # of a file, decoded at once
 Opens = Callable[[], Any]  # a path or a file of its own, for soundfile and FFmpeg
 
@@ -48,7 +49,7 @@ class Stream:
                 check_not_cut(path, opens, f)
                 self.samples, self.rate, self.format, self.channels = f.frames, f.samplerate, f.format, f.channels
                 self.seekable = f.seekable()
-            doubt = doubts(path, opens, self.format, self.samples, self.rate)
+            self.samples, doubt = samples_held(path, opens, self.format, self.samples, self.rate)
             if not doubt:
                 return
             cause: Exception = ValueError(doubt)
@@ -138,20 +139,20 @@ class Stream:
                 return
 
 
-def doubts(path: str, opens: Opens, format: str, samples: int, rate: int) -> str:
-    """Why the length that libsndfile states is not to be believed; empty where it is."""
+def samples_held(path: str, opens: Opens, format: str, samples: int, rate: int) -> tuple[int, str]:
+    """How many libsndfile will give of those that it states, and why FFmpeg is to be asked; empty where it is not."""
     if samples >= UNKNOWN_FRAMES:
-        return "its header does not say how long it is"
+        return samples, "its header does not say how long it is"
     if not format.startswith("MP"):
-        return ""
+        return samples, ""
     with faults.reading(path), binary(opens()) as f:
         data = extents.read_at(f, extents.after_id3(f, 0), -1)
-    counted = mp3_frames.count_samples(data)
+    counted, frame = mp3_frames.count_samples(data), mp3_frames.frame_samples(data)
+    doubt = f"its frames hold {counted} samples, libsndfile says {samples}"
     if mp3_frames.XING.match(data):  # states its length, without what the encoder put before and after it
-        is_right = counted - samples <= MP3_PADDING * mp3_frames.frame_samples(data)
-    else:
-        is_right = abs(counted - samples) <= MP3_GUESS_S * rate
-    return "" if is_right else f"its frames hold {counted} samples, libsndfile says {samples}"
+        return samples, "" if counted - samples <= MP3_PADDING * frame else doubt
+    is_right = samples - MP3_GUESS_S * rate <= counted <= samples + frame
+    return min(counted, samples), "" if is_right else doubt
 
 
 def all_bytes(source: Any) -> bytes:
@@ -163,13 +164,16 @@ class OpenedFile(Protocol):
     """What libsndfile says of a file that it opened."""
 
     format: Any
+    samplerate: Any
     extra_info: Any
 
 
 def check_not_cut(path: str, opens: Opens, opened: OpenedFile) -> None:
-    """AudioError where libsndfile guessed raw audio from a suffix such as .au, or passed over a cut."""
+    """AudioError where libsndfile took a suffix (.au) for a header, or passed over a cut or a damaged one."""
     if opened.format == "RAW":
         raise AudioError("unreadable", f"{path}: no header of an audio file; expected WAV, FLAC, OGG, MP3 or the like")
+    if opened.samplerate > MOST_RATE:
+        raise AudioError("unreadable", f"{path}: states a rate of {opened.samplerate} Hz; its header is damaged")
     if containers.log_states_more(opened.extra_info) or (opened.format == "OGG" and not ends_whole(opens())):
         raise AudioError("truncated", f"{path}: shorter than its header says; the file is cut short")
     if opened.format == "FLAC":
