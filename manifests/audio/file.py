@@ -9,12 +9,8 @@ or store that cannot be read raises EnvironmentFault (`faults.py`), which says n
     for piece_T in file.span().pieces(16000): ...      long audio, of which some seconds are held
 """
 
-import io
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -22,12 +18,10 @@ import soxr
 import xxhash
 from numpy.typing import NDArray
 
-from coat.manifests import storage
 from coat.manifests.audio import faults, ffmpeg
 from coat.manifests.audio.clip import AudioError, AudioInfo, Clip, clip_digest
-from coat.manifests.audio.extents import Extent
-from coat.manifests.audio.parts import Part, find_parts
-from coat.manifests.audio.stream import Opens, Stream, all_bytes, check_not_cut, doubts
+from coat.manifests.audio.source import Source
+from coat.manifests.audio.stream import Stream, check_not_cut, doubts
 
 # Manifests round durations; a span may end this much after its file, and is cut there.
 SPAN_TOLERANCE_S = 0.05
@@ -35,22 +29,21 @@ SPAN_TOLERANCE_S = 0.05
 
 def probe(path: str) -> AudioInfo:
     """Read the header. AudioError as `decode` gives it, where the header tells."""
-    source = open_audio(path)
-    parts = parts_of(path, source)
-    if len(parts) > 1 or not is_whole(source, parts[0]):
-        file = AudioFile(path)
-        return AudioInfo(file.samples / file.rate, file.rate, file.channels, file.format)
-    opens = opener(source, parts[0])
-    try:
-        info = soundfile.info(opens())
-    except (soundfile.LibsndfileError, TypeError) as e:
+    source = Source(path)
+    with source.held_in_memory():
+        parts = source.parts()
+        if len(parts) > 1 or not parts[0].is_whole:
+            file = AudioFile(path)
+            return AudioInfo(file.samples / file.rate, file.rate, file.channels, file.format)
+        (part,) = parts
+        try:
+            info = soundfile.info(part.opens())
+        except (soundfile.LibsndfileError, TypeError) as e:
+            info = ffmpeg.read_info(path, part.read(), e)
+            return info if info.seconds else replace(info, seconds=decode(path).seconds)
         with faults.reading(path):
-            data = all_bytes(opens())
-        info = ffmpeg.read_info(path, data, e)
-        return info if info.seconds else replace(info, seconds=decode(path).seconds)
-    with faults.reading(path):
-        check_not_cut(path, opens, info)
-    doubt = doubts(path, opens, info.format, info.frames, info.samplerate)
+            check_not_cut(part, info)
+        doubt = doubts(part, info.format, info.frames, info.samplerate)
     seconds = decode(path).seconds if doubt else info.frames / info.samplerate
     return AudioInfo(seconds, info.samplerate, info.channels, info.format)
 
@@ -73,10 +66,11 @@ class AudioFile:
     def __init__(self, path: str, data: bytes | None = None) -> None:
         """`data`: the bytes of the file, where they were read already."""
         self.path = path
-        self.source = source = open_audio(path, data)
-        parts = parts_of(path, source)
-        with faults.reading(path):
-            self.streams = [Stream(path, opener(source, part)) for part in parts]
+        self.source = source = Source(path, data)
+        with source.held_in_memory():
+            parts = source.parts()
+            with faults.reading(path):
+                self.streams = [Stream(part, keep=len(parts) == 1) for part in parts]
         first = self.streams[0]
         self.rate, self.format, self.channels = first.rate, first.format, first.channels
         if other := {s.rate for s in self.streams} - {self.rate}:
@@ -84,7 +78,12 @@ class AudioFile:
             raise AudioError("unreadable", f"{path}: {joined}; split it")
         self.samples = sum(s.samples for s in self.streams)
         # Whether libsndfile reads the file as it is, and seeks in it, which other programs may count on.
-        self.is_plain = len(parts) == 1 and is_whole(source, parts[0]) and first.whole_T is None and first.seekable
+        self.is_plain = len(parts) == 1 and parts[0].is_whole and first.whole_T is None and first.seekable
+
+    def let_go(self) -> None:
+        """Close what waits for the first span: of many files that are at hand none should hold a descriptor."""
+        for stream in self.streams:
+            stream.let_go()
 
     def span(self, offset: float = 0.0, duration: float | None = None) -> "Span":
         """A span that is not decoded yet. AudioError where the file ends before it."""
@@ -142,52 +141,6 @@ class Span:
             done += len(piece_T)
             yield piece_T if resampler is None else resampler.resample_chunk(piece_T, last=done == self.samples)
         self.digest = clip_digest(samples, self.rate)
-
-
-def parts_of(path: str, source: str | io.BytesIO) -> list[Extent]:
-    """As `find_parts`."""
-    with faults.reading(path):
-        if isinstance(source, str):
-            with open(source, "rb") as f:
-                return find_parts(path, f)
-        return find_parts(path, source)
-
-
-def is_whole(source: str | io.BytesIO, part: Extent) -> bool:
-    size = os.path.getsize(source) if isinstance(source, str) else source.getbuffer().nbytes
-    return part == Extent(0, size)
-
-
-def opener(source: str | io.BytesIO, part: Extent) -> Opens:
-    """A path, or a file object of its own each time."""
-    whole = is_whole(source, part)
-
-    def opens() -> Any:
-        if not whole:
-            return Part(source, part)
-        return source if isinstance(source, str) else io.BytesIO(source.getvalue())
-
-    return opens
-
-
-def open_audio(path: str, data: bytes | None = None) -> str | io.BytesIO:
-    """What soundfile opens: a local path, or bytes that were read or are a remote object's. EnvironmentFault as
-    `faults` tells it."""
-    faults.check_protocol(path)
-    source: str | io.BytesIO
-    if data is None and storage.is_local(path):
-        source = str(storage.local_path(path))
-        with faults.reading(path):
-            status = os.stat(source)
-        if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device never end
-            raise AudioError("unreadable", f"{path}: not a regular file; expected an audio file")
-        size = status.st_size
-    else:
-        data = faults.read_whole(path) if data is None else data
-        size, source = len(data), io.BytesIO(data)
-    if size == 0:
-        raise AudioError("empty", f"{path}: the file has no bytes")
-    return source
 
 
 def check_span(path: str, offset: float, duration: float | None) -> None:
