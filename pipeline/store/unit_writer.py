@@ -60,7 +60,9 @@ class UnitWriter:
         with self.timed_write():
             self.build = new_build(set_url, unit)
             self.cleanup.callback(shutil.rmtree, self.build, ignore_errors=True)
-            self.frames = self.cleanup.enter_context(FramesWriter(self.build / FRAMES, dim, dtype))
+            self.frames = self.cleanup.enter_context(
+                FramesWriter(self.build / FRAMES, dim, dtype, read_soon=not storage.is_local(set_url))
+            )
 
     def __enter__(self) -> "UnitWriter":
         return self
