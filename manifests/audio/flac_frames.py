@@ -93,7 +93,7 @@ def crc8(data: bytes) -> int:
 def crc16(data: bytes, crc: int = 0) -> int:
     """Block by block: what each byte adds to the CRC of its block follows from its place, so numpy adds them up."""
     blocks_NB = np.frombuffer(data, np.uint8, len(data) // CRC_BLOCK * CRC_BLOCK).reshape(-1, CRC_BLOCK)
-    for block in np.bitwise_xor.reduce(ADDED_BV[np.arange(CRC_BLOCK), blocks_NB], axis=1).tolist():
+    for block in np.bitwise_xor.reduce(ADDED.take(blocks_NB + PLACES_B), axis=1).tolist():
         crc = FIRST[crc >> 8] ^ SECOND[crc & 0xFF] ^ block
     for byte in data[blocks_NB.size :]:
         crc = crc << 8 & 0xFF00 ^ CRC16[crc >> 8 ^ byte]
@@ -101,14 +101,14 @@ def crc16(data: bytes, crc: int = 0) -> int:
 
 
 def added_by_bytes(size: int) -> NDArray[np.uint16]:
-    """`[size, 256]`: what a byte of each value, at each place of a block, adds to the block's CRC."""
+    """`[size * 256]`: what a byte of each value, at each place of a block, adds to the block's CRC."""
     table = np.array(CRC16, np.uint16)
     added = [table]
     for _ in range(size - 1):
         added.append(added[-1] << 8 ^ table[added[-1] >> 8])
-    return np.stack(added[::-1])
+    return np.concatenate(added[::-1])
 
 
 CRC_BLOCK = 64
-ADDED_BV = added_by_bytes(CRC_BLOCK)
-FIRST, SECOND = ADDED_BV[0].tolist(), ADDED_BV[1].tolist()  # the CRC so far is added to the next two bytes
+ADDED, PLACES_B = added_by_bytes(CRC_BLOCK), np.arange(CRC_BLOCK) * 256
+FIRST, SECOND = ADDED[:256].tolist(), ADDED[256:512].tolist()  # the CRC so far is added to the next two bytes
