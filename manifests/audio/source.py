@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, BinaryIO, cast
 
 from coat.manifests import storage
@@ -26,6 +27,7 @@ class Source:
         faults.check_protocol(path)
         self.path, self.name, self.data = path, "", data
         self.held: bytes | None = None
+        self.stamp = (0, 0, 0)
         if data is None and storage.is_local(path):
             self.name = str(storage.local_path(path))
             with faults.reading(path):
@@ -33,6 +35,7 @@ class Source:
             if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device never end
                 raise AudioError("unreadable", f"{path}: not a regular file; expected an audio file")
             self.size = status.st_size
+            self.stamp = status.st_mtime_ns, status.st_size, status.st_ino
         else:
             self.data = faults.read_whole(path) if data is None else data
             self.size = len(self.data)
@@ -66,9 +69,20 @@ class Source:
 
     def parts(self) -> "list[SourcePart]":
         """As `find_parts`."""
-        with faults.reading(self.path), self.look() as f:
-            found = find_parts(self.path, f)
+        with faults.reading(self.path):
+            if self.data is None and self.held is None:
+                found = parts_of_large(self.path, self.name, self.stamp)
+            else:
+                with self.look() as f:
+                    found = find_parts(self.path, f)
         return [SourcePart(self, extent) for extent in found]
+
+
+@lru_cache(64)
+def parts_of_large(path: str, name: str, stamp: tuple[int, int, int]) -> list[Extent]:
+    """As `find_parts`, which reads all of it: units that have spans of one long recording open it one after another."""
+    with open(name, "rb") as f:
+        return find_parts(path, f)
 
 
 class SourcePart:
