@@ -33,9 +33,7 @@ class AudioFolder:
         return path
 
     def copy(self, address: str, name: str) -> str:
-        """What lies at an address, in a file of its own; the path of that, and the channel. ValueError where it cannot be
-        read.
-        """
+        """What lies at an address, in a file of its own: the path of that. ValueError where it cannot be read."""
         place, channel = addresses.split_channel(address)
         if not addresses.is_address(place):  # a file, of which it is a channel
             return address

@@ -62,9 +62,9 @@ def import_manifest(
     Relative audio paths count from `audio_root`, or else from where the source lies. Audio that lies below
     the folder of `out` is named relative to it, so that both can move together. `column_map` maps native keys
     to columns; of several splits only `split` is taken. ManifestError lists every bad row, and nothing is written; with
-    `skip_bad` they are left out. `advance(1, files)` is called after each header. Audio in tars and tables is read where
-    it lies, or with `copy` written to files beside the manifest. `tars`: of a manifest of NeMo's, a pattern; `tar_in_id`:
-    ids begin with the name of their tar.
+    `skip_bad` they are left out. `advance(1, files)` is called after each header. Audio in tars and tables is read
+    where it lies, or with `copy` written to files beside the manifest. `tars`: of a manifest of NeMo's, a pattern;
+    `tar_in_id`: ids begin with the name of their tar.
     """
     check_column_map(column_map or {})
     sources = source_files(source)

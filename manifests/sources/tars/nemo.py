@@ -1,8 +1,9 @@
 """NeMo's tarred datasets: a manifest whose rows name a tar (`shard_id`) and a member of it (`audio_filepath`).
 
-    DIR/tarred_audio_manifest.json           all rows, or DIR/sharded_manifests/manifest_0.json, ... those of one tar each
-    DIR/audio_0.tar, DIR/audio_1.tar, ...    `--tars` says where they are called otherwise
-    DIR/bucket1/..., DIR/bucket2/...         the same once for each bucket of durations
+    DIR/tarred_audio_manifest.json                    all rows; those of one tar each are in
+    DIR/sharded_manifests/manifest_0.json, ...
+    DIR/audio_0.tar, ...                              `--tars` says where they are called otherwise
+    DIR/bucket1/..., DIR/bucket2/...                  the same for each bucket of durations
 
 As scripts/speech_recognition/convert_to_tarred_audio_dataset.py of NeMo 3.0 writes them, and
 nemo/collections/common/data/lhotse/nemo_adapters.py reads them.
