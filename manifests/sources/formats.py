@@ -45,7 +45,8 @@ def local(knows: Callable[[Path], bool]) -> Callable[[str], bool]:
     return lambda folder: storage.is_local(folder) and knows(storage.local_path(folder))
 
 
-FORMATS = {
+FORMATS = {  # of several that know a folder, the first
+    "shards": Format(to_rows=as_it_is, takes="folder", knows_folder=is_shard_set, read_tars=read_coat_shards),
     "folder": Format(read_folder, takes="folder"),
     "jsonl": Format(read_json_records, suffixes=JSON),
     "csv": Format(read_csv, suffixes=(".csv", ".tsv")),
@@ -53,7 +54,6 @@ FORMATS = {
     "dataset": Format(read_saved_dataset, takes="folder", knows_folder=local(is_saved_dataset)),
     "swift": Format(read_json_records, from_swift, suffixes=JSON, knows_record=is_conversation),
     "lhotse": Format(read_json_records, from_cut, suffixes=JSON, knows_record=is_cut, ignored=IGNORED),
-    "shards": Format(to_rows=as_it_is, takes="folder", knows_folder=is_shard_set, read_tars=read_coat_shards),
     "nemo-tarred": Format(
         takes="either", suffixes=JSON, knows_record=is_tarred, knows_folder=has_nemo_tars, read_tars=read_nemo_tarred
     ),
@@ -66,7 +66,10 @@ FORMATS = {
 def detect_format(source: str) -> str:
     """The format of a file or folder, by its names and first record. InputError where none fits."""
     if is_folder(source):
-        return next((name for name, f in FORMATS.items() if f.knows_folder and f.knows_folder(source)), "folder")
+        known = next((name for name, f in FORMATS.items() if f.knows_folder and f.knows_folder(source)), "")
+        if not known and not storage.is_local(source):
+            raise InputError(f"{source}: no tars in it; of a store, audio files are named by a manifest or table")
+        return known or "folder"
     file_name = source.lower()
     candidates = {name: f for name, f in FORMATS.items() if f.suffixes and file_name.endswith(f.suffixes)}
     if not candidates and (plain := file_name.removesuffix(".gz")) != file_name:

@@ -19,6 +19,7 @@ from coat.manifests.errors import InputError
 from coat.manifests.sources.column_names import Columns
 from coat.manifests.sources.json_lines import read_json_records
 from coat.manifests.sources.records import Record
+from coat.manifests.sources.tars.folders import find_files, paths_below
 from coat.manifests.sources.tars.members import Unusable
 from coat.manifests.sources.tars.options import TarOptions
 from coat.manifests.sources.tars.samples import PassedOver
@@ -39,7 +40,7 @@ def is_tarred(record: Mapping[str, Any]) -> bool:
 
 
 def has_nemo_tars(folder: str) -> bool:
-    return bool(storage.files_below(folder, (MANIFEST_NAME,)))
+    return any(path.rsplit("/", 1)[-1] == MANIFEST_NAME for path in paths_below(folder))
 
 
 def is_unpacked(manifest: str, audio_root: str) -> bool:
@@ -56,7 +57,7 @@ def read_nemo_tarred(sources: Sequence[str], options: TarOptions) -> Iterator[Re
     manifests = [
         manifest
         for source in sources
-        for manifest in ([source] if storage.is_file(source) else storage.files_below(source, (MANIFEST_NAME,)))
+        for manifest in ([source] if storage.is_file(source) else find_files(source, (f"/{MANIFEST_NAME}",), []))
     ]
     given = [storage.absolute(tar) for tar in storage.expand(options.tars)] if options.tars else []
     storage.check_all_there(given)
