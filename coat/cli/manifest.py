@@ -29,8 +29,8 @@ def import_(
         str | None,
         typer.Option(
             "--format",
-            help="folder, jsonl (NeMo), csv, parquet, dataset, lhotse, swift, webdataset, nemo-tarred or shards; "
-            "else by its looks.",
+            help="folder, jsonl (NeMo), csv, parquet, dataset, swift, kaldi, lhotse, lhotse-recordings, shar, "
+            "webdataset, nemo-tarred or shards; else by its looks.",
         ),
     ] = None,
     mapping: Annotated[
@@ -45,6 +45,9 @@ def import_(
     split: Annotated[
         str | None, typer.Option(help="Take one split alone, as train; else all, each row with its `split`.")
     ] = None,
+    channel: Annotated[
+        str, typer.Option(help="Of several channels: mix (their mean), a number from 0, or each as a row of its own.")
+    ] = "mix",
     probe: Annotated[bool, typer.Option(help="Read durations that are missing from the audio's headers.")] = True,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out, instead of writing nothing.")
@@ -84,9 +87,12 @@ def import_(
       coat manifest import 's3://b/train-{000..063}.tar' m.jsonl  (WebDataset)
 
       coat manifest import tarred_audio_manifest.json m.jsonl  (NeMo)
+
+      coat manifest import calls/ calls.jsonl --channel each  (a speaker a channel)
     """
     from coat.cli.progress import progress
     from coat.manifests.errors import InputError
+    from coat.manifests.sources.channels import parse_channel
     from coat.manifests.sources.importing import import_manifest
 
     column_map = {}
@@ -104,6 +110,7 @@ def import_(
             column_map=column_map,
             audio_root=audio_root,
             split=split,
+            channel=parse_channel(channel),
             read_headers=probe,
             skip_bad=skip_bad,
             copy=copy,

@@ -7,10 +7,14 @@ from typing import Any, Literal
 
 from coat.manifests import storage
 from coat.manifests.errors import InputError
+from coat.manifests.sources.channels import Channel
 from coat.manifests.sources.csv_tsv import read_csv
 from coat.manifests.sources.folder import read_folder
 from coat.manifests.sources.json_lines import read_json_records
-from coat.manifests.sources.lhotse import IGNORED, from_cut, is_cut
+from coat.manifests.sources.kaldi import is_kaldi, read_kaldi
+from coat.manifests.sources.lhotse.cuts import IGNORED, from_cut, is_cut
+from coat.manifests.sources.lhotse.recordings import is_recording_or_supervision, read_recordings
+from coat.manifests.sources.lhotse.shar import is_shar, read_shar
 from coat.manifests.sources.parquet import has_parquet, read_parquet
 from coat.manifests.sources.records import Record, Refused
 from coat.manifests.sources.saved_dataset import is_saved_dataset, read_saved_dataset
@@ -31,6 +35,8 @@ class Format:
     read: Callable[[str], Iterator[Record]] = read_json_records  # records of a file, or of a folder
     # None: columns are found by their names
     to_rows: Callable[[Mapping[str, Any]], list[dict[str, Any] | Refused]] | None = None
+    # The same for records that say themselves which channel they are of
+    at_channel: Callable[[Mapping[str, Any], Channel], list[dict[str, Any] | Refused]] | None = None
     ignored: tuple[str, ...] = ()  # keys of a record that come to nothing
     takes: Literal["file", "folder", "either"] = "file"
     suffixes: tuple[str, ...] = ()  # of a file, before `.gz`
@@ -53,7 +59,12 @@ FORMATS = {  # of several that know a folder, the first
     "parquet": Format(read_parquet, takes="either", suffixes=(".parquet",), knows_folder=local(has_parquet)),
     "dataset": Format(read_saved_dataset, takes="folder", knows_folder=local(is_saved_dataset)),
     "swift": Format(read_json_records, from_swift, suffixes=JSON, knows_record=is_conversation),
-    "lhotse": Format(read_json_records, from_cut, suffixes=JSON, knows_record=is_cut, ignored=IGNORED),
+    "lhotse": Format(read_json_records, at_channel=from_cut, suffixes=JSON, knows_record=is_cut, ignored=IGNORED),
+    "lhotse-recordings": Format(
+        read_recordings, at_channel=from_cut, suffixes=JSON, knows_record=is_recording_or_supervision
+    ),
+    "shar": Format(read_shar, at_channel=from_cut, takes="folder", knows_folder=local(is_shar), ignored=IGNORED),
+    "kaldi": Format(read_kaldi, takes="folder", knows_folder=local(is_kaldi)),
     "nemo-tarred": Format(
         takes="either", suffixes=JSON, knows_record=is_tarred, knows_folder=has_nemo_tars, read_tars=read_nemo_tarred
     ),

@@ -16,6 +16,7 @@ from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.corpus.writing import write_lines
 from coat.manifests.errors import InputError, ManifestError, Problem
 from coat.manifests.sources.accounts import Accounts
+from coat.manifests.sources.channels import Channel, channel_id, choose_channels
 from coat.manifests.sources.column_names import Columns, EmbeddedAudio, check_column_map
 from coat.manifests.sources.durations import Advance, fill_durations
 from coat.manifests.sources.embedded_audio import AudioFolder
@@ -49,6 +50,7 @@ def import_manifest(
     column_map: Mapping[str, str] | None = None,
     audio_root: str | None = None,
     split: str | None = None,
+    channel: Channel = "mix",
     read_headers: bool = True,
     skip_bad: bool = False,
     copy: bool = False,
@@ -61,10 +63,10 @@ def import_manifest(
 
     Relative audio paths count from `audio_root`, or else from where the source lies. Audio that lies below
     the folder of `out` is named relative to it, so that both can move together. `column_map` maps native keys
-    to columns; of several splits only `split` is taken. ManifestError lists every bad row, and nothing is written; with
-    `skip_bad` they are left out. `advance(1, files)` is called after each header. Audio in tars and tables is read
-    where it lies, or with `copy` written to files beside the manifest. `tars`: of a manifest of NeMo's, a pattern;
-    `tar_in_id`: ids begin with the name of their tar.
+    to columns; of several splits only `split` is taken, of several channels `channel` (`choose_channels`).
+    ManifestError lists every bad row, and nothing is written; with `skip_bad` they are left out. `advance(1, files)` is
+    called after each header. Audio in tars and tables is read where it lies, or with `copy` written to files beside the
+    manifest. `tars`: of a manifest of NeMo's, a pattern; `tar_in_id`: ids begin with the name of their tar.
     """
     check_column_map(column_map or {})
     sources = source_files(source)
@@ -87,6 +89,7 @@ def import_manifest(
         AudioFolder(out),
         storage.parent(storage.absolute(out)),
         split,
+        channel,
         copy,
         TarOptions(tars, tar_in_id, frozenset((column_map or {}).values())),
     )
@@ -95,11 +98,13 @@ def import_manifest(
         found = reader.read(sources)
         while block := list(islice(found, ROWS_AT_ONCE)):
             utterances, origins = [u for u, _ in block], [origin for _, origin in block]
-            written = [True] * len(block)
+            if not FORMATS[form].at_channel:
+                utterances, origins = choose_channels(utterances, origins, channel, advance if read_headers else None)
+            written = [True] * len(utterances)
             if read_headers:
                 utterances, bad = fill_durations(utterances, origins, advance)
                 unreadable += ((len(rows) + i, problem) for i, problem in bad.items())
-                written = [i not in bad for i in range(len(block))]
+                written = [i not in bad for i in range(len(utterances))]
             rows.add(utterances, origins, ["" if u.id else reader.id_from_path(u) for u in utterances], written)
         repeated = dict(rows.repeated_ids())
         left_out = np.zeros(len(rows), bool)
@@ -154,6 +159,7 @@ class RecordReader:
     audio: AudioFolder
     out_folder: str  # absolute
     split: str | None = None  # the one that is wanted
+    channel: Channel = "mix"
     copy: bool = False  # audio that has an address goes to files of its own
     tar_options: TarOptions = field(default_factory=TarOptions)
     accounts: Accounts = field(default_factory=Accounts)
@@ -209,6 +215,8 @@ class RecordReader:
         self.accounts.add(values, columns.column_of_key, self.format.ignored)
         if self.format.to_rows == from_swift or (self.format.to_rows is None and holds_conversation(values)):
             return from_swift(values, self.column_map)
+        if self.format.at_channel:
+            return self.format.at_channel(values, self.channel)
         if self.format.to_rows:
             return self.format.to_rows(values)
         return [columns.to_native(values)]
@@ -233,10 +241,16 @@ class RecordReader:
 
     def id_from_path(self, u: Utterance) -> str:
         """An id for a row without one: its path below the corpus, or in its tar, without the suffix."""
-        if addresses.is_address(u.audio) and (member := getattr(addresses.parse(u.audio), "member", "")):
-            return member.removeprefix("./").rsplit(".", 1)[0]
-        path = storage.absolute(u.audio)
+        address, channel = addresses.split_channel(u.audio)
+        if addresses.is_address(address) and (member := getattr(addresses.parse(address), "member", "")):
+            return named(member.removeprefix("./"), channel)
+        path = storage.absolute(address)
         for folder in (self.audio.folder, storage.absolute(self.root)):
             if path.startswith(folder.rstrip("/") + "/"):
-                return path[len(folder.rstrip("/")) + 1 :].rsplit(".", 1)[0]
-        return u.audio_filepath.rsplit(".", 1)[0]
+                return named(path[len(folder.rstrip("/")) + 1 :], channel)
+        return named(addresses.split_channel(u.audio_filepath)[0], channel)
+
+
+def named(path: str, channel: int | None) -> str:
+    stem = path.rsplit(".", 1)[0]
+    return stem if channel is None else channel_id(stem, channel)

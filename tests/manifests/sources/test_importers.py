@@ -177,8 +177,8 @@ def test_each_format_is_told_by_its_looks(tmp_path: Path) -> None:
     assert detect_format(str(tmp_path / "l.jsonl")) == "lhotse"
     assert detect_format("x.TAR") == detect_format("x.tar.gz") == detect_format("x.tgz") == "webdataset"
     assert detect_format("x.csv.gz") == "csv"
-    tables = {"folder", "jsonl", "csv", "parquet", "dataset", "lhotse", "swift"}
-    assert set(FORMATS) == tables | {"webdataset", "nemo-tarred", "shards"}
+    by_tables = {"folder", "jsonl", "csv", "parquet", "dataset", "swift", "lhotse", "lhotse-recordings", "kaldi"}
+    assert set(FORMATS) == by_tables | {"shar", "webdataset", "nemo-tarred", "shards"}
     with pytest.raises(InputError, match="no such format"):
         import_manifest(str(tmp_path), str(tmp_path / "m.jsonl"), format="xml")
     with pytest.raises(InputError, match="is a folder"):
