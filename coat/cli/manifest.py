@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from coat.cli.options import AllowHttp
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -61,6 +63,7 @@ def import_(
     tar_in_id: Annotated[
         bool, typer.Option("--tar-in-id", help="Begin ids with the name of their tar, where tars have equal keys.")
     ] = False,
+    allow_http: AllowHttp = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -133,6 +136,7 @@ def validate(
     deep: Annotated[
         bool, typer.Option(help="Decode all audio: finds files that are cut short, damaged or NaN.")
     ] = False,
+    allow_http: AllowHttp = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -162,6 +166,7 @@ def stats(
     probe: Annotated[
         bool, typer.Option(help="Read headers: sample rates, channels, formats, missing durations.")
     ] = True,
+    allow_http: AllowHttp = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -192,6 +197,7 @@ def split(
     ] = "audio",
     seed: Annotated[int, typer.Option(help="Another seed, another split.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the parts; else beside the manifest.")] = None,
+    allow_http: AllowHttp = False,
     json: Json = False,
 ) -> None:
     """Split a manifest into parts that share no audio file: MANIFEST.PART.jsonl for each.

@@ -16,7 +16,6 @@ from coat.manifests.corpus.columns import SPAN_SCHEMA, TEXT
 from coat.manifests.corpus.parsing import LONGEST_S
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
-ALLOWED_URL = f"^({'|'.join(storage.PROTOCOLS)})://"  # URLs that may be opened
 TEXTS = ("audio_filepath", "text", "prompt", "response", "question", "answer")
 EXPECTED_TYPES = [
     *((name, pa.string()) for name in TEXTS),
@@ -90,7 +89,9 @@ def is_valid(found: pa.Table) -> bool:
     if paths.null_count or pc.any(pc.equal(paths, "")).as_py():
         return False
     urls = paths.filter(pc.match_substring(paths, "://"))
-    if len(urls) and (pc.any(pc.match_substring(urls, "::")).as_py() or not all_match(urls, ALLOWED_URL)):
+    if len(urls) and (
+        pc.any(pc.match_substring(urls, "::")).as_py() or not all_match(urls, f"^({'|'.join(storage.protocols())})://")
+    ):
         return False
     if not addresses.all_usual(paths):
         return False
