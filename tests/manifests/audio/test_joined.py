@@ -113,7 +113,7 @@ def test_sizes_that_state_less_are_told(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="belong to no stream"):
         decode(str(tmp_path / "a.wav"))
     for read in (decode, probe):
-        with pytest.raises(AudioError, match=r"promises 1\.000 s, and more frames follow"):
+        with pytest.raises(AudioError, match=r"promises 1\.000 s, and its frames hold more"):
             read(str(tmp_path / "a.flac"))
 
 
