@@ -51,9 +51,9 @@ class Source:
     def held_in_memory(self) -> Iterator[None]:
         """A small file, while it is looked at."""
         if self.data is None and self.size <= HELD_BYTES:
-            with faults.reading(self.path), open(self.name, "rb", buffering=0) as f:
-                self.held = f.read()
-            self.size = len(self.held)
+            with faults.reading(self.path), open(self.name, "rb") as f:
+                held = f.read()
+            self.held, self.size = held, len(held)
             self.check_size()
         try:
             yield
