@@ -101,4 +101,7 @@ def open_container(path: str, data: bytes, cause: Exception, options: dict[str, 
         container.close()
         said = f"{count} streams of audio at once; write the one that is meant to a file of its own"
         raise AudioError("unreadable", f"{path}: {said if count else 'no audio in it, though FFmpeg reads it'}")
+    if container.streams.audio[0].codec_context is None:
+        container.close()
+        raise AudioError("unreadable", f"{path}: of a codec that neither libsndfile nor FFmpeg decodes; convert it")
     return container

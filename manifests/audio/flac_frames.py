@@ -105,7 +105,7 @@ def added_by_bytes(size: int) -> NDArray[np.uint16]:
     table = np.array(CRC16, np.uint16)
     added = [table]
     for _ in range(size - 1):
-        added.append(added[-1] << 8 ^ table[added[-1] >> 8])
+        added.append((added[-1] << 8 ^ table[added[-1] >> 8]).astype(np.uint16))
     return np.concatenate(added[::-1])
 
 

@@ -50,7 +50,7 @@ class Source:
         """A small file, while it is looked at."""
         if self.data is None and self.size <= HELD_BYTES:
             with faults.reading(self.path), open(self.name, "rb", buffering=0) as f:
-                self.held = f.read()
+                self.held = f.readall()
             self.size = len(self.held)
             self.check_size()
         try:

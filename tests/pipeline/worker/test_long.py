@@ -122,7 +122,7 @@ def test_spans_of_one_file_are_read_through_one(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(audio_stream, "MP3_BLOCK_S", 10.0)
 
     class Counting(Stream):
-        def open(self) -> soundfile.SoundFile:
+        def open(self) -> audio_stream.Handle:
             handles.append(self)
             return super().open()
 
