@@ -146,7 +146,7 @@ def added_by_bytes(size: int) -> NDArray[np.integer]:
     table = np.array(CRC16, np.uint16)
     added: list[NDArray[np.integer]] = [table]
     for _ in range(size - 1):
-        added.append(added[-1] << 8 ^ table[added[-1] >> 8])
+        added.append((added[-1] << 8 ^ table[added[-1] >> 8]).astype(np.uint16))
     return np.concatenate(added[::-1])
 
 
