@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from tests.command_server import COMMAND_SERVER, start_command_server
+
 # Threads of OpenMP that wait, sleep. By default they spin for a while, which is a gain where each has a CPU of its own;
 # here several processes of two threads share two CPUs, and tests of the trainer took twice the CPU time. Values stay.
 # Read once, when torch is loaded: no test has done that yet.
@@ -19,6 +21,13 @@ LONGEST = {
     "test_codec.py": 21, "test_footprint.py": 20, "worker/test_long.py": 17, "test_export.py": 16,
     "test_forecast.py": 16,
 }  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before the workers are started: one server of commands for all of them, whose imports take 6 s of CPU time."""
+    if config.getoption("numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # as its clients have it
+        os.environ[COMMAND_SERVER] = start_command_server()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
