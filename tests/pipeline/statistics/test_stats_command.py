@@ -113,10 +113,10 @@ compute_statistics(TargetStore(sys.argv[1]).target_set("e"), exact_values=0)
 print(peak())
 """
     )
-    frames_ND = correlated(64 * 2**20 // 512, 256).astype(np.float16)
+    frames_ND = correlated(64 * 2**20 // 128, 64).astype(np.float16)
     peaks = []
     for copies in (1, 5):
-        spec = spec_of(256, dtype="float16")
+        spec = spec_of(64, dtype="float16")
         put_all(tmp_path / str(copies), spec, np.concatenate([frames_ND] * copies), units=4 * copies)
         command = [sys.executable, "-c", script, str(tmp_path / str(copies))]
         peaks.append(int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout))
