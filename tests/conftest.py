@@ -14,6 +14,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes enough for the CPUs: a second thread of each costs an eighth more
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Workers of Ray are as urgent as all else: by default they yield to whatever runs beside them, and tests wait for them.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 # Seconds that the longest files take. They are begun first: one that begins last is waited for by all other workers.
 LONGEST = {
     "test_docs.py": 60, "test_pyin.py": 67, "test_crepe.py": 60, "test_loop.py": 56,

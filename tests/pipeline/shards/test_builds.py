@@ -74,12 +74,6 @@ def test_neither_blocks_nor_workers_decide_the_bytes(
     assert tree_of(tmp_path / "out") == tree_of(whole)
 
 
-@pytest.mark.usefixtures("ray_here")
-def test_ray_writes_them_too(corpus: tuple[str, str], whole: Path, tmp_path: Path) -> None:
-    build_shards(*corpus, LEVELS, str(tmp_path / "ray"), SHARD, workers=2, ray_address="auto", block_bytes=150_000)
-    assert tree_of(whole) == tree_of(tmp_path / "ray")
-
-
 def test_tars_are_within_5_percent_of_the_size_that_was_asked_for(make_corpus: Corpus, tmp_path: Path) -> None:
     """Of short clips: a tar is as large as its last sample lets it be."""
     manifest = make_corpus(8)

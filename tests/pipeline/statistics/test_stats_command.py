@@ -1,4 +1,4 @@
-"""`coat stats`: a table, JSON, and a page that shows what is in the sums; on Ray the same numbers."""
+"""`coat stats`: a table, JSON, and a page that shows what is in the sums. On Ray: test_runs.py of extraction."""
 
 import base64
 import io
@@ -14,12 +14,11 @@ from PIL import Image
 
 from coat.pipeline.statistics.compute import compute_statistics
 from coat.pipeline.statistics.page import statistics_page
-from coat.pipeline.statistics.saved_sums import dask_scheduler
 from coat.pipeline.statistics.statistics import Statistics
 from coat.pipeline.store.target_store import TargetStore
 from tests.integration.helpers import PEAK, ROOT, coat
 from tests.pipeline.inspect.browser import CHROMIUM, browse
-from tests.pipeline.statistics.test_statistics import check, correlated, put_all, spec_of
+from tests.pipeline.statistics.test_statistics import correlated, put_all, spec_of
 
 EVENTS = ("Speech", "<script>alert(1)</script>", "Dog $x$", *(f"class {i}" for i in range(27)))
 
@@ -89,15 +88,6 @@ def test_a_browser_has_nothing_to_complain_of(store: Path, tmp_path: Path) -> No
     dom, console = browse(out, "", "--dump-dom")
     assert console == []
     assert "voiced" in dom
-
-
-@pytest.mark.slow
-def test_the_same_on_ray(tmp_path: Path, ray_here: None) -> None:
-    frames_ND = correlated(3000, 16).astype(np.float32)
-    targets = put_all(tmp_path, spec_of(16), frames_ND)
-    with dask_scheduler("auto") as scheduler:
-        assert scheduler != "threads"
-        check(compute_statistics(targets, scheduler=scheduler), frames_ND)
 
 
 @pytest.mark.slow
