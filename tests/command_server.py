@@ -160,6 +160,7 @@ def run_main(arguments: list[str], folder: str, environment: dict[str, str]) -> 
         case ["-m", module, *rest]:
             import runpy
 
+            sys.path.insert(0, folder)
             sys.argv = [module, *rest]
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         case ["-c", code, *rest]:

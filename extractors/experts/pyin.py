@@ -16,7 +16,7 @@ Windows  of 10 s, of which frames with 1 s on both sides are kept. Paths that be
          and noise in turns no frame differed with half a second
 
 Limits: one voice at a time; octaves off on rich or inharmonic sounds; noise after a tone may stay voiced. Runs on the
-CPU at three to four times real time, one clip at a time; the first call compiles (numba) for some seconds.
+CPU at some forty times real time, one clip at a time; the first use of librosa compiles (numba) for some seconds.
 """
 
 from collections.abc import Callable, Sequence

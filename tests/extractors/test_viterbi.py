@@ -29,7 +29,7 @@ def models(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return seen_ST, follows_SS / follows_SS.sum(axis=1, keepdims=True), first_S / first_S.sum()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(models())
 def test_any_path_is_that_of_librosa(model: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     seen_ST, follows_SS, first_S = model
