@@ -204,3 +204,17 @@ def test_joined_files_that_ffmpeg_reads(tmp_path: Path, name: str, codec: str) -
 @pytest.mark.parametrize("number", [0, 127, 128, 2047, 2048, 65535, 65536, 0x10FFFF])
 def test_frame_numbers_are_coded_as_utf_8(number: int) -> None:
     assert coded_number(number) == chr(number).encode()
+
+
+@pytest.mark.parametrize(("container", "encoding"), FORMS)
+def test_a_tag_before_a_file(container: str, encoding: str, tmp_path: Path) -> None:
+    """As a file and as an object, as a whole and from its middle on."""
+    data = encoded(TWO, container, encoding)
+    (tmp_path / "a").write_bytes(data)
+    (tmp_path / "tagged").write_bytes(ID3V2 + data)
+    storage.write_bytes("memory://bucket/tagged", ID3V2 + data)
+    expected_T = decode(str(tmp_path / "a")).samples_T
+    for path in (str(tmp_path / "tagged"), "memory://bucket/tagged"):
+        assert probe(path).seconds == 2.0
+        np.testing.assert_array_equal(decode(path).samples_T, expected_T)
+        np.testing.assert_allclose(decode(path, 0.5, 1.0).samples_T, expected_T[8000:24000], atol=1e-6)
