@@ -2,8 +2,8 @@
 
     python -m benchmarks.shards_s3
 
-Workers are measured from a folder to a folder too, where no emulator of a store takes CPU time beside them, and in two
-sizes: what both have alike, imports and the start of workers, is in neither's difference.
+Workers are measured in two sizes: what both have alike, imports and the start of workers, is in neither's difference.
+From a folder to a folder, too, where no emulator of a store takes CPU time beside them.
 
 The store is made here, of units as large as those of a large corpus (they hold some hundred rows), with random frames.
 """
@@ -30,11 +30,10 @@ from coat.pipeline.store.target_store import TargetStore
 from coat.pipeline.store.unit_writer import commit_unit, write_spec
 
 CLIPS, UNIT_ROWS, SPANS = 600, 100, 40
-LOCAL_CLIPS, LOCAL_FEW, LOCAL_TURNS = 2400, 400, 3
+MANY, FEW, TURNS = 2400, 400, 3
 SHARD_SIZE = 16_000_000
 SPECS: dict[str, tuple[int, float, Kind]] = {"states": (256, 50.0, "representation"), "levels": (3, 100.0, "scalars")}
 BUCKET = "s3://bench"
-TURNS = 2
 DELAY_S = 0.025
 QUIET_LOAD = 2.5  # of two cores that two workers are to have
 
@@ -46,12 +45,17 @@ def main() -> None:
     with results("shards_s3") as found, serve(delay_s=0.0) as s3:
         make(home / "clips", clips(home / "clips"))
         make(home / "spans", spans(home / "spans"))
-        put(home)
+        put(home, "clips")
+        put(home, "spans")
         requests(found, s3)
         downloads(found, s3)
-        workers(found, s3)
-        make(home / "local", clips(home / "local", LOCAL_CLIPS))
-        local_workers(found, home / "local")
+        make(home / "many", clips(home / "many", MANY))
+        rows = (home / "many/manifest.jsonl").read_text().splitlines(keepends=True)
+        (home / "many/few.jsonl").write_text("".join(rows[:FEW]))
+        workers(found, str(home / "many"), "folder to folder")
+        put(home, "many")
+        s3.delay(DELAY_S)
+        workers(found, f"{BUCKET}/many", "S3 to S3")
     shutil.rmtree(home)
 
 
@@ -85,52 +89,15 @@ def downloads(found: Results, s3: SlowS3) -> None:
     found.add(Figure(claim, f"{downloaded:.2f}", "<= 2", downloaded <= 2, f"{len(sizes)} GETs; in bytes"))
 
 
-def workers(found: Results, s3: SlowS3) -> None:
-    """By the clock, and by the driver's share of the CPU time, which bounds what more workers give."""
-    s3.delay(DELAY_S)
-    costs: dict[int, list[dict[str, float]]] = {1: [], 2: []}
-    for _ in range(TURNS):
-        for count, of_count in costs.items():
-            of_count.append(build("clips", f"workers{count}", count))
-    few = build("spans", "few", 2)  # what does not grow with the set: imports of libraries, the start of workers
-    s3.delay(0.0)
-    times = {count: [cost["seconds"] for cost in of_count] for count, of_count in costs.items()}
-    ratio = median([a / b for a, b in zip(times[1], times[2], strict=True)])
-    shown = ", ".join(f"{count}: {min(s):.0f} to {max(s):.0f} s" for count, s in times.items())
-    met = judged(ratio >= 1.8, times[1]) if os.getloadavg()[0] < QUIET_LOAD else None
-    found.add(
-        Figure(
-            "Two shard writers / one, S3 to S3",
-            f"{ratio:.2f}",
-            ">= 1.8",
-            met,
-            f"{shown}; load {os.getloadavg()[0]:.1f}",
-        )
-    )
-    driver, of_workers = (median([cost[who] for cost in costs[2]]) - few[who] for who in ("driver", "workers"))
-    share = driver / (driver + of_workers)
-    bound = 1 / (share + (1 - share) / 2)
-    found.add(
-        Figure(
-            f"The driver's share of the CPU time of a build with two workers, from {SPANS} to {CLIPS} samples",
-            f"{100 * share:.1f}%",
-            "<= 11 %: two workers can be 1.8 times one",
-            share <= 0.11,
-            f"so that two workers can be {bound:.2f} times one where each has a core",
-        )
-    )
-    found.data["few"], found.data["workers"] = few, {str(count): of_count for count, of_count in costs.items()}
-
-
-def local_workers(found: Results, place: Path) -> None:
-    """From a folder to a folder. One and two writers take turns, and so do the sizes."""
-    rows = (place / "manifest.jsonl").read_text().splitlines(keepends=True)
-    (place / "few.jsonl").write_text("".join(rows[:LOCAL_FEW]))
+def workers(found: Results, place: str, what: str) -> None:
+    """By the clock, and by the driver's share of the CPU time, which bounds what more workers give. One and two writers
+    take turns, and so do the sizes.
+    """
     costs: dict[str, list[dict[str, float]]] = {}
-    for _ in range(LOCAL_TURNS):
+    for _ in range(TURNS):
         for count in (1, 2):
             for size in ("manifest", "few"):
-                cost = run_build(f"{place}/{size}.jsonl", f"{place}/store", str(place / "out"), count)
+                cost = run_build(f"{place}/{size}.jsonl", f"{place}/store", f"{place}/out", count)
                 costs.setdefault(f"{size} {count}", []).append(cost)
 
     def seconds(size: str, count: int) -> float:
@@ -143,7 +110,7 @@ def local_workers(found: Results, place: Path) -> None:
     times = [cost["seconds"] for cost in costs["manifest 1"]]
     found.add(
         Figure(
-            f"Two shard writers / one, folder to folder, from {LOCAL_FEW} to {LOCAL_CLIPS:,} samples",
+            f"Two shard writers / one, {what}, from {FEW} to {MANY:,} samples",
             f"{ratio:.2f}",
             ">= 1.8",
             judged(ratio >= 1.8, times) if load < QUIET_LOAD else None,
@@ -162,7 +129,7 @@ def local_workers(found: Results, place: Path) -> None:
             f"{cpu['driver']:.2f} s of the driver, {cpu['workers']:.2f} s of the workers; reading and writing left out",
         )
     )
-    found.data["local"] = costs
+    found.data[what] = costs
 
 
 def cpu_difference(costs: dict[str, list[dict[str, float]]], who: str) -> float:
@@ -244,11 +211,10 @@ def make(folder: Path, rows: list[dict[str, object]]) -> None:
             commit_unit(url, unit, np.concatenate(frames), unit_rows, {})
 
 
-def put(home: Path) -> None:
-    for corpus in ("clips", "spans"):
-        for path in (home / corpus).rglob("*"):
-            if path.is_file() and not re.search("/building/", str(path)):
-                storage.write_bytes(f"{BUCKET}/{corpus}/{path.relative_to(home / corpus)}", path.read_bytes())
+def put(home: Path, corpus: str) -> None:
+    for path in (home / corpus).rglob("*"):
+        if path.is_file() and not re.search("/(building|out)/", str(path)):
+            storage.write_bytes(f"{BUCKET}/{corpus}/{path.relative_to(home / corpus)}", path.read_bytes())
 
 
 if __name__ == "__main__":
