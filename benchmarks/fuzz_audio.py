@@ -231,7 +231,7 @@ def ffmpeg_seconds(data: bytes) -> float:
     """Of all frames of the first stream that FFmpeg decodes, what is damaged passed over; 0 where it opens nothing."""
     samples = 0.0
     try:
-        with av.open(io.BytesIO(data)) as opened:
+        with av.open(io.BytesIO(data), "r") as opened:
             if not opened.streams.audio:
                 return 0.0
             for packet in opened.demux(opened.streams.audio[0]):

@@ -1,11 +1,13 @@
 """Runs `coat` in processes of their own that are forked where the imports are done: those take most of a short command.
 
-A test starts one server, and then clients of it, which stand for `python -m coat ...` and `python -c CODE`: arguments,
-folder, environment, and streams are the client's, and so is the exit status. What must be killed, or look at what is
-imported, is started by Python itself.
+A test starts one server, and then clients of it, which stand for `python -m MODULE ...` and `python -c CODE`:
+arguments, folder, environment, and streams are the client's, and so is the exit status. A client passes SIGTERM on to
+its command. What must be killed, or look at what is imported, is started by Python itself.
 
     python tests/command_server.py SOCKET                      serve
     python -S tests/command_server.py SOCKET -m coat ...       ask
+
+Workers of pytest-xdist share one, which conftest.py starts.
 """
 
 import atexit
@@ -20,8 +22,25 @@ import threading
 import traceback
 from typing import NoReturn
 
+COMMAND_SERVER = "COAT_TESTS_COMMAND_SERVER"  # a variable with the socket's path
 STREAMS = 3
 MOST = 1 << 20  # bytes of a request
+PID = 4  # bytes of a process's number
+
+
+def start_command_server() -> str:
+    """The socket's path: it is there some seconds later, and its folder as long as the server lives."""
+    import shutil
+    import subprocess
+    import tempfile
+
+    root, folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__))), tempfile.mkdtemp(prefix="coat-")
+    path = os.path.join(folder, "s")
+    environment = {**os.environ, "PYTHONPATH": root}
+    server = subprocess.Popen([sys.executable, os.path.abspath(__file__), path], cwd=root, env=environment)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.kill)
+    return path
 
 
 def ask(path: str, arguments: list[str]) -> int:
@@ -31,12 +50,18 @@ def ask(path: str, arguments: list[str]) -> int:
         connection.connect(path)
         socket.send_fds(connection, [len(request).to_bytes(4, "big")], list(range(STREAMS)))
         connection.sendall(request)
+        process = int.from_bytes(connection.recv(PID), "big")
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(process, signal.SIGTERM))
         return int(connection.recv(16) or b"70")
 
 
 def serve(path: str) -> None:
     """Until the process that started it is gone."""
-    import_all()
+    try:
+        import_all()
+    except BaseException:
+        os.rmdir(os.path.dirname(path))
+        raise
     gc.freeze()  # a collection in a child would copy every page
     parent = os.getppid()
     with socket.socket(socket.AF_UNIX) as listener:
@@ -91,6 +116,7 @@ def handle(connection: socket.socket) -> NoReturn:
         run(request["arguments"], request["folder"], request["environment"])
     for stream in streams:
         os.close(stream)
+    connection.sendall(child.to_bytes(PID, "big"))
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     connection.sendall(str(status if status >= 0 else 128 - status).encode())
     os._exit(0)
@@ -127,12 +153,22 @@ def run_main(arguments: list[str], folder: str, environment: dict[str, str]) -> 
 
             sys.argv = ["coat", *rest]
             main()
+        case ["-u", *rest]:
+            for stream in (sys.stdout, sys.stderr):
+                stream.reconfigure(write_through=True)  # type: ignore[union-attr]
+            run_main(rest, folder, environment)
+        case ["-m", module, *rest]:
+            import runpy
+
+            sys.path.insert(0, folder)
+            sys.argv = [module, *rest]
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
         case ["-c", code, *rest]:
             sys.path.insert(0, "")
             sys.argv = ["-c", *rest]
             exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
         case _:
-            raise ValueError(f"{arguments}: expected -m coat ... or -c CODE")
+            raise ValueError(f"{arguments}: expected -m MODULE ... or -c CODE")
 
 
 if __name__ == "__main__":

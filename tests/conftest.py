@@ -1,8 +1,11 @@
 """For all tests, and the processes that they start."""
 
+import gc
 import os
 
 import pytest
+
+from tests.command_server import COMMAND_SERVER, start_command_server
 
 # Threads of OpenMP that wait, sleep. By default they spin for a while, which is a gain where each has a CPU of its own;
 # here several processes of two threads share two CPUs, and tests of the trainer took twice the CPU time. Values stay.
@@ -11,15 +14,30 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes enough for the CPUs: a second thread of each costs an eighth more
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Workers of Ray are as urgent as all else: by default they yield to whatever runs beside them, and tests wait for them.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 # Seconds that the longest files take. They are begun first: one that begins last is waited for by all other workers.
 LONGEST = {
-    "test_docs.py": 60, "test_pyin.py": 67, "test_crepe.py": 60, "test_loop.py": 56,
-    "test_ranks.py": 55, "test_invariance.py": 48, "test_cluster.py": 43, "test_compile.py": 42, "test_builds.py": 39,
-    "integration/test_cli.py": 39, "reductions/test_reductions.py": 35, "test_stats_command.py": 27,
-    "test_codec.py": 21, "test_footprint.py": 20, "worker/test_long.py": 17, "test_export.py": 16,
-    "test_forecast.py": 16,
+    "test_docs.py": 60, "test_loop.py": 56, "test_invariance.py": 48, "test_crepe.py": 45, "test_runs.py": 45,
+    "test_cluster.py": 43, "test_compile.py": 42, "integration/test_cli.py": 39, "reductions/test_reductions.py": 35,
+    "test_ranks.py": 30, "test_builds.py": 30, "test_pyin.py": 25, "test_codec.py": 21, "test_footprint.py": 20,
+    "test_stats_command.py": 18, "test_export.py": 16, "test_forecast.py": 16, "worker/test_long.py": 13,
 }  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before the workers are started: one server of commands for all of them, whose imports take 6 s of CPU time."""
+    if config.getoption("numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # as its clients have it
+        os.environ[COMMAND_SERVER] = start_command_server()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -next((s for name, s in LONGEST.items() if item.path.match(name)), 0))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: else each full collection, as a worker out of memory wants it, takes half a second."""
+    gc.collect()
+    gc.freeze()

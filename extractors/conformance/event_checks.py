@@ -88,9 +88,12 @@ def event_differences(expert: Expert, pairs: Sequence[tuple[Waveform, Waveform]]
     What changes wherever the event is (a clip is normalised, all frames attend to it) is taken off.
     """
     found: list[Difference] = []
-    for clips in pairs:
-        before, after = (expert.trial.view(f) for f in extract_windows(expert, [*clips]))
-        found.append(difference(before, after))
+    shared: tuple[Waveform, Frames] | None = None  # the clip without the event, where it is the same in each pair
+    for without_T, with_T in pairs:
+        if shared is None or not np.array_equal(shared[0], without_T):
+            shared = without_T, expert.trial.view(extract_windows(expert, [without_T])[0])
+        (after,) = extract_windows(expert, [with_T])
+        found.append(difference(shared[1], expert.trial.view(after)))
         require(found[-1].max() > 0, "the event changes nothing")
     if expert.trial.causal:
         return found

@@ -16,15 +16,19 @@ Windows  of 10 s, of which frames with 1 s on both sides are kept. Paths that be
          and noise in turns no frame differed with half a second
 
 Limits: one voice at a time; octaves off on rich or inharmonic sounds; noise after a tone may stay voiced. Runs on the
-CPU at three to four times real time, one clip at a time; the first call compiles (numba) for some seconds.
+CPU at some forty times real time, one clip at a time; the first use of librosa compiles (numba) for some seconds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import FunctionType, SimpleNamespace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coat.extractors.expert import Card, Expert, Frames, Options, Waveform
 from coat.extractors.trial import Trial
+from coat.extractors.viterbi import viterbi
 
 SAMPLE_RATE = 22050  # Hz
 FIELD = 2048  # samples that a frame hears: six periods of the lowest f0
@@ -68,9 +72,7 @@ class PYin(Expert):
         )
 
     def load(self, device: str) -> None:
-        import librosa
-
-        self.track = librosa.pyin
+        self.track = faster_pyin()
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
         return [self.extract_clip(x) for x in waveforms]
@@ -88,3 +90,17 @@ class PYin(Expert):
             pad_mode="constant",
         )
         return np.stack([np.log2(f0_N), voiced_N, probability_N], axis=1).astype(np.float32)
+
+
+def faster_pyin() -> Callable[..., Any]:
+    """librosa's own `pyin`, but for the search of its path: ours takes a tenth of the time and finds the same one."""
+    import librosa
+
+    def path(prob_CST: NDArray[np.float64], transition_SS: NDArray[np.float64], **first: Any) -> NDArray[np.uint16]:
+        return np.stack([viterbi(prob_ST, transition_SS, **first) for prob_ST in prob_CST])
+
+    theirs = librosa.pyin
+    sequence = SimpleNamespace(**{**vars(librosa.sequence), "viterbi": path})
+    ours = FunctionType(theirs.__code__, {**theirs.__globals__, "sequence": sequence})
+    ours.__kwdefaults__ = theirs.__kwdefaults__
+    return ours

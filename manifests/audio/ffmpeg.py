@@ -103,5 +103,5 @@ def open_container(path: str, data: bytes, cause: Exception, options: dict[str, 
         raise AudioError("unreadable", f"{path}: {said if count else 'no audio in it, though FFmpeg reads it'}")
     if container.streams.audio[0].codec_context is None:
         container.close()
-        raise AudioError("unreadable", f"{path}: its audio is of a codec that neither libsndfile nor FFmpeg knows")
+        raise AudioError("unreadable", f"{path}: of a codec that neither libsndfile nor FFmpeg decodes; convert it")
     return container

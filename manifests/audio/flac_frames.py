@@ -141,12 +141,12 @@ def crc16(data: bytes, crc: int = 0) -> int:
     return crc
 
 
-def added_by_bytes(size: int) -> NDArray[np.uint16]:
+def added_by_bytes(size: int) -> NDArray[np.integer]:
     """`[size * 256]`: what a byte of each value, at each place of a block, adds to the block's CRC."""
     table = np.array(CRC16, np.uint16)
-    added = [table]
+    added: list[NDArray[np.integer]] = [table]
     for _ in range(size - 1):
-        added.append(added[-1] << 8 ^ table[added[-1] >> 8])
+        added.append((added[-1] << 8 ^ table[added[-1] >> 8]).astype(np.uint16))
     return np.concatenate(added[::-1])
 
 

@@ -34,7 +34,7 @@ FILES = (
     Mark(b"\x1aE\xdf\xa3", (0,), re.compile(rb"\x1aE\xdf\xa3.{1,64}?(?:webm|matroska)", re.DOTALL)),
     Mark(b"ftyp", (4,), re.compile(rb"\0\0\0.ftyp(?:M4A |M4B |isom|iso\d|mp4\d|dash|qt  )", re.DOTALL)),
     Mark(b"#!AMR", (0,), re.compile(rb"#!AMR(?:-WB)?\n")),
-    Mark(ASF, (0,), re.compile(re.escape(ASF))),
+    Mark(ASF[:8], (0,), re.compile(re.escape(ASF))),
     Mark(b"riff\x2e\x91\xcf\x11", (0,), re.compile(rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00")),
 )
 XING_AT = (13, 15, 21, 23, 36, 38)  # behind the header of a frame, by version, channels and checksum

@@ -19,8 +19,9 @@ def find_parts(path: str, f: BinaryIO) -> list[Extent]:
     """One for most files. AudioError where bytes belong to none, or where two sounds run at once."""
     size = marks.file_size(f)
     at, found = 0, list[Extent]()
+    first = behind_tag(f)
     while at < size:
-        begins = extents.after_tags(f, at, size) if found else 0
+        begins = extents.after_tags(f, at, size) if found else first
         if size - begins < LEAST_BYTES and found:
             break
         more, stop = parts_at(path, f, begins, size)
@@ -31,9 +32,16 @@ def find_parts(path: str, f: BinaryIO) -> list[Extent]:
         if stop <= at:
             raise AudioError("unreadable", f"{path}: its header states a length of nothing (at byte {at})")
         at = stop
-    if len(found) > 1 or found[0].patches or marks.read_at(f, 0, 4) in TAGS_ARE_HEARD:
+    if len(found) > 1 or found[0].patches or first or marks.read_at(f, 0, 4) in TAGS_ARE_HEARD:
         return found
     return [Extent(0, size)]  # with its tags
+
+
+def behind_tag(f: BinaryIO) -> int:
+    """Where a file begins that has an ID3 tag before it which is not of its kind: libsndfile takes that for sound, or for
+    nothing it knows."""
+    inside = extents.after_id3(f, 0)
+    return inside if inside and extents.reader_of(f, 0) is None and extents.begins_file(f, inside) else 0
 
 
 def parts_at(path: str, f: BinaryIO, at: int, size: int) -> tuple[list[Extent], int]:

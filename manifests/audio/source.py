@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, BinaryIO, cast
 
 from coat.manifests import addresses
@@ -26,22 +27,21 @@ class Source:
         address, self.channel = faults.parse_address(path), addresses.split_channel(path)[1]
         self.path, self.name, self.data = path, "", data
         self.held: bytes | None = None
+        self.stamp = (0, 0, 0)
         if data is None:
             with faults.reading(path):
                 opened = address.open()
-            if isinstance(opened, str):
-                self.name = opened
-            else:
-                self.data = opened.getvalue()
-        if self.data is None:
-            with faults.reading(path):
-                status = os.stat(self.name)
-            if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device never end
-                raise AudioError("unreadable", f"{path}: not a regular file; expected an audio file")
-            self.size = status.st_size
-        else:
-            self.size = len(self.data)
+            self.name, self.data = (opened, None) if isinstance(opened, str) else ("", opened.getvalue())
+        self.size = self.size_on_disk() if self.data is None else len(self.data)
         self.check_size()
+
+    def size_on_disk(self) -> int:
+        with faults.reading(self.path):
+            status = os.stat(self.name)
+        if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device never end
+            raise AudioError("unreadable", f"{self.path}: not a regular file; expected an audio file")
+        self.stamp = status.st_mtime_ns, status.st_size, status.st_ino
+        return status.st_size
 
     def check_size(self) -> None:
         if self.size == 0:
@@ -51,9 +51,9 @@ class Source:
     def held_in_memory(self) -> Iterator[None]:
         """A small file, while it is looked at."""
         if self.data is None and self.size <= HELD_BYTES:
-            with faults.reading(self.path), open(self.name, "rb", buffering=0) as f:
-                self.held = f.read()
-            self.size = len(self.held)
+            with faults.reading(self.path), open(self.name, "rb") as f:
+                held = f.read()
+            self.held, self.size = held, len(held)
             self.check_size()
         try:
             yield
@@ -71,9 +71,20 @@ class Source:
 
     def parts(self) -> "list[SourcePart]":
         """As `find_parts`."""
-        with faults.reading(self.path), self.look() as f:
-            found = find_parts(self.path, f)
+        with faults.reading(self.path):
+            if self.data is None and self.held is None:
+                found = parts_of_large(self.path, self.name, self.stamp)
+            else:
+                with self.look() as f:
+                    found = find_parts(self.path, f)
         return [SourcePart(self, extent) for extent in found]
+
+
+@lru_cache(64)
+def parts_of_large(path: str, name: str, stamp: tuple[int, int, int]) -> list[Extent]:
+    """As `find_parts`, which reads all of it: units that have spans of one long recording open it one after another."""
+    with open(name, "rb") as f:
+        return find_parts(path, f)
 
 
 class SourcePart:

@@ -4,6 +4,7 @@ T samples, C channels.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -85,8 +86,8 @@ class Stream:
 
     def let_go(self) -> None:
         """Close the handle that was kept."""
-        while self.kept:
-            self.fresh().close()
+        with suppress(IndexError):
+            self.kept.pop().close()
 
     def read(self, start: int, samples: int, decoders: set[str]) -> Iterator[NDArray[np.float32]]:
         """So many samples, mono, in pieces of PIECE_S; AudioError where they are not there or not finite.

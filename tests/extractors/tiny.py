@@ -1,6 +1,7 @@
 """Seeded tiny random checkpoints in the formats of the real ones."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -61,10 +62,10 @@ BASE = {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias"
 LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 
 
-def wav2vec2(folder: Path, seed: int = 0, kind: str = "wav2vec2-group") -> Path:
+def wav2vec2(folder: Path, seed: int = 0, kind: str = "wav2vec2-group", **config: Any) -> Path:
     torch.manual_seed(seed)
     model = {
-        "wav2vec2-group": lambda: Wav2Vec2ForPreTraining(Wav2Vec2Config(**SMALL, **BASE)),
+        "wav2vec2-group": lambda: Wav2Vec2ForPreTraining(Wav2Vec2Config(**SMALL | BASE | config)),
         "wav2vec2-layer": lambda: Wav2Vec2ForPreTraining(Wav2Vec2Config(**SMALL, **LARGE)),
         "hubert": lambda: HubertModel(HubertConfig(**SMALL, **LARGE)),
         "wavlm": lambda: WavLMModel(WavLMConfig(**SMALL, **LARGE)),

@@ -1,16 +1,15 @@
 """The command line as a user has it: in a process of its own."""
 
-import atexit
 import functools
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import pytest
+
+from tests.command_server import COMMAND_SERVER, start_command_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,17 +23,14 @@ def peak():
 
 @functools.cache
 def forked_python() -> list[str]:
-    """What stands for `python` before `-m coat ...` and `-c CODE`: see tests/command_server.py."""
-    script, path = str(ROOT / "tests/command_server.py"), f"{tempfile.mkdtemp(prefix='coat-')}/s"
-    server = subprocess.Popen([sys.executable, script, path], cwd=ROOT, env=environment())
-    atexit.register(shutil.rmtree, Path(path).parent)
-    atexit.register(server.kill)
+    """What stands for `python` before `-m MODULE ...` and `-c CODE`: see tests/command_server.py."""
+    path = os.environ.get(COMMAND_SERVER) or start_command_server()
     deadline = time.monotonic() + 600
     while not Path(path).exists():
-        assert server.poll() is None, f"the command server ended with {server.returncode}"
+        assert Path(path).parent.exists(), "the command server has ended"
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    return [sys.executable, "-S", script, path]
+    return [sys.executable, "-S", str(ROOT / "tests/command_server.py"), path]
 
 
 def coat(*arguments: object, status: int = 0, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

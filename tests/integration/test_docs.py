@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -118,9 +117,9 @@ def test_an_expert_of_ones_own(make_corpus: Corpus, tmp_path: Path) -> None:
     (found,) = json.loads(coat("status", "targets", "--json", cwd=tmp_path).stdout)
     assert (found["expert"], found["ok"]) == ("loudness", 5)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_loudness.py"],
+        [*forked_python(), "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_loudness.py"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
     )

@@ -8,6 +8,7 @@
 The checks themselves are coat.extractors.conformance.suite, which `coat experts --check` runs too.
 """
 
+import copy
 import shutil
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,14 @@ def loaded(name: str, **options: Any) -> Expert:
     return expert
 
 
+SEAM = "frames_at_a_seam_lie_where_the_spec_says"
+
+
 class ExpertConformance:
+    # What one window's frames and the next one's meet in is the same in shorter windows, and found in a fraction of the
+    # time. `long_audio_...` and `windows_equal_...` have the expert's own. None: for this, too.
+    seam_window_s: float | None = None
+
     @pytest.fixture(scope="class")
     @classmethod
     def expert(cls) -> Expert:
@@ -39,6 +47,10 @@ class ExpertConformance:
 
     @pytest.mark.parametrize("check", CHECKS)
     def test_holds(self, expert: Expert, check: str) -> None:
+        if check == SEAM and self.seam_window_s is not None:
+            assert self.seam_window_s < expert.window_s
+            expert = copy.copy(expert)
+            expert.window_s = self.seam_window_s
         try:
             print(f"{expert.name}: {check}: {CHECKS[check](expert)}")
         except NotApplicable as e:

@@ -75,6 +75,7 @@ class TestDac(CheckpointConformance):
 
 
 class TestMimi(CheckpointConformance):
+    seam_window_s = 12.0
     name, layers = "codec", 0
 
     @staticmethod

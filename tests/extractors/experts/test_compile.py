@@ -14,7 +14,12 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize(("name", "build"), [("whisper", tiny.whisper), ("wav2vec2", tiny.wav2vec2)])
+def wav2vec2(folder: Path) -> Path:
+    """With three convolutions in place of seven: each is C++ of its own, compiled for a second, twice."""
+    return tiny.wav2vec2(folder, conv_dim=(16,) * 3, conv_stride=(5, 8, 8), conv_kernel=(10, 8, 8))
+
+
+@pytest.mark.parametrize(("name", "build"), [("whisper", tiny.whisper), ("wav2vec2", wav2vec2)])
 def test_a_compiled_model_gives_the_same_frames(name: str, build: Callable[[Path], Path], tmp_path: Path) -> None:
     import torch
 

@@ -46,12 +46,14 @@ def build(folder: Path, seed: int = 0, kind: str = "wav2vec2-layer") -> Path:
 
 
 class TestLayerNorm(CheckpointConformance):
+    seam_window_s = 10.0
     name = "phonemes"
     layers = 0
     build = staticmethod(build)
 
 
 class TestGroupNorm(CheckpointConformance):
+    seam_window_s = 10.0
     name = "phonemes"
     layers = 0
 

@@ -7,6 +7,8 @@ from tests.extractors.conformance.conformance import ExpertConformance, loaded, 
 
 
 class TestProsody(ExpertConformance):
+    seam_window_s = 8.0
+
     @pytest.fixture(scope="class")
     @classmethod
     def expert(cls) -> Expert:

@@ -16,6 +16,8 @@ BINS_BELOW_1000, BINS_ABOVE_1000 = 30, 129  # of 31.25 Hz: from 62.5 on, and fro
 
 
 class TestProsodyLite(ExpertConformance):
+    seam_window_s = 8.0
+
     @pytest.fixture(scope="class")
     @classmethod
     def expert(cls) -> Expert:

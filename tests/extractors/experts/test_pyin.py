@@ -12,6 +12,8 @@ RATE = 22050
 
 
 class TestPYin(ExpertConformance):
+    seam_window_s = 5.0
+
     @pytest.fixture(scope="class")
     @classmethod
     def expert(cls) -> Expert:

@@ -24,11 +24,13 @@ KINDS = ("wav2vec2-group", "wav2vec2-layer", "hubert", "wavlm", "data2vec")
 
 
 class TestGroupNorm(CheckpointConformance):
+    seam_window_s = 10.0
     name = "wav2vec2"
     build = staticmethod(tiny.wav2vec2)
 
 
 class TestLayerNorm(CheckpointConformance):
+    seam_window_s = 10.0
     name = "wav2vec2"
 
     @staticmethod

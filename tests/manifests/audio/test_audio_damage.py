@@ -105,3 +105,13 @@ def test_places_without_audio(
 def test_a_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.wav")
     assert reason(tmp_path / "a.wav") == "unreadable"
+
+
+def test_a_codec_that_nobody_knows(tmp_path: Path) -> None:
+    wav = bytearray(encoded(SOUND, "WAV", "PCM_16"))
+    wav[20:22] = (1000).to_bytes(2, "little")  # the format
+    (tmp_path / "a.wav").write_bytes(wav)
+    for read in (decode, probe):
+        with pytest.raises(AudioError) as e:
+            read(str(tmp_path / "a.wav"))
+        assert e.value.reason == "unreadable"

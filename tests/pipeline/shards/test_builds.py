@@ -1,6 +1,7 @@
 """Building: any number of workers, killed anywhere, two at once: the same bytes, and tars as large as was asked."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,8 +18,8 @@ from coat.pipeline.shard_checks.verification import verify_shards
 from coat.pipeline.shards.build import build_shards
 from coat.pipeline.shards.build_folder import BUILDING, BuildFolder
 from coat.pipeline.shards.recipe import Recipe
-from tests.integration.helpers import coat
-from tests.pipeline.conftest import Corpus
+from tests.integration.helpers import coat, forked_python
+from tests.pipeline.conftest import Corpus, write_corpus
 from tests.pipeline.extraction.test_runs import start
 
 LEVELS = ["level"]
@@ -29,14 +30,23 @@ def tree_of(out: Path) -> dict[str, bytes]:
     return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
 
 
-@pytest.fixture
-def corpus(make_corpus: Corpus, tmp_path: Path) -> tuple[str, str]:
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """96 rows over 12 files, and their targets: some ten tars of SHARD."""
-    manifest = make_corpus(12)
+    root = tmp_path_factory.mktemp("corpus")
+    manifest = write_corpus(root / "corpus")
     rows = manifest.read_text().splitlines()
     manifest.write_text("".join(r.replace('"id": "c', f'"id": "k{k}-c') + "\n" for k in range(8) for r in rows))
-    extract(str(manifest), str(tmp_path / "store"), ["tests.pipeline.experts:Level"], resources=Resources(workers=0))
-    return str(manifest), str(tmp_path / "store")
+    extract(str(manifest), str(root / "store"), ["tests.pipeline.experts:Level"], resources=Resources(workers=0))
+    return str(manifest), str(root / "store")
+
+
+@pytest.fixture(scope="module")
+def whole(corpus: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a build of it makes to which nothing happens."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    build_shards(*corpus, LEVELS, str(out), SHARD)
+    return out
 
 
 def command(corpus: tuple[str, str], out: Path, *more: str) -> list[str]:
@@ -57,19 +67,11 @@ def test_processes_write_the_bytes_that_this_process_writes(
 
 @pytest.mark.parametrize(("workers", "block_bytes"), [(0, 1), (0, 150_000), (0, 10**9), (2, 150_000)])
 def test_neither_blocks_nor_workers_decide_the_bytes(
-    workers: int, block_bytes: int, corpus: tuple[str, str], tmp_path: Path
+    workers: int, block_bytes: int, corpus: tuple[str, str], whole: Path, tmp_path: Path
 ) -> None:
     """Tars end in the middle of blocks, and take of several."""
-    build_shards(*corpus, LEVELS, str(tmp_path / "plain"), SHARD)
     build_shards(*corpus, LEVELS, str(tmp_path / "out"), SHARD, workers=workers, block_bytes=block_bytes)
-    assert tree_of(tmp_path / "out") == tree_of(tmp_path / "plain")
-
-
-@pytest.mark.usefixtures("ray_here")
-def test_ray_writes_them_too(corpus: tuple[str, str], tmp_path: Path) -> None:
-    build_shards(*corpus, LEVELS, str(tmp_path / "here"), SHARD)
-    build_shards(*corpus, LEVELS, str(tmp_path / "ray"), SHARD, workers=2, ray_address="auto", block_bytes=150_000)
-    assert tree_of(tmp_path / "here") == tree_of(tmp_path / "ray")
+    assert tree_of(tmp_path / "out") == tree_of(whole)
 
 
 def test_tars_are_within_5_percent_of_the_size_that_was_asked_for(make_corpus: Corpus, tmp_path: Path) -> None:
@@ -85,8 +87,9 @@ def test_tars_are_within_5_percent_of_the_size_that_was_asked_for(make_corpus: C
     assert sizes[-1] <= 1.0
 
 
-def test_a_build_that_is_stopped_anywhere_goes_on_behind_its_last_tar(corpus: tuple[str, str], tmp_path: Path) -> None:
-    whole = build_shards(*corpus, LEVELS, str(tmp_path / "whole"), SHARD)
+def test_a_build_that_is_stopped_anywhere_goes_on_behind_its_last_tar(
+    corpus: tuple[str, str], whole: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "stopped"
     seen: list[str] = []
 
@@ -94,7 +97,7 @@ def test_a_build_that_is_stopped_anywhere_goes_on_behind_its_last_tar(corpus: tu
         pass
 
     kept: dict[str, int] = {}
-    for last in range(len(whole.shards)):
+    for last in range(len(ShardIndex.read(str(whole)).shards)):
 
         def stop(built: object, last: int = last) -> None:
             seen.append(built.info.name)  # pyright: ignore[reportAttributeAccessIssue]
@@ -108,14 +111,13 @@ def test_a_build_that_is_stopped_anywhere_goes_on_behind_its_last_tar(corpus: tu
         assert len(kept) == last + 1
     build_shards(*corpus, LEVELS, str(out), SHARD)
     assert {p.name: p.stat().st_mtime_ns for p in out.glob("*.tar")} == kept
-    assert tree_of(out) == tree_of(tmp_path / "whole")
+    assert tree_of(out) == tree_of(whole)
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_build_that_is_killed_is_finished_by_the_same_command(
-    workers: str, corpus: tuple[str, str], tmp_path: Path
+    workers: str, corpus: tuple[str, str], whole: Path, tmp_path: Path
 ) -> None:
-    build_shards(*corpus, LEVELS, str(tmp_path / "whole"), SHARD)
     out = tmp_path / "killed"
     process = start(command(corpus, out, "--workers", workers, "--block-size", "500KB"))
     deadline = time.monotonic() + 300
@@ -128,15 +130,14 @@ def test_a_build_that_is_killed_is_finished_by_the_same_command(
     kept = {p: p.stat().st_mtime_ns for p in out.glob("*.tar") if (list(out.glob(f"building/*/{p.name}.json")))}
     assert not (out / "index.json").exists()
     coat(*command(corpus, out)[3:])
-    assert tree_of(out) == tree_of(tmp_path / "whole")
+    assert tree_of(out) == tree_of(whole)
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
 
 
 def test_what_was_being_written_at_a_kill_is_swept_and_what_others_write_is_not(
-    corpus: tuple[str, str], tmp_path: Path
+    corpus: tuple[str, str], whole: Path, tmp_path: Path
 ) -> None:
     """A kill between a file's bytes and its rename; the other writer may be about to rename."""
-    build_shards(*corpus, LEVELS, str(tmp_path / "whole"), SHARD)
     out = tmp_path / "out"
     out.mkdir()
     ended = subprocess.Popen([sys.executable, "-c", ""])
@@ -145,17 +146,16 @@ def test_what_was_being_written_at_a_kill_is_swept_and_what_others_write_is_not(
     for name in (gone, here):
         (out / name).write_bytes(b"half")
     build_shards(*corpus, LEVELS, str(out), SHARD)
-    assert tree_of(out) == tree_of(tmp_path / "whole") | {here: b"half"}
+    assert tree_of(out) == tree_of(whole) | {here: b"half"}
 
 
-def test_builds_at_once_do_no_harm(corpus: tuple[str, str], tmp_path: Path) -> None:
-    build_shards(*corpus, LEVELS, str(tmp_path / "whole"), SHARD)
-    both = [start(command(corpus, tmp_path / "both")) for _ in range(3)]
+def test_builds_at_once_do_no_harm(corpus: tuple[str, str], whole: Path, tmp_path: Path) -> None:
+    both = [start([*forked_python(), *command(corpus, tmp_path / "both")[1:]]) for _ in range(3)]
     outcomes = [(p.communicate(timeout=300), p.returncode) for p in both]
     # The later one may find the set complete, and says so.
     assert 0 in [code for _, code in outcomes], outcomes
     assert all(code == 0 or "holds a shard set already" in texts[1] for texts, code in outcomes), outcomes
-    assert tree_of(tmp_path / "both") == tree_of(tmp_path / "whole")
+    assert tree_of(tmp_path / "both") == tree_of(whole)
 
 
 def test_another_recipe_waits_while_a_living_build_is_there_and_sweeps_after_a_dead_one(
@@ -183,10 +183,11 @@ def test_a_store_that_changed_since_the_kill_is_not_mixed_in(corpus: tuple[str, 
     def stop(built: object) -> None:
         raise StopError
 
+    manifest = Path(shutil.copytree(Path(corpus[0]).parent, tmp_path / "corpus")) / Path(corpus[0]).name
+    corpus = str(manifest), str(shutil.copytree(corpus[1], tmp_path / "store"))
     with pytest.raises(StopError):
         build_shards(*corpus, LEVELS, str(tmp_path / "out"), SHARD, on_shard=stop)
-    rows = Path(corpus[0]).read_text().replace("What is it?", "What was it?")
-    Path(corpus[0]).write_text(rows)
+    manifest.write_text(manifest.read_text().replace("What is it?", "What was it?"))
     build_shards(*corpus, LEVELS, str(tmp_path / "out"), SHARD)
     build_shards(*corpus, LEVELS, str(tmp_path / "fresh"), SHARD)
     assert tree_of(tmp_path / "out") == tree_of(tmp_path / "fresh")

@@ -14,7 +14,7 @@ from coat.pipeline.shards.build import build_shards
 from coat.pipeline.shards.row_filter import row_filter
 from coat.trainer import iterate_shards
 from tests.integration.helpers import coat
-from tests.pipeline.conftest import Corpus
+from tests.pipeline.conftest import write_corpus
 from tests.pipeline.shards.test_sidecars import NAMES
 
 ROW = {"id": "a", "duration": 4.5, "language": "en", "text": "hello", "tags": ["x", "y"], "nothing": None}
@@ -65,13 +65,14 @@ def test_a_filter_that_does_not_fit_a_row_names_it() -> None:
         row_filter("text < 3")(ROW)
 
 
-@pytest.fixture
-def two(make_corpus: Corpus, tmp_path: Path) -> tuple[list[str], str]:
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], str]:
     """Two corpora of 60 and 40 clips whose ids are the same."""
-    manifests = [make_corpus(60, "one"), make_corpus(40, "two", seed=1)]
+    root = tmp_path_factory.mktemp("two")
+    manifests = [write_corpus(root / "one", 60), write_corpus(root / "two", 40, seed=1)]
     for manifest in manifests:
-        extract(str(manifest), str(tmp_path / "store"), NAMES[:2], resources=Resources(workers=0))
-    return [str(m) for m in manifests], str(tmp_path / "store")
+        extract(str(manifest), str(root / "store"), NAMES[:2], resources=Resources(workers=0))
+    return [str(m) for m in manifests], str(root / "store")
 
 
 def test_a_filter_keeps_the_rows_that_it_accepts(two: tuple[list[str], str], tmp_path: Path) -> None:

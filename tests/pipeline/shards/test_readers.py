@@ -21,19 +21,20 @@ from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 from coat.pipeline.shards.build import build_shards
 from coat.pipeline.store.target_store import TargetStore
-from tests.pipeline.conftest import Corpus
+from tests.pipeline.conftest import write_corpus
 
 Frames = dict[str, np.ndarray]
 
 
-@pytest.fixture
-def built(make_corpus: Corpus, tmp_path: Path) -> tuple[Path, Frames]:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Frames]:
     """A set of 30 samples in several tars, and its targets by id."""
-    manifest = make_corpus(30)
-    extract(str(manifest), str(tmp_path / "store"), ["tests.pipeline.experts:Level"], resources=Resources(workers=0))
-    build_shards(str(manifest), str(tmp_path / "store"), ["level"], str(tmp_path / "out"), 300_000)
-    level = TargetStore(str(tmp_path / "store")).target_set("level")
-    return tmp_path / "out", {u.id: level.read(u).frames for u in Manifest.read(str(manifest))}
+    root = tmp_path_factory.mktemp("built")
+    manifest, store = write_corpus(root / "corpus", 30), str(root / "store")
+    extract(str(manifest), store, ["tests.pipeline.experts:Level"], resources=Resources(workers=0))
+    build_shards(str(manifest), store, ["level"], str(root / "out"), 300_000)
+    level = TargetStore(store).target_set("level")
+    return root / "out", {u.id: level.read(u).frames for u in Manifest.read(str(manifest))}
 
 
 def check(samples: Iterable[Mapping[str, Any]], frames: Frames, key: str = "__key__") -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from coat.cli.main import main
 from coat.pipeline.status.status import status
-from tests.integration.helpers import coat
+from tests.integration.helpers import coat, forked_python
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.extraction.test_extract import run
 from tests.pipeline.extraction.test_runs import command, start, wait_for_units
@@ -36,6 +36,7 @@ def test_errors_are_counted_and_shown_by_an_example(
 
 def test_a_run_at_work_is_shown_with_its_rate_and_what_is_left(many: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
+    forked_python()  # is up before the run is, which would else be over when it is looked at
     process = start(command(many, store, "Slow", "--workers", "0"))
     wait_for_units(store, 2, process)
     (found,) = status(str(store))

@@ -182,11 +182,3 @@ def test_workers_find_what_this_process_finds(many: Path, tmp_path: Path) -> Non
     assert verify(str(store), run_jobs=partial(run_ordered, workers=2, ray_address=None)) == here
     assert "2 damaged units dropped" in coat("verify", store, "--workers", 2, "--repair", status=1).stdout
     assert len(list(store.rglob("done.json"))) == len(units) - 2
-
-
-@pytest.mark.usefixtures("ray_here")
-def test_ray_finds_it_too(many: Path, tmp_path: Path) -> None:
-    run(many, tmp_path / "store")
-    (unit_of(tmp_path / "store") / "rows.parquet").unlink()
-    on_ray = partial(run_ordered, workers=2, ray_address="auto")
-    assert verify(str(tmp_path / "store"), run_jobs=on_ray) == verify(str(tmp_path / "store"))

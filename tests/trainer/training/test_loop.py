@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -25,6 +24,7 @@ from coat.trainer.model.batch import Batch
 from coat.trainer.run_folder import RunFolder, read_metrics
 from coat.trainer.training.checkpoint_tensors import load_optimizer
 from coat.trainer.training.run import TrainingRun
+from tests.integration.helpers import forked_python
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 
 ROOT = Path(__file__).parents[3]
@@ -130,7 +130,7 @@ def start(config: TrainConfig, folder: Path) -> subprocess.Popen[str]:
     file = folder / f"{Path(config.run.out).name}.toml"
     file.write_text(config.to_toml())
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(file)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [*forked_python(), "-c", SCRIPT, str(file)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 

@@ -2,8 +2,8 @@
 
 import json
 import os
+import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from coat.trainer import TrainConfig, load_run
 from coat.trainer.run_folder import read_rows
 from tests.disks import mounted, remount
+from tests.integration.helpers import forked_python
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 from tests.trainer.training.processes import count_shards, run_ranks, save_gradients, train_and_die, train_sharded
 from tests.trainer.training.test_loop import ROOT, assert_equal_runs, rows_of, weights_of
@@ -122,12 +123,15 @@ def test_two_ranks_have_the_gradient_of_one_that_accumulates(student_dir: Path, 
             assert torch.allclose(own[name], gradient, atol=1e-5, rtol=1e-5), name
 
 
-def launch(*command: object) -> subprocess.CompletedProcess[str]:
-    """A launcher of ranks on CPUs, in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def launch(folder: Path, *command: object) -> subprocess.CompletedProcess[str]:
+    """A launcher of ranks on CPUs, in a process of its own, as are its ranks."""
+    python = folder / "python"  # what torchrun starts them with
+    python.write_text(f'#!/bin/sh\nexec {shlex.join(forked_python())} "$@"\n')
+    python.chmod(0o755)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHON_EXEC": str(python)}
     environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # else ranks that are started anew read old addresses
     done = subprocess.run(
-        [sys.executable, "-m", *map(str, command)], env=environment, capture_output=True, text=True, timeout=600
+        [python, "-m", *map(str, command)], env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done
@@ -138,7 +142,7 @@ def test_torchrun_starts_lost_ranks_anew(
 ) -> None:
     (tmp_path / "config.toml").write_text(short_run(student_dir, shards_dir, tmp_path / "run", 2).to_toml())
     launch(
-        "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1", "-m",
+        tmp_path, "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1", "-m",
         "tests.trainer.training.processes", tmp_path / "config.toml", tmp_path / "log",
     )  # fmt: skip
     assert "resumed at step 4 of 8" in (tmp_path / "log").read_text().splitlines()
@@ -157,7 +161,7 @@ def test_sharded_weights_train_evaluate_save_resume_and_export_as_whole_ones(
     (tmp_path / "config.toml").write_text(config("whole").to_toml())
     fsdp = ["--num_processes", 2, "--num_machines", 1, "--use_fsdp", "--fsdp_version", 2, "--mixed_precision", "no"]
     done = launch(
-        "accelerate.commands.launch", *fsdp, "--dynamo_backend", "no", "-m", "coat", "train",
+        tmp_path, "accelerate.commands.launch", *fsdp, "--dynamo_backend", "no", "-m", "coat", "train",
         "--config", tmp_path / "config.toml",
     )  # fmt: skip
     assert done.stderr.count(f"finished: {tmp_path / 'whole'}") == 1
