@@ -59,11 +59,11 @@ def convert(rows: Rows, folder: Path, shards: int, sliced: bool = False, codec: 
                 base, _, ext = entry["audio_filepath"].rpartition(".")
                 base = base.replace("/", "_").replace(".", "_")
                 new = dict(entry)
-                span = dict[str, Any]()
+                start, frames = 0, -1
                 if sliced:
                     at = "_".join(f"{float(entry[k])}".replace(".", "_") for k in ("offset", "duration"))
                     name = f"{base}_{at}.{codec or ext}"
-                    span = {"start": int(entry["offset"] * RATE), "frames": int(entry["duration"] * RATE)}
+                    start, frames = int(entry["offset"] * RATE), int(entry["duration"] * RATE)
                     new["source_audio_offset"] = new.pop("offset")
                 elif f"{base}.{ext}" in count:
                     name = f"{base}-sub{count[f'{base}.{ext}']}.{ext}"
@@ -72,7 +72,7 @@ def convert(rows: Rows, folder: Path, shards: int, sliced: bool = False, codec: 
                 if sliced or f"{base}.{ext}" not in count:
                     data = Path(entry["audio_filepath"]).read_bytes()
                     if sliced or codec:
-                        samples, rate = soundfile.read(entry["audio_filepath"], **span)
+                        samples, rate = soundfile.read(entry["audio_filepath"], frames=frames, start=start)
                         sink = io.BytesIO()
                         soundfile.write(sink, samples, rate, format=codec or ext)
                         data = sink.getvalue()
