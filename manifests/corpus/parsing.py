@@ -1,6 +1,5 @@
 """One row of a manifest, checked key by key: the parser that explains what is wrong."""
 
-import json
 import math
 import re
 from typing import Any
@@ -21,6 +20,7 @@ KNOWN_KEYS = {
     "choices",
 }
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+HOLDS_TEXT = (str, dict, list)
 LONGEST_S = 1e9  # 30 years: what is longer (or NaN) is not a time in a file
 
 
@@ -50,7 +50,7 @@ def parse_row(data: Any, base: str, row: int) -> Utterance:
         raise ValueError("choices must be a list of strings")
     parse_turns(data.get("turns"))
     try:
-        json.dumps(data, ensure_ascii=False).encode()
+        check_text(data)
     except UnicodeEncodeError as e:  # rather here than when it is written
         raise ValueError("half a surrogate pair (\\ud8..) is not text; write the row again") from e
     return Utterance(
@@ -66,6 +66,21 @@ def parse_row(data: Any, base: str, row: int) -> Utterance:
         extra={k: finite(v) for k, v in data.items() if k not in KNOWN_KEYS},
         row=row,
     )
+
+
+def check_text(value: Any) -> None:
+    """UnicodeEncodeError where a string, at any depth, cannot be UTF-8."""
+    if isinstance(value, str):
+        if not value.isascii():
+            value.encode()
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            check_text(key)
+            if isinstance(inner, HOLDS_TEXT):
+                check_text(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            check_text(inner)
 
 
 def finite(value: Any) -> Any:

@@ -143,14 +143,14 @@ class RecordReader:
     def read(self, sources: Sequence[str]) -> Iterator[tuple[Utterance, Problem]]:
         """Each row, whose id may be empty, and where it came from. InputError where a mapped column is not there."""
         count = 0
-        seen: Counter[str] = Counter()
+        seen: dict[str, None] = {}
         splits: Counter[str] = Counter()
         for record in self.records(sources):
             origin = Problem(record.file, record.row, record.problem)
             if record.note:
                 self.accounts.notes.append(record.note)
                 continue
-            seen.update(record.values.keys())
+            seen.update(dict.fromkeys(record.values))
             if record.problem:
                 self.problems.append((count, origin))
                 continue
@@ -179,7 +179,8 @@ class RecordReader:
 
     def records(self, sources: Sequence[str]) -> Iterator[Record]:
         for source in sources:
-            self.root = self.audio_root or (source if is_folder(source) else storage.parent(source))
+            root = self.audio_root or (source if is_folder(source) else storage.parent(source))
+            self.root = storage.absolute(root)
             yield from self.format.read(source)
 
     def to_rows(self, values: Mapping[str, Any]) -> list[dict[str, Any] | Refused]:

@@ -32,7 +32,9 @@ def local_path(url: str) -> Path:
 
 def absolute(url: str) -> str:
     """The same place whatever the working directory; links are kept as they are."""
-    return os.path.abspath(local_path(url)) if is_local(url) else url
+    if not is_local(url):
+        return url
+    return os.path.abspath(url.split("://", 1)[1] if "://" in url else url)
 
 
 def join(base: str, *parts: str) -> str:
