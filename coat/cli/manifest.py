@@ -23,12 +23,14 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stder
 
 @app.command("import")
 def import_(
-    source: Annotated[str, typer.Argument(help="A folder of audio, or a file or folder of another form.")],
+    source: Annotated[str, typer.Argument(help="A folder of audio, or a file, folder or pattern of another form.")],
     out: Annotated[str, typer.Argument(help="The manifest to write, such as data/manifest.jsonl.")],
     form: Annotated[
         str | None,
         typer.Option(
-            "--format", help="folder, jsonl (NeMo), csv, parquet, dataset, lhotse or swift; else by its looks."
+            "--format",
+            help="folder, jsonl (NeMo), csv, parquet, dataset, lhotse, swift, webdataset, nemo-tarred or shards; "
+            "else by its looks.",
         ),
     ] = None,
     mapping: Annotated[
@@ -47,6 +49,15 @@ def import_(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out, instead of writing nothing.")
     ] = False,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Write audio out of tars and tables to files beside the manifest.")
+    ] = False,
+    tars: Annotated[
+        str, typer.Option(metavar="PATTERN", help="The tars of a NeMo manifest; else audio_0.tar, ... beside it.")
+    ] = "",
+    tar_in_id: Annotated[
+        bool, typer.Option("--tar-in-id", help="Begin ids with the name of their tar, where tars have equal keys.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -55,7 +66,8 @@ def import_(
     Columns are found by their usual names (audio_filepath, path, wav, ...;
     text, sentence, transcript, ...; prompt, question, ...); everything else
     is kept under its own name. Audio below the manifest's folder is named
-    relative to it, so that both can move together.
+    relative to it, so that both can move together. What lies in tars is read
+    in place.
 
     Examples:
 
@@ -68,6 +80,10 @@ def import_(
       coat manifest import train.parquet data/train.jsonl
 
       coat manifest import cuts.jsonl.gz manifest.jsonl  (Lhotse)
+
+      coat manifest import 's3://b/train-{000..063}.tar' m.jsonl  (WebDataset)
+
+      coat manifest import tarred_audio_manifest.json m.jsonl  (NeMo)
     """
     from coat.cli.progress import progress
     from coat.manifests.errors import InputError
@@ -90,6 +106,9 @@ def import_(
             split=split,
             read_headers=probe,
             skip_bad=skip_bad,
+            copy=copy,
+            tars=tars,
+            tar_in_id=tar_in_id,
             advance=advance,
         )
     result = {"path": out, "format": done.format, "rows": done.rows, "seconds": done.seconds, "notes": list(done.notes)}

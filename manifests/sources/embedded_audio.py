@@ -1,6 +1,6 @@
-"""Audio that lies in a table itself, written to files beside the manifest."""
+"""Audio that lies in a table itself, or at an address, written to files beside the manifest."""
 
-from coat.manifests import storage
+from coat.manifests import addresses, storage
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.sources.column_names import EmbeddedAudio
 from coat.manifests.sources.records import AUDIO_SUFFIXES
@@ -15,6 +15,7 @@ class AudioFolder:
     def __init__(self, manifest: str) -> None:
         self.folder = storage.absolute(manifest.removesuffix(".gz").rsplit(".", 1)[0] + "_audio")
         self.names: set[str] = set()
+        self.last_copy = ("", "")  # address, and path of its file
 
     def save(self, audio: EmbeddedAudio, name: str) -> str:
         """Write the bytes; the path of the file."""
@@ -30,6 +31,24 @@ class AudioFolder:
         path = storage.join(self.folder, unique + suffix)
         storage.write_bytes(path, audio.data)
         return path
+
+    def copy(self, address: str, name: str) -> str:
+        """What lies at an address, in a file of its own; the path of that, and the channel. ValueError where it cannot be
+        read.
+        """
+        place, channel = addresses.split_channel(address)
+        if not addresses.is_address(place):  # a file, of which it is a channel
+            return address
+        if place != self.last_copy[0]:  # rows that share a recording follow each other
+            found = addresses.parse(place)
+            try:
+                opened = found.open()
+            except (OSError, EOFError, ValueError) as e:
+                raise ValueError(f"{place}: {e}") from e
+            assert not isinstance(opened, str)
+            audio = EmbeddedAudio(opened.getvalue(), getattr(found, "member", ""))
+            self.last_copy = place, self.save(audio, name)
+        return self.last_copy[1] + (f"#channel={channel}" if channel is not None else "")
 
 
 def guess_suffix(data: bytes) -> str:

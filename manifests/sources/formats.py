@@ -1,11 +1,11 @@
 """The formats by name, and which one a file or folder is. A new one is a file here and a line in FORMATS."""
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from coat.manifests import storage
 from coat.manifests.errors import InputError
 from coat.manifests.sources.csv_tsv import read_csv
 from coat.manifests.sources.folder import read_folder
@@ -15,6 +15,11 @@ from coat.manifests.sources.parquet import has_parquet, read_parquet
 from coat.manifests.sources.records import Record, Refused
 from coat.manifests.sources.saved_dataset import is_saved_dataset, read_saved_dataset
 from coat.manifests.sources.swift import from_swift, is_conversation
+from coat.manifests.sources.tars.coat_shards import as_it_is, is_shard_set, read_coat_shards
+from coat.manifests.sources.tars.members import COMPRESSED_SUFFIXES
+from coat.manifests.sources.tars.nemo import has_nemo_tars, is_tarred, read_nemo_tarred
+from coat.manifests.sources.tars.options import TarOptions
+from coat.manifests.sources.tars.webdataset import has_tars, read_webdataset
 
 JSON = (".jsonl", ".json", ".ndjson")
 
@@ -23,7 +28,7 @@ JSON = (".jsonl", ".json", ".ndjson")
 class Format:
     """How a corpus in one form is read, and known without `--format`."""
 
-    read: Callable[[str], Iterator[Record]]  # records of a file, or of a folder
+    read: Callable[[str], Iterator[Record]] = read_json_records  # records of a file, or of a folder
     # None: columns are found by their names
     to_rows: Callable[[Mapping[str, Any]], list[dict[str, Any] | Refused]] | None = None
     ignored: tuple[str, ...] = ()  # keys of a record that come to nothing
@@ -31,31 +36,49 @@ class Format:
     suffixes: tuple[str, ...] = ()  # of a file, before `.gz`
     # Of several formats with one suffix, that which knows the first record; one without this takes what is left.
     knows_record: Callable[[Mapping[str, Any]], bool] | None = None
-    knows_folder: Callable[[Path], bool] | None = None
+    knows_folder: Callable[[str], bool] | None = None
+    read_tars: Callable[[Sequence[str], TarOptions], Iterator[Record]] | None = None  # in place of `read`: all sources
+
+
+def local(knows: Callable[[Path], bool]) -> Callable[[str], bool]:
+    """Of what is not looked for in stores."""
+    return lambda folder: storage.is_local(folder) and knows(storage.local_path(folder))
 
 
 FORMATS = {
     "folder": Format(read_folder, takes="folder"),
     "jsonl": Format(read_json_records, suffixes=JSON),
     "csv": Format(read_csv, suffixes=(".csv", ".tsv")),
-    "parquet": Format(read_parquet, takes="either", suffixes=(".parquet",), knows_folder=has_parquet),
-    "dataset": Format(read_saved_dataset, takes="folder", knows_folder=is_saved_dataset),
+    "parquet": Format(read_parquet, takes="either", suffixes=(".parquet",), knows_folder=local(has_parquet)),
+    "dataset": Format(read_saved_dataset, takes="folder", knows_folder=local(is_saved_dataset)),
     "swift": Format(read_json_records, from_swift, suffixes=JSON, knows_record=is_conversation),
     "lhotse": Format(read_json_records, from_cut, suffixes=JSON, knows_record=is_cut, ignored=IGNORED),
+    "shards": Format(to_rows=as_it_is, takes="folder", knows_folder=is_shard_set, read_tars=read_coat_shards),
+    "nemo-tarred": Format(
+        takes="either", suffixes=JSON, knows_record=is_tarred, knows_folder=has_nemo_tars, read_tars=read_nemo_tarred
+    ),
+    "webdataset": Format(
+        takes="either", suffixes=(".tar", *COMPRESSED_SUFFIXES), knows_folder=has_tars, read_tars=read_webdataset
+    ),
 }
 
 
 def detect_format(source: str) -> str:
     """The format of a file or folder, by its names and first record. InputError where none fits."""
-    if os.path.isdir(source):
-        return next((name for name, f in FORMATS.items() if f.knows_folder and f.knows_folder(Path(source))), "folder")
-    file_name = source.lower().removesuffix(".gz")
-    candidates = {name: f for name, f in FORMATS.items() if file_name.endswith(f.suffixes)}
-    if file_name.endswith((".tar", ".tgz")):
-        raise InputError(f"{source}: a tar; audio in tars is not read in place yet: unpack it, and import the folder")
+    if is_folder(source):
+        return next((name for name, f in FORMATS.items() if f.knows_folder and f.knows_folder(source)), "folder")
+    file_name = source.lower()
+    candidates = {name: f for name, f in FORMATS.items() if f.suffixes and file_name.endswith(f.suffixes)}
+    if not candidates and (plain := file_name.removesuffix(".gz")) != file_name:
+        candidates = {name: f for name, f in FORMATS.items() if f.suffixes and plain.endswith(f.suffixes)}
     if not candidates:
         raise InputError(f"{source}: unknown form; --format says which ({', '.join(FORMATS)})")
     if len(candidates) > 1:
         first = next((r.values for r in read_json_records(source) if r.values), {})
         candidates = {name: f for name, f in candidates.items() if f.knows_record is None or f.knows_record(first)}
     return max(candidates, key=lambda name: candidates[name].knows_record is not None)
+
+
+def is_folder(source: str) -> bool:
+    """Also of a store, whose folders are what keys begin with."""
+    return storage.local_path(source).is_dir() if storage.is_local(source) else not storage.is_file(source)

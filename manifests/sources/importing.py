@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from coat.manifests import storage
+from coat.manifests import addresses, storage
 from coat.manifests.corpus.parsing import parse_row
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.corpus.writing import write_lines
@@ -19,12 +19,13 @@ from coat.manifests.sources.accounts import Accounts
 from coat.manifests.sources.column_names import Columns, EmbeddedAudio, check_column_map
 from coat.manifests.sources.durations import Advance, fill_durations
 from coat.manifests.sources.embedded_audio import AudioFolder
-from coat.manifests.sources.formats import FORMATS, Format, detect_format
+from coat.manifests.sources.formats import FORMATS, Format, detect_format, is_folder
 from coat.manifests.sources.records import Record, Refused
 from coat.manifests.sources.row_spool import RowSpool
 from coat.manifests.sources.swift import from_swift, holds_conversation
+from coat.manifests.sources.tars.nemo import is_unpacked
+from coat.manifests.sources.tars.options import TarOptions
 
-TARRED = "audio in tars is not read in place yet: unpack the tars, and give --audio-root"
 ROWS_AT_ONCE = 16384  # that are utterances, and whose headers are read together
 
 
@@ -50,6 +51,9 @@ def import_manifest(
     split: str | None = None,
     read_headers: bool = True,
     skip_bad: bool = False,
+    copy: bool = False,
+    tars: str = "",
+    tar_in_id: bool = False,
     advance: Advance | None = None,
 ) -> ImportResult:
     """Write the manifest `out` (JSONL) of a corpus in another form: a file, a folder, or a pattern of several
@@ -58,13 +62,14 @@ def import_manifest(
     Relative audio paths count from `audio_root`, or else from where the source lies. Audio that lies below
     the folder of `out` is named relative to it, so that both can move together. `column_map` maps native keys
     to columns; of several splits only `split` is taken. ManifestError lists every bad row, and nothing is written; with
-    `skip_bad` they are left out. `advance(1, files)` is called after each header.
+    `skip_bad` they are left out. `advance(1, files)` is called after each header. Audio in tars and tables is read where
+    it lies, or with `copy` written to files beside the manifest. `tars`: of a manifest of NeMo's, a pattern; `tar_in_id`:
+    ids begin with the name of their tar.
     """
     check_column_map(column_map or {})
     sources = source_files(source)
-    form = format or detect_format(sources[0])
-    if form not in FORMATS:
-        raise InputError(f"--format {form}: no such format; expected one of {', '.join(FORMATS)}")
+    audio_root, tars = os.path.expanduser(audio_root or ""), os.path.expanduser(tars)
+    form = chosen_format(source, sources[0], format, audio_root, tars)
     takes = FORMATS[form].takes
     for one in sources:
         if takes != "either" and is_folder(one) != (takes == "folder"):
@@ -78,10 +83,12 @@ def import_manifest(
     reader = RecordReader(
         FORMATS[form],
         column_map or {},
-        os.path.expanduser(audio_root or ""),
+        audio_root,
         AudioFolder(out),
         storage.parent(storage.absolute(out)),
         split,
+        copy,
+        TarOptions(tars, tar_in_id, frozenset((column_map or {}).values())),
     )
     unreadable: list[tuple[int, Problem]] = []
     with RowSpool() as rows:
@@ -97,6 +104,9 @@ def import_manifest(
         repeated = dict(rows.repeated_ids())
         left_out = np.zeros(len(rows), bool)
         left_out[list(repeated)] = True
+        if repeated and FORMATS[form].read_tars and not tar_in_id:
+            hint = "; --tar-in-id puts the name of its tar before each id"
+            repeated = {row: replace(p, message=p.message + hint) for row, p in repeated.items()}
         problems = sorted([*reader.problems, *repeated.items()], key=lambda found: found[0])
         problems = [p for _, p in problems] + [p for row, p in unreadable if row not in repeated]
         kept = rows.kept(left_out)
@@ -120,9 +130,18 @@ def source_files(source: str) -> list[str]:
     return found
 
 
-def is_folder(source: str) -> bool:
-    """Also of a store, whose folders are what keys begin with."""
-    return os.path.isdir(source) if storage.is_local(source) else not storage.is_file(source)
+def chosen_format(source: str, first: str, said: str | None, audio_root: str, tars: str) -> str:
+    """InputError where there is none of that name, or `tars` are given to another than NeMo's."""
+    form = said or detect_format(first)
+    if form not in FORMATS:
+        raise InputError(f"--format {form}: no such format; expected one of {', '.join(FORMATS)}")
+    if form == "jsonl" and tars:
+        form = "nemo-tarred"
+    if form == "nemo-tarred" and not (said or tars or is_folder(first)) and is_unpacked(first, audio_root):
+        form = "jsonl"  # as which its files are found
+    if tars and form != "nemo-tarred":
+        raise InputError(f"--tars {tars}: for a manifest of NeMo's, and {source} has the form {form}")
+    return form
 
 
 @dataclass
@@ -135,8 +154,9 @@ class RecordReader:
     audio: AudioFolder
     out_folder: str  # absolute
     split: str | None = None  # the one that is wanted
+    copy: bool = False  # audio that has an address goes to files of its own
+    tar_options: TarOptions = field(default_factory=TarOptions)
     accounts: Accounts = field(default_factory=Accounts)
-    is_unpacked: bool = False  # what a NeMo manifest says to lie in tars
     problems: list[tuple[int, Problem]] = field(default_factory=list)  # each with the number of rows before it
     root: str = ""  # of the source that is being read
 
@@ -158,7 +178,6 @@ class RecordReader:
                 splits[str(record.values.get("split", ""))] += 1
                 if str(record.values.get("split", "")) != self.split:
                     continue
-            self.check_not_tarred(record)
             try:
                 for row in self.to_rows(record.values):
                     if isinstance(row, Refused):
@@ -178,6 +197,9 @@ class RecordReader:
                 raise InputError(f"--map {native}={column}: {sources[0]} has no such column; it has {', '.join(seen)}")
 
     def records(self, sources: Sequence[str]) -> Iterator[Record]:
+        if self.format.read_tars:  # whose rows have addresses
+            yield from self.format.read_tars(sources, self.tar_options)
+            return
         for source in sources:
             root = self.audio_root or (source if is_folder(source) else storage.parent(source))
             self.root = storage.absolute(root)
@@ -192,17 +214,6 @@ class RecordReader:
             return self.format.to_rows(values)
         return [columns.to_native(values)]
 
-    def check_not_tarred(self, record: Record) -> None:
-        """InputError where audio lies in NeMo's tars; once they were unpacked, a row names a file that is there."""
-        values = record.values
-        name = values.get("audio_filepath")
-        if not ("shard_id" in values or "tarred_audio_filepaths" in values) or not isinstance(name, str):
-            return
-        if not self.is_unpacked:
-            self.is_unpacked = storage.exists(storage.absolute(storage.resolve(self.root, name)))
-        if not self.is_unpacked:
-            raise InputError(f"{record.file}: a tarred manifest of NeMo's (its rows have a shard_id); {TARRED}")
-
     def utterance(self, row: dict[str, Any], position: int) -> Utterance:
         """Through `parse_row`, so that what is written can be read."""
         audio = row["audio_filepath"]
@@ -212,6 +223,8 @@ class RecordReader:
             audio = self.audio.save(audio, str(row.get("id", "")) or f"row-{position:08d}")
         else:
             audio = storage.absolute(storage.resolve(self.root, audio))
+            if self.copy and addresses.is_address(audio):
+                audio = self.audio.copy(audio, str(row.get("id", "")) or f"row-{position:08d}")
         return parse_row(row | {"audio_filepath": self.path_in_manifest(audio)}, self.out_folder, position)
 
     def path_in_manifest(self, audio: str) -> str:
@@ -220,7 +233,9 @@ class RecordReader:
         return audio.removeprefix(below) if audio.startswith(below) else audio
 
     def id_from_path(self, u: Utterance) -> str:
-        """An id for a row without one: its path below the corpus, without the suffix."""
+        """An id for a row without one: its path below the corpus, or in its tar, without the suffix."""
+        if addresses.is_address(u.audio) and (member := getattr(addresses.parse(u.audio), "member", "")):
+            return member.removeprefix("./").rsplit(".", 1)[0]
         path = storage.absolute(u.audio)
         for folder in (self.audio.folder, storage.absolute(self.root)):
             if path.startswith(folder.rstrip("/") + "/"):
