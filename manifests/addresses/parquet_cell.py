@@ -4,17 +4,21 @@ Parquet gives a column of a row group as a whole. So that is unpacked once a nod
 its cells are read out of it.
 """
 
+import contextlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 
 from coat.manifests import storage
 
+pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
 WIDTH = 8  # bytes of a number in what is unpacked
 
 
@@ -43,8 +47,9 @@ class ParquetCell:
             groups, schema = table.num_row_groups, table.schema_arrow
             if self.row_group >= groups:
                 raise ValueError(f"{groups} row groups, none of number {self.row_group}; import it again")
-            found = table.read_row_group(self.row_group, columns=[self.column])
-        values = leaf(found).cast(pyarrow.large_binary()) if is_binary_column(found) else None
+            with whole_table():
+                found = table.read_row_group(self.row_group, columns=[self.column])
+        values = leaf(found) if is_binary_column(found) else None
         if values is None:
             has = ", ".join(f"{f.name} ({f.type})" for f in schema)
             raise ValueError(f"no column {self.column} of bytes (it has {has[:200]}); import it again")
@@ -70,9 +75,18 @@ class ParquetCell:
 def open_table(url: str) -> pyarrow.parquet.ParquetFile:
     """ValueError where it is no Parquet table."""
     source = str(storage.local_path(url)) if storage.is_local(url) else storage.open_blocks(url)
-    try:
+    with whole_table():
         return pyarrow.parquet.ParquetFile(source)
-    except pyarrow.ArrowInvalid as e:
+
+
+@contextlib.contextmanager
+def whole_table() -> Iterator[None]:
+    """ValueError for what Arrow says of damaged tables: as an OSError, too, which has no number then."""
+    try:
+        yield
+    except (pyarrow.ArrowInvalid, OSError) as e:
+        if isinstance(e, OSError) and e.errno is not None:
+            raise
         raise ValueError(f"not a whole Parquet table ({str(e).splitlines()[0][:200]})") from e
 
 
@@ -81,13 +95,35 @@ def is_binary_column(table: pyarrow.Table) -> bool:
     if table.num_columns != 1:
         return False
     kind: Any = table.schema.field(0).type
-    while pyarrow.types.is_struct(kind) and kind.num_fields == 1:
-        kind = kind.field(0).type
-    return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
+    while is_list(kind) or (pyarrow.types.is_struct(kind) and kind.num_fields == 1):
+        kind = kind.value_type if is_list(kind) else kind.field(0).type
+    return is_binary(kind)
+
+
+def is_binary(kind: Any) -> bool:
+    """Also where its values are kept in a dictionary."""
+    kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+    return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind) or pyarrow.types.is_binary_view(kind)
+
+
+def is_list(kind: Any) -> bool:
+    return pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind)
 
 
 def leaf(table: pyarrow.Table) -> pyarrow.ChunkedArray:
-    """The one column, out of its structs; a row whose struct is null has none."""
-    while pyarrow.types.is_struct(table.schema.field(0).type):
-        table = table.flatten()
-    return table.column(0)
+    """The one column, out of its structs, and of a list the first; a row whose struct or list has nothing has none."""
+    column = table.column(0)
+    while not is_binary(column.type):
+        column = pyarrow.chunked_array([inside(chunk) for chunk in column.chunks], inner_type(column.type))
+    return column.cast(pyarrow.large_binary())
+
+
+def inner_type(kind: Any) -> Any:
+    return kind.value_type if is_list(kind) else kind.field(0).type
+
+
+def inside(array: Any) -> Any:
+    if pyarrow.types.is_struct(array.type):
+        return array.flatten()[0]
+    starts, has = array.offsets[:-1], pc.greater(pc.fill_null(array.value_lengths(), 0), 0)
+    return array.values.take(pc.if_else(has, starts, None))

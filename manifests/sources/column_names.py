@@ -9,6 +9,7 @@ from typing import Any
 
 from coat.manifests.corpus.parsing import finite
 from coat.manifests.errors import InputError
+from coat.manifests.sources.records import StoredBytes
 
 # Native key: the names that corpora give it, the likeliest first. Case does not count.
 ALIASES = {
@@ -38,17 +39,25 @@ ALIASES = {
 NUMBERS = ("offset", "duration", "end")
 TEXTS = ("text", "prompt", "response")
 # Of what is asked of every value, what most are first.
-NUMBER_TYPES, SCALARS, BINARY = (int, float), (str, bool, int), (bytes, bytearray, memoryview)
+NUMBER_TYPES, SCALARS, BINARY = (int, float), (str, bool, int), (bytes, bytearray, memoryview, StoredBytes)
 # Names that a native row gives a meaning; a column that is called so without having it is renamed.
 RESERVED = {*ALIASES, "question", "answer"} - {"end"}
 
 
 @dataclass(frozen=True)
 class EmbeddedAudio:
-    """Audio that lies in the table itself."""
+    """Audio that lies in the table itself, and has no address."""
 
     data: bytes
     path: str  # the name that it once had, or empty
+
+
+@dataclass(frozen=True)
+class AudioInPlace:
+    """Audio that is read where it lies."""
+
+    address: str
+    path: str  # as EmbeddedAudio has it
 
 
 @dataclass(frozen=True)
@@ -144,8 +153,8 @@ def number_text(value: int | float) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else str(value)
 
 
-def audio_value(value: Any) -> str | EmbeddedAudio:
-    """A path, or the file's bytes: `{bytes, path}` as Hugging Face stores audio, or bytes alone."""
+def audio_value(value: Any) -> str | EmbeddedAudio | AudioInPlace:
+    """A path, or the file's bytes or their address: `{bytes, path}` as Hugging Face stores audio, or bytes alone."""
     if isinstance(value, list):
         if len(value) != 1:
             raise ValueError(f"{len(value)} audio files in one row; expected one")
@@ -154,7 +163,11 @@ def audio_value(value: Any) -> str | EmbeddedAudio:
         data, path = value.get("bytes"), value.get("path") or ""
         if not data and not path:
             raise ValueError(f"audio has neither bytes nor a path (it has {', '.join(map(str, value)) or 'nothing'})")
+        if isinstance(data, StoredBytes):
+            return AudioInPlace(data.address, str(path))
         return EmbeddedAudio(bytes(data), str(path)) if data else str(path)
+    if isinstance(value, StoredBytes):
+        return AudioInPlace(value.address, "")
     if is_binary(value):
         return EmbeddedAudio(bytes(value), "")
     if not isinstance(value, str):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from coat.manifests import storage
@@ -40,17 +39,14 @@ class Format:
     read_tars: Callable[[Sequence[str], TarOptions], Iterator[Record]] | None = None  # in place of `read`: all sources
 
 
-def local(knows: Callable[[Path], bool]) -> Callable[[str], bool]:
-    """Of what is not looked for in stores."""
-    return lambda folder: storage.is_local(folder) and knows(storage.local_path(folder))
-
-
 FORMATS = {
     "folder": Format(read_folder, takes="folder"),
     "jsonl": Format(read_json_records, suffixes=JSON),
     "csv": Format(read_csv, suffixes=(".csv", ".tsv")),
-    "parquet": Format(read_parquet, takes="either", suffixes=(".parquet",), knows_folder=local(has_parquet)),
-    "dataset": Format(read_saved_dataset, takes="folder", knows_folder=local(is_saved_dataset)),
+    "parquet": Format(read_parquet, takes="either", suffixes=(".parquet",), knows_folder=has_parquet),
+    "dataset": Format(
+        read_saved_dataset, takes="either", suffixes=(".arrow", ".feather"), knows_folder=is_saved_dataset
+    ),
     "swift": Format(read_json_records, from_swift, suffixes=JSON, knows_record=is_conversation),
     "lhotse": Format(read_json_records, from_cut, suffixes=JSON, knows_record=is_cut, ignored=IGNORED),
     "shards": Format(to_rows=as_it_is, takes="folder", knows_folder=is_shard_set, read_tars=read_coat_shards),

@@ -16,7 +16,7 @@ from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.corpus.writing import write_lines
 from coat.manifests.errors import InputError, ManifestError, Problem
 from coat.manifests.sources.accounts import Accounts
-from coat.manifests.sources.column_names import Columns, EmbeddedAudio, check_column_map
+from coat.manifests.sources.column_names import AudioInPlace, Columns, EmbeddedAudio, check_column_map
 from coat.manifests.sources.durations import Advance, fill_durations
 from coat.manifests.sources.embedded_audio import AudioFolder
 from coat.manifests.sources.formats import FORMATS, Format, detect_format, is_folder
@@ -94,13 +94,13 @@ def import_manifest(
     with RowSpool() as rows:
         found = reader.read(sources)
         while block := list(islice(found, ROWS_AT_ONCE)):
-            utterances, origins = [u for u, _ in block], [origin for _, origin in block]
+            utterances, origins = [u for u, _, _ in block], [origin for _, origin, _ in block]
             written = [True] * len(block)
             if read_headers:
                 utterances, bad = fill_durations(utterances, origins, advance)
                 unreadable += ((len(rows) + i, problem) for i, problem in bad.items())
                 written = [i not in bad for i in range(len(block))]
-            rows.add(utterances, origins, ["" if u.id else reader.id_from_path(u) for u in utterances], written)
+            rows.add(utterances, origins, [stem for _, _, stem in block], written)
         repeated = dict(rows.repeated_ids())
         left_out = np.zeros(len(rows), bool)
         left_out[list(repeated)] = True
@@ -160,8 +160,10 @@ class RecordReader:
     problems: list[tuple[int, Problem]] = field(default_factory=list)  # each with the number of rows before it
     root: str = ""  # of the source that is being read
 
-    def read(self, sources: Sequence[str]) -> Iterator[tuple[Utterance, Problem]]:
-        """Each row, whose id may be empty, and where it came from. InputError where a mapped column is not there."""
+    def read(self, sources: Sequence[str]) -> Iterator[tuple[Utterance, Problem, str]]:
+        """Each row, where it came from, and where its id is empty, what names it. InputError where a mapped column is
+        not there.
+        """
         count = 0
         seen: dict[str, None] = {}
         splits: Counter[str] = Counter()
@@ -179,13 +181,17 @@ class RecordReader:
                 if str(record.values.get("split", "")) != self.split:
                     continue
             try:
-                for row in self.to_rows(record.values):
+                for row in self.to_rows(record):
                     if isinstance(row, Refused):
                         self.problems.append((count, replace(origin, message=row.message)))
                         continue
                     utterance = self.utterance(row, count + 1)
                     count += 1
-                    yield utterance, origin
+                    yield (
+                        utterance,
+                        origin,
+                        "" if utterance.id else self.name_of(utterance, row["audio_filepath"], origin),
+                    )
             except (ValueError, KeyError) as e:
                 message = f"no {e}" if isinstance(e, KeyError) else str(e)
                 self.problems.append((count, replace(origin, message=message)))
@@ -205,11 +211,12 @@ class RecordReader:
             self.root = storage.absolute(root)
             yield from self.format.read(source)
 
-    def to_rows(self, values: Mapping[str, Any]) -> list[dict[str, Any] | Refused]:
-        columns = Columns.detect(values, self.column_map)
+    def to_rows(self, record: Record) -> list[dict[str, Any] | Refused]:
+        values, column_map = record.values, {**record.columns, **self.column_map}
+        columns = Columns.detect(values, column_map)
         self.accounts.add(values, columns.column_of_key, self.format.ignored)
         if self.format.to_rows == from_swift or (self.format.to_rows is None and holds_conversation(values)):
-            return from_swift(values, self.column_map)
+            return from_swift(values, column_map)
         if self.format.to_rows:
             return self.format.to_rows(values)
         return [columns.to_native(values)]
@@ -222,15 +229,24 @@ class RecordReader:
         if isinstance(audio, EmbeddedAudio):
             audio = self.audio.save(audio, str(row.get("id", "")) or f"row-{position:08d}")
         else:
+            once, audio = (audio.path, audio.address) if isinstance(audio, AudioInPlace) else ("", audio)
             audio = storage.absolute(storage.resolve(self.root, audio))
             if self.copy and addresses.is_address(audio):
-                audio = self.audio.copy(audio, str(row.get("id", "")) or f"row-{position:08d}")
+                audio = self.audio.copy(audio, str(row.get("id", "")) or f"row-{position:08d}", once)
         return parse_row(row | {"audio_filepath": self.path_in_manifest(audio)}, self.out_folder, position)
 
     def path_in_manifest(self, audio: str) -> str:
         """An absolute path as the manifest has it: relative where it lies below the manifest's folder."""
         below = self.out_folder.rstrip("/") + "/"
         return audio.removeprefix(below) if audio.startswith(below) else audio
+
+    def name_of(self, u: Utterance, audio: Any, origin: Problem) -> str:
+        """An id for a row without one: of audio in a table the name that it once had, else the table's and the row."""
+        if not isinstance(audio, AudioInPlace) or self.copy:
+            return self.id_from_path(u)
+        name = audio.path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+        table = storage.absolute(origin.file).removeprefix(storage.absolute(self.root).rstrip("/") + "/")
+        return name.rsplit(".", 1)[0] or f"{table.rsplit('.', 1)[0]}-{origin.row:08d}"
 
     def id_from_path(self, u: Utterance) -> str:
         """An id for a row without one: its path below the corpus, or in its tar, without the suffix."""
