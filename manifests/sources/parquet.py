@@ -44,13 +44,13 @@ def read_parquet(path: str) -> Iterator[Record]:
 
 def count_rows(path: str) -> int:
     """Of all tables; each one's footer is read."""
-    with reading(path, "parquet"):
+    with reading(path, "Parquet"):
         urls = [url for url, _ in tables_below(path, ".parquet", [])]
         return sum(storage.in_parallel(rows_in, urls, 16))
 
 
 def rows_in(url: str) -> int:
-    with reading(url, "parquet"), open_table(url) as table:
+    with reading(url, "Parquet"), open_table(url) as table:
         return table.metadata.num_rows
 
 
@@ -68,7 +68,7 @@ def tables_below(path: str, suffix: str, notes: list[str]) -> list[tuple[str, Pa
 
 def read_table(url: str, split: str) -> Iterator[Record]:
     own = {"split": split} if split else {}
-    with reading(url, "parquet"):
+    with reading(url, "Parquet"):
         stamp = storage.info(url).stamp
         with open_table(url) as table:
             columns = stated_columns(table.schema_arrow)
@@ -159,7 +159,7 @@ def group_rows(table: pyarrow.parquet.ParquetFile, url: str, group: int) -> Iter
             columns.append(held)
         yield from (dict(zip(schema.names, values, strict=True)) for values in zip(*columns, strict=True))
     if first != metadata.num_rows:
-        raise InputError(f"{url}: not a whole parquet file (row group {group} has {first} of {metadata.num_rows} rows)")
+        raise InputError(f"{url}: not a whole Parquet file (row group {group} has {first} of {metadata.num_rows} rows)")
 
 
 def batches_of(

@@ -70,7 +70,10 @@ def files_of_split(path: str) -> list[str]:
         raise InputError(f"{path}: no state.json as `save_to_disk` writes it ({e})") from e
     if said.get("_indices_data_files"):  # of datasets before 2.0: rows in another order, or some of them
         raise InputError(f"{state}: rows are chosen by an index beside the tables; save it again by `flatten_indices`")
-    return [storage.join(path, name) for name in names]
+    files = [storage.join(path, name) for name in names]
+    if missing := [file for file in files if not storage.is_file(file)]:
+        raise InputError(f"{missing[0]}: no such file, though {state} names it")
+    return files
 
 
 def read_arrow(url: str, split: str) -> Iterator[Record]:

@@ -203,7 +203,7 @@ def test_each_format_is_told_by_its_looks(tmp_path: Path) -> None:
             '{"id": 1, "start": 0, "duration": 1, "recording": {"sources": [{"type": "file"}]}}',
             "no file",
         ),
-        ("x.parquet", "PAR1", "not a whole parquet"),
+        ("x.parquet", "PAR1", "not a whole Parquet"),
         ("x.jsonl.gz", "junk", "not a whole gzip"),
     ],
 )
@@ -217,9 +217,9 @@ def test_odd_files_end_in_one_clear_line(
     assert not (tmp_path / "m.jsonl").exists()
 
 
-@pytest.mark.parametrize("form", [f for f in FORMATS if f not in ("folder", "parquet")])
+@pytest.mark.parametrize("form", [f for f in FORMATS if FORMATS[f].takes != "either"])
 def test_a_folder_is_not_a_file_nor_a_file_a_folder(tmp_path: Path, write_audio: WriteAudio, form: str) -> None:
-    source = write_audio("a.wav") if form == "dataset" else tmp_path
+    source = write_audio("a.wav") if FORMATS[form].takes == "folder" else tmp_path
     with pytest.raises(InputError, match="expected a"):
         import_manifest(str(source), str(tmp_path / "m.jsonl"), format=form)
 
