@@ -96,7 +96,7 @@ def import_(
             raise InputError(f"--map {item}: expected NATIVE=COLUMN, as in text=utterance")
         column_map[native] = column
     remedy = f"{out} is not written; correct the rows, or leave them out: --skip-bad"
-    with bad_rows(json, remedy), progress(None, "files", "reading headers", quiet or json) as advance:
+    with bad_rows(json, remedy), progress(None, "rows", "importing", quiet or json) as advance:
         done = import_manifest(
             source,
             out,

@@ -20,7 +20,7 @@ KNOWN_KEYS = {
     "choices",
 }
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-HOLDS_TEXT = (str, dict, list)
+HOLDS_TEXT = (dict, list)
 LONGEST_S = 1e9  # 30 years: what is longer (or NaN) is not a time in a file
 
 
@@ -46,7 +46,7 @@ def parse_row(data: Any, base: str, row: int) -> Utterance:
     if isinstance(identity, bool) or not isinstance(identity, str | int):
         raise ValueError(f"id is {type(identity).__name__}; expected a string")
     choices = data.get("choices") or ()
-    if not isinstance(choices, list | tuple) or not all(isinstance(c, str) for c in choices):
+    if choices and (not isinstance(choices, list | tuple) or not all(isinstance(c, str) for c in choices)):
         raise ValueError("choices must be a list of strings")
     parse_turns(data.get("turns"))
     try:
@@ -69,22 +69,22 @@ def parse_row(data: Any, base: str, row: int) -> Utterance:
 
 
 def check_text(value: Any) -> None:
-    """UnicodeEncodeError where a string, at any depth, cannot be UTF-8."""
-    if isinstance(value, str):
-        if not value.isascii():
-            value.encode()
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            check_text(key)
-            if isinstance(inner, HOLDS_TEXT):
-                check_text(inner)
-    elif isinstance(value, list):
-        for inner in value:
+    """UnicodeEncodeError where a string in a dict or list, at any depth, cannot be UTF-8."""
+    if isinstance(value, dict):
+        check_text(list(value))
+        value = value.values()
+    for inner in value:
+        if isinstance(inner, str):
+            if not inner.isascii():
+                inner.encode()
+        elif isinstance(inner, HOLDS_TEXT):
             check_text(inner)
 
 
 def finite(value: Any) -> Any:
     """A value as JSON has it, which lacks what Python's writers put there: NaN is no value, infinities are text."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
     if isinstance(value, list):
@@ -112,6 +112,8 @@ def seconds(data: dict[str, Any], name: str) -> float | None:
     value = data.get(name)
     if value is None:
         return None
+    if value.__class__ is float and -LONGEST_S <= value <= LONGEST_S:  # most are
+        return value + 0.0  # -0.0 is 0.0
     if isinstance(value, str) and NUMBER.fullmatch(value):  # as spreadsheets and shell scripts write it
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LONGEST_S:

@@ -155,6 +155,8 @@ def number_text(value: int | float) -> str:
 
 def audio_value(value: Any) -> str | EmbeddedAudio | AudioInPlace:
     """A path, or the file's bytes or their address: `{bytes, path}` as Hugging Face stores audio, or bytes alone."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, list):
         if len(value) != 1:
             raise ValueError(f"{len(value)} audio files in one row; expected one")
@@ -170,9 +172,7 @@ def audio_value(value: Any) -> str | EmbeddedAudio | AudioInPlace:
         return AudioInPlace(value.address, "")
     if is_binary(value):
         return EmbeddedAudio(bytes(value), "")
-    if not isinstance(value, str):
-        raise ValueError(f"audio is {type(value).__name__}; expected a path")
-    return value
+    raise ValueError(f"audio is {type(value).__name__}; expected a path")
 
 
 def number_value(native: str, value: Any) -> float:

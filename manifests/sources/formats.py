@@ -10,7 +10,7 @@ from coat.manifests.sources.csv_tsv import read_csv
 from coat.manifests.sources.folder import read_folder
 from coat.manifests.sources.json_lines import read_json_records
 from coat.manifests.sources.lhotse import IGNORED, from_cut, is_cut
-from coat.manifests.sources.parquet import has_parquet, read_parquet
+from coat.manifests.sources.parquet import count_rows, has_parquet, read_parquet
 from coat.manifests.sources.records import Record, Refused
 from coat.manifests.sources.saved_dataset import is_saved_dataset, read_saved_dataset
 from coat.manifests.sources.swift import from_swift, is_conversation
@@ -32,6 +32,7 @@ class Format:
     to_rows: Callable[[Mapping[str, Any]], list[dict[str, Any] | Refused]] | None = None
     ignored: tuple[str, ...] = ()  # keys of a record that come to nothing
     takes: Literal["file", "folder", "either"] = "file"
+    count_rows: Callable[[str], int] | None = None  # where that is told without reading them
     suffixes: tuple[str, ...] = ()  # of a file, before `.gz`
     # Of several formats with one suffix, that which knows the first record; one without this takes what is left.
     knows_record: Callable[[Mapping[str, Any]], bool] | None = None
@@ -43,7 +44,9 @@ FORMATS = {
     "folder": Format(read_folder, takes="folder"),
     "jsonl": Format(read_json_records, suffixes=JSON),
     "csv": Format(read_csv, suffixes=(".csv", ".tsv")),
-    "parquet": Format(read_parquet, takes="either", suffixes=(".parquet",), knows_folder=has_parquet),
+    "parquet": Format(
+        read_parquet, takes="either", suffixes=(".parquet",), knows_folder=has_parquet, count_rows=count_rows
+    ),
     "dataset": Format(
         read_saved_dataset, takes="either", suffixes=(".arrow", ".feather"), knows_folder=is_saved_dataset
     ),

@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -62,9 +62,9 @@ def import_manifest(
     Relative audio paths count from `audio_root`, or else from where the source lies. Audio that lies below
     the folder of `out` is named relative to it, so that both can move together. `column_map` maps native keys
     to columns; of several splits only `split` is taken. ManifestError lists every bad row, and nothing is written; with
-    `skip_bad` they are left out. `advance(1, files)` is called after each header. Audio in tars and tables is read where
-    it lies, or with `copy` written to files beside the manifest. `tars`: of a manifest of NeMo's, a pattern; `tar_in_id`:
-    ids begin with the name of their tar.
+    `skip_bad` they are left out. `advance(n, rows)` is called as rows are read, with their number where it is known.
+    Audio in tars and tables is read where it lies, or with `copy` written to files beside the manifest. `tars`: of a
+    manifest of NeMo's, a pattern; `tar_in_id`: ids begin with the name of their tar.
     """
     check_column_map(column_map or {})
     sources = source_files(source)
@@ -90,6 +90,9 @@ def import_manifest(
         copy,
         TarOptions(tars, tar_in_id, frozenset((column_map or {}).values())),
     )
+    count = FORMATS[form].count_rows if advance and split is None else None
+    total = sum(map(count, sources)) if count else None
+    done: Callable[[int], None] = (lambda n: advance(n, total)) if advance else (lambda n: None)
     unreadable: list[tuple[int, Problem]] = []
     with RowSpool() as rows:
         found = reader.read(sources)
@@ -97,9 +100,11 @@ def import_manifest(
             utterances, origins = [u for u, _, _ in block], [origin for _, origin, _ in block]
             written = [True] * len(block)
             if read_headers:
-                utterances, bad = fill_durations(utterances, origins, advance)
+                utterances, bad = fill_durations(utterances, origins, done)
                 unreadable += ((len(rows) + i, problem) for i, problem in bad.items())
                 written = [i not in bad for i in range(len(block))]
+            else:
+                done(len(block))
             rows.add(utterances, origins, [stem for _, _, stem in block], written)
         repeated = dict(rows.repeated_ids())
         left_out = np.zeros(len(rows), bool)

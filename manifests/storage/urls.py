@@ -58,6 +58,8 @@ def resolve(base: str, path: str) -> str:
     if "://" in path or path.startswith("/"):
         protocol(path)
         return path
+    if "://" not in base:
+        return os.path.normpath(os.path.join(base, path))
     if is_local(base):
         return os.path.normpath(os.path.join(base.split("://", 1)[-1], path))
     bucket, _, folder = base.split("://", 1)[1].partition("/")
