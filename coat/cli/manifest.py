@@ -16,7 +16,12 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Create, c
 BAD_INPUT = 2  # exit code
 SHOWN = 20  # problems on a terminal; --json gives all
 
-ManifestPath = Annotated[str, typer.Argument(help="The manifest: a path or URL of a .jsonl or .jsonl.gz file.")]
+ManifestPath = Annotated[
+    str,
+    typer.Argument(
+        help="The manifest: a .jsonl, .jsonl.gz or .parquet file, a folder or a pattern of its parts; path or URL."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, with all problems.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 

@@ -131,9 +131,10 @@ def test_an_empty_manifest(tmp_path: Path, data: bytes) -> None:
 def test_files_that_are_no_manifest(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(b'{"audio_filepath": "a.wav"}\n')[:-4])
     (tmp_path / "t.jsonl.gz").write_bytes(b"not gzip at all")
+    (tmp_path / "empty").mkdir()
     for name, message in (
         ("none.jsonl", "no such manifest"),
-        (".", "cannot be read"),
+        ("empty", "a folder without"),
         ("m.jsonl.gz", "whole gzip"),
         ("t.jsonl.gz", "whole gzip"),
     ):
