@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coat.cli.options import (
+    AllowHttp,
     Checkpoint,
     Compile,
     Dtype,
@@ -118,6 +119,7 @@ def extract(
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Decode all audio, and redo rows whose sound changed since.")
     ] = False,
+    allow_http: AllowHttp = False,
     json_output: Json = False,
 ) -> None:
     """Run experts over a corpus and store their output, frame by frame.

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from coat.cli.options import AllowHttp
 from coat.cli.train import quiet
 
 
@@ -18,6 +19,7 @@ def generate(
     choice: Annotated[list[str] | None, typer.Option(help="An answer that the one prompt lists; repeat.")] = None,
     turns: Annotated[str | None, typer.Option(help="What was said before, as JSON: [[prompt, answer], ...].")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    allow_http: AllowHttp = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="A JSON object a prompt instead of bare answers; seconds are of all prompts.")
     ] = False,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from coat.cli.options import Json, ManifestPath, Store
+from coat.cli.options import AllowHttp, Json, ManifestPath, Store
 from coat.cli.output import bytes_text
 
 
@@ -22,6 +22,7 @@ def inspect(
     end: Annotated[
         float | None, typer.Option(help="Seconds from the utterance's start. Default: its end, or --start and 60 s.")
     ] = None,
+    allow_http: AllowHttp = False,
     json_output: Json = False,
 ) -> None:
     """Make a web page of one utterance: its audio and its targets on one time axis.

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from coat.cli.options import AllowHttp
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -34,8 +36,8 @@ def import_(
         str | None,
         typer.Option(
             "--format",
-            help="folder, jsonl (NeMo), csv, parquet, dataset, lhotse, swift, webdataset, nemo-tarred or shards; "
-            "else by its looks.",
+            help="folder, jsonl (NeMo), csv, parquet, dataset, swift, kaldi, lhotse, lhotse-recordings, shar, "
+            "webdataset, nemo-tarred or shards; else by its looks.",
         ),
     ] = None,
     mapping: Annotated[
@@ -50,6 +52,9 @@ def import_(
     split: Annotated[
         str | None, typer.Option(help="Take one split alone, as train; else all, each row with its `split`.")
     ] = None,
+    channel: Annotated[
+        str, typer.Option(help="Of several channels: mix (their mean), a number from 0, or each as a row of its own.")
+    ] = "mix",
     probe: Annotated[bool, typer.Option(help="Read durations that are missing from the audio's headers.")] = True,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out, instead of writing nothing.")
@@ -63,6 +68,7 @@ def import_(
     tar_in_id: Annotated[
         bool, typer.Option("--tar-in-id", help="Begin ids with the name of their tar, where tars have equal keys.")
     ] = False,
+    allow_http: AllowHttp = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -89,9 +95,12 @@ def import_(
       coat manifest import 's3://b/train-{000..063}.tar' m.jsonl  (WebDataset)
 
       coat manifest import tarred_audio_manifest.json m.jsonl  (NeMo)
+
+      coat manifest import calls/ calls.jsonl --channel each  (a speaker a channel)
     """
     from coat.cli.progress import progress
     from coat.manifests.errors import InputError
+    from coat.manifests.sources.channels import parse_channel
     from coat.manifests.sources.importing import import_manifest
 
     column_map = {}
@@ -109,6 +118,7 @@ def import_(
             column_map=column_map,
             audio_root=audio_root,
             split=split,
+            channel=parse_channel(channel),
             read_headers=probe,
             skip_bad=skip_bad,
             copy=copy,
@@ -131,6 +141,7 @@ def validate(
     deep: Annotated[
         bool, typer.Option(help="Decode all audio: finds files that are cut short, damaged or NaN.")
     ] = False,
+    allow_http: AllowHttp = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -160,6 +171,7 @@ def stats(
     probe: Annotated[
         bool, typer.Option(help="Read headers: sample rates, channels, formats, missing durations.")
     ] = True,
+    allow_http: AllowHttp = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -190,6 +202,7 @@ def split(
     ] = "audio",
     seed: Annotated[int, typer.Option(help="Another seed, another split.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the parts; else beside the manifest.")] = None,
+    allow_http: AllowHttp = False,
     json: Json = False,
 ) -> None:
     """Split a manifest into parts that share no audio file: MANIFEST.PART.jsonl for each.

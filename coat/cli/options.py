@@ -47,6 +47,20 @@ Workers = Annotated[
     typer.Option(help="Processes at once (on a Ray cluster: tasks); 0 works in this process.", min=0),
 ]
 
+
+def allow_http(allowed: bool) -> bool:
+    if allowed:
+        from coat.manifests.storage import http
+
+        http.allow()
+    return allowed
+
+
+AllowHttp = Annotated[
+    bool,
+    typer.Option("--allow-http", callback=allow_http, help="Read audio of web servers, too, where the manifest says."),
+]
+
 BYTES = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 

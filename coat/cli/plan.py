@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from coat.cli.options import (
+    AllowHttp,
     Checkpoint,
     Compile,
     Dtype,
@@ -45,6 +46,7 @@ def plan(
         float | None, typer.Option(help="Price of a GPU for an hour, to tell the cost.", min=0.0)
     ] = None,
     unit_bytes: Annotated[int | None, typer.Option(help="As for the extract: bytes of a unit, at most.", min=1)] = None,
+    allow_http: AllowHttp = False,
     json_output: Json = False,
 ) -> None:
     """Predict the time, bytes and cost of an extraction.

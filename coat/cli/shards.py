@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coat.cli.options import Json, RayAddress, Store, Workers, parse_bytes
+from coat.cli.options import AllowHttp, Json, RayAddress, Store, Workers, parse_bytes
 from coat.cli.output import bytes_text, duration_text, table
 from coat.cli.progress import progress
 
@@ -102,6 +102,7 @@ def build_shards(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the shard set in --out.")] = False,
+    allow_http: AllowHttp = False,
     json_output: Json = False,
 ) -> None:
     """Join audio, text and targets into WebDataset tar files for training.

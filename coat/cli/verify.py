@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from coat.cli.options import Json, RayAddress, Workers
+from coat.cli.options import AllowHttp, Json, RayAddress, Workers
 from coat.cli.output import bytes_text
 from coat.cli.progress import progress
 
@@ -25,6 +25,7 @@ def verify(
     ] = None,
     workers: Workers = 0,
     ray_address: RayAddress = None,
+    allow_http: AllowHttp = False,
     json_output: Json = False,
 ) -> None:
     """Check a target store or a shard set for damage. Exit code 1 where there is some.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from coat.manifests import storage
-from coat.manifests.addresses.byte_range import read_span
+from coat.manifests.addresses.byte_range import read_parts
 
 HEADER = tarfile.BLOCKSIZE  # 512 bytes
 NAME_BYTES = 100  # of a name, that a header holds of any length
@@ -23,9 +23,10 @@ class TarMember:
         """ValueError where another member, or none, lies there. `keep` as in ByteRange."""
         if self.offset < HEADER:
             raise ValueError(f"offset is {self.offset}; a member of a tar lies behind its header of {HEADER} bytes")
-        data = read_span(self.url, self.offset - HEADER, self.offset + self.nbytes)
-        self.check_header(data[:HEADER])
-        return io.BytesIO(data[HEADER:])
+        edges = self.offset - HEADER, self.offset, self.offset + self.nbytes
+        header, data = read_parts(self.url, edges)
+        self.check_header(header)
+        return io.BytesIO(data)
 
     def check_header(self, header: bytes) -> None:
         try:

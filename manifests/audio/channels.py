@@ -9,6 +9,13 @@ SILENT_POWER = 1e-8  # -80 dB of full scale: what is as quiet in its channels ha
 LEFT_POWER = 1e-3  # -30 dB of what the channels have: less is left only where one is another one upside down
 
 
+def check_channel(path: str, channel: int | None, channels: int) -> None:
+    """AudioError where there is no such channel among so many."""
+    if channel is not None and channel >= channels:
+        has = "one channel" if channels == 1 else f"{channels} channels"
+        raise AudioError("channels", f"{path}: {has}, counted from 0; there is no channel {channel}")
+
+
 class Mixer:
     """The samples of one span, piece by piece."""
 
@@ -19,9 +26,7 @@ class Mixer:
     def mono(self, samples_TC: NDArray[np.float32]) -> NDArray[np.float32]:
         """`[T]`, contiguous. AudioError where it is not finite, or the channel is not there."""
         channels = samples_TC.shape[1]
-        if self.channel is not None and self.channel >= channels:
-            has = "one channel" if channels == 1 else f"{channels} channels"
-            raise AudioError("channels", f"{self.path}: {has}, counted from 0; there is no channel {self.channel}")
+        check_channel(self.path, self.channel, channels)
         if channels == 1 or self.channel is not None:
             samples_T = samples_TC[:, self.channel or 0]
         else:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from coat.manifests import addresses
 from coat.manifests.audio import faults, ffmpeg
+from coat.manifests.audio.channels import check_channel
 from coat.manifests.audio.clip import AudioError, AudioInfo, Clip, clip_digest
 from coat.manifests.audio.extents import Extent
 from coat.manifests.audio.parts import Part, find_parts
@@ -35,6 +36,12 @@ SPAN_TOLERANCE_S = 0.05
 
 def probe(path: str) -> AudioInfo:
     """Read the header. AudioError as `decode` gives it, where the header tells."""
+    info = read_header(path)
+    check_channel(path, addresses.split_channel(path)[1], info.channels)
+    return info
+
+
+def read_header(path: str) -> AudioInfo:
     source = open_audio(path)
     parts = parts_of(path, source)
     if len(parts) > 1 or not is_whole(source, parts[0]):

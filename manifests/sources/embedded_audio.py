@@ -33,7 +33,8 @@ class AudioFolder:
         return path
 
     def copy(self, address: str, name: str, once: str = "") -> str:
-        """What lies at an address, in a file of its own; the path of that, and the channel. `once`: the name that it had.
+        """What lies at an address, in a file of its own: the path of that. `once`: the name that it had.
+
         ValueError where it cannot be read.
         """
         place, channel = addresses.split_channel(address)

@@ -2,14 +2,19 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from coat.manifests import storage
 from coat.manifests.errors import InputError
+from coat.manifests.sources.channels import Channel
 from coat.manifests.sources.csv_tsv import read_csv
 from coat.manifests.sources.folder import read_folder
 from coat.manifests.sources.json_lines import read_json_records
-from coat.manifests.sources.lhotse import IGNORED, from_cut, is_cut
+from coat.manifests.sources.kaldi import is_kaldi, read_kaldi
+from coat.manifests.sources.lhotse.cuts import IGNORED, from_cut, is_cut
+from coat.manifests.sources.lhotse.recordings import is_recording_or_supervision, read_recordings
+from coat.manifests.sources.lhotse.shar import is_shar, read_shar
 from coat.manifests.sources.parquet import count_rows, has_parquet, read_parquet
 from coat.manifests.sources.records import Record, Refused
 from coat.manifests.sources.saved_dataset import is_saved_dataset, read_saved_dataset
@@ -30,6 +35,8 @@ class Format:
     read: Callable[[str], Iterator[Record]] = read_json_records  # records of a file, or of a folder
     # None: columns are found by their names
     to_rows: Callable[[Mapping[str, Any]], list[dict[str, Any] | Refused]] | None = None
+    # The same for records that say themselves which channel they are of
+    at_channel: Callable[[Mapping[str, Any], Channel], list[dict[str, Any] | Refused]] | None = None
     ignored: tuple[str, ...] = ()  # keys of a record that come to nothing
     takes: Literal["file", "folder", "either"] = "file"
     count_rows: Callable[[str], int] | None = None  # where that is told without reading them
@@ -40,7 +47,13 @@ class Format:
     read_tars: Callable[[Sequence[str], TarOptions], Iterator[Record]] | None = None  # in place of `read`: all sources
 
 
-FORMATS = {
+def local(knows: Callable[[Path], bool]) -> Callable[[str], bool]:
+    """Of what is not looked for in stores."""
+    return lambda folder: storage.is_local(folder) and knows(storage.local_path(folder))
+
+
+FORMATS = {  # of several that know a folder, the first
+    "shards": Format(to_rows=as_it_is, takes="folder", knows_folder=is_shard_set, read_tars=read_coat_shards),
     "folder": Format(read_folder, takes="folder"),
     "jsonl": Format(read_json_records, suffixes=JSON),
     "csv": Format(read_csv, suffixes=(".csv", ".tsv")),
@@ -51,8 +64,12 @@ FORMATS = {
         read_saved_dataset, takes="either", suffixes=(".arrow", ".feather"), knows_folder=is_saved_dataset
     ),
     "swift": Format(read_json_records, from_swift, suffixes=JSON, knows_record=is_conversation),
-    "lhotse": Format(read_json_records, from_cut, suffixes=JSON, knows_record=is_cut, ignored=IGNORED),
-    "shards": Format(to_rows=as_it_is, takes="folder", knows_folder=is_shard_set, read_tars=read_coat_shards),
+    "lhotse": Format(read_json_records, at_channel=from_cut, suffixes=JSON, knows_record=is_cut, ignored=IGNORED),
+    "lhotse-recordings": Format(
+        read_recordings, at_channel=from_cut, suffixes=JSON, knows_record=is_recording_or_supervision
+    ),
+    "shar": Format(read_shar, at_channel=from_cut, takes="folder", knows_folder=local(is_shar), ignored=IGNORED),
+    "kaldi": Format(read_kaldi, takes="folder", knows_folder=local(is_kaldi)),
     "nemo-tarred": Format(
         takes="either", suffixes=JSON, knows_record=is_tarred, knows_folder=has_nemo_tars, read_tars=read_nemo_tarred
     ),
@@ -65,7 +82,10 @@ FORMATS = {
 def detect_format(source: str) -> str:
     """The format of a file or folder, by its names and first record. InputError where none fits."""
     if is_folder(source):
-        return next((name for name, f in FORMATS.items() if f.knows_folder and f.knows_folder(source)), "folder")
+        known = next((name for name, f in FORMATS.items() if f.knows_folder and f.knows_folder(source)), "")
+        if not known and not storage.is_local(source):
+            raise InputError(f"{source}: no tars in it; of a store, audio files are named by a manifest or table")
+        return known or "folder"
     file_name = source.lower()
     candidates = {name: f for name, f in FORMATS.items() if f.suffixes and file_name.endswith(f.suffixes)}
     if not candidates and (plain := file_name.removesuffix(".gz")) != file_name:

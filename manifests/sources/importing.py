@@ -16,6 +16,7 @@ from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.corpus.writing import write_lines
 from coat.manifests.errors import InputError, ManifestError, Problem
 from coat.manifests.sources.accounts import Accounts
+from coat.manifests.sources.channels import Channel, channel_id, choose_channels
 from coat.manifests.sources.column_names import AudioInPlace, Columns, EmbeddedAudio, check_column_map
 from coat.manifests.sources.durations import Advance, fill_durations
 from coat.manifests.sources.embedded_audio import AudioFolder
@@ -49,6 +50,7 @@ def import_manifest(
     column_map: Mapping[str, str] | None = None,
     audio_root: str | None = None,
     split: str | None = None,
+    channel: Channel = "mix",
     read_headers: bool = True,
     skip_bad: bool = False,
     copy: bool = False,
@@ -61,10 +63,11 @@ def import_manifest(
 
     Relative audio paths count from `audio_root`, or else from where the source lies. Audio that lies below
     the folder of `out` is named relative to it, so that both can move together. `column_map` maps native keys
-    to columns; of several splits only `split` is taken. ManifestError lists every bad row, and nothing is written; with
-    `skip_bad` they are left out. `advance(n, rows)` is called as rows are read, with their number where it is known.
-    Audio in tars and tables is read where it lies, or with `copy` written to files beside the manifest. `tars`: of a
-    manifest of NeMo's, a pattern; `tar_in_id`: ids begin with the name of their tar.
+    to columns; of several splits only `split` is taken, of several channels `channel` (`choose_channels`).
+    ManifestError lists every bad row, and nothing is written; with `skip_bad` they are left out. `advance(n, rows)` is
+    called as rows are read, with their number where it is known. Audio in tars and tables is read where it lies, or
+    with `copy` written to files beside the manifest. `tars`: of a manifest of NeMo's, a pattern; `tar_in_id`: ids begin
+    with the name of their tar.
     """
     check_column_map(column_map or {})
     sources = source_files(source)
@@ -87,6 +90,7 @@ def import_manifest(
         AudioFolder(out),
         storage.parent(storage.absolute(out)),
         split,
+        channel,
         copy,
         TarOptions(tars, tar_in_id, frozenset((column_map or {}).values())),
     )
@@ -97,15 +101,18 @@ def import_manifest(
     with RowSpool() as rows:
         found = reader.read(sources)
         while block := list(islice(found, ROWS_AT_ONCE)):
-            utterances, origins = [u for u, _, _ in block], [origin for _, origin, _ in block]
-            written = [True] * len(block)
+            utterances, origins = [u for u, _ in block], [origin for _, origin in block]
+            if not FORMATS[form].at_channel:
+                utterances, origins = choose_channels(utterances, origins, channel)
+            written = [True] * len(utterances)
             if read_headers:
                 utterances, bad = fill_durations(utterances, origins, done)
                 unreadable += ((len(rows) + i, problem) for i, problem in bad.items())
-                written = [i not in bad for i in range(len(block))]
+                written = [i not in bad for i in range(len(utterances))]
             else:
-                done(len(block))
-            rows.add(utterances, origins, [stem for _, _, stem in block], written)
+                done(len(utterances))
+            rows.add(utterances, origins, ["" if u.id else reader.id_from_path(u) for u in utterances], written)
+            reader.names.clear()
         repeated = dict(rows.repeated_ids())
         left_out = np.zeros(len(rows), bool)
         left_out[list(repeated)] = True
@@ -159,16 +166,16 @@ class RecordReader:
     audio: AudioFolder
     out_folder: str  # absolute
     split: str | None = None  # the one that is wanted
+    channel: Channel = "mix"
     copy: bool = False  # audio that has an address goes to files of its own
     tar_options: TarOptions = field(default_factory=TarOptions)
     accounts: Accounts = field(default_factory=Accounts)
     problems: list[tuple[int, Problem]] = field(default_factory=list)  # each with the number of rows before it
-    root: str = ""  # of the source that is being read
+    root: str = ""  # of the source that is being read; absolute
+    names: dict[str, str] = field(default_factory=dict)  # of audio in tables, by address: rows that have no id
 
-    def read(self, sources: Sequence[str]) -> Iterator[tuple[Utterance, Problem, str]]:
-        """Each row, where it came from, and where its id is empty, what names it. InputError where a mapped column is
-        not there.
-        """
+    def read(self, sources: Sequence[str]) -> Iterator[tuple[Utterance, Problem]]:
+        """Each row, whose id may be empty, and where it came from. InputError where a mapped column is not there."""
         count = 0
         seen: dict[str, None] = {}
         splits: Counter[str] = Counter()
@@ -192,11 +199,9 @@ class RecordReader:
                         continue
                     utterance = self.utterance(row, count + 1)
                     count += 1
-                    yield (
-                        utterance,
-                        origin,
-                        "" if utterance.id else self.name_of(utterance, row["audio_filepath"], origin),
-                    )
+                    if not utterance.id and isinstance(audio := row["audio_filepath"], AudioInPlace):
+                        self.names[utterance.audio] = self.name_of(audio, origin)
+                    yield utterance, origin
             except (ValueError, KeyError) as e:
                 message = f"no {e}" if isinstance(e, KeyError) else str(e)
                 self.problems.append((count, replace(origin, message=message)))
@@ -222,6 +227,8 @@ class RecordReader:
         self.accounts.add(values, columns.column_of_key, self.format.ignored)
         if self.format.to_rows == from_swift or (self.format.to_rows is None and holds_conversation(values)):
             return from_swift(values, column_map)
+        if self.format.at_channel:
+            return self.format.at_channel(values, self.channel)
         if self.format.to_rows:
             return self.format.to_rows(values)
         return [columns.to_native(values)]
@@ -245,20 +252,26 @@ class RecordReader:
         below = self.out_folder.rstrip("/") + "/"
         return audio.removeprefix(below) if audio.startswith(below) else audio
 
-    def name_of(self, u: Utterance, audio: Any, origin: Problem) -> str:
-        """An id for a row without one: of audio in a table the name that it once had, else the table's and the row."""
-        if not isinstance(audio, AudioInPlace) or self.copy:
-            return self.id_from_path(u)
+    def name_of(self, audio: AudioInPlace, origin: Problem) -> str:
+        """For a row without an id: what its audio was called, or else its table and the row."""
         name = audio.path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-        table = storage.absolute(origin.file).removeprefix(storage.absolute(self.root).rstrip("/") + "/")
+        table = storage.absolute(origin.file).removeprefix(self.root.rstrip("/") + "/")
         return name.rsplit(".", 1)[0] or f"{table.rsplit('.', 1)[0]}-{origin.row:08d}"
 
     def id_from_path(self, u: Utterance) -> str:
         """An id for a row without one: its path below the corpus, or in its tar, without the suffix."""
-        if addresses.is_address(u.audio) and (member := getattr(addresses.parse(u.audio), "member", "")):
-            return member.removeprefix("./").rsplit(".", 1)[0]
-        path = storage.absolute(u.audio)
+        address, channel = addresses.split_channel(u.audio)
+        if name := self.names.get(address):
+            return name if channel is None else channel_id(name, channel)
+        if addresses.is_address(address) and (member := getattr(addresses.parse(address), "member", "")):
+            return named(member.removeprefix("./"), channel)
+        path = storage.absolute(address)
         for folder in (self.audio.folder, storage.absolute(self.root)):
             if path.startswith(folder.rstrip("/") + "/"):
-                return path[len(folder.rstrip("/")) + 1 :].rsplit(".", 1)[0]
-        return u.audio_filepath.rsplit(".", 1)[0]
+                return named(path[len(folder.rstrip("/")) + 1 :], channel)
+        return named(addresses.split_channel(u.audio_filepath)[0], channel)
+
+
+def named(path: str, channel: int | None) -> str:
+    stem = path.rsplit(".", 1)[0]
+    return stem if channel is None else channel_id(stem, channel)

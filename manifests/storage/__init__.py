@@ -43,10 +43,9 @@ from coat.manifests.storage.node_cache import (
 )
 from coat.manifests.storage.patterns import check_all_there, expand, files_below, is_pattern
 from coat.manifests.storage.remote import object_store
-from coat.manifests.storage.urls import PROTOCOLS, absolute, is_local, join, local_path, parent, protocol, resolve
+from coat.manifests.storage.urls import absolute, is_local, join, local_path, parent, protocol, protocols, resolve
 
 __all__ = [
-    "PROTOCOLS",
     "REQUESTS",
     "FileInfo",
     "absolute",
@@ -70,6 +69,7 @@ __all__ = [
     "open_stream",
     "parent",
     "protocol",
+    "protocols",
     "put_if_absent",
     "read_bytes",
     "read_json",

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
+from coat.manifests.errors import InputError
+from coat.manifests.storage import http
 from coat.manifests.storage.drivers import open_store, translated
 from coat.manifests.storage.info import FileInfo
 from coat.manifests.storage.urls import is_local, protocol
@@ -26,6 +28,8 @@ T = TypeVar("T")
 def object_store(url: str) -> "tuple[ObjectStore, str]":
     """obstore's store of a URL's bucket and the key inside it, for readers of their own (Zarr); call by `request`."""
     assert not is_local(url), url
+    if http.is_http(url):
+        raise InputError(f"{url}: a file of a web server can be read, and nothing else; expected a folder or a bucket")
     store, key = open_store(url, protocol(url))
     return store, key.rstrip("/")
 
@@ -38,12 +42,16 @@ def info_of(name: str, found: Any) -> FileInfo:
 
 
 def info(url: str) -> FileInfo:
+    if http.is_http(url):
+        return http.info(url)
     store, key = object_store(url)
     return info_of(url, translated(url, lambda: store.head(key)))
 
 
 def has_any(url: str) -> bool:
     """Whether an object is there, or some below it."""
+    if http.is_http(url):
+        return is_there(url)
     store, key = object_store(url)
     try:
         translated(url, lambda: store.head(key))
@@ -53,8 +61,18 @@ def has_any(url: str) -> bool:
     return True
 
 
+def is_there(url: str) -> bool:
+    try:
+        http.info(url)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def read(url: str) -> tuple[bytes, str]:
     """The whole object, and its stamp."""
+    if http.is_http(url):
+        return http.read(url)
     store, key = object_store(url)
 
     def get() -> tuple[bytes, str]:
@@ -66,12 +84,16 @@ def read(url: str) -> tuple[bytes, str]:
 
 def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     """Several [start, end), many at a time; what lies close is fetched together."""
+    if http.is_http(url):
+        return [http.read_range(url, start, end) for start, end in ranges]
     store, key = object_store(url)
     starts, ends = [start for start, _ in ranges], [end for _, end in ranges]
     return translated(url, lambda: [bytes(b) for b in store.get_ranges(key, starts=starts, ends=ends)])
 
 
 def open_stream(url: str) -> BinaryIO:
+    if http.is_http(url):
+        return io.BytesIO(http.read(url)[0])
     store, key = object_store(url)
     import obstore
 

@@ -5,18 +5,26 @@ import posixpath
 from pathlib import Path
 
 from coat.manifests.errors import InputError
+from coat.manifests.storage import http
 
-# A manifest is untrusted: it may name files, not chains of file systems or web addresses.
-PROTOCOLS = ("file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
+# A manifest is untrusted: it may name files, not chains of file systems; web addresses only where the user says so.
+FILES = ("file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
+
+
+def protocols() -> tuple[str, ...]:
+    """What is opened."""
+    return FILES + http.PROTOCOLS if http.is_allowed() else FILES
 
 
 def protocol(url: str) -> str:
     """`s3` of `s3://bucket/key`, `file` of a plain path; InputError for what coat does not open."""
-    if "::" in url and "://" in url:
-        raise InputError(f"{url}: chained URLs are not accepted; expected a path or one of {', '.join(PROTOCOLS)}")
+    if "::" in (url.split("]", 1)[-1] if http.is_http(url) else url) and "://" in url:  # [::1] is a host
+        raise InputError(f"{url}: chained URLs are not accepted; expected a path or one of {', '.join(FILES)}")
     name = url.split("://", 1)[0] if "://" in url else "file"
-    if name not in PROTOCOLS:
-        raise InputError(f"{url}: protocol {name}:// is not accepted; expected a path or one of {', '.join(PROTOCOLS)}")
+    if name in http.PROTOCOLS and not http.is_allowed():
+        raise InputError(f"{url}: web addresses are read where --allow-http is given, and not else")
+    if name not in protocols():
+        raise InputError(f"{url}: protocol {name}:// is not accepted; expected a path or one of {', '.join(FILES)}")
     return name
 
 

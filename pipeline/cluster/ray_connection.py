@@ -8,10 +8,12 @@ import socket
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import psutil
 
 from coat.manifests.errors import RunError
+from coat.manifests.storage import http
 from coat.pipeline.cluster.ray_errors import error_summary, worker_error
 from coat.pipeline.cluster.resources import Cluster
 from coat.pipeline.cluster.signals import sigterm_kept
@@ -33,7 +35,12 @@ def connect(cluster: Cluster) -> bool:
         check_listens(cluster.address)
         with sigterm_kept():
             try:
-                ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+                ray.init(
+                    address=cluster.address,
+                    runtime_env=runtime_environment(),
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                )
             except (ConnectionError, ValueError, TimeoutError) as e:
                 raise RunError(f"no Ray cluster at {cluster.address} ({error_summary(e)})") from e
         return True
@@ -47,6 +54,11 @@ def connect(cluster: Cluster) -> bool:
             log_to_driver=False,
         )
     return True
+
+
+def runtime_environment() -> dict[str, Any] | None:
+    """What workers on other machines are told beside what was set there."""
+    return {"env_vars": {http.ALLOWED: "1"}} if http.is_allowed() else None
 
 
 def set_defaults() -> None:

@@ -10,13 +10,17 @@ from coat.manifests import storage
 from coat.manifests.errors import InputError, RunError
 
 
-@pytest.mark.parametrize(
-    "url", ["https://example.org/a", "ftp://h/a", "zip://a.zip", "simplecache::s3://b/a", "zip://a::file:///b", "x://a"]
-)
+@pytest.mark.parametrize("url", ["ftp://h/a", "zip://a.zip", "simplecache::s3://b/a", "zip://a::file:///b", "x://a"])
 def test_protocols_that_are_not_accepted(url: str) -> None:
     for call in (storage.protocol, storage.exists, storage.read_bytes, lambda u: storage.resolve("/base", u)):
         with pytest.raises(InputError, match="not accepted"):
             call(url)
+
+
+def test_web_addresses_are_not_read_unasked() -> None:
+    for call in (storage.protocol, storage.exists, storage.read_bytes, lambda u: storage.resolve("/base", u)):
+        with pytest.raises(InputError, match="read where --allow-http is given"):
+            call("https://example.org/a")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from coat.manifests.corpus.columns import SPAN_SCHEMA, TEXT
 from coat.manifests.corpus.parsing import LONGEST_S
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
-ALLOWED_URL = f"^({'|'.join(storage.PROTOCOLS)})://"  # URLs that may be opened
 TEXTS = ("audio_filepath", "text", "prompt", "response", "question", "answer")
 EXPECTED_TYPES = [
     *((name, pa.string()) for name in TEXTS),
@@ -97,7 +96,9 @@ def valid_paths(paths: Any) -> bool:
     if paths.null_count or pc.any(pc.equal(paths, "")).as_py():
         return False
     urls = paths.filter(pc.match_substring(paths, "://"))
-    if len(urls) and (pc.any(pc.match_substring(urls, "::")).as_py() or not all_match(urls, ALLOWED_URL)):
+    if len(urls) and (
+        pc.any(pc.match_substring(urls, "::")).as_py() or not all_match(urls, f"^({'|'.join(storage.protocols())})://")
+    ):
         return False
     return addresses.all_usual(paths)
 

@@ -1,8 +1,9 @@
 """NeMo's tarred datasets: a manifest whose rows name a tar (`shard_id`) and a member of it (`audio_filepath`).
 
-    DIR/tarred_audio_manifest.json           all rows, or DIR/sharded_manifests/manifest_0.json, ... those of one tar each
-    DIR/audio_0.tar, DIR/audio_1.tar, ...    `--tars` says where they are called otherwise
-    DIR/bucket1/..., DIR/bucket2/...         the same once for each bucket of durations
+    DIR/tarred_audio_manifest.json                    all rows; those of one tar each are in
+    DIR/sharded_manifests/manifest_0.json, ...
+    DIR/audio_0.tar, ...                              `--tars` says where they are called otherwise
+    DIR/bucket1/..., DIR/bucket2/...                  the same for each bucket of durations
 
 As scripts/speech_recognition/convert_to_tarred_audio_dataset.py of NeMo 3.0 writes them, and
 nemo/collections/common/data/lhotse/nemo_adapters.py reads them.
@@ -18,6 +19,7 @@ from coat.manifests.errors import InputError
 from coat.manifests.sources.column_names import Columns
 from coat.manifests.sources.json_lines import read_json_records
 from coat.manifests.sources.records import Record
+from coat.manifests.sources.tars.folders import find_files, paths_below
 from coat.manifests.sources.tars.members import Unusable
 from coat.manifests.sources.tars.options import TarOptions
 from coat.manifests.sources.tars.samples import PassedOver
@@ -38,7 +40,7 @@ def is_tarred(record: Mapping[str, Any]) -> bool:
 
 
 def has_nemo_tars(folder: str) -> bool:
-    return bool(storage.files_below(folder, (MANIFEST_NAME,)))
+    return any(path.rsplit("/", 1)[-1] == MANIFEST_NAME for path in paths_below(folder))
 
 
 def is_unpacked(manifest: str, audio_root: str) -> bool:
@@ -55,7 +57,7 @@ def read_nemo_tarred(sources: Sequence[str], options: TarOptions) -> Iterator[Re
     manifests = [
         manifest
         for source in sources
-        for manifest in ([source] if storage.is_file(source) else storage.files_below(source, (MANIFEST_NAME,)))
+        for manifest in ([source] if storage.is_file(source) else find_files(source, (f"/{MANIFEST_NAME}",), []))
     ]
     given = [storage.absolute(tar) for tar in storage.expand(options.tars)] if options.tars else []
     storage.check_all_there(given)

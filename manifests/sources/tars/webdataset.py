@@ -9,7 +9,8 @@ from typing import Any
 
 from coat.manifests import storage
 from coat.manifests.sources.column_names import ALIASES, plain
-from coat.manifests.sources.records import AUDIO_SUFFIXES, Record, walk
+from coat.manifests.sources.records import AUDIO_SUFFIXES, Record
+from coat.manifests.sources.tars.folders import find_files, paths_below
 from coat.manifests.sources.tars.members import COMPRESSED_SUFFIXES, TarReader, Unusable, open_tar
 from coat.manifests.sources.tars.options import TarOptions
 from coat.manifests.sources.tars.samples import PassedOver, Sample, read_samples
@@ -20,23 +21,17 @@ SPANS = {*ALIASES["offset"], *ALIASES["end"]}  # of a recording that the clip is
 
 def has_tars(folder: str) -> bool:
     """Whether it is a folder of tars, here or in a store, and of nothing else that would be a corpus."""
-    if not storage.is_local(folder):
-        return bool(storage.files_below(folder, (".tar",)))
-    suffixes = {file.suffix.lower() for file in walk(Path(folder))}
+    suffixes = {Path(path).suffix.lower() for path in paths_below(folder)}
     return ".tar" in suffixes and not suffixes & AUDIO_SUFFIXES
-
-
-def tars_of(source: str) -> list[str]:
-    """A tar, or those below a folder."""
-    is_folder = not storage.is_file(source)
-    return storage.files_below(source, (".tar", *COMPRESSED_SUFFIXES)) if is_folder else [source]
 
 
 def read_webdataset(sources: Sequence[str], options: TarOptions) -> Iterator[Record]:
     """A record for each audio member; what a sample lacks is a problem. Several tars are read one after the other."""
     reading = Reading(options)
     for source in sources:
-        for url in tars_of(source):
+        notes = reading.passed_over.notes
+        tars = [source] if storage.is_file(source) else find_files(source, (".tar", *COMPRESSED_SUFFIXES), notes)
+        for url in tars:
             yield from reading.records(url)
     yield from (Record(sources[0], 0, note=note) for note in reading.notes())
 

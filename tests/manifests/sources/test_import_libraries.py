@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 
 from coat.manifests import addresses
 from coat.manifests.audio.file import decode
@@ -15,7 +14,7 @@ from coat.manifests.corpus.validate import validate_manifest
 from coat.manifests.errors import InputError
 from coat.manifests.sources.formats import detect_format
 from coat.manifests.sources.importing import import_manifest
-from tests.manifests.conftest import RATE, WriteAudio
+from tests.manifests.conftest import WriteAudio
 from tests.manifests.sources.importing import imported, jsonl, problems
 
 
@@ -137,15 +136,11 @@ def test_lhotse(tmp_path: Path, cut: Any) -> None:
 
 
 def test_lhotse_cuts_that_are_not_a_span_of_a_file(tmp_path: Path, cut: Any) -> None:
-    from lhotse import CutSet, Recording
+    from lhotse import CutSet
 
-    soundfile.write(tmp_path / "stereo.wav", np.zeros((RATE, 2)), RATE)
-    stereo = Recording.from_file(tmp_path / "stereo.wav").to_cut()
-    left: Any = stereo.to_mono()
-    bad = [cut.pad(9.0), cut.perturb_speed(1.1), stereo, left[0]]
-    CutSet.from_cuts(bad).to_file(tmp_path / "cuts.jsonl")
+    CutSet.from_cuts([cut.pad(9.0), cut.perturb_speed(1.1)]).to_file(tmp_path / "cuts.jsonl")
     lines = problems(tmp_path / "cuts.jsonl", tmp_path / "m.jsonl", format="lhotse")
-    for line, words in zip(lines, ("MixedCut", "(Speed)", "MultiCut", "channel 0 of several"), strict=True):
+    for line, words in zip(lines, ("MixedCut", "(Speed)"), strict=True):
         assert words in line
 
 

@@ -136,7 +136,7 @@ def test_every_bad_row_is_told_and_may_be_left_out(tmp_path: Path, write_audio: 
         6: "no audio",
         7: "2 fields; expected 3",
         8: "cut.wav: shorter than its header says",
-        9: "https:// is not accepted",
+        9: "web addresses are read where --allow-http is given",
     }
     assert sorted(int(line.split(":")[0]) for line in lines) == list(expected)
     for line in lines:
@@ -175,7 +175,10 @@ def test_each_format_is_told_by_its_looks(tmp_path: Path) -> None:
     assert detect_format("x.parquet") == "parquet"
     jsonl(tmp_path / "l.jsonl", {"id": 1, "type": "MixedCut", "tracks": []})
     assert detect_format(str(tmp_path / "l.jsonl")) == "lhotse"
-    assert set(FORMATS) == {"folder", "jsonl", "csv", "parquet", "dataset", "lhotse", "swift"}
+    assert detect_format("x.TAR") == detect_format("x.tar.gz") == detect_format("x.tgz") == "webdataset"
+    assert detect_format("x.csv.gz") == "csv"
+    by_tables = {"folder", "jsonl", "csv", "parquet", "dataset", "swift", "lhotse", "lhotse-recordings", "kaldi"}
+    assert set(FORMATS) == by_tables | {"shar", "webdataset", "nemo-tarred", "shards"}
     with pytest.raises(InputError, match="no such format"):
         import_manifest(str(tmp_path), str(tmp_path / "m.jsonl"), format="xml")
     with pytest.raises(InputError, match="is a folder"):
@@ -217,7 +220,7 @@ def test_odd_files_end_in_one_clear_line(
     assert not (tmp_path / "m.jsonl").exists()
 
 
-@pytest.mark.parametrize("form", [f for f in FORMATS if FORMATS[f].takes != "either"])
+@pytest.mark.parametrize("form", [name for name, f in FORMATS.items() if f.takes != "either"])
 def test_a_folder_is_not_a_file_nor_a_file_a_folder(tmp_path: Path, write_audio: WriteAudio, form: str) -> None:
     source = write_audio("a.wav") if FORMATS[form].takes == "folder" else tmp_path
     with pytest.raises(InputError, match="expected a"):
