@@ -33,7 +33,7 @@ def parse_row(data: Any, base: str, row: int) -> Utterance:
         check_text_only(data)
     elif not isinstance(audio, str) or not audio:
         raise ValueError("no audio_filepath; expected the path of an audio file, or null where there is text alone")
-    if audio and "#" in audio:
+    if audio and "#" in audio and not addresses.is_usual(audio):
         try:
             addresses.parse(audio)
         except ValueError as e:

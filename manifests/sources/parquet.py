@@ -151,7 +151,7 @@ def group_rows(table: pyarrow.parquet.ParquetFile, url: str, group: int) -> Iter
             held = batch.column(field.name).to_pylist() if field.name in batch.schema.names else [None] * len(rows)
             own = [leaf for leaf, kind, _ in leaves if leaf[0] == field.name and is_binary(kind)]
             if own:
-                cells = {leaf: ParquetCell(url, group, paths[leaf], 0) for leaf in own}
+                cells = {leaf: str(ParquetCell(url, group, paths[leaf], 0)).removesuffix("0") for leaf in own}
                 held = [
                     completed(field.type, value, (field.name,), row, cells, marks)
                     for value, row in zip(held, rows, strict=True)
@@ -188,16 +188,13 @@ def leaves_of(kind: Any, names: Leaf, in_list: bool = False) -> Iterator[tuple[L
         yield names, kind, in_list
 
 
-def completed(kind: Any, value: Any, leaf: Leaf, row: int, cells: Mapping[Leaf, ParquetCell], marks: Mark) -> Any:
-    """A value that was read, with the address of its cell where there are bytes.
+def completed(kind: Any, value: Any, leaf: Leaf, row: int, cells: Mapping[Leaf, str], marks: Mark) -> Any:
+    """A value that was read, with the address of its cell where there are bytes. `cells`: addresses but for the row.
 
     Of a list only the first has one, so that a list of several is refused, and is told by its length alone.
     """
     if leaf in cells:
-        if leaf in marks or value:
-            cell = cells[leaf]
-            return StoredBytes(str(ParquetCell(cell.url, cell.row_group, cell.column, row)))
-        return value
+        return StoredBytes(f"{cells[leaf]}{row}") if leaf in marks or value else value
     if pa.types.is_struct(kind):
         if value is None and not any(mark[: len(leaf)] == leaf for mark in marks):
             return None

@@ -18,9 +18,11 @@ def protocols() -> tuple[str, ...]:
 
 def protocol(url: str) -> str:
     """`s3` of `s3://bucket/key`, `file` of a plain path; InputError for what coat does not open."""
-    if "::" in (url.split("]", 1)[-1] if http.is_http(url) else url) and "://" in url:  # [::1] is a host
+    if "://" not in url:
+        return "file"
+    if "::" in (url.split("]", 1)[-1] if http.is_http(url) else url):  # [::1] is a host
         raise InputError(f"{url}: chained URLs are not accepted; expected a path or one of {', '.join(FILES)}")
-    name = url.split("://", 1)[0] if "://" in url else "file"
+    name = url.split("://", 1)[0]
     if name in http.PROTOCOLS and not http.is_allowed():
         raise InputError(f"{url}: web addresses are read where --allow-http is given, and not else")
     if name not in protocols():
