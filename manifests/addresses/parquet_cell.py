@@ -20,6 +20,7 @@ from coat.manifests import storage
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
 WIDTH = 8  # bytes of a number in what is unpacked
+ROWS_AT_ONCE, READ_BYTES = 16, 2**20  # that are decoded and read: clips may have megabytes
 
 
 @dataclass(frozen=True)
@@ -41,23 +42,31 @@ class ParquetCell:
     def unpacked(self, start: int, stop: int) -> bytes:
         return storage.read_kept(f"{self.group_digest()} {self.column}", self.unpack, start, stop)
 
-    def unpack(self) -> bytes:
+    def unpack(self) -> bytearray:
         """Where each row begins in what follows, and where the last one ends; then the bytes of all rows."""
-        with open_table(self.url) as table:
+        with open_table(self.url, READ_BYTES) as table:
             groups, schema = table.num_row_groups, table.schema_arrow
             if self.row_group >= groups:
                 raise ValueError(f"{groups} row groups, none of number {self.row_group}; import it again")
+            rows = table.metadata.row_group(self.row_group).num_rows
+            held = bytearray((rows + 1) * WIDTH)
+            edges = [np.array([len(held)])]
             with whole_table():
-                found = table.read_row_group(self.row_group, columns=[self.column])
-        values = leaf(found) if is_binary_column(found) else None
-        if values is None:
-            has = ", ".join(f"{f.name} ({f.type})" for f in schema)
-            raise ValueError(f"no column {self.column} of bytes (it has {has[:200]}); import it again")
-        packed = pyarrow.concat_arrays([pyarrow.array([], pyarrow.large_binary()), *values.chunks])
-        _, ends, data = packed.buffers()
-        edges = np.frombuffer(ends, "<i8")[packed.offset : packed.offset + len(packed) + 1]
-        held = memoryview(data or b"")[edges[0] : edges[-1]]
-        return (edges - edges[0] + len(edges) * WIDTH).tobytes() + held
+                for batch in table.iter_batches(ROWS_AT_ONCE, row_groups=[self.row_group], columns=[self.column]):
+                    found = pyarrow.Table.from_batches([batch])
+                    if not is_binary_column(found):
+                        has = ", ".join(f"{f.name} ({f.type})" for f in schema)
+                        raise ValueError(f"no column {self.column} of bytes (it has {has[:200]}); import it again")
+                    for chunk in leaf(found).chunks:
+                        _, ends, data = chunk.buffers()
+                        at = np.frombuffer(ends, "<i8")[chunk.offset : chunk.offset + len(chunk) + 1]
+                        edges.append(at[1:] - at[0] + len(held))
+                        held += memoryview(data or b"")[at[0] : at[-1]]
+        table_of_edges = np.concatenate(edges).astype("<i8")
+        if len(table_of_edges) != rows + 1:
+            raise ValueError(f"not a whole Parquet table (row group {self.row_group} lacks some of its {rows} rows)")
+        held[: table_of_edges.nbytes] = table_of_edges.tobytes()
+        return held
 
     def group_digest(self) -> str:
         return f"{self.url}#row_group={self.row_group} {storage.recent_stamp(self.url)}"
@@ -72,11 +81,11 @@ class ParquetCell:
         return f"{self.url}#row_group={self.row_group}&column={quote(self.column, safe='')}&row={self.row}"
 
 
-def open_table(url: str) -> pyarrow.parquet.ParquetFile:
-    """ValueError where it is no Parquet table."""
+def open_table(url: str, buffer_bytes: int = 0) -> pyarrow.parquet.ParquetFile:
+    """ValueError where it is no Parquet table. `buffer_bytes`: read of a column at a time; 0: all of a row group."""
     source = str(storage.local_path(url)) if storage.is_local(url) else storage.open_blocks(url)
     with whole_table():
-        return pyarrow.parquet.ParquetFile(source)
+        return pyarrow.parquet.ParquetFile(source, buffer_size=buffer_bytes)
 
 
 @contextlib.contextmanager
