@@ -1,7 +1,7 @@
 """Clips in tars, read in place, and the same clips as files: seconds to decode them, and to extract `mel` from them.
 
-In turns, on a local disk whose pages are in memory: what reading in place costs by itself. Cold disks and stores favour
-tars, which are read from one end to the other.
+In turns, in CPU seconds of this process, on a local disk whose pages are in memory: what reading in place costs by
+itself. Cold disks and stores favour tars, which are read from one end to the other.
 """
 
 import argparse
@@ -53,19 +53,19 @@ def corpora(clips: int) -> tuple[Path, Path]:
 
 def decode_all(manifest: Path) -> float:
     utterances = list(Manifest.read(str(manifest)))
-    start = time.perf_counter()
+    start = time.process_time()
     for u in utterances:
         decode(u.audio, u.offset, u.duration)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def extract_all(manifest: Path) -> float:
-    """Seconds from the first unit taken in hand to the last report."""
     store = ROOT / "store"
     shutil.rmtree(store, ignore_errors=True)
+    start = time.process_time()
     (summary,) = extract(str(manifest), str(store), ["mel"], resources=Resources(workers=0))
     assert not summary.failed
-    return summary.busy_seconds
+    return time.process_time() - start
 
 
 def main() -> None:
@@ -88,9 +88,9 @@ def main() -> None:
                 Figure(
                     f"{what} out of tars / out of files, speed",
                     format_range([a / b for a, b in zip(files, tars, strict=True)]),
-                    ">= 0.97",
-                    judged(ratio >= 0.97, files),
-                    f"{options.clips:,} FLAC clips; {median(tars):.2f} and {median(files):.2f} s",
+                    ">= 0.95",
+                    judged(ratio >= 0.95, files),
+                    f"{options.clips:,} FLAC clips; {median(tars):.2f} and {median(files):.2f} CPU seconds",
                 )
             )
 

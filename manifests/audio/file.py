@@ -163,7 +163,7 @@ def parts_of(path: str, source: str | io.BytesIO) -> list[Extent]:
 
 
 def is_whole(source: str | io.BytesIO, part: Extent) -> bool:
-    size = os.path.getsize(source) if isinstance(source, str) else source.getbuffer().nbytes
+    size = os.path.getsize(source) if isinstance(source, str) else len(source.getvalue())
     return part == Extent(0, size)
 
 
@@ -195,7 +195,7 @@ def open_audio(path: str, data: bytes | None = None) -> str | io.BytesIO:
             raise AudioError("unreadable", f"{path}: not a regular file; expected an audio file")
         size = status.st_size
     else:
-        size = source.getbuffer().nbytes
+        size = len(source.getvalue())
     if size == 0:
         raise AudioError("empty", f"{path}: the file has no bytes")
     return source

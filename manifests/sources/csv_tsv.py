@@ -17,6 +17,7 @@ from coat.manifests.sources.records import Record
 
 def read_csv(path: str) -> Iterator[Record]:
     """A header and rows; commas, semicolons, tabs or bars, whichever the header has most of."""
+    encoding = ""
     with open_text(path) as f:
         try:
             encoding = "utf-16" if f.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"

@@ -67,7 +67,7 @@ def tables_below(path: str, suffix: str, notes: list[str]) -> list[tuple[str, Pa
 
 
 def read_table(url: str, split: str) -> Iterator[Record]:
-    own = {"split": split} if split else {}
+    own: dict[str, Any] = {"split": split} if split else {}
     with reading(url, "Parquet"):
         stamp = storage.info(url).stamp
         with open_table(url) as table:
@@ -76,7 +76,7 @@ def read_table(url: str, split: str) -> Iterator[Record]:
             for group in range(table.num_row_groups):
                 for values in group_rows(table, storage.absolute(url), group):
                     row += 1
-                    yield Record(url, row, own | values, columns=columns)
+                    yield Record(url, row, {**own, **values}, columns=columns)
         check_unchanged(url, stamp)
 
 

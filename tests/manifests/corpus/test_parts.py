@@ -176,9 +176,9 @@ def test_parquet_as_others_write_it(spans: bool, tmp_path: Path) -> None:
             ("1", "a.wav", 0.0, 1.0), ("2", "b.wav", 1.5, 2.0), ("3", "a.wav", 0.0, 3.0)
         ]  # fmt: skip
         assert [u.row for u in rows] == [1, 2, 3]
-    if not spans:
-        assert rows[1].extra == {"when": "1970-01-01T00:00:01"}
-        assert rows[0].choices == ("x",)
+    last = Manifest.read(str(tmp_path / "m.parquet"))
+    assert last[1].extra == {"when": "1970-01-01T00:00:01"}
+    assert last[0].choices == ("x",)
 
 
 @pytest.mark.parametrize("spans", [True, False])

@@ -94,7 +94,7 @@ def test_what_datasets_saves_to_disk(tmp_path: Path, dataset: Any) -> None:
     (tmp_path / "one/state.json").unlink()  # a folder of tables
     assert [u.audio for u in imported(tmp_path / "one", tmp_path / "n.jsonl")] == [u.audio for u in rows]
 
-    datasets.DatasetDict(train=dataset, test=dataset.select([2, 5])).save_to_disk(tmp_path / "two")
+    datasets.DatasetDict({"train": dataset, "test": dataset.select([2, 5])}).save_to_disk(tmp_path / "two")
     rows = imported(tmp_path / "two", tmp_path / "t.jsonl", split="test")
     assert {u.extra["split"] for u in rows} == {"test"}
     same_as_datasets_has(rows, datasets.load_from_disk(tmp_path / "two")["test"])
