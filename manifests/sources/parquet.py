@@ -6,6 +6,7 @@ them, or it has no such counts, the column is read once, for that alone.
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def read_table(url: str, split: str) -> Iterator[Record]:
     with reading(url, "Parquet"):
         stamp = storage.info(url).stamp
         with open_table(url) as table:
-            columns = stated_columns(table.schema_arrow)
+            columns = stated_columns(url, table.schema_arrow)
             row = 0
             for group in range(table.num_row_groups):
                 for values in group_rows(table, storage.absolute(url), group):
@@ -106,10 +107,12 @@ def check_unchanged(url: str, stamp: str) -> None:
         raise InputError(f"{url}: was written anew while it was read; import it again")
 
 
-def stated_columns(schema: pa.Schema) -> dict[str, str]:
+def stated_columns(url: str, schema: pa.Schema) -> dict[str, str]:
     """What the features of Hugging Face in a table say: which column is audio. Empty where they leave a choice that
-    its name does not settle.
+    its name does not settle. InputError where columns have one name.
     """
+    if twice := [name for name, times in Counter(schema.names).items() if times > 1]:
+        raise InputError(f"{url}: columns named twice: {', '.join(twice)}; rename one")
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         audio = [name for name, kind in features.items() if isinstance(kind, dict) and kind.get("_type") == "Audio"]

@@ -82,7 +82,7 @@ def read_arrow(url: str, split: str) -> Iterator[Record]:
         stamp = storage.info(url).stamp
         with open_table(url) as source:
             table = open_batches(url, source)
-            columns = stated_columns(table.schema)
+            columns = stated_columns(url, table.schema)
             row = 0
             for batch in batches_of(table):
                 values = [source.values_of(column) for column in batch.columns]

@@ -276,6 +276,30 @@ def test_bytes_that_are_compressed_in_an_arrow_table_are_copied(tmp_path: Path) 
     assert rows[0].audio_filepath == "m_audio/clip0.wav"
 
 
+@pytest.mark.parametrize("column", ["a.b", "audio file", "Größe & #=1", "a/b%20"])
+def test_names_that_an_address_must_write_otherwise(column: str, tmp_path: Path) -> None:
+    for held_as in (SOUNDS, [{"bytes": data, "path": None} for data in SOUNDS]):
+        table = table_of(audio=None, **{column: held_as})
+        (tmp_path / "x#y=1 &").mkdir(exist_ok=True)
+        pq.write_table(table, tmp_path / "x#y=1 &/t #offset.parquet", row_group_size=3)
+        with pa.ipc.new_stream(str(tmp_path / "x#y=1 &/t.arrow"), table.schema) as f:
+            f.write_table(table)
+        for name in ("t #offset.parquet", "t.arrow"):
+            source = tmp_path / "x#y=1 &" / name
+            found = imported(source, tmp_path / "m.jsonl", column_map={"audio_filepath": column})
+            assert [held(u.audio) for u in found] == SOUNDS
+
+
+def test_columns_of_one_name(tmp_path: Path) -> None:
+    table = pa.table([pa.array(SOUNDS), pa.array(SOUNDS)], names=["audio", "audio"])
+    pq.write_table(table, tmp_path / "d.parquet")
+    with pa.ipc.new_file(str(tmp_path / "d.arrow"), table.schema) as f:
+        f.write_table(table)
+    for name in ("d.parquet", "d.arrow"):
+        with pytest.raises(InputError, match="columns named twice: audio; rename one"):
+            import_manifest(str(tmp_path / name), str(tmp_path / "m.jsonl"))
+
+
 def test_copy_takes_it_out(tmp_path: Path) -> None:
     pq.write_table(table_of(), tmp_path / "d.parquet", row_group_size=2)
     rows = imported(tmp_path / "d.parquet", tmp_path / "m.jsonl", copy=True)
