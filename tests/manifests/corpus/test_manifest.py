@@ -75,7 +75,7 @@ def test_ids_of_unnamed_rows_are_unique_and_stay(tmp_path: Path) -> None:
         ("{}", "no audio_filepath"),
         ('{"audio_filepath": ""}', "no audio_filepath"),
         ('{"audio_filepath": 5}', "no audio_filepath"),
-        ('{"audio_filepath": "https://example.org/a.wav"}', "https:// is not accepted"),
+        ('{"audio_filepath": "https://example.org/a.wav"}', "web addresses are read where --allow-http is given"),
         ('{"audio_filepath": "a.wav", "text": 5}', "text is int; expected a string"),
         ('{"audio_filepath": "a.wav", "answer": ["x"]}', "response is list; expected a string"),
         ('{"audio_filepath": "a.wav", "id": true}', "id is bool"),

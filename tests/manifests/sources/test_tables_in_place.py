@@ -279,7 +279,8 @@ def test_bytes_that_are_compressed_in_an_arrow_table_are_copied(tmp_path: Path) 
 @pytest.mark.parametrize("column", ["a.b", "audio file", "Größe & #=1", "a/b%20"])
 def test_names_that_an_address_must_write_otherwise(column: str, tmp_path: Path) -> None:
     for held_as in (SOUNDS, [{"bytes": data, "path": None} for data in SOUNDS]):
-        table = table_of(audio=None, **{column: held_as})
+        columns: dict[str, Any] = {"audio": None, column: held_as}
+        table = table_of(**columns)
         (tmp_path / "x#y=1 &").mkdir(exist_ok=True)
         pq.write_table(table, tmp_path / "x#y=1 &/t #offset.parquet", row_group_size=3)
         with pa.ipc.new_stream(str(tmp_path / "x#y=1 &/t.arrow"), table.schema) as f:
