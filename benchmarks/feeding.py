@@ -1,8 +1,11 @@
 """Does a worker feed a GPU? The expert only takes as long as a GPU at so many times real time; all the rest is real.
 
-For each kind of corpus: bare decoding (a thread a CPU, nothing else), then extraction at each speed. A worker cannot
-be faster than either. `fed` is the speed that came out over the smaller of the two. A run's first and last units
-are in it: give hours of audio, for a few seconds of a fast one would be mostly those.
+For each kind of corpus: bare decoding (a thread a CPU, nothing else), bare decoding while a further thread hashes and
+writes as many bytes of frames to files (nothing else either: what these CPUs and this disk can do), then extraction at
+each speed. `fed` is the speed that came out over the smaller of the GPU's and the first; `of the bound` over the
+smaller of the GPU's and the second. A run's first and last units are in it: give hours of audio, for a few seconds of
+a fast one would be mostly those. CPU seconds say more than the clock where the machine is shared: they are of this
+process, and of the store's where it is elsewhere.
 
     python -m benchmarks.feeding [--kind flac] [--seconds 28800]
 """
@@ -10,22 +13,28 @@ are in it: give hours of audio, for a few seconds of a fast one would be mostly 
 import argparse
 import json
 import os
+import queue
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
+import psutil
 import soundfile
+import xxhash
 
-from benchmarks.common import CPUS, ROOT, Figure, durations, results, run, speech_like
-from benchmarks.paced_expert import SAMPLE_RATE
+from benchmarks.common import CPUS, ROOT, Figure, Results, durations, results, run, speech_like
+from benchmarks.paced_expert import DIM, RATE_HZ, SAMPLE_RATE
 from benchmarks.slow_s3 import Bucket, serve
 from coat.extractors.expert import Options
 from coat.manifests.audio.file import decode
 from coat.manifests.corpus.manifest import Manifest
+from coat.pipeline.plan.planning import UNIT_BYTES
 
 SPEEDS = (1000, 2000, 5000)
 LEAST = 0.95
@@ -115,17 +124,67 @@ def stored(kind: str, manifest: Path) -> Iterator[Path]:
         yield remote
 
 
-def bare_speed(manifest: Path) -> float:
-    """Seconds of audio that a thread a CPU decodes and resamples in a second."""
+@dataclass(frozen=True)
+class Speed:
+    """Of audio, in seconds of it: a second of the clock, and a second of all CPUs' time."""
+
+    clock: float
+    cpu: float
+
+
+def timed(work: Callable[[], float]) -> Speed:
+    """Of work that gives the seconds of audio that it has heard."""
+    began, cpu = time.perf_counter(), time.process_time()
+    seconds = work()
+    return Speed(seconds / (time.perf_counter() - began), CPUS * seconds / (time.process_time() - cpu))
+
+
+def bare_speed(manifest: Path, write: bool = False) -> Speed:
+    """A thread a CPU decodes and resamples; `write`: another one hashes and writes frames of as many seconds."""
     rows = list(Manifest.read(str(manifest)))
+    heard: queue.SimpleQueue[float] = queue.SimpleQueue()
 
     def hear(start: int) -> float:
-        return sum(len(decode(u.audio, u.offset, u.duration).at(SAMPLE_RATE)) for u in rows[start::CPUS]) / SAMPLE_RATE
+        total = 0.0
+        for u in rows[start::CPUS]:
+            seconds = len(decode(u.audio, u.offset, u.duration).at(SAMPLE_RATE)) / SAMPLE_RATE
+            total += seconds
+            heard.put(seconds)
+        heard.put(0.0)
+        return total
 
-    began = time.perf_counter()
-    with ThreadPoolExecutor(CPUS) as pool:
-        seconds = sum(pool.map(hear, range(CPUS)))
-    return seconds / (time.perf_counter() - began)
+    def work() -> float:
+        with ThreadPoolExecutor(CPUS + 1) as pool:
+            writing = pool.submit(write_frames, heard) if write else None
+            seconds = sum(pool.map(hear, range(CPUS)))
+            if writing:
+                writing.result()
+        return seconds
+
+    return timed(work)
+
+
+def write_frames(heard: "queue.SimpleQueue[float]") -> None:
+    """Frames of the seconds that come, in files of a unit's size, hashed and synced, by plain writes. Ends with all."""
+    block = np.random.default_rng(0).standard_normal((round(RATE_HZ), DIM), np.float32).astype(np.float16)
+    second = block.reshape(-1).view(np.uint8)
+    path, ended, due, written = ROOT / "frames.bin", 0, 0.0, 0
+    digest, f = xxhash.xxh3_128(), path.open("wb", buffering=0)
+    while ended < CPUS or due >= 1:
+        seconds = heard.get() if ended < CPUS else 0.0
+        ended, due = ended + (not seconds and ended < CPUS), due + seconds
+        while due >= 1:
+            digest.update(second.data)
+            f.write(second.data)
+            google_crc32c.value(second)
+            due, written = due - 1, written + len(second)
+            if written >= UNIT_BYTES:
+                os.fsync(f.fileno())
+                f.close()
+                f, written = path.open("wb", buffering=0), 0
+    os.fsync(f.fileno())
+    f.close()
+    path.unlink()
 
 
 def main() -> None:
@@ -137,21 +196,39 @@ def main() -> None:
         for kind in asked.kind or KINDS:
             manifest = corpus_of(kind, asked.seconds)
             for speed in SPEEDS:
-                before = bare_speed(manifest)
-                with stored(kind, manifest) as rows:
-                    fed = run(rows, ROOT / "store", "benchmarks.paced_expert:PacedExpert", Options(layer=str(speed)))
-                bare = (before + bare_speed(manifest)) / 2
-                share = fed.speed / min(speed, bare)
-                found.add(
-                    Figure(
-                        f"Fed to a GPU of {speed:,} x real time: {KINDS[kind][0]}",
-                        f"{fed.speed:,.0f} x, {share:.2f} of what it could be",
-                        f">= {LEAST}",
-                        share >= LEAST,
-                        f"bare decoding on these CPUs {bare:,.0f} x",
-                    )
-                )
-                found.data[f"{kind} {speed}"] = {"fed": fed.speed, "bare": bare, "share": share}
+                measure(found, kind, manifest, speed)
+
+
+def measure(found: Results, kind: str, manifest: Path, speed: int) -> None:
+    before, bound = bare_speed(manifest), bare_speed(manifest, write=True)
+    with stored(kind, manifest) as rows:
+        cpu, of_store = time.process_time(), seconds_of_children()
+        fed = run(rows, ROOT / "store", "benchmarks.paced_expert:PacedExpert", Options(layer=str(speed)))
+        cpu, of_store = time.process_time() - cpu, seconds_of_children() - of_store
+    bare = (before.clock + bare_speed(manifest).clock) / 2
+    share, of_bound = fed.speed / min(speed, bare), fed.speed / min(speed, bound.clock)
+    heard = fed.summary.audio_seconds
+    ms = {"run": 1e3 * cpu / heard, "store": 1e3 * of_store / heard}
+    ms |= {"decoding": 1e3 * CPUS / before.cpu, "decoding and writing": 1e3 * CPUS / bound.cpu}
+    found.add(
+        Figure(
+            f"Fed to a GPU of {speed:,} x real time: {KINDS[kind][0]}",
+            f"{fed.speed:,.0f} x, {share:.2f} of what it could be, {of_bound:.2f} of the bound",
+            f">= {LEAST}",
+            share >= LEAST,
+            f"bare decoding on these CPUs {bare:,.0f} x, with writing {bound.clock:,.0f} x; CPU ms a second of audio, "
+            f"start-up included: {', '.join(f'{name} {value:.2f}' for name, value in ms.items())}",
+        )
+    )
+    found.data[f"{kind} {speed}"] = {
+        "fed": fed.speed, "bare": bare, "bound": bound.clock, "share": share, "of_bound": of_bound, "cpu_ms": ms,
+    }  # fmt: skip
+
+
+def seconds_of_children() -> float:
+    """CPU of the processes that this one has now: the store's server."""
+    times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return sum(t.user + t.system for t in times)
 
 
 if __name__ == "__main__":

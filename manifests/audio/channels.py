@@ -23,6 +23,7 @@ class Mixer:
         self.path, self.channel = path, channel
         self.samples, self.of_channels, self.of_mix = 0, 0.0, 0.0  # sums of squares, of a channel and of the mean
 
+    @np.errstate(over="ignore")  # of samples that are no sound: infinite sums tell nothing, and need no warning
     def mono(self, samples_TC: NDArray[np.float32]) -> NDArray[np.float32]:
         """`[T]`, contiguous. AudioError where it is not finite, or the channel is not there."""
         channels = samples_TC.shape[1]

@@ -4,75 +4,27 @@ An extent is (first, stop, patches): bytes of the file, and bytes to read in the
 could not seek back left sizes out.
 """
 
-import io
 import re
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
+from coat.manifests.audio import ebml
 from coat.manifests.audio.containers import is_placeholder
+from coat.manifests.audio.marks import ASF, BLOCK_BYTES, MP3_FILES, next_file, read_at, search
 from coat.manifests.audio.mp3_frames import XING, frame_bytes, is_same_kind
 
-BLOCK_BYTES = 2**20
-OVERLAP = 256  # of blocks that are searched: longer than any mark
-# How files begin that may follow each other: what is searched for, where it stands in the mark, and the mark.
-MARKS = (
-    (b"WAVE", 8, re.compile(rb"(?:RIFF|RIFX|RF64).{4}WAVE(?:fmt |JUNK|bext|ds64|LIST|fact)", re.DOTALL)),
-    (b"fLaC", 0, re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")),
-    (b"OggS\0\2", 0, re.compile(rb"OggS\x00\x02\x00{8}")),
-    (b"AIF", 8, re.compile(rb"FORM.{4}AIF[FC](?:COMM|FVER)", re.DOTALL)),
-    (b"\x1aE\xdf\xa3", 0, re.compile(rb"\x1aE\xdf\xa3.{1,64}?(?:webm|matroska)", re.DOTALL)),
-    (b"ftyp", 4, re.compile(rb"\0\0\0.ftyp(?:M4A |M4B |isom|iso\d|mp4\d|dash|qt  )", re.DOTALL)),
-    (b"riff\x2e\x91\xcf\x11", 0, re.compile(rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00")),
-)
 # Chunks that follow the sound of a WAV, and that a cut may have shortened: no sound is lost with them.
 NO_SOUND = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"cue ", b"smpl", b"fact", b"JUNK", b"PAD ", b"_PMX", b"afsp")
 FILES = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"OggS", b"fLaC", b"caff", b"riff", b".snd", b"APET")  # not chunks
 W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
-SEGMENT = b"\x18\x53\x80\x67"  # of Matroska
+ASF_HEAD = 24  # bytes of the head of an object of WMA
+ADTS_HEAD, ADTS_MOST = 7, 2**13  # bytes of a frame of AAC: its head, and all of it at most
 
 
 class Extent(NamedTuple):
     first: int
     stop: int
     patches: tuple[tuple[int, bytes], ...] = ()
-
-
-def read_at(f: BinaryIO, at: int, size: int) -> bytes:
-    f.seek(at)
-    return f.read(size)
-
-
-def file_size(f: BinaryIO) -> int:
-    return f.seek(0, io.SEEK_END)
-
-
-def blocks(f: BinaryIO, at: int, stop: int) -> Iterator[tuple[int, bytes]]:
-    """Blocks that overlap, each with its place."""
-    while at < stop:
-        block = read_at(f, at, min(BLOCK_BYTES, stop - at))
-        yield at, block
-        if len(block) < BLOCK_BYTES:
-            return
-        at += BLOCK_BYTES - OVERLAP
-
-
-def search(f: BinaryIO, pattern: re.Pattern[bytes], at: int, stop: int) -> int:
-    """Where a pattern of at most OVERLAP bytes begins, from `at` on; `stop` where it does not."""
-    return next((place + m.start() for place, block in blocks(f, at, stop) if (m := pattern.search(block))), stop)
-
-
-def next_file(f: BinaryIO, at: int, stop: int) -> int:
-    """Where another file begins, from `at` on; `stop` where none does."""
-    for place, block in blocks(f, at, stop):
-        found: list[int] = []
-        for word, before, mark in MARKS:
-            where = block.find(word, before)
-            while where >= 0 and not mark.match(block, where - before):
-                where = block.find(word, where + 1)
-            found += [place + where - before] if where >= 0 else []
-        if found:
-            return min(found)
-    return stop
 
 
 def riff(f: BinaryIO, at: int, size: int) -> Extent:
@@ -166,7 +118,8 @@ def mp4(f: BinaryIO, at: int, size: int) -> Extent:
         if name == b"ftyp" and seen & {b"moov", b"mdat"}:
             break
         if length == 0 or not all(32 <= c < 127 or c == 0xA9 for c in name):
-            return Extent(at, size if length == 0 and name == b"mdat" else box)
+            to_end = box == at or (length == 0 and name == b"mdat")
+            return Extent(at, size if to_end else box)
         seen.add(name)
         length = int.from_bytes(head[8:16], "big") if length == 1 else length
         if length < 8:
@@ -176,7 +129,50 @@ def mp4(f: BinaryIO, at: int, size: int) -> Extent:
 
 
 def matroska(f: BinaryIO, at: int, size: int) -> Extent:
-    return Extent(at, next_file(f, at + 64, size))
+    return Extent(at, ebml.end_of(f, at, size))
+
+
+def asf(f: BinaryIO, at: int, size: int) -> Extent:
+    """WMA: objects, each of a kind (16 bytes) and a length, up to the next file. A live writer says 0 for the data."""
+    place = at
+    while place + ASF_HEAD <= size and (place == at or not begins_file(f, place)):
+        length = int.from_bytes(read_at(f, place + 16, 8), "little")
+        if length == 0 and place > at:
+            return Extent(at, next_file(f, place + ASF_HEAD, size))
+        if length < ASF_HEAD or place + length > size:
+            break
+        place += length
+    return Extent(at, place if place > at else size)
+
+
+def amr(f: BinaryIO, at: int, size: int) -> Extent:
+    return Extent(at, next_file(f, at + 6, size))
+
+
+def adts(f: BinaryIO, at: int, size: int) -> Extent:
+    """AAC without a container: frames that each say how long they are."""
+    at_frame = begin = after_id3(f, at)
+    for place, block in whole_blocks(f, begin, size):
+        while (length := adts_bytes(block[at_frame - place : at_frame - place + 6])) and at_frame + length <= size:
+            at_frame += length
+        if at_frame < place + len(block) - ADTS_MOST:
+            break
+    return Extent(at, size if size - at_frame < ADTS_HEAD or adts_bytes(read_at(f, at_frame, 6)) else at_frame)
+
+
+def whole_blocks(f: BinaryIO, at: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    """Blocks that overlap by more than a frame of ADTS."""
+    while at < stop:
+        yield at, read_at(f, at, BLOCK_BYTES + ADTS_MOST)
+        at += BLOCK_BYTES
+
+
+def adts_bytes(head: bytes) -> int:
+    """Of the frame that begins there; 0 where none does."""
+    if len(head) < 6 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or head[2] >> 2 & 15 > 12:
+        return 0
+    length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
+    return length if length >= ADTS_HEAD else 0
 
 
 def mp3(f: BinaryIO, at: int, size: int) -> Extent:
@@ -184,7 +180,7 @@ def mp3(f: BinaryIO, at: int, size: int) -> Extent:
     begin = after_id3(f, at)
     first = read_at(f, begin, 4096)
     found = XING.match(first)
-    again = min(search(f, XING, begin + 4, size), next_file(f, begin + 4, size))
+    again = next_file(f, begin + 4, size, MP3_FILES)
     if found is None:
         return Extent(at, again)
     flags = int.from_bytes(first[found.end() : found.end() + 4], "big")
@@ -193,8 +189,10 @@ def mp3(f: BinaryIO, at: int, size: int) -> Extent:
     slack = frame_bytes(first[:4]) + stated // 100  # some do not count the header's own frame; mpg123 allows 1 %
     if not stated or begin + stated + slack >= again:
         return Extent(at, again)
-    rest = read_at(f, begin + stated, 4096)
-    frames = (i for i in range(len(rest)) if is_same_kind(first, rest[i:]))
+    rest = read_at(
+        f, begin + stated, slack + 4096
+    )  # the next frame begins within the slack, or what lies there is none
+    frames = (i for i in range(slack) if is_same_kind(first, rest[i:]))
     frame = next((i for i in frames if is_same_kind(first, rest[i + frame_bytes(rest[i : i + 4]) :])), 0)
     return Extent(at, begin + stated + frame)
 
@@ -244,6 +242,8 @@ READERS: dict[bytes, Callable[[BinaryIO, int, int], Extent]] = {
     b"caff": caf,
     b"fLaC": flac,
     b"\x1aE\xdf\xa3": matroska,
+    ASF[:4]: asf,
+    b"#!AM": amr,
 }
 
 
@@ -259,7 +259,11 @@ def reader_of(f: BinaryIO, at: int) -> Callable[[BinaryIO, int, int], Extent] | 
     if head[:3] == b"ID3":
         inside = after_id3(f, at)
         behind = read_at(f, inside, 4)
+        if adts_bytes(read_at(f, inside, 6)):
+            return adts
         return flac if behind == b"fLaC" else mp3 if frame_bytes(behind) else None
     if frame_bytes(head[:4]):
         return mp3
+    if adts_bytes(head):
+        return adts
     return READERS.get(head[:4])

@@ -50,15 +50,20 @@ def read_whole(
     decoded = len(samples_T) / rate
     if decoded < stated - FFMPEG_TOLERANCE_S and containers.states_duration(data):
         raise AudioError("truncated", f"{path}: {decoded:.3f} s of {stated:.3f} s; the file is cut short")
+    if 0 < stated < decoded - FFMPEG_TOLERANCE_S and containers.states_duration(data):
+        said = f"its header states {stated:.3f} s, and it holds {decoded:.3f} s; write it again"
+        raise AudioError("unreadable", f"{path}: {said}")
     mixer.check()
     return samples_T, rate
 
 
 def read_info(path: str, data: bytes, cause: Exception) -> AudioInfo:
-    """As its container states it, or by its packets; 0 seconds where neither says how long it is."""
+    """As its container states it; 0 seconds where it does not say how long it is. What packets say is not to be relied
+    on: of Ogg behind an ID3 tag FFmpeg's are days long.
+    """
     with open_container(path, data, cause) as container:
         context = container.streams.audio[0].codec_context
-        seconds = stated_seconds(container) if containers.states_duration(data) else counted_seconds(container)
+        seconds = stated_seconds(container) if containers.states_duration(data) else 0.0
         return AudioInfo(seconds, context.sample_rate, context.channels, context.name)
 
 
@@ -67,16 +72,6 @@ def stated_seconds(container: Any) -> float:
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     return (container.duration or 0) / av.time_base
-
-
-def counted_seconds(container: Any) -> float:
-    """By the packets; 0 where one does not say how long it lasts. Of bare AAC FFmpeg's duration is a guess."""
-    stream = container.streams.audio[0]
-    try:
-        lengths = [packet.duration for packet in container.demux(stream) if packet.size]
-    except (av.error.FFmpegError, EOFError):
-        return 0.0
-    return float(sum(lengths) * stream.time_base) if all(lengths) and stream.time_base is not None else 0.0
 
 
 def frame_samples(frame: Any) -> NDArray[np.float32]:
@@ -106,4 +101,7 @@ def open_container(path: str, data: bytes, cause: Exception, options: dict[str, 
         container.close()
         said = f"{count} streams of audio at once; write the one that is meant to a file of its own"
         raise AudioError("unreadable", f"{path}: {said if count else 'no audio in it, though FFmpeg reads it'}")
+    if container.streams.audio[0].codec_context is None:
+        container.close()
+        raise AudioError("unreadable", f"{path}: its audio is of a codec that neither libsndfile nor FFmpeg knows")
     return container

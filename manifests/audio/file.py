@@ -9,12 +9,8 @@ or store that cannot be read raises EnvironmentFault (`faults.py`), which says n
     for piece_T in file.span().pieces(16000): ...      long audio, of which some seconds are held
 """
 
-import io
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -26,9 +22,8 @@ from coat.manifests import addresses
 from coat.manifests.audio import faults, ffmpeg
 from coat.manifests.audio.channels import check_channel
 from coat.manifests.audio.clip import AudioError, AudioInfo, Clip, clip_digest
-from coat.manifests.audio.extents import Extent
-from coat.manifests.audio.parts import Part, find_parts
-from coat.manifests.audio.stream import Opens, Stream, all_bytes, check_not_cut, doubts
+from coat.manifests.audio.source import Source
+from coat.manifests.audio.stream import Stream, check_not_cut, samples_held
 
 # Manifests round durations; a span may end this much after its file, and is cut there.
 SPAN_TOLERANCE_S = 0.05
@@ -42,23 +37,22 @@ def probe(path: str) -> AudioInfo:
 
 
 def read_header(path: str) -> AudioInfo:
-    source = open_audio(path)
-    parts = parts_of(path, source)
-    if len(parts) > 1 or not is_whole(source, parts[0]):
-        file = AudioFile(path)
-        return AudioInfo(file.samples / file.rate, file.rate, file.channels, file.format)
-    opens = opener(source, parts[0])
-    try:
-        info = soundfile.info(opens())
-    except (soundfile.LibsndfileError, TypeError) as e:
+    source = Source(path)
+    with source.held_in_memory():
+        parts = source.parts()
+        if len(parts) > 1 or not parts[0].is_whole:
+            file = AudioFile(path)
+            return AudioInfo(file.samples / file.rate, file.rate, file.channels, file.format)
+        (part,) = parts
+        try:
+            info = soundfile.info(part.opens())
+        except (soundfile.LibsndfileError, TypeError) as e:
+            info = ffmpeg.read_info(path, part.read(), e)
+            return info if info.seconds else replace(info, seconds=decode(path).seconds)
         with faults.reading(path):
-            data = all_bytes(opens())
-        info = ffmpeg.read_info(path, data, e)
-        return info if info.seconds else replace(info, seconds=decode(path).seconds)
-    with faults.reading(path):
-        check_not_cut(path, opens, info)
-    doubt = doubts(path, opens, info.format, info.frames, info.samplerate)
-    seconds = decode(path).seconds if doubt else info.frames / info.samplerate
+            check_not_cut(part, info)
+        samples, doubt = samples_held(part, info.format, info.frames, info.samplerate)
+    seconds = decode(path).seconds if doubt else samples / info.samplerate
     return AudioInfo(seconds, info.samplerate, info.channels, info.format)
 
 
@@ -80,11 +74,11 @@ class AudioFile:
     def __init__(self, path: str, data: bytes | None = None) -> None:
         """`data`: the bytes of the file, where they were read already."""
         self.path = path
-        self.source = source = open_audio(path, data)
-        channel = addresses.split_channel(path)[1]
-        parts = parts_of(path, source)
-        with faults.reading(path):
-            self.streams = [Stream(path, opener(source, part), channel) for part in parts]
+        self.source = source = Source(path, data)
+        with source.held_in_memory():
+            parts = source.parts()
+            with faults.reading(path):
+                self.streams = [Stream(part, keep=len(parts) == 1) for part in parts]
         first = self.streams[0]
         self.rate, self.format, self.channels = first.rate, first.format, first.channels
         if other := {s.rate for s in self.streams} - {self.rate}:
@@ -92,8 +86,13 @@ class AudioFile:
             raise AudioError("unreadable", f"{path}: {joined}; split it")
         self.samples = sum(s.samples for s in self.streams)
         # Whether libsndfile reads the file as it is, and seeks in it, which other programs may count on.
-        as_it_is = len(parts) == 1 and is_whole(source, parts[0]) and channel is None
+        as_it_is = len(parts) == 1 and parts[0].is_whole and source.channel is None
         self.is_plain = as_it_is and first.whole_T is None and first.seekable
+
+    def let_go(self) -> None:
+        """Close what waits for the first span: of many files that are at hand none should hold a descriptor."""
+        for stream in self.streams:
+            stream.let_go()
 
     def span(self, offset: float = 0.0, duration: float | None = None) -> "Span":
         """A span that is not decoded yet. AudioError where the file ends before it."""
@@ -151,54 +150,6 @@ class Span:
             done += len(piece_T)
             yield piece_T if resampler is None else resampler.resample_chunk(piece_T, last=done == self.samples)
         self.digest = clip_digest(samples, self.rate)
-
-
-def parts_of(path: str, source: str | io.BytesIO) -> list[Extent]:
-    """As `find_parts`."""
-    with faults.reading(path):
-        if isinstance(source, str):
-            with open(source, "rb") as f:
-                return find_parts(path, f)
-        return find_parts(path, source)
-
-
-def is_whole(source: str | io.BytesIO, part: Extent) -> bool:
-    size = os.path.getsize(source) if isinstance(source, str) else len(source.getvalue())
-    return part == Extent(0, size)
-
-
-def opener(source: str | io.BytesIO, part: Extent) -> Opens:
-    """A path, or a file object of its own each time."""
-    whole = is_whole(source, part)
-
-    def opens() -> Any:
-        if not whole:
-            return Part(source, part)
-        return source if isinstance(source, str) else io.BytesIO(source.getvalue())
-
-    return opens
-
-
-def open_audio(path: str, data: bytes | None = None) -> str | io.BytesIO:
-    """What soundfile opens: a local path, or bytes that were read, or are a remote object's or a part of a file.
-    EnvironmentFault as `faults` tells it."""
-    address = faults.parse_address(path)
-    if data is not None:
-        source: str | io.BytesIO = io.BytesIO(data)
-    else:
-        with faults.reading(path):
-            source = address.open()
-    if isinstance(source, str):
-        with faults.reading(path):
-            status = os.stat(source)
-        if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device never end
-            raise AudioError("unreadable", f"{path}: not a regular file; expected an audio file")
-        size = status.st_size
-    else:
-        size = len(source.getvalue())
-    if size == 0:
-        raise AudioError("empty", f"{path}: the file has no bytes")
-    return source
 
 
 def check_span(path: str, offset: float, duration: float | None) -> None:

@@ -2,6 +2,7 @@
 stops there."""
 
 import re
+from functools import cache
 
 XING = re.compile(rb"\xff[\xe2-\xff].{2}(?:\0{9}|\0{17}|\0{32}|\0{11}|\0{19}|\0{34})(?:Xing|Info)", re.DOTALL)
 MPEG1_KBPS = (
@@ -41,21 +42,38 @@ def frame_samples(header: bytes) -> int:
     return 384 if layer == 1 else 576 if layer == 3 and header[1] >> 3 & 3 != 3 else 1152
 
 
+@cache
+def lengths_of_kind(second: int) -> dict[bytes, int]:
+    """By their first three bytes, the lengths of all frames of one version and layer, which the second byte tells."""
+    heads = (bytes([0xFF, second & 0xFE | protection, third]) for protection in (0, 1) for third in range(256))
+    return {head: length for head in heads if (length := frame_bytes(head + b"\0"))}
+
+
 def count_samples(data: bytes) -> int:
     """Of all frames from the first one on; what is no frame between them is passed over. 0 where there is none."""
-    at, samples, first = 0, 0, b""
-    while at + 4 <= len(data):
+    at, last = first_frame(data), len(data) - 4
+    if at < 0:
+        return 0
+    lengths, frames = lengths_of_kind(data[at + 1]), 0
+    each = frame_samples(data[at : at + 4])
+    while 0 <= at <= last:
+        try:
+            while at <= last:
+                at += lengths[data[at : at + 3]]
+                frames += 1
+        except KeyError:
+            at = data.find(b"\xff", at + 1)
+    return frames * each
+
+
+def first_frame(data: bytes) -> int:
+    """Where it begins; -1 where there is none. A header by chance is followed by no other."""
+    at = 0
+    while 0 <= at <= len(data) - 4:
         header = data[at : at + 4]
-        length = frame_bytes(header) if not first or is_same_kind(first, header) else 0
-        if length and not first:  # a header by chance is followed by no other
+        if length := frame_bytes(header):
             following = data[at + length : at + length + 4]
-            length = length if not following or is_same_kind(header, following) else 0
-        if length:
-            first = first or header
-            samples += frame_samples(header)
-            at += length
-            continue
+            if not following or is_same_kind(header, following):
+                return at
         at = data.find(b"\xff", at + 1)
-        if at < 0:
-            break
-    return samples
+    return -1

@@ -2,7 +2,8 @@
 
 from typing import BinaryIO
 
-from coat.manifests.audio.extents import BLOCK_BYTES, Extent, read_at
+from coat.manifests.audio.extents import Extent
+from coat.manifests.audio.marks import BLOCK_BYTES, read_at
 
 AUDIO = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")
 BEGINS, ENDS = 2, 4  # flags of a page

@@ -7,7 +7,7 @@ libsndfile reads the first of them (WAV, FLAC, Ogg, MP3 with a Xing header) or t
 import io
 from typing import BinaryIO, cast
 
-from coat.manifests.audio import extents, ogg_pages
+from coat.manifests.audio import extents, marks, ogg_pages
 from coat.manifests.audio.clip import AudioError
 from coat.manifests.audio.extents import Extent
 
@@ -17,7 +17,7 @@ TAGS_ARE_HEARD = (b".snd", b"dns.", b"riff")  # libsndfile reads these to the en
 
 def find_parts(path: str, f: BinaryIO) -> list[Extent]:
     """One for most files. AudioError where bytes belong to none, or where two sounds run at once."""
-    size = extents.file_size(f)
+    size = marks.file_size(f)
     at, found = 0, list[Extent]()
     while at < size:
         begins = extents.after_tags(f, at, size) if found else 0
@@ -28,20 +28,22 @@ def find_parts(path: str, f: BinaryIO) -> list[Extent]:
             last = f"{size - begins} bytes from byte {begins} on belong to no stream of it"
             raise AudioError("unreadable", f"{path}: {last}; cut them off, or give what they are a file of its own")
         found += more or [Extent(0, size)]
+        if stop <= at:
+            raise AudioError("unreadable", f"{path}: its header states a length of nothing (at byte {at})")
         at = stop
-    if len(found) > 1 or found[0].patches or extents.read_at(f, 0, 4) in TAGS_ARE_HEARD:
+    if len(found) > 1 or found[0].patches or marks.read_at(f, 0, 4) in TAGS_ARE_HEARD:
         return found
     return [Extent(0, size)]  # with its tags
 
 
 def parts_at(path: str, f: BinaryIO, at: int, size: int) -> tuple[list[Extent], int]:
     """The parts that begin at a byte, and where they end; none where no container is known to begin there."""
-    if extents.read_at(f, at, 4) == b"OggS":
+    if marks.read_at(f, at, 4) == b"OggS":
         try:
             found, stop = ogg_pages.links(f, at, size)
         except ValueError as e:
             raise AudioError("unreadable", f"{path}: {e}") from e
-        is_cut = extents.read_at(f, stop, 4) == b"OggS" or size - stop < ogg_pages.HEADER
+        is_cut = marks.read_at(f, stop, 4) == b"OggS" or size - stop < ogg_pages.HEADER
         return found, size if is_cut else stop  # a cut is told elsewhere
     reader = extents.reader_of(f, at)
     if reader is None:
@@ -53,9 +55,9 @@ def parts_at(path: str, f: BinaryIO, at: int, size: int) -> tuple[list[Extent], 
 class Part(io.RawIOBase):
     """An extent of a file as a file of its own, its patches applied."""
 
-    def __init__(self, source: str | io.BytesIO, extent: Extent) -> None:
-        self.extent, self.at = extent, 0
-        self.f = open(source, "rb") if isinstance(source, str) else io.BytesIO(source.getvalue())  # noqa: SIM115  closed in close
+    def __init__(self, f: BinaryIO, extent: Extent) -> None:
+        """`f`: of its own; it is closed along with this."""
+        self.f, self.extent, self.at = f, extent, 0
         self.name = None
 
     def readable(self) -> bool:
@@ -75,7 +77,7 @@ class Part(io.RawIOBase):
     def readinto(self, buffer: object) -> int:
         view = memoryview(cast(bytearray, buffer)).cast("B")
         first = self.extent.first + self.at
-        data = extents.read_at(cast(BinaryIO, self.f), first, max(0, min(len(view), self.extent.stop - first)))
+        data = marks.read_at(self.f, first, max(0, min(len(view), self.extent.stop - first)))
         view[: len(data)] = data
         for at, patch in self.extent.patches:
             for i, byte in enumerate(patch, start=at - first):

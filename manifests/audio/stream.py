@@ -3,16 +3,17 @@
 T samples, C channels.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, Protocol, cast
+from collections.abc import Iterator
+from typing import Any, Protocol, cast
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from coat.manifests.audio import containers, extents, faults, ffmpeg, flac_frames, mp3_frames
+from coat.manifests.audio import containers, extents, faults, ffmpeg, flac_frames, marks, mp3_frames
 from coat.manifests.audio.channels import Mixer
 from coat.manifests.audio.clip import AudioError
+from coat.manifests.audio.source import SourcePart
 from coat.manifests.errors import one_line
 
 # An MP3 frame takes bits from frames before it, so decoding begins this much before a span: right after
@@ -26,43 +27,66 @@ MP3_BLOCK_S = 60.0
 UNKNOWN_FRAMES = 1 << 40
 MP3_PADDING = 6  # frames, with that of the Xing header
 MP3_GUESS_S = 0.1  # how far libsndfile's guess of an MP3's length may be off before FFmpeg decodes it
+MOST_RATE = 768_000  # Hz, that anybody samples sound at
 PIECE_S = 30.0  # of a file, decoded at once
-Opens = Callable[[], Any]  # a path or a file of its own, for soundfile and FFmpeg
+
+
+class Handle(soundfile.SoundFile):
+    """Read once, to the end of what is wanted: soundfile asks for the place before a read and seeks to it after."""
+
+    def seekable(self) -> bool:
+        return False
 
 
 class Stream:
-    """A container with one stream of audio. `opens` gives a path, or a new file object, each time that it is called.
+    """A container with one stream of audio.
 
-    AudioError where it is no audio, or was cut short. `decoder` says which library gives its samples.
+    AudioError where it is no audio, or was cut short. `decoder` says which library gives its samples. `keep`: the
+    handle by which it was checked waits for the first span that is read, or for `let_go`.
     """
 
     block: tuple[int, NDArray[np.float32]] | None = None  # of an MP3: its number, and `[T, C]`
     rescue_T: NDArray[np.float32] | None = None  # what FFmpeg gives of what libsndfile cannot decode to its end
 
-    def __init__(self, path: str, opens: Opens, channel: int | None = None) -> None:
-        self.path, self.opens, self.channel = path, opens, channel
+    def __init__(self, part: SourcePart, keep: bool = False) -> None:
+        self.path, self.part, self.channel = part.path, part, part.source.channel
         self.whole_T: NDArray[np.float32] | None = None
         self.decoder, self.format, self.channels = "libsndfile", "", 1
+        self.kept: list[Handle] = []  # one at most; of several threads one takes it
         try:
-            with self.open() as f:
-                check_not_cut(path, opens, f)
+            f = self.open()
+            try:
+                check_not_cut(part, f)
                 self.samples, self.rate, self.format, self.channels = f.frames, f.samplerate, f.format, f.channels
-                self.seekable = f.seekable()
-            doubt = doubts(path, opens, self.format, self.samples, self.rate)
+                self.seekable = soundfile.SoundFile.seekable(f)
+                self.samples, doubt = samples_held(part, self.format, self.samples, self.rate)
+                if not doubt and keep:
+                    self.kept.append(f)
+            finally:
+                if not self.kept:
+                    f.close()
             if not doubt:
                 return
             cause: Exception = ValueError(doubt)
         except (soundfile.LibsndfileError, TypeError) as e:  # TypeError: a name that ends in .raw
             cause = e
-        self.whole_T, self.rate = ffmpeg.read_whole(path, self.data(), cause, channel)
+        self.whole_T, self.rate = ffmpeg.read_whole(self.path, part.read(), cause, self.channel)
         self.samples, self.decoder = len(self.whole_T), "ffmpeg"
 
-    def open(self) -> soundfile.SoundFile:
-        return soundfile.SoundFile(self.opens())
+    def open(self) -> Handle:
+        return Handle(self.part.opens())
 
-    def data(self) -> bytes:
-        with faults.reading(self.path):
-            return all_bytes(self.opens())
+    def fresh(self) -> Handle:
+        """A handle that has not moved."""
+        try:
+            return self.kept.pop()
+        except IndexError:
+            return self.open()
+
+    def let_go(self) -> None:
+        """Close the handle that was kept."""
+        while self.kept:
+            self.fresh().close()
 
     def read(self, start: int, samples: int, decoders: set[str]) -> Iterator[NDArray[np.float32]]:
         """So many samples, mono, in pieces of PIECE_S; AudioError where they are not there or not finite.
@@ -96,7 +120,7 @@ class Stream:
         """`[T]` of the whole, where FFmpeg gives all that the header promises without any complaint; else the error."""
         if self.rescue_T is None:
             try:
-                rescue_T, rate = ffmpeg.read_whole(self.path, self.data(), error, self.channel, strict=True)
+                rescue_T, rate = ffmpeg.read_whole(self.path, self.part.read(), error, self.channel, strict=True)
             except AudioError:
                 raise error from None
             if (len(rescue_T), rate) != (self.samples, self.rate):
@@ -107,10 +131,10 @@ class Stream:
     def direct(self, start: int, samples: int) -> Iterator[NDArray[np.float32]]:
         """`[T, C]` in pieces; they end where the data do."""
         piece = round(PIECE_S * self.rate)
-        with self.open() as f:
-            if self.seekable:
+        with self.fresh() as f:
+            if self.seekable and start:
                 f.seek(start)
-            else:  # GSM 6.10, G.721 and their like: decoded from the start
+            elif start:  # GSM 6.10, G.721 and their like: decoded from the start
                 for done in range(0, start, piece):
                     f.read(min(piece, start - done), dtype="float32")
             for done in range(0, samples, piece):
@@ -128,59 +152,60 @@ class Stream:
             block = self.block  # several threads may decode spans of one file
             if block is None or block[0] != number:
                 preroll = min(first, round(MP3_PREROLL_S * self.rate))
-                with self.open() as f:
-                    f.seek(first - preroll)
+                with self.fresh() as f:
+                    f.seek(first - preroll)  # also to 0: what comes then is by an ulp another sound than without
                     samples_TC = f.read(preroll + min(size, self.samples - first), dtype="float32", always_2d=True)
-                self.block = block = number, cast(NDArray[np.float32], samples_TC)[preroll:]
+                block = number, cast(NDArray[np.float32], samples_TC)[preroll:]
+                if not preroll and start <= first and first + len(block[1]) <= stop:
+                    yield block[1]  # of a clip that is its own file nothing is left for others
+                    if len(block[1]) < min(self.samples - first, size):
+                        return
+                    continue
+                self.block = block
             wanted_TC = block[1][max(0, start - first) : stop - first]
             yield wanted_TC.copy()  # a clip should not keep its block
             if len(wanted_TC) < min(stop - first, size) - max(0, start - first):
                 return
 
 
-def doubts(path: str, opens: Opens, format: str, samples: int, rate: int) -> str:
-    """Why the length that libsndfile states is not to be believed; empty where it is."""
+def samples_held(part: SourcePart, format: str, samples: int, rate: int) -> tuple[int, str]:
+    """How many libsndfile will give of those that it states, and why FFmpeg is to be asked; empty where it is not."""
     if samples >= UNKNOWN_FRAMES:
-        return "its header does not say how long it is"
+        return samples, "its header does not say how long it is"
     if not format.startswith("MP"):
-        return ""
-    with faults.reading(path), binary(opens()) as f:
-        data = extents.read_at(f, extents.after_id3(f, 0), -1)
-    counted = mp3_frames.count_samples(data)
+        return samples, ""
+    with faults.reading(part.path), part.look() as f:
+        data = marks.read_at(f, extents.after_id3(f, 0), -1)
+    counted, frame = mp3_frames.count_samples(data), mp3_frames.frame_samples(data)
+    doubt = f"its frames hold {counted} samples, libsndfile says {samples}"
     if mp3_frames.XING.match(data):  # states its length, without what the encoder put before and after it
-        is_right = counted - samples <= MP3_PADDING * mp3_frames.frame_samples(data)
-    else:
-        is_right = abs(counted - samples) <= MP3_GUESS_S * rate
-    return "" if is_right else f"its frames hold {counted} samples, libsndfile says {samples}"
-
-
-def all_bytes(source: Any) -> bytes:
-    with binary(source) as f:
-        return f.read()
+        return samples, "" if counted - samples <= MP3_PADDING * frame else doubt
+    is_right = samples - MP3_GUESS_S * rate <= counted <= samples + frame
+    return min(counted, samples), "" if is_right else doubt
 
 
 class OpenedFile(Protocol):
     """What libsndfile says of a file that it opened."""
 
     format: Any
+    samplerate: Any
     extra_info: Any
 
 
-def check_not_cut(path: str, opens: Opens, opened: OpenedFile) -> None:
-    """AudioError where libsndfile guessed raw audio from a suffix such as .au, or passed over a cut."""
+def check_not_cut(part: SourcePart, opened: OpenedFile) -> None:
+    """AudioError where libsndfile took a suffix (.au) for a header, or passed over a cut or a damaged one."""
+    path = part.path
     if opened.format == "RAW":
         raise AudioError("unreadable", f"{path}: no header of an audio file; expected WAV, FLAC, OGG, MP3 or the like")
-    if containers.log_states_more(opened.extra_info) or (opened.format == "OGG" and not ends_whole(opens())):
+    if opened.samplerate > MOST_RATE:
+        raise AudioError("unreadable", f"{part.path}: states a rate of {opened.samplerate} Hz; its header is damaged")
+    if containers.log_states_more(opened.extra_info) or (opened.format == "OGG" and not ends_whole(part)):
         raise AudioError("truncated", f"{path}: shorter than its header says; the file is cut short")
     if opened.format == "FLAC":
-        with binary(opens()) as f:
+        with part.look() as f:
             flac_frames.check_frames(path, f)
 
 
-def ends_whole(source: Any) -> bool:
-    with binary(source) as f:
+def ends_whole(part: SourcePart) -> bool:
+    with part.look() as f:
         return containers.ends_with_whole_ogg_page(f)
-
-
-def binary(source: Any) -> BinaryIO:
-    return open(source, "rb") if isinstance(source, str) else source

@@ -43,6 +43,8 @@ def decode_ahead(
             if row.digest not in decoding:
                 rows = [row] if has_random_access(audio) else spans[audio]
                 decoding.update(dict.fromkeys((r.digest for r in rows), pool.submit(decode_rows, files[audio], rows)))
+            if row is spans[audio][-1]:
+                del files[audio]  # with what is held of it, once it is decoded
 
     def download(batch: list[PlannedRow]) -> None:
         for row in batch:

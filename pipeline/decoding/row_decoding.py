@@ -33,7 +33,7 @@ def decode_rows(
             reason, _, message = row.planned.fault.partition(": ")
             row.fail(reason, message)
             continue
-        started = time.perf_counter()
+        started, opened = time.perf_counter(), None
         try:
             opened = file.open(evidence, row.cost, name)
             if shared is None or not take_shared(expert, evidence, opened, row, shared, name):
@@ -43,6 +43,9 @@ def decode_rows(
             row.fail(e.reason, str(e))
         else:
             evidence.witnesses.add([file.audio] if row.status == "ok" else [])
+        finally:
+            if opened:
+                opened.let_go()  # where it was not decoded; those that wait for others would be too many
         row.cost.seconds = time.perf_counter() - started - row.cost.waited
     return decoded
 

@@ -160,7 +160,7 @@ def original_file(file: AudioFile, decoded: DecodedAudio) -> tuple[str, bytes]:
     if not file.is_plain:
         return "", b""
     source = file.source
-    data = storage.read_bytes(source) if isinstance(source, str) else source.getvalue()
+    data = storage.read_bytes(source.name) if source.data is None else source.data
     try:
         info = soundfile.info(io.BytesIO(data))
     except soundfile.LibsndfileError:

@@ -9,15 +9,16 @@ the index, as in the specification of the codec `sharding_indexed`. The metadata
 """
 
 import contextlib
-import os
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
+
+from coat.pipeline.store.uncached_file import UncachedFile
 
 if TYPE_CHECKING:
     import zarr  # slow to import, and many that import this module read or write without it
@@ -30,18 +31,19 @@ MISSING_CHUNK = 2**64 - 1  # offset and length of a chunk that a shard does not 
 class FramesWriter:
     """Append frames, then `close`. The bytes follow from the frames alone, not from how they were appended.
 
-    Memory is one chunk: a chunk is written when it is full. OSError where the disk does not take it.
+    Memory is one chunk and what is written at once: a chunk is written when it is full. OSError where the disk does
+    not take it. `read_soon`: the files are to be uploaded, so they may stay in memory.
     """
 
-    def __init__(self, path: Path, dim: int, dtype: str) -> None:
-        self.path = path
+    def __init__(self, path: Path, dim: int, dtype: str, read_soon: bool = False) -> None:
+        self.path, self.read_soon = path, read_soon
         self.frames = 0
         self.digest = xxhash.xxh3_128()  # of the values in C order
         self.chunk = np.zeros((CHUNK_FRAMES, dim), np.dtype(dtype).newbyteorder("<"))
         self.shard_chunks = max(1, SHARD_BYTES // self.chunk.nbytes)
         self.frames_in_chunk = 0
         self.chunks_written = 0
-        self.shard: BinaryIO | None = None
+        self.shard: UncachedFile | None = None
 
     def __enter__(self) -> "FramesWriter":
         return self
@@ -80,9 +82,9 @@ class FramesWriter:
         if self.shard is None:
             path = self.path / "c" / str(self.chunks_written // self.shard_chunks) / "0"
             self.make_folders(path.parent)
-            self.shard = open(path, "wb")  # noqa: SIM115  closed when it is full, or by __exit__
+            self.shard = UncachedFile(path, direct=not self.read_soon)  # closed when it is full, or by __exit__
         data = as_bytes(chunk_ND)
-        self.shard.write(data.data)
+        self.shard.write(data)
         self.shard.write(checksum(data))
         self.chunks_written += 1
 
@@ -99,11 +101,9 @@ class FramesWriter:
         index = np.full((chunks, 2), MISSING_CHUNK, "<u8")
         index[:chunks_held, 0] = np.arange(chunks_held) * length
         index[:chunks_held, 1] = length
-        self.shard.write(as_bytes(index).data)
+        self.shard.write(as_bytes(index))
         self.shard.write(checksum(as_bytes(index)))
-        self.shard.flush()
-        os.fsync(self.shard.fileno())  # a commit must outlive a power cut, not only a kill
-        self.shard.close()
+        self.shard.finish()
         self.shard = None
 
     def close(self) -> None:

@@ -5,7 +5,6 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -36,7 +35,7 @@ def write_spec(set_url: str, spec: TargetSpec) -> None:
 
 
 def rows_parquet(rows: Sequence[Row]) -> bytes:
-    table = pa.Table.from_pylist([{k: v for k, v in asdict(r).items() if k != "unit"} for r in rows], UNIT_SCHEMA)
+    table = pa.table({name: [getattr(row, name) for row in rows] for name in UNIT_SCHEMA.names}, UNIT_SCHEMA)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue().to_pybytes()
@@ -60,7 +59,9 @@ class UnitWriter:
         with self.timed_write():
             self.build = new_build(set_url, unit)
             self.cleanup.callback(shutil.rmtree, self.build, ignore_errors=True)
-            self.frames = self.cleanup.enter_context(FramesWriter(self.build / FRAMES, dim, dtype))
+            self.frames = self.cleanup.enter_context(
+                FramesWriter(self.build / FRAMES, dim, dtype, read_soon=not storage.is_local(set_url))
+            )
 
     def __enter__(self) -> "UnitWriter":
         return self

@@ -5,7 +5,6 @@ import struct
 from pathlib import Path
 
 import av
-import av.error
 import numpy as np
 import pytest
 import soundfile
@@ -113,7 +112,7 @@ def test_sizes_that_state_less_are_told(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="belong to no stream"):
         decode(str(tmp_path / "a.wav"))
     for read in (decode, probe):
-        with pytest.raises(AudioError, match=r"promises 1\.000 s, and more frames follow"):
+        with pytest.raises(AudioError, match=r"promises 1\.000 s, and its frames hold more"):
             read(str(tmp_path / "a.flac"))
 
 
@@ -205,57 +204,3 @@ def test_joined_files_that_ffmpeg_reads(tmp_path: Path, name: str, codec: str) -
 @pytest.mark.parametrize("number", [0, 127, 128, 2047, 2048, 65535, 65536, 0x10FFFF])
 def test_frame_numbers_are_coded_as_utf_8(number: int) -> None:
     assert coded_number(number) == chr(number).encode()
-
-
-def ffmpeg_samples(data: bytes) -> int:
-    """What FFmpeg decodes of a file; 0 where it does not."""
-    try:
-        with av.open(io.BytesIO(data), "r") as container:
-            return sum(f.samples for f in container.decode(audio=0)) if container.streams.audio else 0
-    except (av.error.FFmpegError, EOFError):
-        return 0
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_files_that_were_tampered_with(tmp_path: Path, seed: int) -> None:
-    """Cuts, joins, sizes and bytes, by chance: an error of ours, or at least the sound that FFmpeg finds."""
-    rng = np.random.default_rng(seed)
-    whole = [encoded(sine(s), c, e) for c, e in FORMS for s in (0.4, 0.9)]
-    rates = {"OPUS": 48000}
-    silent: list[str] = []
-    for n in range(50):
-        pick = other = int(rng.integers(len(whole)))
-        data = bytearray(whole[pick])
-        match rng.integers(5):
-            case 0:
-                del data[int(rng.integers(1, len(data))) :]
-                kind = "cut"
-            case 1:
-                other = int(rng.integers(len(whole)))
-                data += whole[other]
-                kind = "join"
-            case 2:
-                at = int(rng.integers(0, 80))
-                data[at : at + 4] = struct.pack("<I", int(rng.choice([0, 2**31 - 1, 2**32 - 1, 1000, 2**24])))
-                kind = "header"
-            case 3:
-                at = int(rng.integers(0, len(data)))
-                del data[at : at + int(rng.integers(1, 3000))]
-                kind = "hole"
-            case _:
-                data += rng.bytes(int(rng.integers(100, 4000)))
-                kind = "tail"
-        path = tmp_path / f"{n}"
-        path.write_bytes(data)
-        try:
-            file = AudioFile(str(path))
-            seconds = file.span().decode().seconds
-        except AudioError:
-            continue
-        container, encoding = FORMS[pick // 2]
-        expected = ffmpeg_samples(bytes(data)) / rates.get(encoding, file.rate)
-        if kind == "join":  # FFmpeg takes headers for sound, or leaves the second file out
-            expected = sum((0.4, 0.9)[i % 2] for i in (pick, other))
-        if seconds < expected - (0.22 if container == "MP3" else 0.05):  # what encoders put before and after the sound
-            silent.append(f"{container} {encoding} {kind}: {seconds:.3f} s, FFmpeg {expected:.3f} s")
-    assert not silent, silent

@@ -58,7 +58,8 @@ def convert(rows: Rows, folder: Path, shards: int, sliced: bool = False, codec: 
             for entry in rows[shard * each : (shard + 1) * each]:
                 base, _, ext = entry["audio_filepath"].rpartition(".")
                 base = base.replace("/", "_").replace(".", "_")
-                new, span = dict(entry), {}
+                new = dict(entry)
+                span = dict[str, Any]()
                 if sliced:
                     at = "_".join(f"{float(entry[k])}".replace(".", "_") for k in ("offset", "duration"))
                     name = f"{base}_{at}.{codec or ext}"

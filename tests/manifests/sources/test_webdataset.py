@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import soundfile
-import webdataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from webdataset.compat import WebDataset
 
 from coat.manifests import addresses
 from coat.manifests.audio.file import decode
@@ -33,7 +33,7 @@ def done(source: Path | str, out: Path, **options: Any) -> ImportResult:
 
 
 def grouped_by_webdataset(path: Path) -> list[tuple[str, dict[str, bytes]]]:
-    samples = webdataset.WebDataset(str(path), shardshuffle=False, empty_check=False)
+    samples = WebDataset(str(path), shardshuffle=False, empty_check=False)
     return [(s["__key__"], {k: v for k, v in s.items() if not k.startswith("__")}) for s in samples]
 
 
