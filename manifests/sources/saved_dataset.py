@@ -55,10 +55,12 @@ def read_saved_dataset(path: str) -> Iterator[Record]:
     else:
         notes: list[str] = []
         found = [t for suffix in SUFFIXES for t in tables_below(path, suffix, notes)]
+        tables = sorted(t for t in found if is_table(t[0].rsplit("/", 1)[-1]))
+        if len(tables) < len(found):
+            notes.append(f"{path}: {len(found) - len(tables)} cache-*.arrow of `map` or `filter`, passed over")
         yield from (Record(path, 0, note=note) for note in notes)
-        for file, relative in sorted(found):
-            if is_table(file.rsplit("/", 1)[-1]):
-                yield from read_arrow(file, split_of(relative) if relative else "")
+        for file, relative in tables:
+            yield from read_arrow(file, split_of(relative) if relative else "")
 
 
 def files_of_split(path: str) -> list[str]:

@@ -92,6 +92,9 @@ def test_what_datasets_saves_to_disk(tmp_path: Path, dataset: Any) -> None:
     assert not (tmp_path / "m_audio").exists()
     same_as_datasets_has(rows, datasets.load_from_disk(tmp_path / "one"))
     (tmp_path / "one/state.json").unlink()  # a folder of tables
+    (tmp_path / "one/cache-1.arrow").write_bytes((tmp_path / "one/data-00000-of-00003.arrow").read_bytes())
+    noted = import_manifest(str(tmp_path / "one"), str(tmp_path / "n.jsonl")).notes
+    assert f"{tmp_path}/one: 1 cache-*.arrow of `map` or `filter`, passed over" in noted
     assert [u.audio for u in imported(tmp_path / "one", tmp_path / "n.jsonl")] == [u.audio for u in rows]
 
     datasets.DatasetDict({"train": dataset, "test": dataset.select([2, 5])}).save_to_disk(tmp_path / "two")
