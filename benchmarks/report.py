@@ -18,6 +18,7 @@ ORDER = (
     "object_store",
     "overhead",
     "scale",
+    "scale_manifests",
     "scale_shards",
     "shards_s3",
     "share_decode",

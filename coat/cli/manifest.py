@@ -18,7 +18,12 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Create, c
 BAD_INPUT = 2  # exit code
 SHOWN = 20  # problems on a terminal; --json gives all
 
-ManifestPath = Annotated[str, typer.Argument(help="The manifest: a path or URL of a .jsonl or .jsonl.gz file.")]
+ManifestPath = Annotated[
+    str,
+    typer.Argument(
+        help="The manifest: a .jsonl, .jsonl.gz or .parquet file, a folder or a pattern of its parts; path or URL."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, with all problems.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
@@ -105,7 +110,7 @@ def import_(
             raise InputError(f"--map {item}: expected NATIVE=COLUMN, as in text=utterance")
         column_map[native] = column
     remedy = f"{out} is not written; correct the rows, or leave them out: --skip-bad"
-    with bad_rows(json, remedy), progress(None, "files", "reading headers", quiet or json) as advance:
+    with bad_rows(json, remedy), progress(None, "rows", "importing", quiet or json) as advance:
         done = import_manifest(
             source,
             out,

@@ -17,7 +17,12 @@ Experts = Annotated[
         help="Name from [bold]coat experts[/bold], package.module:Class, or file.py:Class. Repeat for several.",
     ),
 ]
-ManifestPath = Annotated[str, typer.Option("--manifest", help="JSONL manifest, path or URL.")]
+ManifestPath = Annotated[
+    str,
+    typer.Option(
+        "--manifest", help="Manifest: JSONL or Parquet, or the parts of one: a folder or 'part-*.jsonl'; path or URL."
+    ),
+]
 Store = Annotated[str, typer.Option("--store", help="Target store: folder or URL (s3://...).")]
 Checkpoint = Annotated[
     str | None,

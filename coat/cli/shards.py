@@ -32,7 +32,10 @@ TopK = Annotated[str | None, typer.Option(help="Largest probabilities of a frame
 
 def build_shards(
     manifest: Annotated[
-        list[str], typer.Option("--manifest", help="JSONL manifest, path or URL. Repeat for several, see --weights.")
+        list[str],
+        typer.Option(
+            "--manifest", help="Manifest, or a folder or pattern of its parts. Repeat for several, see --weights."
+        ),
     ],
     store: Store,
     experts: Annotated[str, typer.Option(help="Names with commas; name@fingerprint where the store has several.")],

@@ -10,6 +10,7 @@ from coat.manifests.addresses.address import (
     group_of,
     groups_of,
     is_address,
+    is_usual,
     parse,
     split_channel,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "group_of",
     "groups_of",
     "is_address",
+    "is_usual",
     "parse",
     "split_channel",
 ]

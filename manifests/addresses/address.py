@@ -35,6 +35,7 @@ USUAL = (
     "(?s)^.+#(?:offset=[0-9]{1,15}&size=[0-9]{1,15}(?:&member=[^&#]*)?(?:&channel=[0-9]{1,9})?|channel=[0-9]{1,9}"
     "|row_group=[0-9]{1,15}&column=[^&#]*&row=[0-9]{1,15}(?:&channel=[0-9]{1,9})?)$"
 )
+USUAL_ADDRESS = re.compile(USUAL)
 MOST = 2**53
 
 
@@ -129,6 +130,11 @@ def groups_of(addresses: pa.Array) -> pa.Array:
     if not pc.any(pc.match_substring(addresses, "#")).as_py():
         return addresses
     return pc.replace_substring_regex(pc.replace_substring_regex(addresses, IN_FILE, ""), IN_ROW_GROUP, r"\1")
+
+
+def is_usual(text: str) -> bool:
+    """As `all_usual`."""
+    return USUAL_ADDRESS.fullmatch(text) is not None
 
 
 def all_usual(texts: pa.Array | pa.ChunkedArray) -> bool:

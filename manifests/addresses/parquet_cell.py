@@ -4,18 +4,23 @@ Parquet gives a column of a row group as a whole. So that is unpacked once a nod
 its cells are read out of it.
 """
 
+import contextlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 
 from coat.manifests import storage
 
+pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
 WIDTH = 8  # bytes of a number in what is unpacked
+ROWS_AT_ONCE, READ_BYTES = 16, 2**20  # that are decoded and read: clips may have megabytes
 
 
 @dataclass(frozen=True)
@@ -37,22 +42,31 @@ class ParquetCell:
     def unpacked(self, start: int, stop: int) -> bytes:
         return storage.read_kept(f"{self.group_digest()} {self.column}", self.unpack, start, stop)
 
-    def unpack(self) -> bytes:
+    def unpack(self) -> bytearray:
         """Where each row begins in what follows, and where the last one ends; then the bytes of all rows."""
-        with open_table(self.url) as table:
+        with open_table(self.url, READ_BYTES) as table:
             groups, schema = table.num_row_groups, table.schema_arrow
             if self.row_group >= groups:
                 raise ValueError(f"{groups} row groups, none of number {self.row_group}; import it again")
-            found = table.read_row_group(self.row_group, columns=[self.column])
-        values = leaf(found).cast(pyarrow.large_binary()) if is_binary_column(found) else None
-        if values is None:
-            has = ", ".join(f"{f.name} ({f.type})" for f in schema)
-            raise ValueError(f"no column {self.column} of bytes (it has {has[:200]}); import it again")
-        packed = pyarrow.concat_arrays([pyarrow.array([], pyarrow.large_binary()), *values.chunks])
-        _, ends, data = packed.buffers()
-        edges = np.frombuffer(ends, "<i8")[packed.offset : packed.offset + len(packed) + 1]
-        held = memoryview(data or b"")[edges[0] : edges[-1]]
-        return (edges - edges[0] + len(edges) * WIDTH).tobytes() + held
+            rows = table.metadata.row_group(self.row_group).num_rows
+            held = bytearray((rows + 1) * WIDTH)
+            edges = [np.array([len(held)])]
+            with whole_table():
+                for batch in table.iter_batches(ROWS_AT_ONCE, row_groups=[self.row_group], columns=[self.column]):
+                    found = pyarrow.Table.from_batches([batch])
+                    if not is_binary_column(found):
+                        has = ", ".join(f"{f.name} ({f.type})" for f in schema)
+                        raise ValueError(f"no column {self.column} of bytes (it has {has[:200]}); import it again")
+                    for chunk in leaf(found).chunks:
+                        _, ends, data = chunk.buffers()
+                        at = np.frombuffer(ends, "<i8")[chunk.offset : chunk.offset + len(chunk) + 1]
+                        edges.append(at[1:] - at[0] + len(held))
+                        held += memoryview(data or b"")[at[0] : at[-1]]
+        table_of_edges = np.concatenate(edges).astype("<i8")
+        if len(table_of_edges) != rows + 1:
+            raise ValueError(f"not a whole Parquet table (row group {self.row_group} lacks some of its {rows} rows)")
+        held[: table_of_edges.nbytes] = table_of_edges.tobytes()
+        return held
 
     def group_digest(self) -> str:
         return f"{self.url}#row_group={self.row_group} {storage.recent_stamp(self.url)}"
@@ -67,12 +81,21 @@ class ParquetCell:
         return f"{self.url}#row_group={self.row_group}&column={quote(self.column, safe='')}&row={self.row}"
 
 
-def open_table(url: str) -> pyarrow.parquet.ParquetFile:
-    """ValueError where it is no Parquet table."""
+def open_table(url: str, buffer_bytes: int = 0) -> pyarrow.parquet.ParquetFile:
+    """ValueError where it is no Parquet table. `buffer_bytes`: read of a column at a time; 0: all of a row group."""
     source = str(storage.local_path(url)) if storage.is_local(url) else storage.open_blocks(url)
+    with whole_table():
+        return pyarrow.parquet.ParquetFile(source, buffer_size=buffer_bytes)
+
+
+@contextlib.contextmanager
+def whole_table() -> Iterator[None]:
+    """ValueError for what Arrow says of damaged tables: as an OSError, too, which has no number then."""
     try:
-        return pyarrow.parquet.ParquetFile(source)
-    except pyarrow.ArrowInvalid as e:
+        yield
+    except (pyarrow.ArrowInvalid, OSError) as e:
+        if isinstance(e, OSError) and e.errno is not None:
+            raise
         raise ValueError(f"not a whole Parquet table ({str(e).splitlines()[0][:200]})") from e
 
 
@@ -81,13 +104,35 @@ def is_binary_column(table: pyarrow.Table) -> bool:
     if table.num_columns != 1:
         return False
     kind: Any = table.schema.field(0).type
-    while pyarrow.types.is_struct(kind) and kind.num_fields == 1:
-        kind = kind.field(0).type
-    return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
+    while is_list(kind) or (pyarrow.types.is_struct(kind) and kind.num_fields == 1):
+        kind = kind.value_type if is_list(kind) else kind.field(0).type
+    return is_binary(kind)
+
+
+def is_binary(kind: Any) -> bool:
+    """Also where its values are kept in a dictionary."""
+    kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+    return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind) or pyarrow.types.is_binary_view(kind)
+
+
+def is_list(kind: Any) -> bool:
+    return pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind)
 
 
 def leaf(table: pyarrow.Table) -> pyarrow.ChunkedArray:
-    """The one column, out of its structs; a row whose struct is null has none."""
-    while pyarrow.types.is_struct(table.schema.field(0).type):
-        table = table.flatten()
-    return table.column(0)
+    """The one column, out of its structs, and of a list the first; a row whose struct or list has nothing has none."""
+    column = table.column(0)
+    while not is_binary(column.type):
+        column = pyarrow.chunked_array([inside(chunk) for chunk in column.chunks], inner_type(column.type))
+    return column.cast(pyarrow.large_binary())
+
+
+def inner_type(kind: Any) -> Any:
+    return kind.value_type if is_list(kind) else kind.field(0).type
+
+
+def inside(array: Any) -> Any:
+    if pyarrow.types.is_struct(array.type):
+        return array.flatten()[0]
+    starts, has = array.offsets[:-1], pc.greater(pc.fill_null(array.value_lengths(), 0), 0)
+    return array.values.take(pc.if_else(has, starts, None))

@@ -1,4 +1,4 @@
-"""Manifests: JSONL with NeMo's keys plus `id`, `prompt` and `response`.
+"""Manifests: JSONL (or Parquet) with NeMo's keys plus `id`, `prompt` and `response`; in one file or in parts.
 
 One row: {"id": "a1", "audio_filepath": "wav/a1.flac", "duration": 3.2, "offset": 0.0, "text": "...",
 "prompt": "What is said?", "response": "...", "choices": ["...", "..."]}. Only `audio_filepath` is
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from coat.manifests import storage
 from coat.manifests.corpus.columns import to_table
 from coat.manifests.corpus.digests import hash_texts, row_digests
+from coat.manifests.corpus.readers.parts import Parts
 from coat.manifests.corpus.reading import read_table
 from coat.manifests.corpus.table_spool import take_rows
 from coat.manifests.corpus.utterance import Utterance
@@ -36,16 +37,19 @@ class Manifest(Sequence[Utterance]):
 
     def __init__(self, utterances: Iterable[Utterance], path: str = "") -> None:
         self.table, self.path = to_table(utterances), path
+        self.parts: Parts | None = None
 
     @classmethod
-    def of_table(cls, table: pa.Table, path: str) -> "Manifest":
+    def of_table(cls, table: pa.Table, path: str, parts: Parts | None = None) -> "Manifest":
+        """`parts`: of one that was read."""
         manifest = cls.__new__(cls)
-        manifest.table, manifest.path = table, path
+        manifest.table, manifest.path, manifest.parts = table, path, parts
         return manifest
 
     @classmethod
     def read(cls, path: str, spans: bool = False, on_disk: bool = False) -> "Manifest":
-        """Read a `.jsonl` (or `.jsonl.gz`) file. ManifestError lists every row that is not one.
+        """Read a `.jsonl`, `.jsonl.gz` or `.parquet` file, or the parts of a manifest: a pattern
+        (`part-{000..063}.jsonl`, `part-*.parquet`) or a folder. ManifestError lists every row that is not one.
 
         `spans`: keep what says which audio is meant and nothing else (no texts, no unknown keys), at some
         100 bytes a row; ten times as fast. `on_disk`: what is larger than some 256 MB is mapped from a temporary file.
@@ -93,7 +97,7 @@ class Manifest(Sequence[Utterance]):
 
     @property
     def lines(self) -> NDArray[np.int32]:
-        """In the file, from 1."""
+        """In the file, from 1; through all parts."""
         return self.column("row").to_numpy()
 
     @cached_property
@@ -126,7 +130,7 @@ class Manifest(Sequence[Utterance]):
     def __getitem__(self, index: int | slice) -> "Utterance | Manifest":
         if isinstance(index, slice):
             rows = pa.array(np.arange(len(self))[index])
-            return Manifest.of_table(self.table.take(rows).combine_chunks(), self.path)
+            return Manifest.of_table(self.table.take(rows).combine_chunks(), self.path, self.parts)
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         (row,) = self.table.slice(index % len(self), 1).to_pylist()
@@ -146,7 +150,15 @@ class Manifest(Sequence[Utterance]):
     @cached_property
     def base(self) -> str:
         """The folder that relative paths count from; absolute: a worker elsewhere has another working directory."""
-        return storage.parent(storage.absolute(self.path))
+        return self.parts.base if self.parts else storage.parent(storage.absolute(self.path))
+
+    def problem(self, row: int, message: str) -> Problem:
+        """Of a row, by its number in `lines`."""
+        return Problem(*self.parts.place(row), message) if self.parts else Problem(self.path, row, message)
+
+    def row_name(self, row: int) -> str:
+        """`row 7`, or `row 7 of part-001.jsonl` where there are several; by its number in `lines`."""
+        return self.parts.name(row) if self.parts else f"row {row}"
 
     def utterance(self, row: dict[str, Any]) -> Utterance:
         """Columns that the table lacks were not read."""
@@ -173,5 +185,5 @@ def join(parts: Iterable[NDArray[np.uint64]]) -> NDArray[np.uint64]:
 def read_manifest(path: str, spans: bool = False, on_disk: bool = False) -> tuple[Manifest, list[Problem]]:
     """Rows that can be read, and a problem for each that cannot. InputError where there is no file."""
     path = str(path)
-    table, problems = read_table(path, spans, on_disk)
-    return Manifest.of_table(table, path), problems
+    table, problems, parts = read_table(path, spans, on_disk)
+    return Manifest.of_table(table, path, parts), problems

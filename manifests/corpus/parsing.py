@@ -1,6 +1,5 @@
 """One row of a manifest, checked key by key: the parser that explains what is wrong."""
 
-import json
 import math
 import re
 from typing import Any
@@ -21,6 +20,7 @@ KNOWN_KEYS = {
     "choices",
 }
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+HOLDS_TEXT = (dict, list)
 LONGEST_S = 1e9  # 30 years: what is longer (or NaN) is not a time in a file
 
 
@@ -33,7 +33,7 @@ def parse_row(data: Any, base: str, row: int) -> Utterance:
         check_text_only(data)
     elif not isinstance(audio, str) or not audio:
         raise ValueError("no audio_filepath; expected the path of an audio file, or null where there is text alone")
-    if audio and "#" in audio:
+    if audio and "#" in audio and not addresses.is_usual(audio):
         try:
             addresses.parse(audio)
         except ValueError as e:
@@ -46,11 +46,11 @@ def parse_row(data: Any, base: str, row: int) -> Utterance:
     if isinstance(identity, bool) or not isinstance(identity, str | int):
         raise ValueError(f"id is {type(identity).__name__}; expected a string")
     choices = data.get("choices") or ()
-    if not isinstance(choices, list | tuple) or not all(isinstance(c, str) for c in choices):
+    if choices and (not isinstance(choices, list | tuple) or not all(isinstance(c, str) for c in choices)):
         raise ValueError("choices must be a list of strings")
     parse_turns(data.get("turns"))
     try:
-        json.dumps(data, ensure_ascii=False).encode()
+        check_text(data)
     except UnicodeEncodeError as e:  # rather here than when it is written
         raise ValueError("half a surrogate pair (\\ud8..) is not text; write the row again") from e
     return Utterance(
@@ -68,8 +68,23 @@ def parse_row(data: Any, base: str, row: int) -> Utterance:
     )
 
 
+def check_text(value: Any) -> None:
+    """UnicodeEncodeError where a string in a dict or list, at any depth, cannot be UTF-8."""
+    if isinstance(value, dict):
+        check_text(list(value))
+        value = value.values()
+    for inner in value:
+        if isinstance(inner, str):
+            if not inner.isascii():
+                inner.encode()
+        elif isinstance(inner, HOLDS_TEXT):
+            check_text(inner)
+
+
 def finite(value: Any) -> Any:
     """A value as JSON has it, which lacks what Python's writers put there: NaN is no value, infinities are text."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
     if isinstance(value, list):
@@ -97,6 +112,8 @@ def seconds(data: dict[str, Any], name: str) -> float | None:
     value = data.get(name)
     if value is None:
         return None
+    if value.__class__ is float and -LONGEST_S <= value <= LONGEST_S:  # most are
+        return value + 0.0  # -0.0 is 0.0
     if isinstance(value, str) and NUMBER.fullmatch(value):  # as spreadsheets and shell scripts write it
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LONGEST_S:

@@ -4,6 +4,7 @@ A row's part depends on the seed and on its own group alone, so a corpus that gr
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,8 +13,9 @@ import xxhash
 
 from coat.manifests import storage
 from coat.manifests.corpus.manifest import Manifest
+from coat.manifests.corpus.readers.parts import is_part
 from coat.manifests.corpus.utterance import SAFE_KEY, Utterance
-from coat.manifests.errors import SHOWN, InputError, ManifestError, Problem
+from coat.manifests.errors import SHOWN, InputError, ManifestError
 
 Group = tuple[str, str]  # what is held together: ("audio", path), ("id", id) or (key, value)
 
@@ -45,15 +47,24 @@ def split_manifest(
             f"{path}: no rows for {', '.join(empty)}; the corpus has too few groups: "
             "give a larger share, another --seed, or --by id"
         )
-    base = storage.parent(path)
-    folder = out_dir if out_dir is not None else base
-    name = path.rsplit("/", 1)[-1].removesuffix(".gz").removesuffix(".jsonl")
+    base = manifest.base
+    folder = out_dir if out_dir is not None else storage.parent(path) if storage.is_file(path) else base
+    outs = {part: storage.join(folder, f"{stem(path)}.{part}.jsonl") for part in parts}
+    if not storage.is_file(path) and (inside := [out for out in outs.values() if is_part(out, path)]):
+        raise InputError(f"{inside[0]}: would be a part of {path}; --out names another folder")
     written = []
     for part, rows in parts.items():
-        out = Manifest([rebase_path(u, base, folder) for u in rows], storage.join(folder, f"{name}.{part}.jsonl"))
+        out = Manifest([rebase_path(u, base, folder) for u in rows], outs[part])
         out.write(out.path)
         written.append(SplitPart(part, out.path, len(out), out.seconds))
     return written
+
+
+def stem(path: str) -> str:
+    """What the names of its parts begin with: its own without suffix, and without what is left open in it."""
+    name = path.rstrip("/").rsplit("/", 1)[-1].removesuffix(".gz")
+    name = re.sub(r"\{[^{}]*\}|_OP_.*?_CL_|\[[^]]*\]|[*?]", "", name.removesuffix(".jsonl").removesuffix(".parquet"))
+    return name.strip("-_.") or "manifest"
 
 
 def check_shares(shares: Mapping[str, float]) -> None:
@@ -73,9 +84,7 @@ def row_groups(manifest: Manifest, by: str) -> list[Group]:
     joined = UnionFind()
     keys = [[("id", u.id) if u.text_only else ("audio", u.audio_filepath)] for u in manifest]
     if by != "audio":
-        problems = [
-            Problem(manifest.path, u.row, f"no {by!r} to split by") for u in manifest if key_value(u, by) is None
-        ]
+        problems = [manifest.problem(u.row, f"no {by!r} to split by") for u in manifest if key_value(u, by) is None]
         if problems:
             raise ManifestError(problems[:SHOWN] if len(problems) == len(manifest) else problems)
         keys = [[*key, (by, str(key_value(u, by)))] for key, u in zip(keys, manifest, strict=True)]

@@ -77,7 +77,9 @@ def safe_key(name: str) -> str:
 
 def parse_turns(value: Any) -> tuple[tuple[str, str], ...]:
     """ValueError where it is not a list of [prompt, answer]."""
-    turns = value or ()
+    if not value:
+        return ()
+    turns = value
     if not isinstance(turns, list | tuple) or not all(isinstance(t, list | tuple) and len(t) == 2 for t in turns):
         raise ValueError("turns must be a list of [prompt, answer]")
     if not all(isinstance(text, str) for turn in turns for text in turn):

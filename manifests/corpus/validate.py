@@ -1,11 +1,11 @@
 """What is wrong with a manifest and its audio, one line a row."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from coat.manifests.audio.clip import AudioError, AudioInfo
 from coat.manifests.audio.file import SPAN_TOLERANCE_S, decode, probe
-from coat.manifests.corpus.manifest import read_manifest
+from coat.manifests.corpus.manifest import Manifest, read_manifest
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.errors import Problem, ReadFault
 
@@ -22,7 +22,7 @@ def validate_manifest(
     finds what is cut short, damaged or not finite. `advance(1, rows)` is called after each row.
     """
     utterances, problems = read_manifest(path)
-    problems = [*problems, *duplicate_ids(path, utterances)]
+    found = [*duplicate_ids(utterances)]
     headers: dict[str, AudioInfo | AudioError] = {}
 
     def check(u: Utterance) -> list[str]:
@@ -41,10 +41,12 @@ def validate_manifest(
 
     with ThreadPoolExecutor(DECODE_THREADS if deep else HEADER_THREADS) as pool:
         for u, messages in zip(utterances, pool.map(check, utterances), strict=True):
-            problems += [Problem(path, u.row, message) for message in messages]
+            found += [(u.row, message) for message in messages]
             if advance:
                 advance(1, len(utterances))
-    return sorted(problems, key=lambda p: p.row)
+    parts = {url: i for i, url in enumerate(utterances.parts.urls if utterances.parts else ())}
+    problems = [*problems, *(utterances.problem(*f) for f in found)]
+    return sorted(problems, key=lambda p: (parts.get(p.file, 0), p.row))
 
 
 def probe_or_error(audio: str) -> AudioInfo | AudioError:
@@ -54,13 +56,14 @@ def probe_or_error(audio: str) -> AudioInfo | AudioError:
         return e
 
 
-def duplicate_ids(path: str, utterances: Sequence[Utterance]) -> list[Problem]:
-    """Targets are kept by id: two rows of one id would be taken for each other."""
+def duplicate_ids(utterances: Manifest) -> list[tuple[int, str]]:
+    """Targets are kept by id: two rows of one id would be taken for each other. Numbers of rows, and what is wrong."""
     first: dict[str, int] = {}
     problems = []
     for u in utterances:
         if u.id in first:
-            problems.append(Problem(path, u.row, f"id {u.id!r} is also that of row {first[u.id]}; ids must be unique"))
+            other = utterances.row_name(first[u.id])
+            problems.append((u.row, f"id {u.id!r} is also that of {other}; ids must be unique"))
         first.setdefault(u.id, u.row)
     return problems
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from coat.manifests.sources.column_names import is_binary
 
+SHAPES = 10_000  # remembered
 SHOWN = 20  # names in a line
 
 
@@ -17,9 +18,15 @@ class Accounts:
     kept: dict[str, None] = field(default_factory=dict)
     ignored: dict[str, str] = field(default_factory=dict)  # column: why
     notes: list[str] = field(default_factory=list)  # on what was left out: files, folders
+    told: set[tuple[Any, ...]] = field(default_factory=set)  # names and types of records that say nothing new
 
     def add(self, values: Mapping[str, Any], column_of_key: Mapping[str, str], ignored: Iterable[str]) -> None:
-        """Of one record. `column_of_key`: what is used, by native key."""
+        """Of one record. `column_of_key`: what is used, by native key; of equal names it is the same."""
+        shape = (tuple(values), tuple(map(type, values.values())))
+        if shape in self.told:
+            return
+        if not any(issubclass(kind, Mapping) for kind in shape[1]) and len(self.told) < SHAPES:
+            self.told.add(shape)
         used = {column: key for key, column in column_of_key.items()}
         for name, value in values.items():
             if name in used:

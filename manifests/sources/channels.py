@@ -1,6 +1,6 @@
 """Which channels of a recording are heard: the mean of all, one of them, or each as a row of its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Literal
@@ -9,7 +9,7 @@ from coat.manifests.audio.clip import AudioError
 from coat.manifests.audio.file import probe
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.errors import InputError, Problem
-from coat.manifests.sources.durations import PROBE_THREADS, Advance
+from coat.manifests.sources.durations import PROBE_THREADS
 
 Channel = int | Literal["mix", "each"]
 
@@ -33,7 +33,7 @@ def channel_id(identity: str, channel: int) -> str:
 
 
 def choose_channels(
-    utterances: Sequence[Utterance], origins: Sequence[Problem], channel: Channel, advance: Advance | None
+    utterances: Sequence[Utterance], origins: Sequence[Problem], channel: Channel
 ) -> tuple[list[Utterance], list[Problem]]:
     """The same rows at their channels. With `each` a row of several channels becomes several rows, `ID-ch0`, `ID-ch1`,
     ...; what cannot be opened stays one row, whose problem is told where its duration is read.
@@ -42,7 +42,7 @@ def choose_channels(
         return list(utterances), list(origins)
     if channel != "each":
         return [u if u.text_only else with_channel(u, channel) for u in utterances], list(origins)
-    counts = channel_counts([u.audio for u in utterances if not u.text_only], advance)
+    counts = channel_counts([u.audio for u in utterances if not u.text_only])
     rows: list[Utterance] = []
     places: list[Problem] = []
     for u, origin in zip(utterances, origins, strict=True):
@@ -57,16 +57,11 @@ def with_channel(u: Utterance, channel: int) -> Utterance:
     return replace(u, audio=at_channel(u.audio, channel), audio_filepath=at_channel(u.audio_filepath, channel))
 
 
-def channel_counts(audio: Sequence[str], advance: Callable[[int, int], None] | None) -> dict[str, int]:
+def channel_counts(audio: Sequence[str]) -> dict[str, int]:
     """Of each file, by its header; 1 where it cannot be read."""
     wanted = list(dict.fromkeys(audio))
-    found: dict[str, int] = {}
     with ThreadPoolExecutor(PROBE_THREADS) as pool:
-        for name, count in zip(wanted, pool.map(count_channels, wanted), strict=True):
-            found[name] = count
-            if advance:
-                advance(1, len(wanted))
-    return found
+        return dict(zip(wanted, pool.map(count_channels, wanted), strict=True))
 
 
 def count_channels(audio: str) -> int:

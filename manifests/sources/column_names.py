@@ -4,10 +4,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from coat.manifests.corpus.parsing import finite
 from coat.manifests.errors import InputError
+from coat.manifests.sources.records import StoredBytes
 
 # Native key: the names that corpora give it, the likeliest first. Case does not count.
 ALIASES = {
@@ -35,16 +37,27 @@ ALIASES = {
     "choices": ("choices", "options"),
 }
 NUMBERS = ("offset", "duration", "end")
+TEXTS = ("text", "prompt", "response")
+# Of what is asked of every value, what most are first.
+NUMBER_TYPES, SCALARS, BINARY = (int, float), (str, bool, int), (bytes, bytearray, memoryview, StoredBytes)
 # Names that a native row gives a meaning; a column that is called so without having it is renamed.
 RESERVED = {*ALIASES, "question", "answer"} - {"end"}
 
 
 @dataclass(frozen=True)
 class EmbeddedAudio:
-    """Audio that lies in the table itself."""
+    """Audio that lies in the table itself, and has no address."""
 
     data: bytes
     path: str  # the name that it once had, or empty
+
+
+@dataclass(frozen=True)
+class AudioInPlace:
+    """Audio that is read where it lies."""
+
+    address: str
+    path: str  # as EmbeddedAudio has it
 
 
 @dataclass(frozen=True)
@@ -56,9 +69,7 @@ class Columns:
     @classmethod
     def detect(cls, names: Iterable[str], column_map: Mapping[str, str]) -> "Columns":
         """By ALIASES, where `column_map` does not say."""
-        lower = {plain(name): name for name in reversed(list(names)) if name not in column_map.values()}
-        found = {key: lower[alias] for key, aliases in ALIASES.items() for alias in reversed(aliases) if alias in lower}
-        return cls(found | dict(column_map))
+        return columns_of(tuple(names), tuple(column_map.items()))
 
     def to_native(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """One row; ValueError says what is wrong with it. Columns without a native key keep their names."""
@@ -76,6 +87,14 @@ class Columns:
         elif end is not None:
             row["duration"] = round(end - row.get("offset", 0.0), 6)
         return row | other_values(record, used)
+
+
+@lru_cache(maxsize=4096)  # rows of a table have few sets of names
+def columns_of(names: tuple[str, ...], column_map: tuple[tuple[str, str], ...]) -> Columns:
+    mapped = {column for _, column in column_map}
+    lower = {plain(name): name for name in reversed(names) if name not in mapped}
+    found = {key: lower[alias] for key, aliases in ALIASES.items() for alias in reversed(aliases) if alias in lower}
+    return Columns(found | dict(column_map))
 
 
 def is_text_alone(record: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
@@ -109,13 +128,13 @@ def native_value(native: str, value: Any) -> Any:
     if native == "audio_filepath":
         return audio_value(value) if value is not None and value != "" else None
     value = json_value(value)
-    if value is None or (value == "" and native not in ("text", "prompt", "response")):
+    if value is None or (value == "" and native not in TEXTS):
         return None
     if native == "choices":
         return list_value(value)
     if native in NUMBERS:
         return number_value(native, value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, NUMBER_TYPES) and not isinstance(value, bool):
         value = number_text(value)
     if not isinstance(value, str):
         raise ValueError(
@@ -134,8 +153,10 @@ def number_text(value: int | float) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else str(value)
 
 
-def audio_value(value: Any) -> str | EmbeddedAudio:
-    """A path, or the file's bytes: `{bytes, path}` as Hugging Face stores audio, or bytes alone."""
+def audio_value(value: Any) -> str | EmbeddedAudio | AudioInPlace:
+    """A path, or the file's bytes or their address: `{bytes, path}` as Hugging Face stores audio, or bytes alone."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, list):
         if len(value) != 1:
             raise ValueError(f"{len(value)} audio files in one row; expected one")
@@ -144,12 +165,14 @@ def audio_value(value: Any) -> str | EmbeddedAudio:
         data, path = value.get("bytes"), value.get("path") or ""
         if not data and not path:
             raise ValueError(f"audio has neither bytes nor a path (it has {', '.join(map(str, value)) or 'nothing'})")
+        if isinstance(data, StoredBytes):
+            return AudioInPlace(data.address, str(path))
         return EmbeddedAudio(bytes(data), str(path)) if data else str(path)
+    if isinstance(value, StoredBytes):
+        return AudioInPlace(value.address, "")
     if is_binary(value):
         return EmbeddedAudio(bytes(value), "")
-    if not isinstance(value, str):
-        raise ValueError(f"audio is {type(value).__name__}; expected a path")
-    return value
+    raise ValueError(f"audio is {type(value).__name__}; expected a path")
 
 
 def number_value(native: str, value: Any) -> float:
@@ -174,17 +197,17 @@ def list_value(value: Any) -> list[str]:
 
 
 def is_binary(value: Any) -> bool:
-    return isinstance(value, bytes | bytearray | memoryview)
+    return isinstance(value, BINARY)
 
 
 def json_value(value: Any) -> Any:
     """As JSON has it: NaN and bytes are no value, infinities and whatever else is unknown are text, dates of ISO."""
-    if is_binary(value):
-        return None
-    if value is None or isinstance(value, str | bool | int):
+    if value is None or isinstance(value, SCALARS):
         return value
     if isinstance(value, float):
         return finite(value)
+    if is_binary(value):
+        return None
     if isinstance(value, Mapping):
         return {str(k): json_value(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

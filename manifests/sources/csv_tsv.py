@@ -1,37 +1,58 @@
-"""CSV and TSV: a header, then a row a line."""
+"""CSV and TSV: a header, then a row a line. `.gz` too."""
 
 import csv
+import gzip
 import io
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
-from coat.manifests import storage
-from coat.manifests.errors import InputError
+from coat.manifests.corpus.reading import open_text
+from coat.manifests.errors import InputError, ManifestError, Problem
 from coat.manifests.sources.records import Record
 
 
 def read_csv(path: str) -> Iterator[Record]:
     """A header and rows; commas, semicolons, tabs or bars, whichever the header has most of."""
-    text = storage.read_bytes(path)
-    encoding = "utf-16" if text[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    encoding = ""
+    with open_text(path) as f:
+        try:
+            encoding = "utf-16" if f.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+            f.seek(0)
+            with io.TextIOWrapper(f, encoding, newline="") as lines:
+                yield from read_lines(path, lines)
+        except UnicodeDecodeError as e:
+            raise ManifestError([not_text(path, encoding)]) from e
+        except (gzip.BadGzipFile, EOFError, zlib.error) as e:
+            raise InputError(f"{path}: not a whole gzip file ({e})") from e
+
+
+def not_text(path: str, encoding: str) -> Problem:
+    """Where it stops being text. All of it is read for that."""
+    with open_text(path) as f:
+        text = f.read()
     try:
-        decoded = text.decode(encoding)
+        text.decode(encoding)
     except UnicodeDecodeError as e:
-        row = text.count(b"\n", 0, e.start) + 1
-        yield Record(path, row, problem=f"not UTF-8 (byte {e.start} of the file); save the file as UTF-8")
-        return
-    decoded = decoded.removeprefix("\ufeff")
-    stated = re.match(r"sep=(.)\r?\n", decoded, re.IGNORECASE)  # Excel's
-    decoded = decoded[stated.end() :] if stated else decoded
-    header = re.split(r"[\r\n]", decoded, maxsplit=1)[0]
+        said = f"not UTF-8 (byte {e.start} of the file); save the file as UTF-8"
+        return Problem(path, text.count(b"\n", 0, e.start) + 1, said)
+    return Problem(path, 0, "was written anew while it was read; import it again")
+
+
+def read_lines(path: str, lines: Iterator[str]) -> Iterator[Record]:
+    first = next(lines, "").removeprefix("\ufeff")
+    stated = re.match(r"sep=(.)\r?\n", first, re.IGNORECASE)  # Excel's
+    first = next(lines, "") if stated else first
+    header = re.split(r"[\r\n]", first, maxsplit=1)[0]
     delimiter = stated[1] if stated else max(("\t", ",", ";", "|"), key=header.count)
     # Quotes mean nothing in the TSV files of this field (Common Voice): a stray one would swallow rows.
     quoting = csv.QUOTE_NONE if delimiter in "\t|" else csv.QUOTE_MINIMAL
     csv.field_size_limit(1 << 30)
     reader = csv.reader(
-        io.StringIO(decoded, newline=""),
+        chain([first], lines),
         delimiter=delimiter,
         quoting=quoting,
         strict=True,

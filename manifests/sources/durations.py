@@ -1,5 +1,6 @@
 """Durations that a corpus does not state, from the headers of its audio."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,20 +11,22 @@ from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.errors import Problem
 
 PROBE_THREADS = 8  # reading headers waits for disks more than it computes
-Advance = Callable[[int, int], None]  # so many more are done, of so many
+Advance = Callable[[int, int | None], None]  # so many more rows are done, of so many, where that is known
 
 
 def fill_durations(
-    utterances: Sequence[Utterance], origins: Sequence[Problem], advance: Advance | None
+    utterances: Sequence[Utterance], origins: Sequence[Problem], advance: Callable[[int], None]
 ) -> tuple[list[Utterance], dict[int, Problem]]:
     """Durations from the headers where rows have none, and by position a problem for each that cannot be read."""
-    wanted = list(dict.fromkeys(u.audio for u in utterances if u.duration is None))
+    wanted = Counter(u.audio for u in utterances if u.duration is None)  # rows of each
+    advance(len(utterances) - wanted.total())
+    if not wanted:
+        return list(utterances), {}
     lengths: dict[str, float | AudioError] = {}
     with ThreadPoolExecutor(PROBE_THREADS) as pool:
         for audio, length in zip(wanted, pool.map(seconds_or_error, wanted), strict=True):
             lengths[audio] = length
-            if advance:
-                advance(1, len(wanted))
+            advance(wanted[audio])
     filled: list[Utterance] = []
     problems: dict[int, Problem] = {}
     for i, u in enumerate(utterances):

@@ -32,8 +32,11 @@ class AudioFolder:
         storage.write_bytes(path, audio.data)
         return path
 
-    def copy(self, address: str, name: str) -> str:
-        """What lies at an address, in a file of its own: the path of that. ValueError where it cannot be read."""
+    def copy(self, address: str, name: str, once: str = "") -> str:
+        """What lies at an address, in a file of its own: the path of that. `once`: the name that it had.
+
+        ValueError where it cannot be read.
+        """
         place, channel = addresses.split_channel(address)
         if not addresses.is_address(place):  # a file, of which it is a channel
             return address
@@ -44,7 +47,7 @@ class AudioFolder:
             except (OSError, EOFError, ValueError) as e:
                 raise ValueError(f"{place}: {e}") from e
             assert not isinstance(opened, str)
-            audio = EmbeddedAudio(opened.getvalue(), getattr(found, "member", ""))
+            audio = EmbeddedAudio(opened.getvalue(), once or getattr(found, "member", ""))
             self.last_copy = place, self.save(audio, name)
         return self.last_copy[1] + (f"#channel={channel}" if channel is not None else "")
 

@@ -15,7 +15,7 @@ from coat.manifests.sources.kaldi import is_kaldi, read_kaldi
 from coat.manifests.sources.lhotse.cuts import IGNORED, from_cut, is_cut
 from coat.manifests.sources.lhotse.recordings import is_recording_or_supervision, read_recordings
 from coat.manifests.sources.lhotse.shar import is_shar, read_shar
-from coat.manifests.sources.parquet import has_parquet, read_parquet
+from coat.manifests.sources.parquet import count_rows, has_parquet, read_parquet
 from coat.manifests.sources.records import Record, Refused
 from coat.manifests.sources.saved_dataset import is_saved_dataset, read_saved_dataset
 from coat.manifests.sources.swift import from_swift, is_conversation
@@ -39,6 +39,7 @@ class Format:
     at_channel: Callable[[Mapping[str, Any], Channel], list[dict[str, Any] | Refused]] | None = None
     ignored: tuple[str, ...] = ()  # keys of a record that come to nothing
     takes: Literal["file", "folder", "either"] = "file"
+    count_rows: Callable[[str], int] | None = None  # where that is told without reading them
     suffixes: tuple[str, ...] = ()  # of a file, before `.gz`
     # Of several formats with one suffix, that which knows the first record; one without this takes what is left.
     knows_record: Callable[[Mapping[str, Any]], bool] | None = None
@@ -56,8 +57,12 @@ FORMATS = {  # of several that know a folder, the first
     "folder": Format(read_folder, takes="folder"),
     "jsonl": Format(read_json_records, suffixes=JSON),
     "csv": Format(read_csv, suffixes=(".csv", ".tsv")),
-    "parquet": Format(read_parquet, takes="either", suffixes=(".parquet",), knows_folder=local(has_parquet)),
-    "dataset": Format(read_saved_dataset, takes="folder", knows_folder=local(is_saved_dataset)),
+    "parquet": Format(
+        read_parquet, takes="either", suffixes=(".parquet",), knows_folder=has_parquet, count_rows=count_rows
+    ),
+    "dataset": Format(
+        read_saved_dataset, takes="either", suffixes=(".arrow", ".feather"), knows_folder=is_saved_dataset
+    ),
     "swift": Format(read_json_records, from_swift, suffixes=JSON, knows_record=is_conversation),
     "lhotse": Format(read_json_records, at_channel=from_cut, suffixes=JSON, knows_record=is_cut, ignored=IGNORED),
     "lhotse-recordings": Format(

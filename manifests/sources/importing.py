@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -17,7 +17,7 @@ from coat.manifests.corpus.writing import write_lines
 from coat.manifests.errors import InputError, ManifestError, Problem
 from coat.manifests.sources.accounts import Accounts
 from coat.manifests.sources.channels import Channel, channel_id, choose_channels
-from coat.manifests.sources.column_names import Columns, EmbeddedAudio, check_column_map
+from coat.manifests.sources.column_names import AudioInPlace, Columns, EmbeddedAudio, check_column_map
 from coat.manifests.sources.durations import Advance, fill_durations
 from coat.manifests.sources.embedded_audio import AudioFolder
 from coat.manifests.sources.formats import FORMATS, Format, detect_format, is_folder
@@ -64,9 +64,10 @@ def import_manifest(
     Relative audio paths count from `audio_root`, or else from where the source lies. Audio that lies below
     the folder of `out` is named relative to it, so that both can move together. `column_map` maps native keys
     to columns; of several splits only `split` is taken, of several channels `channel` (`choose_channels`).
-    ManifestError lists every bad row, and nothing is written; with `skip_bad` they are left out. `advance(1, files)` is
-    called after each header. Audio in tars and tables is read where it lies, or with `copy` written to files beside the
-    manifest. `tars`: of a manifest of NeMo's, a pattern; `tar_in_id`: ids begin with the name of their tar.
+    ManifestError lists every bad row, and nothing is written; with `skip_bad` they are left out. `advance(n, rows)` is
+    called as rows are read, with their number where it is known. Audio in tars and tables is read where it lies, or
+    with `copy` written to files beside the manifest. `tars`: of a manifest of NeMo's, a pattern; `tar_in_id`: ids begin
+    with the name of their tar.
     """
     check_column_map(column_map or {})
     sources = source_files(source)
@@ -93,19 +94,25 @@ def import_manifest(
         copy,
         TarOptions(tars, tar_in_id, frozenset((column_map or {}).values())),
     )
+    count = FORMATS[form].count_rows if advance and split is None else None
+    total = sum(map(count, sources)) if count else None
+    done: Callable[[int], None] = (lambda n: advance(n, total)) if advance else (lambda n: None)
     unreadable: list[tuple[int, Problem]] = []
     with RowSpool() as rows:
         found = reader.read(sources)
         while block := list(islice(found, ROWS_AT_ONCE)):
             utterances, origins = [u for u, _ in block], [origin for _, origin in block]
             if not FORMATS[form].at_channel:
-                utterances, origins = choose_channels(utterances, origins, channel, advance if read_headers else None)
+                utterances, origins = choose_channels(utterances, origins, channel)
             written = [True] * len(utterances)
             if read_headers:
-                utterances, bad = fill_durations(utterances, origins, advance)
+                utterances, bad = fill_durations(utterances, origins, done)
                 unreadable += ((len(rows) + i, problem) for i, problem in bad.items())
                 written = [i not in bad for i in range(len(utterances))]
+            else:
+                done(len(utterances))
             rows.add(utterances, origins, ["" if u.id else reader.id_from_path(u) for u in utterances], written)
+            reader.names.clear()
         repeated = dict(rows.repeated_ids())
         left_out = np.zeros(len(rows), bool)
         left_out[list(repeated)] = True
@@ -164,19 +171,20 @@ class RecordReader:
     tar_options: TarOptions = field(default_factory=TarOptions)
     accounts: Accounts = field(default_factory=Accounts)
     problems: list[tuple[int, Problem]] = field(default_factory=list)  # each with the number of rows before it
-    root: str = ""  # of the source that is being read
+    root: str = ""  # of the source that is being read; absolute
+    names: dict[str, str] = field(default_factory=dict)  # of audio in tables, by address: rows that have no id
 
     def read(self, sources: Sequence[str]) -> Iterator[tuple[Utterance, Problem]]:
         """Each row, whose id may be empty, and where it came from. InputError where a mapped column is not there."""
         count = 0
-        seen: Counter[str] = Counter()
+        seen: dict[str, None] = {}
         splits: Counter[str] = Counter()
         for record in self.records(sources):
             origin = Problem(record.file, record.row, record.problem)
             if record.note:
                 self.accounts.notes.append(record.note)
                 continue
-            seen.update(record.values.keys())
+            seen.update(dict.fromkeys(record.values))
             if record.problem:
                 self.problems.append((count, origin))
                 continue
@@ -185,12 +193,14 @@ class RecordReader:
                 if str(record.values.get("split", "")) != self.split:
                     continue
             try:
-                for row in self.to_rows(record.values):
+                for row in self.to_rows(record):
                     if isinstance(row, Refused):
                         self.problems.append((count, replace(origin, message=row.message)))
                         continue
                     utterance = self.utterance(row, count + 1)
                     count += 1
+                    if not utterance.id and isinstance(audio := row["audio_filepath"], AudioInPlace):
+                        self.names[utterance.audio] = self.name_of(audio, origin)
                     yield utterance, origin
             except (ValueError, KeyError) as e:
                 message = f"no {e}" if isinstance(e, KeyError) else str(e)
@@ -207,14 +217,16 @@ class RecordReader:
             yield from self.format.read_tars(sources, self.tar_options)
             return
         for source in sources:
-            self.root = self.audio_root or (source if is_folder(source) else storage.parent(source))
+            root = self.audio_root or (source if is_folder(source) else storage.parent(source))
+            self.root = storage.absolute(root)
             yield from self.format.read(source)
 
-    def to_rows(self, values: Mapping[str, Any]) -> list[dict[str, Any] | Refused]:
-        columns = Columns.detect(values, self.column_map)
+    def to_rows(self, record: Record) -> list[dict[str, Any] | Refused]:
+        values, column_map = record.values, {**record.columns, **self.column_map}
+        columns = Columns.detect(values, column_map)
         self.accounts.add(values, columns.column_of_key, self.format.ignored)
         if self.format.to_rows == from_swift or (self.format.to_rows is None and holds_conversation(values)):
-            return from_swift(values, self.column_map)
+            return from_swift(values, column_map)
         if self.format.at_channel:
             return self.format.at_channel(values, self.channel)
         if self.format.to_rows:
@@ -229,9 +241,10 @@ class RecordReader:
         if isinstance(audio, EmbeddedAudio):
             audio = self.audio.save(audio, str(row.get("id", "")) or f"row-{position:08d}")
         else:
+            once, audio = (audio.path, audio.address) if isinstance(audio, AudioInPlace) else ("", audio)
             audio = storage.absolute(storage.resolve(self.root, audio))
             if self.copy and addresses.is_address(audio):
-                audio = self.audio.copy(audio, str(row.get("id", "")) or f"row-{position:08d}")
+                audio = self.audio.copy(audio, str(row.get("id", "")) or f"row-{position:08d}", once)
         return parse_row(row | {"audio_filepath": self.path_in_manifest(audio)}, self.out_folder, position)
 
     def path_in_manifest(self, audio: str) -> str:
@@ -239,9 +252,17 @@ class RecordReader:
         below = self.out_folder.rstrip("/") + "/"
         return audio.removeprefix(below) if audio.startswith(below) else audio
 
+    def name_of(self, audio: AudioInPlace, origin: Problem) -> str:
+        """For a row without an id: what its audio was called, or else its table and the row."""
+        name = audio.path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+        table = storage.absolute(origin.file).removeprefix(self.root.rstrip("/") + "/")
+        return name.rsplit(".", 1)[0] or f"{table.rsplit('.', 1)[0]}-{origin.row:08d}"
+
     def id_from_path(self, u: Utterance) -> str:
         """An id for a row without one: its path below the corpus, or in its tar, without the suffix."""
         address, channel = addresses.split_channel(u.audio)
+        if name := self.names.get(address):
+            return name if channel is None else channel_id(name, channel)
         if addresses.is_address(address) and (member := getattr(addresses.parse(address), "member", "")):
             return named(member.removeprefix("./"), channel)
         path = storage.absolute(address)

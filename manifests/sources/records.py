@@ -21,13 +21,22 @@ AUDIO_SUFFIXES = {
 @dataclass(frozen=True)
 class Record:
     """One record of a file; `row` counts lines or rows from 1. `values` is empty where there is a problem, or a note:
-    something that is left out, and that the closing lines of an import name."""
+    something that is left out, and that the closing lines of an import name. `columns`: what the file says of its own,
+    by native key."""
 
     file: str
     row: int
     values: Mapping[str, Any] = field(default_factory=dict)
     problem: str = ""
     note: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoredBytes:
+    """Bytes of a table, which are read where they lie."""
+
+    address: str
 
 
 @dataclass(frozen=True)

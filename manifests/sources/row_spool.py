@@ -23,6 +23,7 @@ from coat.manifests.errors import Problem
 pc: Any = pyarrow.compute
 
 NAMED_AT_ONCE = 65536  # ids that are strings at a time
+to_line = json.JSONEncoder(ensure_ascii=False).encode  # as json.dumps, which makes an encoder a call
 NO_ID = '{"id": ""'  # how the line of a row without an id begins
 
 
@@ -57,7 +58,7 @@ class RowSpool:
             self.is_written.append(is_written)
             self.seconds.append(u.duration or 0.0 if is_written else 0.0)
             if is_written:
-                self.lines.write(json.dumps(u.to_row(), ensure_ascii=False) + "\n")
+                self.lines.write(to_line(u.to_row()) + "\n")
         self.ids.append(pa.array([u.id for u in utterances], TEXT))
         offsets = np.array([u.offset for u in utterances], np.float64)
         self.stems.append(append_offsets(pa.array(stems, TEXT), offsets))

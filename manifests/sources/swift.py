@@ -9,6 +9,7 @@ from coat.manifests.sources.column_names import Columns
 from coat.manifests.sources.records import Refused, list_of_objects
 
 NAMED_AUDIO = re.compile(r"(?:Audio \d+: ?)?<audio>([^<>]+)</audio>")  # as Qwen-Audio writes it
+HELD_IN = ("messages", "conversations", "query")  # of any table
 ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant"}
 
 
@@ -72,6 +73,8 @@ def is_conversation(record: Mapping[str, Any]) -> bool:
 
 def holds_conversation(record: Mapping[str, Any]) -> bool:
     """Whether a row of any table does."""
+    if record.keys().isdisjoint(HELD_IN):
+        return False
     for name in ("messages", "conversations"):
         said = record.get(name)
         if (

@@ -121,7 +121,7 @@ def recent_size(url: str) -> int:
 
 
 def read_kept(
-    key: str, make: Callable[[], bytes], start: int = 0, stop: int | None = None, nbytes: int | None = None
+    key: str, make: Callable[[], bytes | bytearray], start: int = 0, stop: int | None = None, nbytes: int | None = None
 ) -> bytes:
     """Bytes [start, stop) of what `make` gives, which is called once a node where the disk takes it.
 
@@ -129,7 +129,7 @@ def read_kept(
     """
     folder, room = cache_folder(), kept_bytes()
     if folder is None or (nbytes or 0) > room:
-        return make()[start:stop]
+        return part_of(make(), start, stop)
     path = folder / xxhash.xxh3_128_hexdigest(key.encode())
     found = read_part(path, start, stop) if path.name in whole else None
     if found is not None:
@@ -141,7 +141,11 @@ def read_kept(
         data = make()
         if len(data) <= room:
             keep(path, data, room)
-        return data[start:stop]
+        return part_of(data, start, stop)
+
+
+def part_of(data: bytes | bytearray, start: int, stop: int | None) -> bytes:
+    return data[start:stop] if isinstance(data, bytes) else bytes(memoryview(data)[start:stop])
 
 
 def read_part(path: Path, start: int, stop: int | None) -> bytes | None:
@@ -163,7 +167,7 @@ def read_part(path: Path, start: int, stop: int | None) -> bytes | None:
     return None
 
 
-def keep(path: Path, data: bytes, room: int) -> None:
+def keep(path: Path, data: bytes | bytearray, room: int) -> None:
     made = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         made_room(path.parent, room - len(data))

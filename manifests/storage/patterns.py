@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from coat.manifests.errors import InputError
-from coat.manifests.storage.files import exists, list_files, list_names
+from coat.manifests.storage.files import exists, in_parallel, list_files, list_names
 from coat.manifests.storage.urls import is_local, join, local_path, parent
 
 BRACES = re.compile(r"\{([^{}]*)\}")
@@ -100,7 +100,7 @@ def files_below(folder: str, suffixes: tuple[str, ...]) -> list[str]:
 
 def check_all_there(files: list[str]) -> None:
     """InputError names those of a pattern that are not there."""
-    missing = [url for url in files if not exists(url)]
+    missing = [url for url, there in zip(files, in_parallel(exists, files), strict=True) if not there]
     if missing:
         more = f", and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise InputError(

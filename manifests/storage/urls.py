@@ -18,9 +18,11 @@ def protocols() -> tuple[str, ...]:
 
 def protocol(url: str) -> str:
     """`s3` of `s3://bucket/key`, `file` of a plain path; InputError for what coat does not open."""
-    if "::" in (url.split("]", 1)[-1] if http.is_http(url) else url) and "://" in url:  # [::1] is a host
+    if "://" not in url:
+        return "file"
+    if "::" in (url.split("]", 1)[-1] if http.is_http(url) else url):  # [::1] is a host
         raise InputError(f"{url}: chained URLs are not accepted; expected a path or one of {', '.join(FILES)}")
-    name = url.split("://", 1)[0] if "://" in url else "file"
+    name = url.split("://", 1)[0]
     if name in http.PROTOCOLS and not http.is_allowed():
         raise InputError(f"{url}: web addresses are read where --allow-http is given, and not else")
     if name not in protocols():
@@ -40,7 +42,9 @@ def local_path(url: str) -> Path:
 
 def absolute(url: str) -> str:
     """The same place whatever the working directory; links are kept as they are."""
-    return os.path.abspath(local_path(url)) if is_local(url) else url
+    if not is_local(url):
+        return url
+    return os.path.abspath(url.split("://", 1)[1] if "://" in url else url)
 
 
 def join(base: str, *parts: str) -> str:
@@ -64,6 +68,8 @@ def resolve(base: str, path: str) -> str:
     if "://" in path or path.startswith("/"):
         protocol(path)
         return path
+    if "://" not in base:
+        return os.path.normpath(os.path.join(base, path))
     if is_local(base):
         return os.path.normpath(os.path.join(base.split("://", 1)[-1], path))
     bucket, _, folder = base.split("://", 1)[1].partition("/")

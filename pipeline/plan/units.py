@@ -86,7 +86,8 @@ class Units(Sequence[Unit]):
         digest, first = f"{self.identities.digests[row]:016x}", self.identities.repeated.get(row)
         fault = None
         if first is not None:
-            fault = f"duplicate_id: row {utterance.row} repeats the id of row {first}"
+            name = self.manifest.row_name
+            fault = f"duplicate_id: {name(utterance.row)} repeats the id of {name(first)}"
         previous = self.redo.get(digest, "")
         attempt = self.attempts.get(previous, 0) + 1 if previous else 0
         return PlannedRow(utterance, digest, float(self.seconds[row]), fault, previous, attempt)

@@ -51,10 +51,8 @@ class TargetCoverage:
         """(id, why it cannot be a sample) of some rows."""
         for position, u in zip(positions.tolist(), self.manifest.take(positions), strict=True):
             if self.first_with_id_M[position] != position:
-                yield (
-                    u.id,
-                    f"row {u.row} repeats the id of row {self.manifest[int(self.first_with_id_M[position])].row}",
-                )
+                first, name = self.manifest[int(self.first_with_id_M[position])], self.manifest.row_name
+                yield u.id, f"{name(u.row)} repeats the id of {name(first.row)}"
                 continue
             name, of_set = next((n, p) for n, p in self.places.items() if not p.ok_M[position])
             if of_set.status_M[position] == UNKNOWN:

@@ -75,7 +75,7 @@ def test_ids_of_unnamed_rows_are_unique_and_stay(tmp_path: Path) -> None:
         ("{}", "no audio_filepath"),
         ('{"audio_filepath": ""}', "no audio_filepath"),
         ('{"audio_filepath": 5}', "no audio_filepath"),
-        ('{"audio_filepath": "https://example.org/a.wav"}', "https:// is not accepted"),
+        ('{"audio_filepath": "https://example.org/a.wav"}', "web addresses are read where --allow-http is given"),
         ('{"audio_filepath": "a.wav", "text": 5}', "text is int; expected a string"),
         ('{"audio_filepath": "a.wav", "answer": ["x"]}', "response is list; expected a string"),
         ('{"audio_filepath": "a.wav", "id": true}', "id is bool"),
@@ -131,9 +131,10 @@ def test_an_empty_manifest(tmp_path: Path, data: bytes) -> None:
 def test_files_that_are_no_manifest(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(b'{"audio_filepath": "a.wav"}\n')[:-4])
     (tmp_path / "t.jsonl.gz").write_bytes(b"not gzip at all")
+    (tmp_path / "empty").mkdir()
     for name, message in (
         ("none.jsonl", "no such manifest"),
-        (".", "cannot be read"),
+        ("empty", "a folder without"),
         ("m.jsonl.gz", "whole gzip"),
         ("t.jsonl.gz", "whole gzip"),
     ):

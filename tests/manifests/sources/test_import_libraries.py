@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coat.manifests import addresses
 from coat.manifests.audio.file import decode
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.corpus.validate import validate_manifest
@@ -42,6 +43,9 @@ def test_a_parquet_with_audio_inside(tmp_path: Path, dataset: Any) -> None:
         row["picture"] = {"bytes": b"\x89PNG", "path": "p.png"}
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "d.parquet")
     found = imported(tmp_path / "d.parquet", tmp_path / "out/m.jsonl")
+    assert {Path(addresses.container(u.audio)) for u in found} == {tmp_path / "d.parquet"}
+    assert [u.id for u in found] == ["evil", "b.x", "d-00000003"]
+    found = imported(tmp_path / "d.parquet", tmp_path / "out/m.jsonl", copy=True)
     assert [u.audio_filepath for u in found] == [
         "m_audio/evil.wav",
         f"m_audio/{Utterance(id='b.x', audio='', audio_filepath='').key}.wav",

@@ -5,9 +5,11 @@ import gzip
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from coat.manifests.errors import InputError
+from coat.manifests.errors import InputError, ManifestError
 from coat.manifests.sources import importing
 from coat.manifests.sources.formats import FORMATS, detect_format
 from coat.manifests.sources.importing import import_manifest
@@ -136,7 +138,7 @@ def test_every_bad_row_is_told_and_may_be_left_out(tmp_path: Path, write_audio: 
         6: "no audio",
         7: "2 fields; expected 3",
         8: "cut.wav: shorter than its header says",
-        9: "https:// is not accepted",
+        9: "web addresses are read where --allow-http is given",
     }
     assert sorted(int(line.split(":")[0]) for line in lines) == list(expected)
     for line in lines:
@@ -206,7 +208,7 @@ def test_each_format_is_told_by_its_looks(tmp_path: Path) -> None:
             '{"id": 1, "start": 0, "duration": 1, "recording": {"sources": [{"type": "file"}]}}',
             "no file",
         ),
-        ("x.parquet", "PAR1", "not a whole parquet"),
+        ("x.parquet", "PAR1", "not a whole Parquet"),
         ("x.jsonl.gz", "junk", "not a whole gzip"),
     ],
 )
@@ -252,3 +254,58 @@ def test_rows_are_the_same_in_whatever_blocks(tmp_path: Path, monkeypatch: pytes
     assert [json.loads(line)["id"] for line in text.splitlines()] == ["a", "b#2", "b#3", "b#4", "a@1.000", "b"]
     assert len(problems) == 2
     assert "id 'a' is also that of row 1" in problems[0]
+
+
+@pytest.mark.parametrize("probe", [True, False])
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_progress_counts_rows(form: str, probe: bool, tmp_path: Path, write_audio: WriteAudio) -> None:
+    """Each once, whether its header was read or not; of how many, where the file says it."""
+    for name in ("a.wav", "b.wav"):
+        write_audio(name)
+    rows = [
+        {"id": str(i), "audio_filepath": "ab"[i % 2] + ".wav", "duration": 1.0 if i < 3 else None} for i in range(7)
+    ]
+    source = tmp_path / f"d.{form}"
+    if form == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), source, row_group_size=2)
+    elif form == "csv":
+        lines = [
+            "id,audio_filepath,duration",
+            *(f"{r['id']},{r['audio_filepath']},{r['duration'] or ''}" for r in rows),
+        ]
+        source.write_text("\n".join(lines) + "\n")
+    else:
+        jsonl(source, *rows)
+    calls: list[tuple[int, int | None]] = []
+    import_manifest(
+        str(source), str(tmp_path / "m.jsonl"), read_headers=probe, advance=lambda n, total: calls.append((n, total))
+    )
+    assert sum(n for n, _ in calls) == 7
+    assert {total for _, total in calls} == {7 if form == "parquet" else None}
+
+
+def test_csv_as_a_stream(tmp_path: Path) -> None:
+    """Larger than what is read at once; packed; and not text far behind its beginning."""
+    rows = [f"u{i},a.wav,1.0,Grüße {i}" for i in range(40_000)]
+    data = ("id,audio_filepath,duration,text\n" + "\n".join(rows) + "\n").encode()
+    (tmp_path / "d.csv").write_bytes(data)
+    (tmp_path / "d.csv.gz").write_bytes(gzip.compress(data))
+    (tmp_path / "w.csv").write_bytes(data.decode().encode("utf-16"))
+    found = {}
+    for name in ("d.csv", "d.csv.gz", "w.csv"):
+        import_manifest(str(tmp_path / name), str(tmp_path / "m.jsonl"), read_headers=False)
+        found[name] = (tmp_path / "m.jsonl").read_bytes()
+        (tmp_path / "m.jsonl").unlink()
+    assert found["d.csv"].count(b"\n") == 40_000
+    assert found["d.csv"] == found["d.csv.gz"] == found["w.csv"]
+    at = data.index(b"u30000")
+    (tmp_path / "d.csv").write_bytes(data[:at] + b"\xff" + data[at:])
+    said = f"not UTF-8 (byte {at} of the file); save the file as UTF-8"
+    for skip_bad in (False, True):
+        with pytest.raises(ManifestError) as e:
+            import_manifest(str(tmp_path / "d.csv"), str(tmp_path / "m.jsonl"), read_headers=False, skip_bad=skip_bad)
+        assert [(p.row, p.message) for p in e.value.problems] == [(30_002, said)]
+        assert not (tmp_path / "m.jsonl").exists()
+    (tmp_path / "d.csv.gz").write_bytes(gzip.compress(data)[:-9])
+    with pytest.raises(InputError, match="not a whole gzip"):
+        import_manifest(str(tmp_path / "d.csv.gz"), str(tmp_path / "m.jsonl"), read_headers=False)

@@ -1,4 +1,4 @@
-"""The fast reader of a manifest's spans: Arrow's, for blocks that it fully understands.
+"""The fast reader of the spans in JSON lines: Arrow's, for blocks that it fully understands.
 
 What it does not (mixed types, repeated keys, several objects on a line, ...) is left to the exact reader. It does not
 look into keys that coat does not know, which are not kept then.
@@ -85,7 +85,14 @@ def read_objects(block: bytes) -> pa.Table | None:
 
 def is_valid(found: pa.Table) -> bool:
     """Whether `parse_row` would find nothing to object to."""
-    paths: Any = found["audio_filepath"]
+    if not valid_paths(found["audio_filepath"]):
+        return False
+    if not all(valid_times(found[name].drop_null().to_numpy()) for name in ("offset", "duration")):
+        return False
+    return not pc.list_flatten(found["choices"]).null_count
+
+
+def valid_paths(paths: Any) -> bool:
     if paths.null_count or pc.any(pc.equal(paths, "")).as_py():
         return False
     urls = paths.filter(pc.match_substring(paths, "://"))
@@ -93,12 +100,11 @@ def is_valid(found: pa.Table) -> bool:
         pc.any(pc.match_substring(urls, "::")).as_py() or not all_match(urls, f"^({'|'.join(storage.protocols())})://")
     ):
         return False
-    if not addresses.all_usual(paths):
-        return False
-    times = (found[name].drop_null().to_numpy() for name in ("offset", "duration"))
-    if not all((np.abs(t) <= LONGEST_S).all() for t in times):
-        return False
-    return not pc.list_flatten(found["choices"]).null_count
+    return addresses.all_usual(paths)
+
+
+def valid_times(seconds: np.ndarray) -> bool:
+    return bool((np.abs(seconds) <= LONGEST_S).all())
 
 
 def all_match(texts: Any, pattern: str) -> bool:
