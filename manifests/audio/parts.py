@@ -38,8 +38,7 @@ def find_parts(path: str, f: BinaryIO) -> list[Extent]:
 
 
 def behind_tag(f: BinaryIO) -> int:
-    """Where a file begins that has an ID3 tag before it which is not of its kind: libsndfile takes that for sound, or for
-    nothing it knows."""
+    """Where a file begins that has an ID3 tag before it, though its kind has none: libsndfile would lose its way."""
     inside = extents.after_id3(f, 0)
     return inside if inside and extents.reader_of(f, 0) is None and extents.begins_file(f, inside) else 0
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from coat.manifests import storage
 from coat.manifests.sources.column_names import Columns
-from coat.manifests.sources.csv_tsv import read_csv
-from coat.manifests.sources.json_lines import read_json_records
-from coat.manifests.sources.parquet import read_parquet
 from coat.manifests.sources.records import AUDIO_SUFFIXES, Record, split_of, walk
+from coat.manifests.sources.tables.csv_tsv import read_csv
+from coat.manifests.sources.tables.json_lines import read_json_records
+from coat.manifests.sources.tables.parquet import read_parquet
 
 READERS = {
     "metadata.csv": read_csv,

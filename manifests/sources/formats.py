@@ -8,17 +8,17 @@ from typing import Any, Literal
 from coat.manifests import storage
 from coat.manifests.errors import InputError
 from coat.manifests.sources.channels import Channel
-from coat.manifests.sources.csv_tsv import read_csv
 from coat.manifests.sources.folder import read_folder
-from coat.manifests.sources.json_lines import read_json_records
 from coat.manifests.sources.kaldi import is_kaldi, read_kaldi
 from coat.manifests.sources.lhotse.cuts import IGNORED, from_cut, is_cut
 from coat.manifests.sources.lhotse.recordings import is_recording_or_supervision, read_recordings
 from coat.manifests.sources.lhotse.shar import is_shar, read_shar
-from coat.manifests.sources.parquet import count_rows, has_parquet, read_parquet
 from coat.manifests.sources.records import Record, Refused
-from coat.manifests.sources.saved_dataset import is_saved_dataset, read_saved_dataset
 from coat.manifests.sources.swift import from_swift, is_conversation
+from coat.manifests.sources.tables.csv_tsv import read_csv
+from coat.manifests.sources.tables.json_lines import read_json_records
+from coat.manifests.sources.tables.parquet import count_rows, has_parquet, read_parquet
+from coat.manifests.sources.tables.saved_dataset import is_saved_dataset, read_saved_dataset
 from coat.manifests.sources.tars.coat_shards import as_it_is, is_shard_set, read_coat_shards
 from coat.manifests.sources.tars.members import COMPRESSED_SUFFIXES
 from coat.manifests.sources.tars.nemo import has_nemo_tars, is_tarred, read_nemo_tarred

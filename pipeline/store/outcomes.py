@@ -11,11 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import xxhash
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from coat.manifests.corpus.columns import TEXT, concatenate_tables
 from coat.manifests.corpus.digests import from_hex, hash_texts, to_hex
-from coat.pipeline.store.growing_array import GrowingArray
 from coat.pipeline.store.rows import FAILED, OK, STATUSES, Row
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
@@ -51,6 +50,9 @@ class Counts:
     seconds: float
     reasons: dict[str, int]  # of those that are not ok; the most frequent first
     failures: tuple[tuple[str, str], ...]  # id, error
+
+
+FIRST_ITEMS = 2**16
 
 
 class Outcomes:
@@ -301,3 +303,28 @@ def counted_columns(table: pa.Table) -> pa.Table:
         raise ValueError(f"a status that is none of {', '.join(STATUSES)}")
     digests = pa.array(from_hex(table["digest"].combine_chunks()))
     return pa.table([digests, table["seconds"].combine_chunks(), status.cast(pa.int8())], schema=COUNTED)
+
+
+class GrowingArray:
+    """One dimension, growing at its end: thousands of small ones would leave holes in memory that nothing fits into.
+
+    What was not written to yet takes no memory.
+    """
+
+    def __init__(self, dtype: DTypeLike) -> None:
+        self.items: NDArray[Any] = np.empty(FIRST_ITEMS, dtype)
+        self.size = 0
+
+    def append(self, part: NDArray[Any]) -> None:
+        stop = self.size + len(part)
+        if stop > len(self.items):
+            larger = np.empty(max(stop, 2 * len(self.items)), self.items.dtype)
+            larger[: self.size] = self.values
+            self.items = larger
+        self.items[self.size : stop] = part
+        self.size = stop
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """All that was appended."""
+        return self.items[: self.size]

@@ -8,8 +8,8 @@ from typing import Any
 
 from coat.manifests import storage
 from coat.manifests.errors import InputError
-from coat.manifests.sources.json_lines import read_json_records
 from coat.manifests.sources.records import Record
+from coat.manifests.sources.tables.json_lines import read_json_records
 
 RECORDINGS, SUPERVISIONS = "recordings", "supervisions"
 

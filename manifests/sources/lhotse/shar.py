@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from coat.manifests import storage
 from coat.manifests.addresses import TarMember
 from coat.manifests.errors import InputError, one_line
-from coat.manifests.sources.json_lines import read_json_records
 from coat.manifests.sources.records import Record
+from coat.manifests.sources.tables.json_lines import read_json_records
 
 CUTS, AUDIO = "cuts", "recording"
 NO_DATA = ".nodata"  # the member of a cut that has no audio

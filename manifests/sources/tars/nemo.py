@@ -17,8 +17,8 @@ from typing import Any
 from coat.manifests import storage
 from coat.manifests.errors import InputError
 from coat.manifests.sources.column_names import Columns
-from coat.manifests.sources.json_lines import read_json_records
 from coat.manifests.sources.records import Record
+from coat.manifests.sources.tables.json_lines import read_json_records
 from coat.manifests.sources.tars.folders import find_files, paths_below
 from coat.manifests.sources.tars.members import Unusable
 from coat.manifests.sources.tars.options import TarOptions

@@ -20,8 +20,8 @@ from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.corpus.validate import validate_manifest
 from coat.manifests.errors import InputError
 from coat.manifests.sources.importing import import_manifest
-from coat.manifests.sources.parquet import read_parquet
-from coat.manifests.sources.saved_dataset import read_saved_dataset
+from coat.manifests.sources.tables.parquet import read_parquet
+from coat.manifests.sources.tables.saved_dataset import read_saved_dataset
 from tests.manifests.conftest import encoded, reason, sine
 from tests.manifests.sources.importing import imported, problems
 

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from coat.manifests.corpus.digests import to_hex
 from coat.pipeline.plan.planning import to_integers
 from coat.pipeline.store import outcomes
-from coat.pipeline.store.growing_array import GrowingArray
-from coat.pipeline.store.outcomes import OUTCOME_COLUMNS, Outcomes, RowsByDigest
+from coat.pipeline.store.outcomes import OUTCOME_COLUMNS, GrowingArray, Outcomes, RowsByDigest
 from coat.pipeline.store.rows import ROWS_SCHEMA, Row, Status
 
 DIGESTS = st.sampled_from([f"{n:016x}" for n in (0, 1, 2**63, 2**64 - 1, 0xABCDEF, 12345678901234567890 % 2**64)])

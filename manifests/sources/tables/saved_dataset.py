@@ -18,8 +18,8 @@ import pyarrow.ipc
 from coat.manifests import storage
 from coat.manifests.addresses import ByteRange
 from coat.manifests.errors import InputError
-from coat.manifests.sources.parquet import check_unchanged, reading, stated_columns, tables_below
 from coat.manifests.sources.records import Record, StoredBytes, split_of
+from coat.manifests.sources.tables.parquet import check_unchanged, reading, stated_columns, tables_below
 
 SUFFIXES = (".arrow", ".feather")
 FILE_MAGIC = b"ARROW1"
