@@ -29,6 +29,9 @@ class TarMember:
         return io.BytesIO(data)
 
     def check_header(self, header: bytes) -> None:
+        plain = self.member.encode("utf-8", "surrogateescape").ljust(NAME_BYTES, b"\0")
+        if header[:NAME_BYTES] == plain and header[124:135] == b"%011o" % self.nbytes and header[257:262] == b"ustar":
+            return  # as nearly all are; tarfile takes some 30 us for the others
         try:
             found = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
         except tarfile.HeaderError as e:
