@@ -1,6 +1,10 @@
-"""The table of docs/performance.md, from every runs/bench/*.json; the prose around the markers stays."""
+"""The table of docs/performance.md, from every runs/bench/*.json.
+
+The prose around the markers stays, and so do the lines of benchmarks that were not run again.
+"""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,10 @@ ORDER = (
     "scale",
     "scale_manifests",
     "scale_shards",
+    "driver_store",
+    "feeding",
+    "tars",
+    "fuzz_audio",
     "shards_s3",
     "share_decode",
     "shards_shuffle",
@@ -37,26 +45,40 @@ def main() -> None:
     found = [f for f in found if f.keys() >= {"benchmark", "command", "machine", "figures"}]
     if not found:
         raise SystemExit(f"{ROOT}: no results; run `make bench` first")
-    found.sort(key=lambda f: ORDER.index(f["benchmark"]) if f["benchmark"] in ORDER else len(ORDER))
     before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(before + BEGIN + "\n\n" + page(found) + "\n" + END + after)
+    old, _, after = rest.partition(END)
+    lines = [*lines_of(found), *kept_lines(old, {f["benchmark"] for f in found})]
+    lines.sort(key=lambda line: ORDER.index(name) if (name := benchmark_of(line)) in ORDER else len(ORDER))
+    table = ["| what | measured | promised | | command |", "|---|---|---|---|---|", *lines, ""]
+    page = "\n".join([*described(found[0]["machine"]), "", *table])
+    PAGE.write_text(before + BEGIN + "\n\n" + page + "\n" + END + after)
     missed = [figure["claim"] for f in found for figure in f["figures"] if figure["met"] is False]
     print(f"{PAGE}: {sum(len(f['figures']) for f in found)} figures, {len(missed)} below target")
     for claim in missed:
         print(f"  missed: {claim}")
 
 
-def page(found: list[dict[str, Any]]) -> str:
-    lines = [*described(found[0]["machine"]), ""]
-    lines += ["| what | measured | promised | | command |", "|---|---|---|---|---|"]
+def lines_of(found: list[dict[str, Any]]) -> list[str]:
+    lines: list[str] = []
     for f in found:
         for x in f["figures"]:
             met = {True: "met", False: "**missed**", None: x["target"] and "machine too busy to say"}[x["met"]]
             value = f"{x['value']}<br>{x['note']}" if x["note"] else x["value"]
             cells = [x["claim"], value, x["target"], met, f"`{f['command']}`"]
             lines.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
-    return "\n".join([*lines, ""])
+    return lines
+
+
+def kept_lines(old: str, measured: set[str]) -> list[str]:
+    """Those of the table as it was whose benchmark was not run again."""
+    lines = [line for line in old.splitlines() if line.startswith("|") and benchmark_of(line)]
+    return [line for line in lines if benchmark_of(line) not in measured]
+
+
+def benchmark_of(line: str) -> str:
+    """By its command, the last cell; empty where there is none."""
+    found = re.search(r"`[^`]*-m benchmarks\.(\w+)[^`]*` \|$", line)
+    return found[1] if found else ""
 
 
 def described(machine: dict[str, Any]) -> list[str]:
