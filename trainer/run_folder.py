@@ -1,6 +1,7 @@
 """A run's folder: what belongs to it, how it is opened again, and how its rows are read.
 
 RUN/config.toml         the whole config
+RUN/base.json           the student that it began with: where it was read, and the digest of its weights
 RUN/index.json          of the shards it was trained on
 RUN/metrics.jsonl       one object per logged step
 RUN/evaluation.jsonl    one per evaluation: held-out losses and accuracy
@@ -30,7 +31,7 @@ from coat.trainer.config.train_config import TrainConfig
 
 METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE = "metrics.jsonl", "evaluation.jsonl", "samples.jsonl"
 RUN_FILES = (
-    "config.toml", "index.json", METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE, "tensorboard", "wandb", "tracked.json",
+    "config.toml", "base.json", "index.json", METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE, "tensorboard", "wandb", "tracked.json",
     "checkpoints", "student", "heads.safetensors",
 )  # fmt: skip
 
@@ -40,6 +41,7 @@ class RunFolder:
         self.path = path
         self.config_file = path / "config.toml"
         self.done_file = path / "done.json"
+        self.base_file = path / "base.json"
         self.checkpoints = path / "checkpoints"
         self.student = path / "student"
         self.heads = path / "heads.safetensors"
@@ -81,6 +83,20 @@ class RunFolder:
         if changed:
             storage.write_bytes(str(self.config_file), config.to_toml().encode())
         return list(map(str, changed))
+
+    def check_base(self, source: str, digest: str) -> None:
+        """Note which weights the run begins with. InputError where it began with others: what was learnt belongs to
+        those.
+        """
+        if not self.base_file.exists():
+            storage.write_bytes(str(self.base_file), storage.to_json({"student": source, "xxh3_128": digest}))
+            return
+        began = storage.read_json(str(self.base_file))
+        if began.get("xxh3_128") != digest:
+            raise InputError(
+                f"{source}: other weights than those that {self.path} began with ({began.get('student')}); give it "
+                "these, as they were, or train anew in another --out"
+            )
 
     def check_shared(self, rank: int) -> None:
         """RunError where a rank does not see what the main one has opened."""

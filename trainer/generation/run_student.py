@@ -58,6 +58,8 @@ def load_run(run: str | Path, device: str | None = None) -> Trained:
     else:
         # Order: add tokens, resize, load the adapter.
         student = load_student(config.student.path, config.student.dtype)
+        if folder.base_file.exists():  # runs of before have none
+            folder.check_base(config.student.path, student.digest)
         block = ThinkingBlock.add_to(student, config.thinking)
         add_lora(student, block, config)
         load_adapter(student, folder.student)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from coat.manifests import InputError
+from coat.trainer.students.weights import check_all_read, weights_digest
 from coat.trainer.students.whisper_tower import audio_positions, mel_frames
 
 Samples = NDArray[np.float32]  # [S], mono
@@ -59,21 +60,30 @@ class Student(ABC):
     turn_end: ClassVar[str]  # token that ends a turn in the chat template
     max_audios: ClassVar[int | None] = None  # in one text; None: any number
     lora_targets: ClassVar[str] = LORA_TARGETS
+    not_read: ClassVar[Mapping[str, str]] = {}  # patterns of names of tensors that are left out: why
 
     def __init__(self, source: str, model: Any, processor: Any) -> None:
         self.source = source
         self.model = model  # ...ForConditionalGeneration
         self.processor = processor
+        self.digest = ""  # of the weights as they were read
         self.peft_model: Any = None  # the PeftModel around `model`, where LoRA was added
 
     @classmethod
     def load(cls, source: str, dtype: torch.dtype) -> Self:
-        """Read weights and processor of a hub id or folder. OSError or ValueError where it is not such a checkpoint."""
+        """Read weights and processor of a hub id or folder. OSError or ValueError where it is not such a checkpoint, and
+        InputError where a tensor is missing, unknown, or of another shape.
+        """
         import transformers
 
         model_class, processor_class = (getattr(transformers, n) for n in (cls.model_class, cls.processor_class))
-        model = model_class.from_pretrained(source, dtype=dtype, use_safetensors=True)
-        return cls(source, model, processor_class.from_pretrained(source))
+        model, info = model_class.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+        check_all_read(source, info, cls.not_read)
+        student = cls(source, model, processor_class.from_pretrained(source))
+        student.digest = weights_digest(model)
+        return student
 
     @property
     def tokenizer(self) -> Any:

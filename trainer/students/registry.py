@@ -30,7 +30,14 @@ def load_student(source: str, dtype: str = "float32") -> "Student":
     adapter, precision = student_class(source, read_config(source)), dtype_of(dtype)
     try:
         return adapter.load(source, precision)
-    except (OSError, ValueError, ImportError) as e:  # ImportError: a processor that asks for torchvision, extra [omni]
+    except InputError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        ImportError,
+    ) as e:  # ImportError: a processor that asks for torchvision, extra [omni]
         raise InputError(f"{source}: cannot be read as a {adapter.model_type} checkpoint ({one_line(e, 200)})") from e
 
 

@@ -66,6 +66,8 @@ class TrainingRun:
         with raise_on_all_ranks(accelerator):
             stream = ShardStream(index, seed=config.data.seed, shuffle=config.data.shuffle, rank=rank, ranks=ranks)
             self.model = build_model(config, self.experts)
+            if accelerator.is_main_process:
+                folder.check_base(config.student.path, self.model.student.digest)
         self.checkpoints = Checkpoints(folder.checkpoints, config.run.keep, accelerator, log)
         watchdog = Watchdog(config.run, 2 * index.samples * ranks, log, self.checkpoints.kept)
         self.trainer = Trainer(config, self.model, self.experts, accelerator, watchdog)
