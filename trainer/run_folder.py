@@ -31,8 +31,8 @@ from coat.trainer.config.train_config import TrainConfig
 
 METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE = "metrics.jsonl", "evaluation.jsonl", "samples.jsonl"
 RUN_FILES = (
-    "config.toml", "base.json", "index.json", METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE, "tensorboard", "wandb", "tracked.json",
-    "checkpoints", "student", "heads.safetensors",
+    "config.toml", "base.json", "index.json", METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE, "tensorboard", "wandb",
+    "tracked.json", "checkpoints", "student", "heads.safetensors",
 )  # fmt: skip
 
 
@@ -80,9 +80,21 @@ class RunFolder:
                 f"{self.path}: holds a run with another config ({'; '.join(map(str, (fixed or changed)[:3]))}); "
                 f"use another --out{or_change}, or --restart to drop it"
             )
+        if changed and self.finished:
+            self.extend(config)
         if changed:
             storage.write_bytes(str(self.config_file), config.to_toml().encode())
         return list(map(str, changed))
+
+    def extend(self, config: TrainConfig) -> None:
+        """A finished run is one no more, where there are more steps to train. InputError where there are none."""
+        done = int(storage.read_json(str(self.done_file))["step"])
+        if config.steps <= done:
+            raise InputError(
+                f"{self.path}: this run is finished, at step {done}, and nothing is left to train with these changes; "
+                "give its stages more steps, or choose another --out"
+            )
+        self.done_file.unlink()
 
     def check_base(self, source: str, digest: str) -> None:
         """Note which weights the run begins with. InputError where it began with others: what was learnt belongs to

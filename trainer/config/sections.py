@@ -63,7 +63,12 @@ class DataConfig(ConfigSection):
     seed: int = 0  # of the order
     # Threads that decode; the order never depends on them.
     workers: int = Field(default=2, ge=0, json_schema_extra=FREE)
-    max_seconds: float | None = Field(default=None, gt=0)  # leave longer audio out (default: the student's limit)
+    # Leave longer audio out (default: the student's limit).
+    max_seconds: float | None = Field(default=None, gt=0, json_schema_extra=WITH_CHANGE)
+    # Leave longer sequences out, of prompt, block and answer: nothing is cut (default: the student's positions).
+    max_tokens: int | None = Field(default=None, ge=1, json_schema_extra=WITH_CHANGE)
+    exclude: tuple[str, ...] = Field(default=(), json_schema_extra=WITH_CHANGE)  # ids of samples to leave out
+    exclude_file: str | None = Field(default=None, json_schema_extra=WITH_CHANGE)  # the same, an id a line
     unusable: Literal["skip", "raise"] = "skip"  # audio that the student cannot hear whole, or broken
     transcribe_prompt: str = "Transcribe the speech."  # of samples that have text, but no prompt and response
     turns: Literal["all", "last"] = "all"  # whose answers have a cross-entropy, where a sample has several turns

@@ -93,10 +93,7 @@ class Collator:
         prefix = self.student.prefix(audio_S, prompt, sample.id, sample.turns)
         ids, positions = self.with_block(prefix, sample.seconds)
         answer = [] if response is None else self.student.response_ids(response)
-        if config.batch_tokens is not None and len(ids) + len(answer) > config.batch_tokens:
-            raise UnusableInput(
-                "too_many_tokens", f"{sample.id}: {len(ids) + len(answer)} positions; data.batch_tokens is less"
-            )
+        self.check_length(sample.id, len(ids) + len(answer), config)
         block_start, inserted = self.block.insertion_index(prefix), len(ids) - len(prefix.ids)
         answers = (  # of earlier turns, moved by the block
             range(a.start + inserted, a.stop + inserted) if a.start >= block_start else a for a in prefix.answers
@@ -105,6 +102,17 @@ class Collator:
             sample.id, [*ids, *answer], len(ids), positions, prefix.features, sample.seconds, targets,
             tuple(answers) if earlier_turns else (),
         )  # fmt: skip
+
+    def check_length(self, identity: str, positions: int, config: DataConfig) -> None:
+        """UnusableInput where a sequence is longer than a batch may be, or than the student's positions reach."""
+        limits = [
+            ("data.batch_tokens", config.batch_tokens),
+            ("data.max_tokens", config.max_tokens),
+            ("of the student", self.student.max_positions),
+        ]
+        for whose, limit in limits:
+            if limit is not None and positions > limit:
+                raise UnusableInput("too_many_tokens", f"{identity}: {positions} positions; {limit} fit ({whose})")
 
     def with_block(self, prefix: Prefix, seconds: float) -> tuple[list[int], list[int]]:
         """The prompt's ids with the block, and the positions of the states that heads read."""

@@ -7,7 +7,7 @@ both are checked against the index. N frames, D dim.
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import UnionType
 from typing import Any
 
@@ -25,17 +25,17 @@ AUDIO_SUFFIXES = ("flac", "wav", "mp3", "ogg", "aiff")
 DURATION_SLACK_S = 0.02  # between a sample's json and its sound: half an audio position of Qwen2-Audio
 
 
-def decode_sample(raw: RawSample, index: ShardIndex) -> Sample:
-    """Audio, text and targets of one sample. BadSample where a member is missing or broken."""
+def decode_sample(raw: RawSample, index: ShardIndex, experts: Collection[str] | None = None) -> Sample:
+    """Audio, text and targets (of these experts; None: of all) of one sample. BadSample where a member is missing or
+    broken."""
     meta = decode_meta(raw)
     texts = decode_texts(raw, meta)
     if texts["text_only"]:
         return Sample(key=raw.key, samples_S=np.zeros(0, np.float32), sample_rate=index.sample_rate, **texts)
     samples_S, rate = decode_audio(raw, meta, index)
-    targets = {
-        name: decode_target(raw, name, index.experts[name]) for name in experts_with_targets(raw.members, index.experts)
-    }
-    check_stated_sizes(raw, meta, len(samples_S) / rate, targets, index)
+    wanted = index.experts if experts is None else {name: index.experts[name] for name in experts}
+    targets = {name: decode_target(raw, name, wanted[name]) for name in experts_with_targets(raw.members, wanted)}
+    check_stated_sizes(raw, meta, len(samples_S) / rate, targets, wanted)
     return Sample(key=raw.key, samples_S=samples_S, sample_rate=rate, targets=targets, **texts)
 
 
@@ -54,7 +54,10 @@ def decode_audio(raw: RawSample, meta: Mapping[str, Any], index: ShardIndex) -> 
         samples, rate = soundfile.read(io.BytesIO(raw.members[suffix]), dtype="float32")
     except soundfile.LibsndfileError as e:
         raise BadSample("broken_audio", f"{raw}: audio cannot be decoded ({e})") from e
-    return np.asarray(samples if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float32), np.float32), rate
+    samples_S = np.asarray(samples if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float32), np.float32)
+    if not np.isfinite(samples_S).all():  # it would end the run at this step, whenever it is resumed
+        raise BadSample("not_finite", f"{raw}: its audio has NaN or infinite samples")
+    return samples_S, rate
 
 
 def decode_meta(raw: RawSample) -> dict[str, Any]:
@@ -101,7 +104,11 @@ def seconds_of(raw: RawSample, meta: Mapping[str, Any]) -> float | None:
 
 
 def check_stated_sizes(
-    raw: RawSample, meta: Mapping[str, Any], seconds: float, targets: Mapping[str, NDArray[Any]], index: ShardIndex
+    raw: RawSample,
+    meta: Mapping[str, Any],
+    seconds: float,
+    targets: Mapping[str, NDArray[Any]],
+    experts: Collection[str],
 ) -> None:
     """BadSample where sound or targets are less, or more, than the sample's own json says."""
     stated = seconds_of(raw, meta)
@@ -109,7 +116,7 @@ def check_stated_sizes(
         raise BadSample("wrong_duration", f"{raw}: {seconds:.3f} s of audio, but its .json says {stated:.3f} s")
     for name, frames in (value_of(raw, meta, "targets", dict) or {}).items():
         found = len(targets[name]) if name in targets else 0
-        if name in index.experts and found != frames:
+        if name in experts and found != frames:
             raise BadSample("wrong_target", f"{raw}: {found} frames of {name}, but its .json says {frames}")
 
 

@@ -15,17 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from coat.manifests import ShardIndex
+from coat.manifests import InputError, ShardIndex, storage
 from coat.trainer.config.sections import DataConfig
 from coat.trainer.data.collator import Collator
 from coat.trainer.data.cursor import LoaderCursor
-from coat.trainer.data.decoding import decode_sample
+from coat.trainer.data.decoding import decode_meta, decode_sample
 from coat.trainer.data.samples import BadSample, RawSample
 from coat.trainer.data.stream import ShardStream
 from coat.trainer.model.batch import Batch
 from coat.trainer.students.base import UnusableInput
 
 BATCH_ORDER = 1  # use of a window's random numbers
+EXCLUDED = "excluded"
 LOGGED_PER_REASON = 10  # samples left out that are named in the log
 
 
@@ -61,6 +62,7 @@ class Loader:
         self.stream, self.collator, self.config, self.log, self.pin = stream, collator, config, log, pin
         self.cursor = LoaderCursor(stream.cursor)
         self.skipped: Counter[str] = Counter()
+        self.excluded = excluded_ids(config)
 
     def __iter__(self) -> Iterator[Batch]:
         """Without end, unless nothing of a whole epoch can be used: BadSample with the reasons' counts."""
@@ -121,14 +123,26 @@ class Loader:
         planned = future.result()
         encoded, errors = [], []
         for raw in planned.samples:
+            if self.is_excluded(raw):
+                errors.append(BadSample(EXCLUDED, f"{raw}: named by data.exclude"))
+                continue
             try:
-                encoded.append(self.collator.encode(decode_sample(raw, self.collator.index), self.config))
+                sample = decode_sample(raw, self.collator.index, self.collator.experts)
+                encoded.append(self.collator.encode(sample, self.config))
             except (BadSample, UnusableInput) as e:
                 if self.config.unusable == "raise":
                     raise
                 errors.append(e)
         batch = self.collator.collate(encoded) if encoded else None
         return LoadedBatch(batch.pinned() if batch and self.pin else batch, errors, planned.next_cursor)
+
+    def is_excluded(self, raw: RawSample) -> bool:
+        if not self.excluded or "json" not in raw.members:
+            return False
+        try:
+            return str(decode_meta(raw).get("id", raw.key)) in self.excluded
+        except BadSample:
+            return False  # decoding says what is wrong with it
 
     def count_skipped(self, errors: Sequence[BadSample | UnusableInput]) -> None:
         """Count them by reason, and name the first of each in the log."""
@@ -148,6 +162,19 @@ class Loader:
         self.cursor = LoaderCursor.from_dict(state)
         self.stream.seek(self.cursor.stream)
         self.skipped = Counter(self.cursor.skipped)
+
+
+def excluded_ids(config: DataConfig) -> frozenset[str]:
+    """InputError where there is no such file."""
+    if config.exclude_file is None:
+        return frozenset(config.exclude)
+    try:
+        lines = storage.read_bytes(config.exclude_file).decode().splitlines()
+    except FileNotFoundError as e:
+        raise InputError(f"data.exclude_file {config.exclude_file}: no such file; expected an id a line") from e
+    except UnicodeDecodeError as e:
+        raise InputError(f"data.exclude_file {config.exclude_file}: not UTF-8; expected an id a line") from e
+    return frozenset(config.exclude) | {line.strip() for line in lines if line.strip()}
 
 
 def nothing_usable_error(index: ShardIndex, skipped: Mapping[str, int], last: BadSample | UnusableInput) -> BadSample:

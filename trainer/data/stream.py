@@ -1,7 +1,8 @@
 """Shards in: plain WebDataset tars, read in an order that is a function of (seed, epoch, position) alone."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from functools import cached_property
 from itertools import count, islice
 
 import numpy as np
@@ -29,22 +30,24 @@ def iterate_shards(path: str) -> Iterator[Sample]:
             yield decode_sample(raw, index)
 
 
-def read_shard(index: ShardIndex, shard: ShardInfo) -> Iterator[RawSample]:
-    """The samples of one tar with their sidecars, without decoding. InputError where it is missing, broken
-    (BrokenShard) or not what the index says.
+def read_shard(index: ShardIndex, shard: ShardInfo, experts: Collection[str] | None = None) -> Iterator[RawSample]:
+    """The samples of one tar with their sidecars (of these experts; None: all), not decoded. InputError where it is
+    missing, broken (BrokenShard) or not what the index says.
     """
-    for sample in read_samples(index, shard):
+    for sample in read_samples(index, shard, experts):
         yield RawSample(shard.name, sample.key, sample.members)
 
 
-def read_shard_or_lost(index: ShardIndex, shard: ShardInfo) -> Iterator[RawSample]:
+def read_shard_or_lost(
+    index: ShardIndex, shard: ShardInfo, experts: Collection[str] | None = None
+) -> Iterator[RawSample]:
     """As many samples as the index says, the last of them lost where a tar is cut or broken.
 
     InputError where it gives none at all, or where it is not what the index says.
     """
     found = 0
     try:
-        for raw in read_shard(index, shard):
+        for raw in read_shard(index, shard, experts):
             found += 1
             yield raw
     except BrokenShard as e:
@@ -60,16 +63,26 @@ class ShardStream:
     In epoch e the shards are permuted by (seed, e) and dealt to the ranks; a rank's samples are cut into
     windows of `shuffle`, each permuted by (seed, e, rank, window). So (epoch, position) is the whole state: to go
     on, the shards before it are not opened, and at most one window and the start of one shard are read again.
-    Samples that a broken tar does not give are `lost`, but keep their positions.
+    Samples that a broken tar does not give are `lost`, but keep their positions. Sidecars are read of `experts` alone.
     """
 
-    def __init__(self, index: ShardIndex, *, seed: int, shuffle: int, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self,
+        index: ShardIndex,
+        *,
+        seed: int,
+        shuffle: int,
+        rank: int = 0,
+        ranks: int = 1,
+        experts: Collection[str] | None = None,
+    ) -> None:
         if len(index.shards) < ranks:
             raise InputError(
                 f"{index.path}: {len(index.shards)} shards for {ranks} ranks; build smaller shards "
                 "(`coat build-shards --shard-size`), or use fewer ranks"
             )
         self.index, self.seed, self.shuffle, self.rank, self.ranks = index, seed, shuffle, rank, ranks
+        self.experts = experts
         self.epoch, self.position = 0, 0  # of the sample that comes next
         self.samples: Iterator[RawSample] | None = None
         self.stopped = False  # set from another thread: nothing more is read
@@ -122,15 +135,17 @@ class ShardStream:
             if skip >= shard.samples:
                 skip -= shard.samples
                 continue
-            for sample in islice(read_shard_or_lost(self.index, shard), skip, None):
+            for sample in islice(read_shard_or_lost(self.index, shard, self.experts), skip, None):
                 if self.stopped:
                     return
                 yield sample
             skip = 0
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        """Of everything that decides the order; a cursor is of use only where this is equal."""
+        """Of everything that decides the order; a cursor is of use only where this is equal. Ten thousand shards take
+        some milliseconds, and each batch asks.
+        """
         shards = [(s.name, s.samples, s.xxh3) for s in self.index.shards]
         data = [SEED_PREFIX, shards, self.seed, self.shuffle, self.rank, self.ranks]
         return xxhash.xxh3_64_hexdigest(json.dumps(data).encode())

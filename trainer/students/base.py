@@ -71,7 +71,8 @@ class Student(ABC):
 
     @classmethod
     def load(cls, source: str, dtype: torch.dtype) -> Self:
-        """Read weights and processor of a hub id or folder. OSError or ValueError where it is not such a checkpoint, and
+        """Read weights and processor of a hub id or folder. OSError or ValueError where it is not such a checkpoint.
+
         InputError where a tensor is missing, unknown, or of another shape.
         """
         import transformers
@@ -120,6 +121,11 @@ class Student(ABC):
         """Where in a prefix audio stands, one index a position."""
         audio_id = self.tokenizer.convert_tokens_to_ids(self.audio_token)
         return [i for i, token in enumerate(ids) if token == audio_id]
+
+    @property
+    def max_positions(self) -> int | None:
+        """The longest sequence that its language model was made for; None where its config does not say."""
+        return getattr(self.model.config.text_config, "max_position_embeddings", None)
 
     @property
     def max_seconds(self) -> float:

@@ -37,7 +37,7 @@ def load_student(source: str, dtype: str = "float32") -> "Student":
         ValueError,
         RuntimeError,
         ImportError,
-    ) as e:  # ImportError: a processor that asks for torchvision, extra [omni]
+    ) as e:  # ImportError: of torchvision, extra [omni]
         raise InputError(f"{source}: cannot be read as a {adapter.model_type} checkpoint ({one_line(e, 200)})") from e
 
 

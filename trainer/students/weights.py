@@ -1,7 +1,7 @@
 """Were all weights of a checkpoint read, and which ones were they?
 
-transformers fills what a file lacks with random numbers, drops what it does not know, and warns. A run on such a student
-is worth nothing, so each such tensor is an error that names it.
+transformers fills what a file lacks with random numbers, drops what it does not know, and warns. A run on such a
+student is worth nothing, so each such tensor is an error that names it.
 """
 
 import re

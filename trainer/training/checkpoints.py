@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from coat.manifests import InputError, RunError, storage
+from coat.manifests.errors import one_line
 from coat.trainer.ranks import gather_from_ranks, raise_on_all_ranks
 from coat.trainer.run_folder import disk_errors
 from coat.trainer.training.checkpoint_tensors import (
@@ -115,7 +116,14 @@ class Checkpoints:
         """All but the newest; and any of a later step: it was broken when the run went on from an older one."""
         paths = self.all()
         for old in {*paths[: -self.keep], *(path for path in paths if path.name > self.path(step).name)}:
+            self.remove(old)
+
+    def remove(self, old: Path) -> None:
+        """What cannot be removed (a file of NFS that somebody reads) costs room, and no run."""
+        try:
             shutil.rmtree(old)
+        except OSError as e:
+            self.log(f"{old}: could not be removed ({e.strerror or one_line(e)}); the run goes on, remove it by hand")
 
     def choose(self) -> Path | None:
         """The newest whole checkpoint: the main rank looks, and tells the others. It removes half-written ones.
@@ -126,7 +134,7 @@ class Checkpoints:
         with raise_on_all_ranks(self.accelerator):
             if self.is_main:
                 for partial in self.folder.glob(f".*{PARTIAL}"):
-                    shutil.rmtree(partial)
+                    self.remove(partial)
                 newest = [self.newest()]
         chosen = gather_from_ranks(self.accelerator, newest)[0]
         with raise_on_all_ranks(self.accelerator):

@@ -124,14 +124,14 @@ class HeldOut:
             if number % self.ranks != self.rank:
                 continue
             try:
-                sample = decode_sample(raw, self.index)
+                sample = decode_sample(raw, self.index, self.collator.experts)
                 yield number, with_prompt(sample, self.config), self.collator.encode(sample, self.config.data)
             except (BadSample, UnusableInput):
                 continue  # `samples` of the results says how many were used
 
     def raw_samples(self) -> Iterator[RawSample]:
         for shard in self.index.shards:
-            yield from read_shard_or_lost(self.index, shard)
+            yield from read_shard_or_lost(self.index, shard, self.collator.experts)
 
 
 def add_accuracy(values: dict[str, float], answers: list[tuple[int, Sample, str]]) -> HeldOutResults:

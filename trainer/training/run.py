@@ -1,6 +1,7 @@
 """A run: steps over the shards, with reports, held-out evaluations and checkpoints in its folder."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,7 +65,8 @@ class TrainingRun:
         self.experts = experts_of(config, index)
         rank, ranks = accelerator.process_index, accelerator.num_processes
         with raise_on_all_ranks(accelerator):
-            stream = ShardStream(index, seed=config.data.seed, shuffle=config.data.shuffle, rank=rank, ranks=ranks)
+            order = {"seed": config.data.seed, "shuffle": config.data.shuffle, "rank": rank, "ranks": ranks}
+            stream = ShardStream(index, **order, experts=list(self.experts))
             self.model = build_model(config, self.experts)
             if accelerator.is_main_process:
                 folder.check_base(config.student.path, self.model.student.digest)
@@ -118,7 +120,7 @@ class TrainingRun:
             if self.finished and self.accelerator.is_main_process:
                 write_student(self.folder, self.model, self.step)
         seconds = time.monotonic() - start
-        return TrainResult(self.folder.path, self.step, self.finished, seconds, dict(self.loader.skipped))
+        return TrainResult(self.folder.path, self.step, self.finished, seconds, self.skipped())
 
     def timed_step(self, batches: Iterator[Batch], stop_requested: Callable[[], bool]) -> bool:
         """One step over the next batches; whether to stop behind it."""
@@ -132,6 +134,10 @@ class TrainingRun:
         self.trainer.meter.add_time(time.monotonic() - start, waited)
         return stop
 
+    def skipped(self) -> dict[str, int]:
+        """Samples left out since the run began, by reason, of all ranks."""
+        return dict(sum(map(Counter, gather_from_ranks(self.accelerator, [dict(self.loader.skipped)])), Counter[str]()))
+
     def report(self) -> None:
         stage, _ = stage_at(self.config.stages, self.step - 1)
         values = {
@@ -139,6 +145,7 @@ class TrainingRun:
             **self.trainer.rates(),
             "samples": self.trainer.samples,
             "audio_hours": self.trainer.audio_s / 3600,
+            **{f"skipped/{reason}": float(count) for reason, count in sorted(self.skipped().items())},
             "peak_memory_gib": max(gather_from_ranks(self.accelerator, [peak_memory(self.accelerator.device)])),
         }
         self.trainer.meter.clear()

@@ -44,9 +44,7 @@ def test_half_of_the_tensors(changed: Callable[[Change], Path]) -> None:
         return {name: tensors[name] for name in kept}
 
     folder = changed(half)
-    with pytest.raises(
-        InputError, match=r"^[^\n]*tensors are not in its files, and would be random: \S+, .*, and \d+ more"
-    ):
+    with pytest.raises(InputError, match=r"tensors are not in its files, and would be random: \S+, .*, and \d+ more"):
         load_student(str(folder))
 
 
