@@ -66,6 +66,7 @@ class Student(ABC):
         self.source = source
         self.model = model  # ...ForConditionalGeneration
         self.processor = processor
+        self.known_tokens: tuple[int, tuple[str, ...]] = (-1, ())  # size of the vocabulary, and `added_tokens` then
         self.digest = ""  # of the weights as they were read
         self.peft_model: Any = None  # the PeftModel around `model`, where LoRA was added
 
@@ -175,10 +176,16 @@ class Student(ABC):
 
     def check_text(self, text: str) -> None:
         """UnusableInput where a text would be read as the end of a turn, as audio, or as a think position."""
-        if any(token in text for token in self.tokenizer.get_added_vocab()):
+        if any(token in text for token in self.added_tokens()):
             raise UnusableInput(
                 "special_token", f"{text[:60]!r} holds a special token of {self.model_type}; leave it out"
             )
+
+    def added_tokens(self) -> tuple[str, ...]:
+        """Texts that the tokenizer reads as one token: its special ones. To ask it for them takes some 40 ms."""
+        if self.known_tokens[0] != (size := len(self.tokenizer)):  # think tokens may have been added
+            self.known_tokens = size, tuple(self.tokenizer.get_added_vocab())
+        return self.known_tokens[1]
 
     def render_chat(self, prompt: str, audios: int = 1, turns: Turns = ()) -> str:
         """The chat up to where the response to `prompt` starts. All audio stands in the first turn, before its text."""
@@ -242,9 +249,14 @@ class Student(ABC):
 
     def encode(self, text: str, audios: Sequence[Samples]) -> tuple[list[int], dict[str, Tensor]]:
         """Ids of a text with its placeholders expanded, and features, by the student's own processor."""
-        encoded = self.processor(text=[text], audio=audios, sampling_rate=self.sample_rate, return_tensors="pt")
+        options = {"sampling_rate": self.sample_rate, "return_tensors": "pt", **self.feature_options(audios)}
+        encoded = self.processor(text=[text], audio=audios, **options)
         ids = encoded["input_ids"][0].tolist()
         return ids, {k: v for k, v in encoded.items() if k not in ("input_ids", "attention_mask")}
+
+    def feature_options(self, audios: Sequence[Samples]) -> dict[str, Any]:
+        """What the processor is told beside the audio, so that it works on no more than there is."""
+        return {}
 
     def prompt_positions(self, prompt: str, audios: int = 1, turns: Turns = ()) -> int:
         """Positions of a prefix without its audio's."""

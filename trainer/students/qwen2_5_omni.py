@@ -1,13 +1,14 @@
 """Qwen2.5-Omni's Thinker (arXiv 2503.20215; weights Qwen/Qwen2.5-Omni-7B, Apache-2.0). Its Talker is not loaded.
 
 Audio stands in the text as <|audio_bos|><|AUDIO|>...<|audio_eos|>, 25 positions a second. The tower attends within
-windows of 2 s, so that it takes any number of mel frames; the processor pads them all to 300 s and cuts there. Here
-the padding is cut off to the longest of a batch, and what is longer than 300 s is refused.
+windows of 2 s, so that it takes any number of mel frames. By itself the processor pads them all to 300 s, computes
+that, and cuts there; here it pads to the longest of a text, a batch to its longest, and what is over 300 s is refused.
 
 Positions are of three axes, which the model makes itself of ids and mask; for text and audio they are one count.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 from torch.nn.functional import pad
@@ -33,6 +34,12 @@ class Qwen25Omni(Student):
 
     def audio_end(self, ids: Sequence[int]) -> int:
         return index_after_last(ids, self.tokenizer.convert_tokens_to_ids(self.processor.audio_eos_token))
+
+    def feature_options(self, audios: Sequence[Samples]) -> dict[str, Any]:
+        """Whole mel frames of the longest audio, and half a window of the STFT, which the last frame reaches into."""
+        hop, window = self.hop, self.processor.feature_extractor.n_fft
+        longest = max((len(a) for a in audios), default=0)
+        return {"audio_kwargs": {"max_length": min(-(-longest // hop) * hop + window, self.max_samples)}}
 
     def encode(self, text: str, audios: Sequence[Samples]) -> tuple[list[int], dict[str, Tensor]]:
         """Its features end with the longest audio."""

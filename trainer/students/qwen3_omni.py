@@ -10,6 +10,7 @@ adapters are in the attention alone. The router is left as it is, and so is its 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -49,6 +50,10 @@ class Qwen3Omni(Qwen25Omni):
         for _ in range(STRIDES):
             frames = -(-frames // 2)
         return frames
+
+    def feature_options(self, audios: Sequence[Samples]) -> dict[str, Any]:
+        """Its processor pads to the longest by itself."""
+        return {}
 
     def encode(self, text: str, audios: Sequence[Samples]) -> tuple[list[int], dict[str, Tensor]]:
         """Audio under one chunk has silence behind it."""
