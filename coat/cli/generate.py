@@ -18,7 +18,7 @@ def generate(
     ] = None,
     choice: Annotated[list[str] | None, typer.Option(help="An answer that the one prompt lists; repeat.")] = None,
     turns: Annotated[str | None, typer.Option(help="What was said before, as JSON: [[prompt, answer], ...].")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer; one that is cut there is marked.")] = 256,
     allow_http: AllowHttp = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="A JSON object a prompt instead of bare answers; seconds are of all prompts.")
@@ -64,6 +64,9 @@ def generate(
             "audio": audio[0] if audio and len(audio) == 1 else audio,
             "prompt": one,
             "answer": answer,
+            "cut": answer.is_cut,
             "seconds": seconds,
         }
         typer.echo(json.dumps(row, ensure_ascii=False) if as_json else answer)
+        if answer.is_cut and not as_json:
+            typer.echo(f"the answer is cut at {max_new_tokens} tokens; --max-new-tokens gives it more", err=True)

@@ -170,7 +170,7 @@ class EvaluationConfig(ConfigSection):
     every: int = Field(default=500, ge=1)  # steps, and at the end
     samples: int = Field(default=256, ge=1)  # the first so many: their losses
     answers: int = Field(default=64, ge=0)  # the first so many of those are asked, too
-    max_new_tokens: int = Field(default=64, ge=1)  # of an answer
+    max_new_tokens: int = Field(default=256, ge=1)  # of an answer; those that are cut there are counted
 
 
 class RunConfig(ConfigSection):

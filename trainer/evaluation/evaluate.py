@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from coat.manifests import AudioError, InputError, Utterance, decode
-from coat.trainer.generation.generate import Audio, Question, Trained
+from coat.trainer.generation.generate import MAX_NEW_TOKENS, Answer, Audio, Question, Trained
 
 
 class QuestionRow(Protocol):
@@ -29,12 +29,16 @@ class QuestionRow(Protocol):
 
 @dataclass
 class Score:
-    """Counts of one group of rows. `chance` is what guessing among the choices would give."""
+    """Counts of one group of rows. `chance` is what guessing among the choices would give.
+
+    `cut`: answers that came to the limit of tokens before their end.
+    """
 
     rows: int = 0
     right: int = 0
     unparsed: int = 0
     missing: int = 0
+    cut: int = 0
     chance_sum: float = 0.0
 
     @property
@@ -58,6 +62,7 @@ class Prediction:
     choice: str | None  # None: missing or unparsed
     answer: str
     right: bool
+    is_cut: bool = False
 
 
 @dataclass
@@ -78,9 +83,14 @@ class Evaluation:
             score.rows += 1
             score.right += right
             score.missing += text is None
+            score.cut += is_cut(text)
             score.unparsed += text is not None and choice is None
             score.chance_sum += 1 / len(row.choices) if row.choices else 0.0
-        self.predictions.append(Prediction(row.id, text, choice, answer, right))
+        self.predictions.append(Prediction(row.id, text, choice, answer, right, is_cut(text)))
+
+
+def is_cut(text: str | None) -> bool:
+    return isinstance(text, Answer) and text.is_cut
 
 
 def evaluate(
@@ -88,7 +98,7 @@ def evaluate(
     rows: Iterable[Utterance],
     *,
     batch_size: int = 16,
-    max_new_tokens: int = 64,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
     """Ask each row's prompt, with its choices, and compare with its response.

@@ -7,7 +7,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -33,9 +33,22 @@ class Question(NamedTuple):
     turns: Turns = ()
 
 
+class Answer(str):
+    """A text. `is_cut`: it came to `max_new_tokens` before its end, and there would have been more."""
+
+    __slots__ = ("is_cut",)
+    is_cut: bool
+
+    def __new__(cls, text: str, is_cut: bool = False) -> Self:
+        answer = super().__new__(cls, text)
+        answer.is_cut = is_cut
+        return answer
+
+
 EncodedPrompt = tuple[list[int], dict[str, torch.Tensor]]  # ids, and the features of their audio
 QuestionOrTuple = Question | tuple[Audios, str, Sequence[str]]
 TEXT_INPUTS = ("input_ids", "attention_mask")
+MAX_NEW_TOKENS = 256  # of an answer: a transcript of a minute; one that ends sooner costs no more
 
 
 class Trained:
@@ -47,18 +60,24 @@ class Trained:
         self.student.model.eval()
 
     def ask(
-        self, audio: Audios, prompt: str, *, choices: Sequence[str] = (), turns: Turns = (), max_new_tokens: int = 64
-    ) -> str:
+        self,
+        audio: Audios,
+        prompt: str,
+        *,
+        choices: Sequence[str] = (),
+        turns: Turns = (),
+        max_new_tokens: int = MAX_NEW_TOKENS,
+    ) -> Answer:
         """The answer to a prompt about an audio, greedily. InputError: audio that cannot be heard whole."""
         return self.ask_many([Question(audio, prompt, choices, turns)], max_new_tokens=max_new_tokens)[0]
 
     @torch.inference_mode()
-    def ask_many(self, questions: Sequence[QuestionOrTuple], *, max_new_tokens: int = 64) -> list[str]:
+    def ask_many(self, questions: Sequence[QuestionOrTuple], *, max_new_tokens: int = MAX_NEW_TOKENS) -> list[Answer]:
         """Answers to Questions, or (audio, prompt, choices), as one batch."""
         return self.decode(self.generate(self.inputs(questions), max_new_tokens))
 
     @torch.inference_mode()
-    def ask_each(self, audio: Audios, prompts: Sequence[str], *, max_new_tokens: int = 64) -> list[str]:
+    def ask_each(self, audio: Audios, prompts: Sequence[str], *, max_new_tokens: int = MAX_NEW_TOKENS) -> list[Answer]:
         """Answers to several prompts about one audio, each as `ask` gives it.
 
         The positions that all prompts begin with (the audio, and the block where it stands behind it) are computed
@@ -69,9 +88,9 @@ class Trained:
         ids = [one["input_ids"][0].tolist() for one in inputs]
         shared = common_prefix(ids)
         if len(inputs) < 2 or not shared or any(self.student.audio_indices(prompt_ids[shared:]) for prompt_ids in ids):
-            return [text for one in inputs for text in self.decode(self.generate(one, max_new_tokens))]
+            return [answer for one in inputs for answer in self.decode(self.generate(one, max_new_tokens))]
         cache = self.student.prefill({**inputs[0], **{name: inputs[0][name][:, :shared] for name in TEXT_INPUTS}})
-        answers = []
+        answers: list[Answer] = []
         for one in inputs:
             ids_1N = self.generate({name: one[name] for name in TEXT_INPUTS}, max_new_tokens, past_key_values=cache)
             answers += self.decode(ids_1N)
@@ -87,8 +106,11 @@ class Trained:
             :, inputs["input_ids"].shape[1] :
         ]
 
-    def decode(self, ids_BN: torch.Tensor) -> list[str]:
-        return [text.strip() for text in self.student.tokenizer.batch_decode(ids_BN, skip_special_tokens=True)]
+    def decode(self, ids_BN: torch.Tensor) -> list[Answer]:
+        texts = self.student.tokenizer.batch_decode(ids_BN, skip_special_tokens=True)
+        stops = torch.tensor(self.student.stop_ids, device=ids_BN.device)
+        is_cut_B = (~torch.isin(ids_BN, stops).any(dim=1)).tolist()
+        return [Answer(text.strip(), is_cut) for text, is_cut in zip(texts, is_cut_B, strict=True)]
 
     def inputs(self, questions: Sequence[QuestionOrTuple]) -> dict[str, torch.Tensor]:
         """Prompts with audio and block, padded on the left."""

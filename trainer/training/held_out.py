@@ -21,7 +21,7 @@ from coat.trainer.data.collator import Collator, EncodedSample, prompt_and_respo
 from coat.trainer.data.decoding import decode_sample
 from coat.trainer.data.samples import BadSample, RawSample, Sample
 from coat.trainer.data.stream import read_shard_or_lost
-from coat.trainer.evaluation.evaluate import Evaluation
+from coat.trainer.evaluation.evaluate import Evaluation, is_cut
 from coat.trainer.generation.generate import Question, Trained
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.coat_model import CoatModel
@@ -141,7 +141,9 @@ def add_accuracy(values: dict[str, float], answers: list[tuple[int, Sample, str]
         if sample.choices:
             evaluation.add(sample, text)
         row = {"id": sample.id, "prompt": sample.prompt, "choices": list(sample.choices)}
-        rows.append({**row, "answer": text, "truth": sample.response})
+        rows.append({**row, "answer": text, "truth": sample.response, "cut": is_cut(text)})
+    if rows:
+        values |= {"cut": sum(row["cut"] for row in rows) / len(rows)}
     if evaluation.total.rows:
         total = evaluation.total
         values |= {"accuracy": total.accuracy, "chance": total.chance, "unparsed": total.unparsed_rate}

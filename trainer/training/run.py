@@ -68,8 +68,6 @@ class TrainingRun:
             order = {"seed": config.data.seed, "shuffle": config.data.shuffle, "rank": rank, "ranks": ranks}
             stream = ShardStream(index, **order, experts=list(self.experts))
             self.model = build_model(config, self.experts)
-            if accelerator.is_main_process:
-                folder.check_base(config.student.path, self.model.student.digest)
         self.checkpoints = Checkpoints(folder.checkpoints, config.run.keep, accelerator, log)
         watchdog = Watchdog(config.run, 2 * index.samples * ranks, log, self.checkpoints.kept)
         self.trainer = Trainer(config, self.model, self.experts, accelerator, watchdog)
@@ -92,6 +90,9 @@ class TrainingRun:
 
     def run(self, stop_requested: Callable[[], bool] = lambda: False) -> TrainResult:
         """Train from the last checkpoint to the end, or until a rank is asked to stop; `stop_requested` each step."""
+        with self.shared_errors():
+            if self.accelerator.is_main_process:
+                self.folder.check_base(self.config.student.path, self.model.student.digest)
         self.resume()
         self.model.train()
         start, self.first_step = time.monotonic(), self.step

@@ -1,5 +1,6 @@
 """Generation: one prefill with the block in it, then one token a call; and a saved run is the run."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,22 @@ def test_think_tokens_are_never_said(trained: Trained) -> None:
     trained.student.model.generate = lambda **asked: ids.append(generate(**asked)) or ids[0]
     trained.ask(AUDIO, "High or low?", max_new_tokens=4)
     assert not set(ids[0][0, inputs["input_ids"].shape[1] :].tolist()) & set(trained.block.new_ids)
+
+
+def test_answers_that_are_cut_are_marked(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By themselves, together with others, and in an evaluation's counts."""
+    stop = trained.student.stop_ids[0]
+    ids_BN = torch.tensor([[5, 6, stop, trained.student.tokenizer.pad_token_id], [5, 6, 7, 8], [5, 6, 7, stop]])
+    assert [a.is_cut for a in trained.decode(ids_BN)] == [False, True, False]
+    monkeypatch.setattr(type(trained.student), "stop_ids", trained.block.new_ids)  # never said
+    answer = trained.ask(AUDIO, "High or low?", max_new_tokens=3)
+    assert (answer.is_cut, pickle.loads(pickle.dumps(answer)).is_cut) == (True, True)
+    soundfile.write(Path(trained.config.run.out) / "a.wav", AUDIO[0], AUDIO[1])
+    row = Utterance(
+        id="a", audio=f"{trained.config.run.out}/a.wav", audio_filepath="a.wav", prompt="High?", response="high"
+    )
+    found = evaluate(trained, [row], max_new_tokens=3)
+    assert (found.total.cut, found.predictions[0].is_cut) == (1, True)
 
 
 def test_many_are_answered_as_each_alone(trained: Trained) -> None:
