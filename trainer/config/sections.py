@@ -55,10 +55,11 @@ class ThinkingConfig(ConfigSection):
 
 class DataConfig(ConfigSection):
     shards: str = Field(min_length=1, json_schema_extra=FREE)  # folder or URL with index.json
-    batch_size: int = Field(default=8, ge=1)  # samples of one forward pass, per rank
+    # Samples of one forward pass, per rank.
+    batch_size: int = Field(default=8, ge=1, json_schema_extra=WITH_CHANGE)
     # Padded positions of one forward pass, at most: samples of like length go together, up to batch_size of them.
     # None: batch_size samples as they come.
-    batch_tokens: int | None = Field(default=None, ge=1)
+    batch_tokens: int | None = Field(default=None, ge=1, json_schema_extra=WITH_CHANGE)
     shuffle: int = Field(default=256, ge=1)  # samples that are held and permuted together; twice that in memory
     seed: int = 0  # of the order
     # Threads that decode; the order never depends on them.
@@ -176,12 +177,12 @@ class EvaluationConfig(ConfigSection):
 class RunConfig(ConfigSection):
     out: str = Field(min_length=1, json_schema_extra=FREE)
     seed: int = 0
-    accumulate: int = Field(default=1, ge=1)  # forward passes of one step
+    accumulate: int = Field(default=1, ge=1, json_schema_extra=WITH_CHANGE)  # forward passes of one step
     # Autocast; auto: bf16 where the device has it.
     precision: Literal["auto", "no", "bf16"] = Field(default="auto", json_schema_extra=WITH_CHANGE)
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = Field(default=False, json_schema_extra=WITH_CHANGE)
     # torch.compile of the language model's layers and of the heads, with this backend (inductor); None: not compiled.
-    compile: str | None = None
+    compile: str | None = Field(default=None, json_schema_extra=WITH_CHANGE)
     save_every: int = Field(default=500, ge=1, json_schema_extra=FREE)  # steps
     keep: int = Field(default=2, ge=1, json_schema_extra=FREE)  # newest checkpoints
     log_every: int = Field(default=10, ge=1, json_schema_extra=FREE)  # steps

@@ -153,13 +153,25 @@ class Loader:
                 more = "; more of these are only counted" if count == LOGGED_PER_REASON else ""
                 self.log(f"skipped ({error.reason}{more}): {error}")
 
+    @property
+    def batching(self) -> str:
+        """How a window is cut into batches."""
+        return f"{self.config.batch_size} samples, {self.config.batch_tokens} tokens"
+
     def state_dict(self) -> dict[str, Any]:
         """The cursor, for a checkpoint's JSON."""
-        return self.cursor.to_dict()
+        return {**self.cursor.to_dict(), "batching": self.batching}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on behind the last batch that was given. InputError where the order would be another."""
+        """Go on behind the last batch that was given. InputError where the order would be another.
+
+        Where windows are cut into batches otherwise now, the window in hand begins anew.
+        """
         self.cursor = LoaderCursor.from_dict(state)
+        if self.cursor.batch and state.get("batching", self.batching) != self.batching:
+            said = f"batches are of {self.batching} from here on, and were of {state['batching']}"
+            self.log(f"{said}: of {self.config.shuffle} samples, those that were trained on already come again")
+            self.cursor = replace(self.cursor, batch=0)
         self.stream.seek(self.cursor.stream)
         self.skipped = Counter(self.cursor.skipped)
 

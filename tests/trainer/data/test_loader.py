@@ -48,7 +48,7 @@ class Padded:
     """A collator for which a sample is as long as its sound; a batch is the ids, and the size when padded."""
 
     def __init__(self, index: ShardIndex) -> None:
-        self.index = index
+        self.index, self.experts = index, list(index.experts)
 
     def sequence_length(self, raw: RawSample, _config: DataConfig) -> int:
         return round(json.loads(raw.members["json"])["duration"] * 16000)
@@ -186,7 +186,7 @@ def test_batches_of_a_student_keep_the_budget(student: Student, shards_dir: Path
     made = loader(student, shards_dir, lines.append, batch_tokens=130)
     list(islice(made, 4))
     assert made.skipped["too_many_tokens"]
-    assert "data.batch_tokens is less" in lines[0]
+    assert "130 fit (data.batch_tokens)" in lines[0]
 
 
 def test_what_a_cut_tar_has_lost_is_counted_and_the_rest_is_read(student: Student, tmp_path: Path) -> None:

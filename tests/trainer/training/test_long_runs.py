@@ -152,3 +152,22 @@ def test_a_finished_run_is_extended(student_dir: Path, shards_dir: Path, tmp_pat
     assert [row["step"] for row in read_metrics(out)] == list(range(1, 8))
     assert json.loads((out / "done.json").read_text())["step"] == 7
     assert TrainConfig.read(str(out / "config.toml")).steps == 7
+
+
+def test_batches_may_become_smaller_on_resume(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
+    """And the window that is in hand begins anew, with a line."""
+    data = {"batch_size": 2, "batch_tokens": 400, "shuffle": 8}
+    run = tmp_path / "run"
+    train(toy_config(student_dir, shards_dir, run, steps=6, data=data), stop=once())
+    lines: list[str] = []
+    smaller = toy_config(
+        student_dir,
+        shards_dir,
+        run,
+        steps=6,
+        data={**data, "batch_size": 1},
+        run={"accumulate": 2, "gradient_checkpointing": True},
+    )
+    assert train(smaller, change=True, log=lines.append).finished
+    assert any("changed from here on: data.batch_size: 2 -> 1" in line for line in lines)
+    assert any("batches are of 1 samples, 400 tokens from here on" in line for line in lines)
