@@ -45,7 +45,7 @@ def read_header(path: str) -> AudioInfo:
             return AudioInfo(file.samples / file.rate, file.rate, file.channels, file.format)
         (part,) = parts
         try:
-            info = soundfile.info(part.opens())
+            info = part.opened(soundfile.info)
         except (soundfile.LibsndfileError, TypeError) as e:
             info = ffmpeg.read_info(path, part.read(), e)
             return info if info.seconds else replace(info, seconds=decode(path).seconds)

@@ -3,18 +3,24 @@
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
+
+import soundfile
 
 from coat.manifests import addresses
 from coat.manifests.audio import faults
 from coat.manifests.audio.clip import AudioError
 from coat.manifests.audio.extents import Extent
 from coat.manifests.audio.parts import Part, find_parts
+from coat.manifests.errors import ReadFault
 
+SYSTEM_ERROR = 2  # of libsndfile: what the operating system said, which it does not pass on
 HELD_BYTES = 2**20  # a smaller file is read once and held while it is looked at: to open and seek costs more than that
+
+Opened = TypeVar("Opened")
 
 
 class Source:
@@ -101,6 +107,20 @@ class SourcePart:
 
     def opens(self) -> Any:
         return self.source.opens() if self.is_whole else self.look()
+
+    def opened(self, by_libsndfile: Callable[[Any], Opened]) -> Opened:
+        """What libsndfile makes of it. ReadFault or AudioError where the system does not let it read a file: FFmpeg
+        could, of bytes that are held, and then it would depend on the moment which of the two gives the samples.
+        """
+        for _ in range(2):
+            try:
+                return by_libsndfile(self.opens())
+            except soundfile.LibsndfileError as e:
+                if e.code != SYSTEM_ERROR or not self.source.name:
+                    raise
+            with faults.reading(self.path), open(self.source.name, "rb") as f:
+                f.read()
+        raise ReadFault(f"{self.path}: cannot be read here (libsndfile says that the system does not let it)")
 
     def read(self) -> bytes:
         with faults.reading(self.path), self.look() as f:

@@ -75,7 +75,7 @@ class Stream:
         self.samples, self.decoder = len(self.whole_T), "ffmpeg"
 
     def open(self) -> Handle:
-        return Handle(self.part.opens())
+        return self.part.opened(Handle)
 
     def fresh(self) -> Handle:
         """A handle that has not moved."""

@@ -11,6 +11,7 @@ import soundfile
 from coat.manifests.audio import faults
 from coat.manifests.audio.clip import AudioError
 from coat.manifests.audio.file import AudioFile, decode, probe
+from coat.manifests.audio.source import Source, SourcePart
 from coat.manifests.errors import DeviceFault, EnvironmentFault, ReadFault, RunError, Unreachable
 from tests.disks import dead_share, failing_disk
 
@@ -86,3 +87,24 @@ def test_faults_cross_process_borders(kind: type[RunError]) -> None:
     assert type(error) is kind
     assert str(error) == "a.wav: gone"
     assert isinstance(error, EnvironmentFault)
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.mp3", "a.wav"])
+@pytest.mark.parametrize("read", [decode, probe])
+def test_a_file_that_goes_away_while_it_is_looked_at_is_not_given_to_ffmpeg(
+    name: str, read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes are in memory by then; but which decoder gives the samples must not depend on the moment."""
+    path = tmp_path / name
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 16000), 16000)
+    parts = Source.parts
+
+    def gone(self: Source) -> list[SourcePart]:
+        found = parts(self)
+        path.rename(tmp_path / "away")
+        return found
+
+    monkeypatch.setattr(Source, "parts", gone)
+    with pytest.raises(AudioError) as e:
+        read(str(path))
+    assert e.value.reason == "missing"
