@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from coat.manifests import storage
@@ -47,11 +46,6 @@ class Format:
     read_tars: Callable[[Sequence[str], TarOptions], Iterator[Record]] | None = None  # in place of `read`: all sources
 
 
-def local(knows: Callable[[Path], bool]) -> Callable[[str], bool]:
-    """Of what is not looked for in stores."""
-    return lambda folder: storage.is_local(folder) and knows(storage.local_path(folder))
-
-
 FORMATS = {  # of several that know a folder, the first
     "shards": Format(to_rows=as_it_is, takes="folder", knows_folder=is_shard_set, read_tars=read_coat_shards),
     "folder": Format(read_folder, takes="folder"),
@@ -68,8 +62,8 @@ FORMATS = {  # of several that know a folder, the first
     "lhotse-recordings": Format(
         read_recordings, at_channel=from_cut, suffixes=JSON, knows_record=is_recording_or_supervision
     ),
-    "shar": Format(read_shar, at_channel=from_cut, takes="folder", knows_folder=local(is_shar), ignored=IGNORED),
-    "kaldi": Format(read_kaldi, takes="folder", knows_folder=local(is_kaldi)),
+    "shar": Format(read_shar, at_channel=from_cut, takes="folder", knows_folder=is_shar, ignored=IGNORED),
+    "kaldi": Format(read_kaldi, takes="folder", knows_folder=is_kaldi),
     "nemo-tarred": Format(
         takes="either", suffixes=JSON, knows_record=is_tarred, knows_folder=has_nemo_tars, read_tars=read_nemo_tarred
     ),

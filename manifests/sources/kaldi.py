@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from coat.manifests import storage
 from coat.manifests.corpus.reading import numbered_lines
@@ -21,8 +20,8 @@ COUNTED = ("utt2num_frames", "utt2uniq", "utt2max_frames")  # of features, or of
 IN_ARCHIVE = re.compile(r".+:\d+(\[.*\])?")  # `a.ark:1234`: the archive is Kaldi's own
 
 
-def is_kaldi(folder: Path) -> bool:
-    return (folder / RECORDINGS).is_file()
+def is_kaldi(folder: str) -> bool:
+    return storage.is_file(storage.join(folder, RECORDINGS))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import json
 import tarfile
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from coat.manifests import storage
@@ -17,9 +16,9 @@ CUTS, AUDIO = "cuts", "recording"
 NO_DATA = ".nodata"  # the member of a cut that has no audio
 
 
-def is_shar(folder: Path) -> bool:
+def is_shar(folder: str) -> bool:
     """Whether a folder has cuts, and tars of audio."""
-    names = [p.name for p in folder.iterdir()]
+    names = storage.list_names(folder)
     return bool(shards(names, CUTS)) and bool(shards(names, AUDIO))
 
 

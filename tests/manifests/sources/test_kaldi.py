@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from coat.manifests import storage
+from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.sources.formats import detect_format
 from coat.manifests.sources.importing import import_manifest
 from tests.manifests.conftest import WriteAudio
@@ -67,3 +69,13 @@ def test_tables_that_do_not_fit_each_other(folder: Path, tmp_path: Path) -> None
         assert words in lines
     assert "'u9' is not in segments; what is said of it would be lost" in lines
     assert "not UTF-8" in lines
+
+
+def test_a_folder_in_a_store(folder: Path, tmp_path: Path) -> None:
+    (folder / "wav.scp").write_text("reca a.wav\nrecb b c.wav\n")
+    for file in folder.iterdir():
+        storage.write_bytes(f"memory://bucket/kaldi/{file.name}", file.read_bytes())
+    import_manifest("memory://bucket/kaldi", str(tmp_path / "m.jsonl"))
+    a, b = Manifest.read(str(tmp_path / "m.jsonl"))
+    assert (a.audio, a.text, a.duration) == ("memory://bucket/kaldi/a.wav", "grüße an  alle", 3.0)
+    assert (b.audio, b.duration) == ("memory://bucket/kaldi/b c.wav", 2.0)

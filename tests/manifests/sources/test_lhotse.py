@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from coat.manifests import storage
 from coat.manifests.addresses import split_channel
 from coat.manifests.audio.file import decode
+from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.errors import InputError
 from coat.manifests.sources.formats import detect_format
@@ -196,6 +198,20 @@ def test_a_shar_folder(shar: tuple[Path, list[Any]], tmp_path: Path) -> None:
     each = imported(folder, tmp_path / "m.jsonl", channel="each")
     for u, samples_T in zip(each[:2], sound(cuts[0]), strict=True):
         np.testing.assert_allclose(heard(u), samples_T, atol=1e-4)
+
+
+def test_a_shar_folder_in_a_store(shar: tuple[Path, list[Any]], tmp_path: Path) -> None:
+    folder, _ = shar
+    for file in folder.iterdir():
+        storage.write_bytes(f"memory://bucket/shar/{file.name}", file.read_bytes())
+    here = imported(folder, tmp_path / "here.jsonl")
+    import_manifest("memory://bucket/shar", str(tmp_path / "there.jsonl"))
+    there = list(Manifest.read(str(tmp_path / "there.jsonl")))
+    assert [(u.id, u.text, u.duration) for u in there] == [(u.id, u.text, u.duration) for u in here]
+    assert all(u.audio.startswith("memory://bucket/shar/recording.0") for u in there)
+    assert [decode(u.audio, u.offset, u.duration).digest for u in there] == [
+        decode(u.audio, u.offset, u.duration).digest for u in here
+    ]
 
 
 def test_a_shar_folder_whose_files_do_not_belong_together(shar: tuple[Path, list[Any]], tmp_path: Path) -> None:
