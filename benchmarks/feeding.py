@@ -133,7 +133,7 @@ class Speed:
 
 
 def timed(work: Callable[[], float]) -> Speed:
-    """Of work that gives the seconds of audio that it has heard."""
+    """Of work that gives the seconds of audio that it has decoded."""
     began, cpu = time.perf_counter(), time.process_time()
     seconds = work()
     return Speed(seconds / (time.perf_counter() - began), CPUS * seconds / (time.process_time() - cpu))
@@ -142,21 +142,21 @@ def timed(work: Callable[[], float]) -> Speed:
 def bare_speed(manifest: Path, write: bool = False) -> Speed:
     """A thread a CPU decodes and resamples; `write`: another one hashes and writes frames of as many seconds."""
     rows = list(Manifest.read(str(manifest)))
-    heard: queue.SimpleQueue[float] = queue.SimpleQueue()
+    decoded: queue.SimpleQueue[float] = queue.SimpleQueue()
 
-    def hear(start: int) -> float:
+    def decode_share(start: int) -> float:
         total = 0.0
         for u in rows[start::CPUS]:
             seconds = len(decode(u.audio, u.offset, u.duration).at(SAMPLE_RATE)) / SAMPLE_RATE
             total += seconds
-            heard.put(seconds)
-        heard.put(0.0)
+            decoded.put(seconds)
+        decoded.put(0.0)
         return total
 
     def work() -> float:
         with ThreadPoolExecutor(CPUS + 1) as pool:
-            writing = pool.submit(write_frames, heard) if write else None
-            seconds = sum(pool.map(hear, range(CPUS)))
+            writing = pool.submit(write_frames, decoded) if write else None
+            seconds = sum(pool.map(decode_share, range(CPUS)))
             if writing:
                 writing.result()
         return seconds
@@ -164,14 +164,14 @@ def bare_speed(manifest: Path, write: bool = False) -> Speed:
     return timed(work)
 
 
-def write_frames(heard: "queue.SimpleQueue[float]") -> None:
+def write_frames(decoded: "queue.SimpleQueue[float]") -> None:
     """Frames of the seconds that come, in files of a unit's size, hashed and synced, by plain writes. Ends with all."""
     block = np.random.default_rng(0).standard_normal((round(RATE_HZ), DIM), np.float32).astype(np.float16)
     second = block.reshape(-1).view(np.uint8)
     path, ended, due, written = ROOT / "frames.bin", 0, 0.0, 0
     digest, f = xxhash.xxh3_128(), path.open("wb", buffering=0)
     while ended < CPUS or due >= 1:
-        seconds = heard.get() if ended < CPUS else 0.0
+        seconds = decoded.get() if ended < CPUS else 0.0
         ended, due = ended + (not seconds and ended < CPUS), due + seconds
         while due >= 1:
             digest.update(second.data)
@@ -207,8 +207,8 @@ def measure(found: Results, kind: str, manifest: Path, speed: int) -> None:
         cpu, of_store = time.process_time() - cpu, seconds_of_children() - of_store
     bare = (before.clock + bare_speed(manifest).clock) / 2
     share, of_bound = fed.speed / min(speed, bare), fed.speed / min(speed, bound.clock)
-    heard = fed.summary.audio_seconds
-    ms = {"run": 1e3 * cpu / heard, "store": 1e3 * of_store / heard}
+    decoded = fed.summary.audio_seconds
+    ms = {"run": 1e3 * cpu / decoded, "store": 1e3 * of_store / decoded}
     ms |= {"decoding": 1e3 * CPUS / before.cpu, "decoding and writing": 1e3 * CPUS / bound.cpu}
     found.add(
         Figure(

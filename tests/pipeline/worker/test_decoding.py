@@ -30,7 +30,7 @@ def write_noise(path: Path, seconds: int, subtype: str) -> Path:
     return path
 
 
-def hear(path: Path, spans: int, threads: int) -> list[np.ndarray]:
+def decode_spans(path: Path, spans: int, threads: int) -> list[np.ndarray]:
     """Waveforms of spans of one file, in a shuffled order, three a batch."""
     starts = np.random.default_rng(0).permutation(spans) * SPAN_S
     rows = [planned_row(path, i, float(start), SPAN_S) for i, start in enumerate(starts)]
@@ -50,14 +50,14 @@ def hear(path: Path, spans: int, threads: int) -> list[np.ndarray]:
 def test_spans_of_a_file_are_the_same_in_eight_threads(name: str, subtype: str, tmp_path: Path) -> None:
     assert has_random_access(name) is not name.endswith("mp3")
     path = write_noise(tmp_path / name, 150, subtype)
-    one, eight = hear(path, 36, 1), hear(path, 36, 8)
+    one, eight = decode_spans(path, 36, 1), decode_spans(path, 36, 8)
     assert all(np.array_equal(a, b) for a, b in zip(one, eight, strict=True))
 
 
 def test_an_mp3_that_is_called_wav_is_decoded_by_many_threads_at_once(tmp_path: Path) -> None:
     lie = write_noise(tmp_path / "a.mp3", 200, "MPEG_LAYER_III").rename(tmp_path / "a.wav")
     assert has_random_access(str(lie))
-    hear(lie, 48, 8)
+    decode_spans(lie, 48, 8)
 
 
 def test_decode_threads_follow_the_worker_unless_they_are_given() -> None:
