@@ -66,20 +66,20 @@ def audio(*experts: str) -> CutAudio:
 def test_a_clip_is_kept_until_every_expert_that_has_its_row_had_it() -> None:
     cut, decoded = audio("a", "b", "c"), []
 
-    def decoded(expert: str, row: str) -> DecodeCost:
+    def take(expert: str, row: str) -> DecodeCost:
         cost = DecodeCost()
         cut.sound(row, 16000, lambda: decoded.append(row) or (clip(0.1), None), cost)
         cut.had(expert, row)
         return cost
 
     cut.begin("a", ["x", "y"])
-    assert (decoded("a", "x").clips, decoded("a", "y").clips) == (1, 1)
+    assert (take("a", "x").clips, take("a", "y").clips) == (1, 1)
     cut.begin("b", ["x"])
-    assert decoded("b", "x").saved_clips == 1
+    assert take("b", "x").saved_clips == 1
     assert set(cut.clips) == {"x", "y"}  # c has not begun
     cut.begin("c", ["x"])
     assert set(cut.clips) == {"x"}
-    assert decoded("c", "x").saved_clips == 1
+    assert take("c", "x").saved_clips == 1
     assert not cut.clips
     assert decoded == ["x", "y"]
     assert [cut.end(expert) for expert in ("b", "a", "c")] == [False, False, True]
