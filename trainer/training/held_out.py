@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -27,6 +27,8 @@ from coat.trainer.model.batch import Batch
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.ranks import gather_from_ranks, sum_over_ranks
 from coat.trainer.students.base import UnusableInput
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -95,26 +97,29 @@ class HeldOut:
         return add_accuracy(values, sorted(answers, key=lambda answer: answer[0]))
 
     def evaluate_own(self, forward: Callable[[Batch], dict[str, Tensor]]) -> RankResults:
-        """This rank's samples, in batches."""
+        """This rank's samples, in batches that are no larger than those of the training; so are those of answers, to
+        their longest possible end.
+        """
         results = RankResults(dict.fromkeys(["ce", *self.collator.experts], 0.0))
         trained = Trained(self.model.student, self.model.block, self.config)
-        samples = self.usable_samples()
-        while chunk := list(islice(samples, self.config.data.batch_size)):
+        size, budget = self.config.data.batch_size, self.config.data.batch_tokens
+        longest = self.config.evaluation.max_new_tokens
+        for chunk in within_budget(self.usable_samples(), size, budget, lambda item: len(item[2].ids)):
             batch = self.collator.collate([item for _, _, item in chunk])
             with torch.no_grad():
                 for name, loss in forward(batch).items():
                     results.sums[name] += float(loss)
             results.counts.update({**batch.counts(), "samples": len(batch)})
             to_ask = [
-                (number, sample)
-                for number, sample, _ in chunk
+                (number, sample, encoded)
+                for number, sample, encoded in chunk
                 if number < self.config.evaluation.answers and sample.response is not None
             ]
-            if to_ask:
-                questions = [question_of(sample) for _, sample in to_ask]
-                texts = trained.ask_many(questions, max_new_tokens=self.config.evaluation.max_new_tokens)
+            for asked in within_budget(iter(to_ask), size, budget, lambda item: item[2].response + longest):
+                texts = trained.ask_many([question_of(sample) for _, sample, _ in asked], max_new_tokens=longest)
                 results.answers += [
-                    (number, without_arrays(sample), text) for (number, sample), text in zip(to_ask, texts, strict=True)
+                    (number, without_arrays(sample), text)
+                    for (number, sample, _), text in zip(asked, texts, strict=True)
                 ]
         return results
 
@@ -132,6 +137,22 @@ class HeldOut:
     def raw_samples(self) -> Iterator[RawSample]:
         for shard in self.index.shards:
             yield from read_shard_or_lost(self.index, shard, self.collator.experts)
+
+
+def within_budget(
+    items: Iterator[Item], size: int, budget: int | None, positions: Callable[[Item], int]
+) -> Iterator[list[Item]]:
+    """Groups in their order, each of at most `size`, and of `budget` positions when padded to its longest."""
+    group: list[Item] = []
+    longest = 0
+    for item in items:
+        longest = max(longest, positions(item))
+        if group and (len(group) == size or (budget is not None and longest * (len(group) + 1) > budget)):
+            yield group
+            group, longest = [], positions(item)
+        group.append(item)
+    if group:
+        yield group
 
 
 def add_accuracy(values: dict[str, float], answers: list[tuple[int, Sample, str]]) -> HeldOutResults:

@@ -10,8 +10,10 @@ import torch
 
 from coat.manifests import InputError, ShardIndex
 from coat.trainer import iterate_shards, load_run, train
+from coat.trainer.generation.generate import Trained
 from coat.trainer.run_folder import read_rows
 from coat.trainer.tiny_students.make import make_tiny_student
+from coat.trainer.training.held_out import within_budget
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 from tests.trainer.training.test_loop import RARELY, new_run, rows_of
 
@@ -142,3 +144,40 @@ def test_held_out_shards_must_have_what_is_trained(student_dir: Path, shards_dir
     with pytest.raises(InputError, match="no targets of mel, which is trained"):
         new_run(config)
     assert "mel" in ShardIndex.read(str(shards_dir)).experts
+
+
+def test_batches_and_answers_keep_the_budget_of_the_training(
+    student_dir: Path, shards_dir: Path, held_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the figures are those of larger batches."""
+    shapes: list[tuple[int, int]] = []
+    generate = Trained.generate
+
+    def seen(self: Trained, inputs: Any, count: int, **options: Any) -> torch.Tensor:
+        shapes.append((len(inputs["input_ids"]), inputs["input_ids"].shape[1] + count))
+        return generate(self, inputs, count, **options)
+
+    monkeypatch.setattr(Trained, "generate", seen)
+    train(toy_config(student_dir, shards_dir, tmp_path / "run", steps=2))
+    found = []
+    for budget in (None, 300):
+        data = {"batch_size": 8, "batch_tokens": budget}
+        config = toy_config(
+            student_dir, shards_dir, tmp_path / "run", steps=2, data=data, evaluation=evaluation(held_dir)
+        )
+        training = new_run(config)
+        training.resume()
+        assert training.held_out is not None
+        shapes.clear()
+        found.append(training.held_out.evaluate(lambda batch, t=training: t.trainer.forward(batch, t.model)))
+    assert len(shapes) > 1
+    assert all(count == 1 or count * length <= 300 for count, length in shapes)
+    assert [row["answer"] for row in found[0].answers] == [row["answer"] for row in found[1].answers]
+    assert found[0].values == pytest.approx(found[1].values, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("budget", "groups"), [(None, [[3, 1, 4], [1, 5]]), (8, [[3, 1], [4, 1], [5]]), (1, [[3], [1], [4], [1], [5]])]
+)
+def test_groups_within_a_budget(budget: int | None, groups: list[list[int]]) -> None:
+    assert list(within_budget(iter([3, 1, 4, 1, 5]), 3, budget, lambda n: n)) == groups
