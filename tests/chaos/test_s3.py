@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from coat.manifests import InputError, RunError, storage
-from coat.manifests.errors import Unreachable
 from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
+from coat.pipeline.extraction.listeners import NullListener
 from coat.pipeline.extraction.summary import Summary
 from coat.pipeline.store.builds import builds_folder
 from coat.pipeline.store.target_store import TargetStore
@@ -202,18 +202,31 @@ def test_an_outage_that_lasts_ends_the_run_and_fails_no_row(bucket: str, s3: Fau
     assert not verify(f"{bucket}/store").damages
 
 
+class Mends(NullListener):
+    """Ends a store's faults once a worker gave a unit up."""
+
+    def __init__(self, s3: FaultyS3) -> None:
+        self.s3, self.lines = s3, list[str]()
+
+    def say(self, line: str) -> None:
+        if "which another worker tries" in line:
+            self.lines.append(line)
+            self.s3.faults.clear()
+
+
 @pytest.mark.slow
 def test_one_request_out_of_retries_is_tried_by_another_worker(bucket: str, s3: FaultyS3, corpus: Path) -> None:
+    rows = corpus.read_text().splitlines(keepends=True)
+    others = [row for row in rows if "audio/c7.flac" not in row]
+    corpus.write_text("".join([*others, next(row for row in rows if "audio/c7.flac" in row)]))  # one unit has it
     remote = put_corpus(corpus, bucket)
     s3.faults.append(Fault(500, "GET", "audio/c7", times=1000))
-    with pytest.raises(Unreachable):
-        storage.read_bytes(f"{bucket}/corpus/audio/c7.flac")
-    s3.faults[:] = [Fault(500, "GET", "audio/c7", times=s3.faults[0].struck)]  # what one worker's patience takes
-    summary = extract_s3(remote, bucket, workers=2)
-    assert s3.faults[0].struck == s3.faults[0].times
-    assert (summary.ok, summary.failed, summary.put_aside) == (96, 0, [])
-    runs = [data for path, data in files_s3(bucket).items() if "/runs/" in path]
-    assert sum(data.count(b"which another worker tries") for data in runs) == 1
+    mends = Mends(s3)
+    resources = Resources(workers=2, patience_s=30.0)
+    (summary,) = extract(remote, f"{bucket}/store", LEVEL, resources=resources, listener=mends)
+    assert (summary.ok, summary.failed, summary.put_aside) == (len(others) + 1, 0, [])
+    (line,) = mends.lines
+    assert "audio/c7.flac: the store does not answer" in line
     assert not verify(f"{bucket}/store").damages
 
 
@@ -266,7 +279,9 @@ def test_files_of_a_store_are_asked_for_at_once_and_once(bucket: str, s3: Faulty
         s3.go_on.set()
         (summary,) = running.result()
     assert (asked >= 4, summary.ok) == (True, 12)
-    assert len([path for method, path, _ in s3.log[before:] if method == "GET" and ".flac" in path]) == 12
+    own = bucket.removeprefix("s3://")  # runs of earlier tests that were stopped may still ask for theirs
+    asked_for = [path for method, path, _ in s3.log[before:] if method == "GET" and ".flac" in path and own in path]
+    assert len(asked_for) == 12
 
 
 def test_a_driver_killed_while_it_puts_leaves_no_done_json_without_data(
