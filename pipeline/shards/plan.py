@@ -5,9 +5,9 @@ M rows of a manifest, E experts.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.compute
@@ -22,7 +22,7 @@ from coat.pipeline.gathering.pieces import cut_into_pieces, piece_grid_s
 from coat.pipeline.gathering.places import TargetPlaces, find_places, on_disk
 from coat.pipeline.shards.coverage import TargetCoverage
 from coat.pipeline.shards.recipe import Recipe
-from coat.pipeline.shards.row_filter import row_filter
+from coat.pipeline.shards.row_filter import ManifestRow, row_filter
 from coat.pipeline.store.rows import OK, Row
 from coat.pipeline.store.target_set import TargetSet
 
@@ -152,27 +152,14 @@ def plan_shards(manifests: Sequence[Manifest], sets: Mapping[str, TargetSet], re
     places, unit_frames = find_all_places(manifests, sets)
     seen_ids = np.array([], dtype=np.uint64)
     for m, manifest in enumerate(manifests):
-        coverage = TargetCoverage(manifest, sets, places[m])
-        kept_M = np.ones(len(manifest), bool)
-        if accepts:
-            durations = coverage.seconds_M.tolist()
-            rows = ({**u.to_row(), "id": u.id, "duration": d} for u, d in zip(manifest, durations, strict=True))
-            kept_M = np.fromiter((accepts(row) for row in rows), bool, len(manifest))
-        missing_M = kept_M & coverage.missing_M(recipe.missing == "mask")
-        left_out += int(missing_M.sum())
-        reasons += coverage.reasons(np.flatnonzero(missing_M)[: MAX_LISTED - len(reasons)])
-        rows_M = np.flatnonzero(kept_M & ~missing_M)
-        repeats_id_M = np.isin(coverage.ids_M, seen_ids)
-        seen_ids = np.union1d(seen_ids, coverage.ids_M)
-        weight = recipe.weights[m] if recipe.weights else 1.0
-        for copy, chosen in enumerate(weighted_copies(rows_M, manifest.digests, weight)):
-            utterance, start, seconds = cut_into_pieces(coverage.seconds_M[chosen], recipe.max_seconds, grid_s)
-            row = chosen[utterance]
-            share = np.where(np.isnan(seconds), 1.0, seconds / np.maximum(coverage.seconds_M[row], 1e-9))
-            nbytes = (coverage.estimated_bytes_M(recipe)[row] * share).astype(np.int64)
-            which = [np.full(len(row), m, np.int16), row, np.full(len(row), copy, np.int16), repeats_id_M[row]]
-            for column, values in zip(columns, [*which, start, seconds, nbytes], strict=True):
-                column.append(values)
+        part = plan_manifest(m, TargetCoverage(manifest, sets, places[m]), recipe, accepts, grid_s, seen_ids)
+        left_out += part.left_out
+        reasons += part.reasons[: MAX_LISTED - len(reasons)]
+        for column, values in zip(columns, part.columns, strict=True):
+            column += values
+        if m + 1 < len(manifests):
+            seen_ids = np.union1d(seen_ids, manifest.id_digests)
+        del part
     paths = ", ".join(m.path for m in manifests)
     if left_out and recipe.missing == "fail":
         raise InputError(
@@ -188,6 +175,46 @@ def plan_shards(manifests: Sequence[Manifest], sets: Mapping[str, TargetSet], re
         ordered.append(on_disk(np.concatenate(column)[order]))
         column.clear()
     return ShardPlan(manifests, sets, *ordered, places=places, unit_frames=unit_frames, left_out=left_out)
+
+
+class ManifestPart(NamedTuple):
+    """The samples of one manifest: columns of ShardPlan in their order, each in parts."""
+
+    columns: list[list[NDArray[Any]]]
+    left_out: int
+    reasons: list[tuple[str, str]]  # of the first of those
+
+
+def plan_manifest(
+    m: int,
+    coverage: TargetCoverage,
+    recipe: Recipe,
+    accepts: Callable[[ManifestRow], bool] | None,
+    grid_s: float,
+    seen_ids: NDArray[np.uint64],
+) -> ManifestPart:
+    """What is looked up for it is let go with it: at 50 million rows that is some gigabytes."""
+    manifest = coverage.manifest
+    columns: list[list[NDArray[Any]]] = [[] for _ in range(7)]
+    kept_M = np.ones(len(manifest), bool)
+    if accepts:
+        durations = coverage.seconds_M.tolist()
+        rows = ({**u.to_row(), "id": u.id, "duration": d} for u, d in zip(manifest, durations, strict=True))
+        kept_M = np.fromiter((accepts(row) for row in rows), bool, len(manifest))
+    missing_M = kept_M & coverage.missing_M(recipe.missing == "mask")
+    reasons = list(coverage.reasons(np.flatnonzero(missing_M)[:MAX_LISTED]))
+    rows_M = np.flatnonzero(kept_M & ~missing_M)
+    repeats_id_M = np.isin(coverage.ids_M, seen_ids)
+    weight = recipe.weights[m] if recipe.weights else 1.0
+    for copy, chosen in enumerate(weighted_copies(rows_M, manifest.digests, weight)):
+        utterance, start, seconds = cut_into_pieces(coverage.seconds_M[chosen], recipe.max_seconds, grid_s)
+        row = chosen[utterance]
+        share = np.where(np.isnan(seconds), 1.0, seconds / np.maximum(coverage.seconds_M[row], 1e-9))
+        nbytes = (coverage.estimated_bytes_M(recipe)[row] * share).astype(np.int64)
+        which = [np.full(len(row), m, np.int16), row, np.full(len(row), copy, np.int16), repeats_id_M[row]]
+        for column, values in zip(columns, [*which, start, seconds, nbytes], strict=True):
+            column.append(values)
+    return ManifestPart(columns, int(missing_M.sum()), reasons)
 
 
 def find_all_places(
