@@ -90,8 +90,8 @@ def main() -> None:
                 Figure(
                     f"{what} out of tars / out of files, speed",
                     format_range([a / b for a, b in zip(files, tars, strict=True)]),
-                    ">= 0.9",
-                    judged(ratio >= 0.9, files),
+                    ">= 1.0",
+                    judged(ratio >= 1.0, files),
                     f"{options.clips:,} FLAC clips; {median(tars):.2f} and {median(files):.2f} CPU seconds",
                 )
             )
