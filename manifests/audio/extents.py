@@ -189,9 +189,8 @@ def mp3(f: BinaryIO, at: int, size: int) -> Extent:
     slack = frame_bytes(first[:4]) + stated // 100  # some do not count the header's own frame; mpg123 allows 1 %
     if not stated or begin + stated + slack >= again:
         return Extent(at, again)
-    rest = read_at(
-        f, begin + stated, slack + 4096
-    )  # the next frame begins within the slack, or what lies there is none
+    # The next frame begins within the slack, or what lies there is none.
+    rest = read_at(f, begin + stated, slack + 4096)
     frames = (i for i in range(slack) if is_same_kind(first, rest[i:]))
     frame = next((i for i in frames if is_same_kind(first, rest[i + frame_bytes(rest[i : i + 4]) :])), 0)
     return Extent(at, begin + stated + frame)

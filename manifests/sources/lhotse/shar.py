@@ -1,16 +1,15 @@
 """Lhotse's Shar folders: `cuts.000000.jsonl.gz`, and beside each a tar with the audio of its cuts, in their order."""
 
 import json
-import tarfile
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from coat.manifests import storage
-from coat.manifests.addresses import TarMember
 from coat.manifests.errors import InputError, one_line
 from coat.manifests.sources.records import Record
 from coat.manifests.sources.tables.json_lines import read_json_records
+from coat.manifests.sources.tars.members import Member, TarReader, Unusable, open_tar
 
 CUTS, AUDIO = "cuts", "recording"
 NO_DATA = ".nodata"  # the member of a cut that has no audio
@@ -75,36 +74,31 @@ def with_source(stored: Stored) -> dict[str, Any]:
     return {**stored.recording, "sources": [{**held, "type": "file", "source": stored.address}]}
 
 
-def read_members(tar: str) -> Iterator[Stored]:
+def read_members(url: str) -> Iterator[Stored]:
     """Pairs of audio and its description, one after the other. InputError where it is no tar of them."""
-    source = storage.open_stream(tar) if storage.is_local(tar) else storage.open_blocks(tar)
-    with source:
-        try:
-            with tarfile.open(fileobj=source, mode="r:") as opened:
-                audio: tarfile.TarInfo | None = None
-                for member in opened:
-                    if audio is None:
-                        audio = member
-                        continue
-                    name = audio.name.rpartition(".")[0]
-                    if audio.name.endswith(NO_DATA):
-                        yield Stored(name, "", {})
-                    else:
-                        address = str(TarMember(tar, audio.offset_data, audio.size, audio.name))
-                        yield Stored(name, address, described(tar, opened, member))
-                    audio = None
-        except (tarfile.TarError, EOFError) as e:
-            raise InputError(f"{tar}: not a whole tar ({one_line(e)}); copy it again") from e
+    audio: Member | None = None
+    with open_tar(url) as tar:
+        for member in tar.members():
+            if isinstance(member, Unusable):
+                raise InputError(f"{url}: {member.message}")
+            if audio is None:
+                audio = member
+                continue
+            name = audio.name.rpartition(".")[0]
+            if audio.name.endswith(NO_DATA):
+                yield Stored(name, "", {})
+            else:
+                yield Stored(name, audio.address(), described(tar, member))
+            audio = None
     if audio is not None:
-        raise InputError(f"{tar}: {audio.name!r} has no description behind it; the tar is cut short: copy it again")
+        raise InputError(f"{url}: {audio.name!r} has no description behind it; the tar is cut short: copy it again")
 
 
-def described(tar: str, opened: tarfile.TarFile, member: tarfile.TarInfo) -> Mapping[str, Any]:
-    file = opened.extractfile(member) if member.isreg() and member.name.endswith(".json") else None
+def described(tar: TarReader, member: Member) -> Mapping[str, Any]:
     try:
-        found = json.loads(file.read()) if file else None
+        found = json.loads(tar.read(member)) if member.name.endswith(".json") else None
     except ValueError as e:
-        raise InputError(f"{tar}: {member.name!r} is not JSON ({one_line(e)})") from e
+        raise InputError(f"{tar.url}: {member.name!r} is not JSON ({one_line(e)})") from e
     if not isinstance(found, dict):
-        raise InputError(f"{tar}: {member.name!r} lies where audio is described; expected NAME.json, an object")
+        raise InputError(f"{tar.url}: {member.name!r} lies where audio is described; expected NAME.json, an object")
     return found
