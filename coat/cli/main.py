@@ -20,6 +20,7 @@ from coat.cli import (
     plan,
     plan_train,
     quickstart,
+    runs,
     shards,
     stats,
     status,
@@ -80,6 +81,7 @@ app.add_typer(shards.app, name="shards", rich_help_panel=SHARDS)
 app.command("plan-train", rich_help_panel=TRAINING)(plan_train.plan_train)
 app.command("inspect-batch", rich_help_panel=TRAINING)(inspect_batch.inspect_batch)
 app.command("train", rich_help_panel=TRAINING)(train.train)
+app.command("runs", rich_help_panel=TRAINING)(runs.runs)
 app.command("tiny-student", rich_help_panel=TRAINING)(train.tiny_student)
 app.command("generate", rich_help_panel=TRAINED)(generate.generate)
 app.command("export", rich_help_panel=TRAINED)(export.export)
