@@ -3,6 +3,7 @@
 Linear layers of the language model alone: audio tower, projector, embeddings and `lm_head` stay as they are.
 """
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from coat.manifests import InputError
@@ -19,8 +20,6 @@ INSTALL = "student.quantize needs bitsandbytes: pip install 'coat-audio[4bit]'"
 
 def quantization_config(dtype: "torch.dtype") -> Any:
     """transformers' setting for `from_pretrained`; `dtype` is what layers compute in. InputError: not installed."""
-    from importlib.util import find_spec
-
     from transformers import BitsAndBytesConfig
 
     if find_spec("bitsandbytes") is None:

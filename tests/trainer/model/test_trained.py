@@ -28,7 +28,7 @@ from tests.trainer.training.test_loop import assert_equal_runs
 LAYERS = "model.language_model.layers"
 
 
-def built(student: Path, **parts: Any) -> CoatModel:
+def built(student: Path, /, **parts: Any) -> CoatModel:
     lora = {"full": False, "rank": 2, **parts.pop("lora", {})}
     train_ = {"path": str(student), **parts.pop("student", {})}
     return build_model(toy_config(student, Path("-"), Path("-"), lora=lora, student=train_, **parts), {})
