@@ -32,6 +32,15 @@ def quantization_config(dtype: "torch.dtype") -> Any:
     )
 
 
+def without_repacking(model: "nn.Module") -> None:
+    """Keep the layers from packing their weights anew for one family of CPUs as soon as they are in eval mode: what is
+    packed so has no gradients, and an evaluation beside the training would end that.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
 def is_quantized(name: str, module: "nn.Module") -> bool:
     """Whether a module of a student would be in 4 bits; without bitsandbytes, too."""
     from torch import nn

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from coat.manifests import InputError
 from coat.manifests.errors import one_line
-from coat.trainer.students.four_bit import quantization_config
+from coat.trainer.students.four_bit import quantization_config, without_repacking
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,9 @@ def load_student(source: str, dtype: str = "float32", quantize: str | None = Non
     adapter, precision = student_class(source, read_config(source)), dtype_of(dtype)
     options = {"quantization_config": quantization_config(precision)} if quantize else {}
     try:
-        return adapter.load(source, precision, **options)
+        student = adapter.load(source, precision, **options)
+        without_repacking(student.model)
+        return student
     except InputError:
         raise
     except (

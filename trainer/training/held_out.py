@@ -116,8 +116,9 @@ class HeldOut:
                 if number < self.config.evaluation.answers and sample.response is not None
             ]
             for asked in within_budget(iter(to_ask), size, budget, lambda item: item[2].response + longest):
+                inputs = trained.inputs([question_of(sample) for _, sample, _ in asked])
                 with self.accelerator.autocast() if self.config.student.train else nullcontext():  # types are mixed
-                    texts = trained.ask_many([question_of(sample) for _, sample, _ in asked], max_new_tokens=longest)
+                    texts = trained.decode(trained.generate(inputs, longest))
                 results.answers += [
                     (number, without_arrays(sample), text)
                     for (number, sample, _), text in zip(asked, texts, strict=True)

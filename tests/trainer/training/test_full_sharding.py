@@ -73,8 +73,9 @@ def test_a_checkpoint_is_in_parts_without_pickles(runs: dict[str, Path]) -> None
     }
     done = json.loads((checkpoint / "done.json").read_bytes())
     assert done["files"].keys() == files - {"done.json"}
-    sizes = [sum(t.numel() for t in load_file(checkpoint / name).values()) for name in sorted(parts)]
-    assert max(sizes) < 0.6 * sum(sizes)
+    held = [load_file(checkpoint / name) for name in sorted(parts)]
+    sizes = [sum(t.numel() for name, t in part.items() if ".heads." not in f".{name}") for part in held]
+    assert max(sizes) < 0.52 * sum(sizes)  # heads are whole on every rank, and in one part
     names = shard_names(checkpoint)
     wanted = "network.model.language_model.layers.0.mlp.down_proj.weight"
     assert {wanted, f"ema.{wanted}", f"optimizer.{wanted}.exp_avg", f"optimizer.{wanted}.step"} <= set(names)
