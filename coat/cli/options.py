@@ -43,7 +43,7 @@ RunStep = Annotated[
     str | None,
     typer.Option(
         "--step",
-        help="Checkpoint of the run: its step, or best (by run.best). Default: the finished student, or else the newest.",
+        help="Checkpoint: its step, or best (by run.best). Default: the finished student, or else the newest.",
     ),
 ]
 RayAddress = Annotated[

@@ -19,7 +19,7 @@ from tests.trainer.helpers import toy_config
 
 @pytest.fixture(scope="module")
 def folder(student_dir: Path, shards_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, one that was stopped, one that ended early, one whose config is not readable, and other things."""
+    """A finished run, one that was stopped, one that ended early, one whose config is not readable, and another."""
     root = tmp_path_factory.mktemp("runs")
     held_out = {"shards": str(shards_dir), "every": 1, "samples": 4, "answers": 0}
     train(toy_config(student_dir, shards_dir, root / "finished", steps=4))
