@@ -1,5 +1,6 @@
 """Weights in a file, or in files of ranks: what is trained, by name, written and put back exactly."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,8 @@ def load_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     reader = HuggingFaceStorageReader(str(folder))
     if missing := sorted(set(tensors) - set(shard_names(folder))):
         raise RunError(f"{folder}: weights do not fit the model: {missing[0]} and {len(missing) - 1} more are missing")
-    with failures_of_ranks():
+    with failures_of_ranks(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # that is meant
         checkpoint.load(dict(tensors), storage_reader=reader, no_dist=not is_initialized())
 
 
