@@ -66,7 +66,7 @@ class RunFolder:
 
     def as_begun(self, config: TrainConfig, restart: bool, log: Callable[[str], None]) -> TrainConfig:
         """A command's config for the run that is there, if one is (see resume.as_begun). To be asked before `open`."""
-        if restart or not self.started:
+        if restart or not (self.started and self.config_file.exists()):
             return config
         begun = as_begun(config, self.config)
         if begun != config:
