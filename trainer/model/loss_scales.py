@@ -2,23 +2,27 @@
 
 Such a head says the same of every frame, the best that one can say of all: the training mean. What that costs a frame
 differs by kind as their formulas do (a mean over 527 classes of which few sound; a sum over 331 bins), and is known from
-the mean and std of `index.json` alone. Divided by it every loss begins at about 1 and goes towards its floor, so that
-equal weights are one footing.
+the mean and std of `index.json` alone. A head begins by saying it (`outputs_of_mean`), and divided by it every loss begins
+at about 1 and goes towards its floor, so that equal weights are one footing.
 
-D dim of the target, P pitch bins.
+D dim of the target, O outputs of a head, P pitch bins.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 
+import torch
+from torch import Tensor
+
 from coat.manifests import ExpertInfo
 from coat.trainer.config.sections import LossConfig
-from coat.trainer.model.losses import DEAD_STD, PITCH_BINS, SCALARS, VOICING
+from coat.trainer.model.losses import DEAD_STD, PITCH_BINS, SCALARS, VOICING, DistillLoss
 
 # Mean losses of saying 0 of a standard normal: E min(z^2 / 2, |z| - 1/2), and E z^2.
 STANDARDISED = {"smooth_l1": 0.4247, "mse": 1.0}
 COSINE = 1.0  # of any direction with standardised ones: they lie on all sides of it
 SMALLEST = 1e-4  # nats: targets that hardly vary have nothing to teach, and are not blown up
+RAREST = 1e-4  # probability of a class that is never there
 
 
 def loss_scales(config: LossConfig, experts: Mapping[str, ExpertInfo]) -> dict[str, float]:
@@ -54,6 +58,19 @@ def loss_of_mean(expert: ExpertInfo, config: LossConfig) -> float:
     else:
         loss = scalars_loss(std, config.scalars)
     return max(loss, SMALLEST)
+
+
+def outputs_of_mean(expert: ExpertInfo) -> Tensor:
+    """What a head gives that says the training mean, `[O]`. Pitches are as likely in all bins."""
+    outputs_O = torch.zeros(DistillLoss.outputs(expert))  # the mean, where values are standardised
+    mean_D = torch.tensor(expert.mean, dtype=torch.float32).clamp(RAREST, 1 - RAREST)
+    if expert.spec.kind == "probabilities":
+        outputs_O[:] = mean_D.logit()
+    elif expert.spec.kind == "distribution":
+        outputs_O[:] = mean_D.log()
+    elif expert.spec.kind == "pitch":
+        outputs_O[PITCH_BINS] = mean_D[VOICING].logit()
+    return outputs_O
 
 
 def entropy(probability: float) -> float:
