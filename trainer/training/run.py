@@ -68,6 +68,7 @@ class TrainingRun:
             order = {"seed": config.data.seed, "shuffle": config.data.shuffle, "rank": rank, "ranks": ranks}
             stream = ShardStream(index, **order, experts=list(self.experts))
             self.model = build_model(config, self.experts)
+        self.model.student.log = log
         self.checkpoints = Checkpoints(folder.checkpoints, config.run.keep, accelerator, log)
         watchdog = Watchdog(config.run, 2 * index.samples * ranks, log, self.checkpoints.kept)
         self.trainer = Trainer(config, self.model, self.experts, accelerator, watchdog)
