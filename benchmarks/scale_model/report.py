@@ -281,7 +281,9 @@ def scales(found: Found, regime: str) -> list[str]:
         for variant, results in choosing.items():
             by_seed = [mean_accuracy(r["validation"], questions) for r in results]
             cells = [percent(np.mean([mean_accuracy(r["validation"], [q]) for r in results])) for q in questions]
-            rows.append([SCALE_NAMES[variant], *cells, f"**{percent(np.mean(by_seed))}**; {', '.join(map(percent, by_seed))}"])
+            rows.append(
+                [SCALE_NAMES[variant], *cells, f"**{percent(np.mean(by_seed))}**; {', '.join(map(percent, by_seed))}"]
+            )
         seeds = ", ".join(str(r["run"]["seed"]) for r in next(iter(choosing.values())))
         text = f"C under scales of its losses, on **validation**, seeds {seeds}:"
         lines += [text, "", *table(["scale", *questions, "mean; seeds"], rows)]

@@ -23,7 +23,9 @@ def qwen2_audio(sizes: Sizes) -> tuple[Any, Any]:
     audio_id = tokenizer.convert_tokens_to_ids(QWEN_AUDIO["audio_token"])
     audio = Qwen2AudioEncoderConfig(**sizes.audio)
     model = Qwen2AudioForConditionalGeneration(
-        Qwen2AudioConfig(audio_config=audio, text_config=text, audio_token_index=audio_id, tie_word_embeddings=sizes.tied)
+        Qwen2AudioConfig(
+            audio_config=audio, text_config=text, audio_token_index=audio_id, tie_word_embeddings=sizes.tied
+        )
     )
     model.model.audio_tower.embed_positions.weight.data.copy_(sinusoids(sizes.positions, sizes.hidden))
     return model, Qwen2AudioProcessor(feature_extractor=feature_extractor(sizes.seconds), tokenizer=tokenizer)
