@@ -1,9 +1,9 @@
 """What a head loses that knows nothing: the unit in which `losses.scale = "prior"` weighs the losses of all kinds.
 
-Such a head says the same of every frame, the best that one can say of all: the training mean. What that costs a frame
-differs by kind as their formulas do (a mean over 527 classes of which few sound; a sum over 331 bins), and is known from
-the mean and std of `index.json` alone. A head begins by saying it (`outputs_of_mean`), and divided by it every loss begins
-at about 1 and goes towards its floor, so that equal weights are one footing.
+Such a head says the same of every frame, the best that one can say of all: the training mean. What that costs a
+frame differs by kind as their formulas do (a mean over 527 classes of which few sound; a sum over 331 bins), and is
+known from the mean and std of `index.json` alone. A head begins by saying it (`outputs_of_mean`), and divided by it
+every loss begins at about 1 and goes towards its floor, so that equal weights are one footing.
 
 D dim of the target, O outputs of a head, P pitch bins.
 """

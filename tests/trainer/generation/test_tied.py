@@ -1,4 +1,4 @@
-"""Students whose output embeddings are the input's: trained, resumed, asked, merged, and never heard to say a think token.
+"""Students whose output embeddings are the input's: trained, resumed, asked, merged, and never saying a think token.
 
 Of transformers' classes those of Omni tie them; the others have a `lm_head` of their own, whatever their config says.
 """

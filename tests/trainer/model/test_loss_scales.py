@@ -1,4 +1,4 @@
-"""Scales of losses against the best constant prediction, which is searched for by gradient descent on the loss itself."""
+"""Scales of losses against the best constant prediction, which gradient descent on the loss itself finds."""
 
 import math
 from dataclasses import replace

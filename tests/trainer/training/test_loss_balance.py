@@ -1,4 +1,4 @@
-"""Weights that follow the training: what they come to, that a resumed run has the same, and what runs of before mean."""
+"""Weights that follow the training: what they come to, that a resumed run has them, what runs of before mean."""
 
 import json
 import math

@@ -90,8 +90,8 @@ def test_over_the_bound_it_stops(student_dir: Path, shards_dir: Path, tmp_path: 
     )
     with pytest.raises(
         RunError,
-        match=r"step \d+: the loss is not finite: mel, in the pass of samples .*, after 1 such steps that were left out "
-        r"\(run\.max_skipped_steps\); look at these samples .* is kept\)$",
+        match=r"step \d+: the loss is not finite: mel, in the pass of samples .*, after 1 such steps that were left "
+        r"out \(run\.max_skipped_steps\); look at these samples .* is kept\)$",
     ):
         train(config)
     assert len([row for row in read_metrics(tmp_path / "a") if "not_finite" in row]) == 1
