@@ -104,17 +104,21 @@ def test_a_balanced_run_resumes_bit_for_bit(kind: str, student_dir: Path, shards
 
 
 def test_balanced_experts_pull_alike(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
+    """At a rate at which a run stays where it begins, so that what they pull does, too."""
+
     def spread(kind: str) -> float:
         config = toy_config(
             student_dir, shards_dir, tmp_path / kind, losses={"balance": kind, "scale": "none"},
-            stages=[{"name": "distill", "steps": 30}], run={"save_every": 100, "log_every": 10},
+            data={"batch_size": 5}, stages=[{"name": "distill", "steps": 12}], optim={"lr": 1e-7, "heads_lr": 1e-7},
+            run={"save_every": 100, "log_every": 6},
         )  # fmt: skip
         train(config)
         row = read_metrics(tmp_path / kind)[-1]
         pulls = [row[f"state_grad_norm/{name}"] for name in ("events", "mel", "pitch", "prosody")]
         return max(pulls) / min(pulls)
 
-    assert spread("grad_norm") < 0.5 * spread("fixed")
+    assert spread("fixed") > 2
+    assert spread("grad_norm") < 1.5  # batches differ
 
 
 def before_scales(run: Path) -> None:
