@@ -100,6 +100,8 @@ def write(trained: Trained, folder: Path, kind: str, base: str | None) -> None:
             str(folder / "adapter_config.json"), storage.to_json({**settings, "base_model_name_or_path": base})
         )  # peft writes where the base was loaded from
     else:
+        if not is_tied(student.model):
+            own_output(student.model)  # whatever its config said
         model = student.model if student.peft_model is None else student.peft_model.merge_and_unload()
         model.generation_config = generation
         never_say(model, trained.block)
@@ -121,11 +123,16 @@ def never_say(model: Any, block: ThinkingBlock) -> None:
     embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
     if is_tied(model):
         output.weight = nn.Parameter(embeddings.weight.detach().clone(), requires_grad=False)
-        model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
-        model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
+        own_output(model)
     others = torch.ones(len(output.weight), dtype=torch.bool)
     others[block.new_ids] = False
     output.weight[block.new_ids] = output.weight[others].float().mean(0).to(output.weight.dtype)
+
+
+def own_output(model: Any) -> None:
+    """Its config, and what transformers goes by, say that output embeddings are a matrix of their own."""
+    model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
+    model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
 
 
 def write_template(student: Student, block: ThinkingBlock) -> None:
