@@ -61,7 +61,7 @@ def export_run(
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
         partial.mkdir(parents=True)
-        write(fixed, partial, kind, base)
+        write(fixed, trained.block, partial, kind, base)
         check_template(fixed.student, expected, partial)
         (partial / "README.md").write_text(model_card(fixed, Path(run), kind, base), encoding="utf-8")
         size = sum(p.stat().st_size for p in partial.rglob("*") if p.is_file())
@@ -89,10 +89,10 @@ def fixed_block(block: ThinkingBlock, positions: int | None) -> ThinkingBlock:
     return replace(block, config=config, ids_K=block.ids_K[:positions])
 
 
-def write(trained: Trained, folder: Path, kind: str, base: str | None) -> None:
-    """All but the card. The student's template is changed."""
+def write(trained: Trained, whole: ThinkingBlock, folder: Path, kind: str, base: str | None) -> None:
+    """All but the card. The student's template is changed. `whole`: the block with all its tokens: none is ever said."""
     student = trained.student
-    generation = generation_config(student, trained.block)
+    generation = generation_config(student, whole)
     if kind == "adapter":
         save_adapter(student, folder)
         settings = storage.read_json(str(folder / "adapter_config.json"))
@@ -104,7 +104,7 @@ def write(trained: Trained, folder: Path, kind: str, base: str | None) -> None:
             own_output(student.model)  # whatever its config said
         model = student.model if student.peft_model is None else student.peft_model.merge_and_unload()
         model.generation_config = generation
-        never_say(model, trained.block)
+        never_say(model, whole)
         model.save_pretrained(folder)
     generation.save_pretrained(folder)
     write_template(student, trained.block)
