@@ -199,7 +199,7 @@ def test_scales_change_nothing_where_nothing_is_distilled(student_path: Path, sh
         trainer = Trainer(world.config, world.model, experts, Accelerator(cpu=True), watchdog)
         for _ in range(2):
             trainer.step([world.asker.batch(range(CLIPS))])
-        return world.model.trainable()
+        return dict(world.model.trainable())
 
     for arm in ("A", "B", "C"):
         before = stepped(arm, "")
