@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from coat.manifests import InputError, RunError, storage
 from coat.trainer.generation.generate import Trained, generation_config
 from coat.trainer.generation.model_card import hub_id, model_card
 from coat.trainer.generation.run_student import load_run, save_adapter
-from coat.trainer.model.thinking import ThinkingBlock
+from coat.trainer.model.thinking import ThinkingBlock, is_tied
 from coat.trainer.model.trained import choose_trained, unfrozen
 from coat.trainer.records.checkpoint_files import Step
 from coat.trainer.students.base import Student
@@ -75,7 +76,7 @@ def export_run(
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
         partial.mkdir(parents=True)
-        write(fixed, partial, kind, base)
+        write(fixed, trained.block, partial, kind, base)
         check_template(fixed.student, expected, partial)
         (partial / "README.md").write_text(model_card(fixed, Path(run), kind, base), encoding="utf-8")
         size = sum(p.stat().st_size for p in partial.rglob("*") if p.is_file())
@@ -103,10 +104,10 @@ def fixed_block(block: ThinkingBlock, positions: int | None) -> ThinkingBlock:
     return replace(block, config=config, ids_K=block.ids_K[:positions])
 
 
-def write(trained: Trained, folder: Path, kind: str, base: str | None) -> None:
-    """All but the card. The student's template is changed."""
+def write(trained: Trained, whole: ThinkingBlock, folder: Path, kind: str, base: str | None) -> None:
+    """All but the card; the student's template is changed. `whole`: the block with all its tokens: none is ever said."""
     student = trained.student
-    generation = generation_config(student, trained.block)
+    generation = generation_config(student, whole)
     if kind == "adapter":
         save_adapter(student, folder)
         changed = {"base_model_name_or_path": base, **add_whole_modules(student, folder)}
@@ -115,8 +116,11 @@ def write(trained: Trained, folder: Path, kind: str, base: str | None) -> None:
     else:
         if trained.config.student.quantize:
             student = in_full_precision(trained)
+        if not is_tied(student.model):
+            own_output(student.model)  # whatever its config said
         model = student.model if student.peft_model is None else student.peft_model.merge_and_unload()
         model.generation_config = generation
+        never_say(model, whole)
         model.save_pretrained(folder)
     generation.save_pretrained(folder)
     write_template(student, trained.block)
@@ -155,6 +159,30 @@ def add_whole_modules(student: Student, folder: Path) -> dict[str, Any]:
             tensors[f"base_model.model.{name}.{key}"] = tensor.detach().cpu().contiguous()
     save_file(tensors, file, {"format": "pt"})
     return {"modules_to_save": names}
+
+
+@torch.no_grad()
+def never_say(model: Any, block: ThinkingBlock) -> None:
+    """Let no server say a think token, though it may not know `suppress_tokens`: of a token whose output row is the
+    mean of the others' the logit is the mean of theirs, and never the largest.
+
+    Where output embeddings are the input's, that row is what the block is read by: they become a matrix of their own.
+    """
+    if not block.new_ids:
+        return
+    embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
+    if is_tied(model):
+        output.weight = nn.Parameter(embeddings.weight.detach().clone(), requires_grad=False)
+        own_output(model)
+    others = torch.ones(len(output.weight), dtype=torch.bool)
+    others[block.new_ids] = False
+    output.weight[block.new_ids] = output.weight[others].float().mean(0).to(output.weight.dtype)
+
+
+def own_output(model: Any) -> None:
+    """Its config, and what transformers goes by, say that output embeddings are a matrix of their own."""
+    model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
+    model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
 
 
 def write_template(student: Student, block: ThinkingBlock) -> None:

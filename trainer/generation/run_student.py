@@ -17,7 +17,6 @@ from torch import Tensor
 
 from coat.manifests import InputError, RunError, storage
 from coat.manifests.errors import one_line
-from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.generation.generate import Trained
 from coat.trainer.model.coat_model import STUDENT_PREFIX, CoatModel
 from coat.trainer.model.saved_weights import load_shards, load_weights, save_weights
@@ -102,7 +101,7 @@ def load_run(run: str | Path, device: str | None = None, step: Step = None) -> T
     InputError: no run there, or no such checkpoint. RunError: its weights do not fit, or are not whole.
     """
     folder, saved = RunFolder(Path(run)), find_student(run, step)
-    config = TrainConfig.read(str(folder.config_file))
+    config = folder.config
     if config.lora.full and not saved.is_checkpoint:
         student = load_student(str(folder.student), config.student.dtype)
         block = ThinkingBlock.add_to(student, config.thinking)

@@ -14,7 +14,6 @@ import psutil
 from coat.manifests import InputError, RunError, storage
 from coat.manifests.processes import process_is_alive, this_process
 from coat.trainer.config.resume import tables
-from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.records.best import BestRecord
 from coat.trainer.records.checkpoint_files import checkpoint_paths, step_of
 from coat.trainer.run_folder import PROCESS_FILE, RunFolder, read_evaluations, read_metrics
@@ -71,7 +70,7 @@ def is_run(path: Path) -> bool:
 def summary(path: Path, name: str) -> RunSummary:
     folder = RunFolder(path)
     try:
-        config = TrainConfig.read(str(folder.config_file))
+        config = folder.config
         metrics = read_metrics(path) if (path / "metrics.jsonl").exists() else []
         evaluations, best = read_evaluations(path), BestRecord.read(path)
         state, step = state_of(folder, config.steps), last_step(folder, metrics)
