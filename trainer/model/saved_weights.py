@@ -8,8 +8,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.distributed import checkpoint, is_initialized
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed import is_initialized
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from coat.manifests import RunError
@@ -22,7 +25,7 @@ def save_weights(weights: Mapping[str, Tensor], file: Path) -> None:
 def save_shards(tensors: Mapping[str, Tensor], folder: Path) -> None:
     """Each rank writes its part of them, as `shard-<rank from 1>-*.safetensors`. All ranks must call it."""
     with failures_of_ranks():
-        checkpoint.save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+        save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
 
 
 def load_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -35,7 +38,7 @@ def load_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
         raise RunError(f"{folder}: weights do not fit the model: {missing[0]} and {len(missing) - 1} more are missing")
     with failures_of_ranks(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # that is meant
-        checkpoint.load(dict(tensors), storage_reader=reader, no_dist=not is_initialized())
+        load(dict(tensors), storage_reader=reader, no_dist=not is_initialized())
 
 
 def shard_names(folder: Path) -> list[str]:
@@ -48,7 +51,7 @@ def failures_of_ranks() -> Iterator[None]:
     """Raise what failed, on all ranks alike, instead of torch's collection of it."""
     try:
         yield
-    except checkpoint.CheckpointException as e:
+    except CheckpointException as e:
         raise next(iter(e.failures.values()))[0] from e
 
 

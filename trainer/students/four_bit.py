@@ -55,6 +55,6 @@ def quantized_bytes(weights: int) -> int:
 
 def dequantized(module: Any) -> "Tensor":
     """The weights of a layer as it computes with them, `[outputs, inputs]`."""
-    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.functional import dequantize_4bit  # pyright: ignore[reportMissingImports] - an extra
 
     return dequantize_4bit(module.weight.data, module.weight.quant_state)

@@ -142,7 +142,10 @@ def test_what_is_unfrozen_is_float32_where_the_student_is_not(
 
 
 def test_rates_by_group(student_dir: Path, shards_dir: Path) -> None:
-    parts = {"student": {"path": str(student_dir), "train": ["projector"]}, "lora": {"full": False, "rank": 2}}
+    parts: dict[str, Any] = {
+        "student": {"path": str(student_dir), "train": ["projector"]},
+        "lora": {"full": False, "rank": 2},
+    }
     config = toy_config(student_dir, shards_dir, Path("-"), optim={"lr": 1e-3, "heads_lr": 2e-3}, **parts)
     assert learning_rates(config.optim) == {"lora": 1e-3, "student": 1e-3, "rows": 2e-3, "heads": 2e-3}
     config = toy_config(
@@ -168,7 +171,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_resumes_bit_for_bit_from_a_kill(student_dir: Path, shards_dir: Path, tmp_path: Path, kind: str) -> None:
-    parts = {key: dict(value) for key, value in KINDS[kind].items()}
+    parts: dict[str, Any] = {key: dict(value) for key, value in KINDS[kind].items()}
     parts["lora"] = {"full": False, "rank": 2, "dropout": 0.1, **parts.get("lora", {})}
     parts["student"] = {"path": str(student_dir), **parts.get("student", {})}
 
