@@ -62,6 +62,15 @@ class StepCounts:
         return StepCounts(dict(zip(losses, sums, strict=False)), *sums[len(losses) :])
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Of a step: what was waited for."""
+
+    sums: dict[str, float]  # of losses, over all passes and ranks
+    passes: list[dict[str, float]]  # of this rank: the same of each pass
+    norms: dict[str, float]  # of gradients, before they are clipped: grad_norm, its groups, state_grad_norm/<loss>
+
+
 class Trainer:
     """Model, optimizer and what watches them, on one rank. It reads and writes no file: see run.TrainingRun."""
 
@@ -90,59 +99,76 @@ class Trainer:
         if counts.errors:
             raise_shared_error(self.accelerator, error)
         self.watchdog.check_counts(self.steps_done + 1, stage, counts.losses, weights, round(counts.samples))
-        sums, state_norms = self.backward(batches, counts.losses, weights)
+        losses_PL = self.backward(batches, counts.losses, weights)
+        found = self.measure(losses_PL, list(weights))
+        sums = self.check_losses(found, batches)
         ids = [id for batch in batches for id in batch.ids]
-        norms = self.update(rate_factor(self.config.optim, stage, stage_step), stage_step, ids)
+        self.update(rate_factor(self.config.optim, stage, stage_step), stage_step, found, ids)
         self.samples += round(counts.samples)
         self.audio_s += counts.audio_s
         self.meter.add_losses(sums, counts.losses, weights)
         self.meter.add_work(counts.positions, counts.padded_positions, counts.samples)
-        for name, norm in {**norms, **state_norms}.items():
+        for name, norm in found.norms.items():
             self.meter.add(name, norm)
         return counts.stops > 0
 
-    def backward(
-        self, batches: Sequence[Batch], counts: Mapping[str, float], weights: Mapping[str, float]
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        """Forward and backward of all passes: the losses' sums, and the norms of their gradients at the states."""
-        sums = dict.fromkeys(weights, 0.0)
-        not_finite: list[tuple[str, tuple[str, ...]]] = []  # losses, and the samples of their pass
+    def backward(self, batches: Sequence[Batch], counts: Mapping[str, float], weights: Mapping[str, float]) -> Tensor:
+        """Forward and backward of all passes: the sums of losses of each pass, `[passes, losses]`."""
+        passes: list[Tensor] = []
         for i, batch in enumerate(batches):
             is_last = i == len(batches) - 1
             with nullcontext() if is_last or self.sharded else self.accelerator.no_sync(self.distributed_model):
                 losses = self.forward(batch, self.distributed_model)
                 self.accelerator.backward(self.weighted_mean(losses, counts, weights))
-            for name, loss in losses.items():
-                value = float(loss.detach())
-                sums[name] += value
-                if not math.isfinite(value):
-                    not_finite.append((name, batch.ids))
+            passes.append(torch.stack([losses[name].detach() for name in weights]))
         if self.sharded:
             average_gradients(self.accelerator, self.model.trainable().values())
-        squares = self.model.loss_gradient_norms.pop_squares(list(weights))
-        shared = sum_over_ranks(self.accelerator, [*sums.values(), *squares])
-        sums = dict(zip(weights, shared[: len(weights)], strict=True))
-        if not all(map(math.isfinite, sums.values())):
-            raise self.watchdog.loss_error(self.steps_done + 1, gather_from_ranks(self.accelerator, not_finite))
-        ranks = self.accelerator.num_processes  # each rank's losses are multiplied by it: see `weighted_mean`
-        norms = [math.sqrt(square) / ranks for square in shared[len(weights) :]]
-        return sums, {f"state_grad_norm/{name}": norm for name, norm in zip(weights, norms, strict=True)}
+        return torch.stack(passes)
 
-    def update(self, rate: float, stage_step: int, ids: Sequence[str]) -> dict[str, float]:
-        """Change the weights by the gradients, at `rate` times the base rates; the norms before they are clipped."""
+    def measure(self, losses_PL: Tensor, names: list[str]) -> "Measured":
+        """Clip the gradients; what is logged of a step, and all that the host waits for in it."""
+        squares_L = self.model.loss_gradient_norms.pop_squares(names, losses_PL.device)
+        parameters = self.model.trainable()
+        groups = gradient_norms(parameters)
+        clipped = self.accelerator.clip_grad_norm_(list(parameters.values()), self.config.optim.clip)
+        norms_G = torch.stack([cast(Tensor, clipped), *groups.values()])
+        found = torch.cat([losses_PL.flatten(), squares_L, norms_G]).tolist()  # once
+        split = losses_PL.numel()
+        losses = [found[i : i + len(names)] for i in range(0, split, len(names))]
+        totals = [sum(values) for values in zip(*losses, strict=True)]
+        shared = sum_over_ranks(self.accelerator, [*totals, *found[split : split + len(names)]])
+        ranks = self.accelerator.num_processes  # each rank's losses are multiplied by it: see `weighted_mean`
+        state_norms = [math.sqrt(square) / ranks for square in shared[len(names) :]]
+        return Measured(
+            sums=dict(zip(names, shared, strict=False)),
+            passes=[dict(zip(names, values, strict=True)) for values in losses],
+            norms=dict(zip(["grad_norm", *groups], found[split + len(names) :], strict=True))
+            | {f"state_grad_norm/{name}": norm for name, norm in zip(names, state_norms, strict=True)},
+        )
+
+    def check_losses(self, found: "Measured", batches: Sequence[Batch]) -> dict[str, float]:
+        """The sums of losses. RunError where one is not finite: which, and in the pass of which samples."""
+        if not all(map(math.isfinite, found.sums.values())):
+            own = [
+                (name, batch.ids)
+                for losses, batch in zip(found.passes, batches, strict=True)
+                for name, value in losses.items()
+                if not math.isfinite(value)
+            ]
+            raise self.watchdog.loss_error(self.steps_done + 1, gather_from_ranks(self.accelerator, own))
+        return found.sums
+
+    def update(self, rate: float, stage_step: int, found: "Measured", ids: Sequence[str]) -> None:
+        """Change the weights by the gradients, at `rate` times the base rates."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
-        parameters = self.model.trainable()
-        group_norms = gradient_norms(parameters)
-        clipped = self.accelerator.clip_grad_norm_(list(parameters.values()), self.config.optim.clip)
-        norm = float(cast(Tensor, clipped))
-        self.watchdog.check_gradient(self.steps_done + 1, stage_step, norm, group_norms, ids)
+        groups = {name: norm for name, norm in found.norms.items() if name.startswith("grad_norm/")}
+        self.watchdog.check_gradient(self.steps_done + 1, stage_step, found.norms["grad_norm"], groups, ids)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.steps_done += 1
         if self.ema is not None:
             self.ema.update(self.steps_done)
-        return {"grad_norm": norm, **group_norms}
 
     def forward(self, batch: Batch, model: Callable[[Batch], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Sums of losses, in the precision of the run."""
