@@ -1,7 +1,7 @@
-"""Training steps of three students for `gpu_check`: time, tokens, use of the device, and memory beside what is predicted.
+"""Training steps of three students for `gpu_check`: time, tokens, use of the device, memory beside the prediction.
 
 Random weights of 1.3 billion parameters (the audio tower's among them) in bfloat16, LoRA, five heads with targets of
-the sizes that `coat plan-train` takes; batches of 30 s with 100 tokens of text, as many samples as are predicted to fit.
+the sizes that `coat plan-train` takes; batches of 30 s with 100 tokens of text, as many samples as should fit.
 Operations are those that torch counts in a step; of frozen weights no gradient is computed.
 """
 
@@ -51,7 +51,7 @@ class Speed:
 
 
 def check_student(name: str, root: Path, tiny: bool, may_compile: Callable[[], bool]) -> str:
-    """One student, eager and compiled; what was found in a line. AssertionError where memory or waits are not as said."""
+    """One student, eager and compiled: what was found. AssertionError where memory or waits are not as said."""
     folder = make_tiny_student(root / name, name=name, **({} if tiny else LARGE))
     experts = {e.name: e.info() for e in ONLINE_EXPERTS}
     seconds = 2.0 if tiny else 30.0

@@ -172,13 +172,13 @@ def pad_targets(targets: Sequence[np.ndarray | None], dim: int) -> Targets:
     are masked as a whole.
     """
     present = [t for t in targets if t is not None]
-    dtype = torch.float16 if present and all(t.dtype == np.float16 for t in present) else torch.float32
+    dtype = np.float16 if present and all(t.dtype == np.float16 for t in present) else np.float32
     frames = max((len(t) for t in present), default=0)
-    frames_BND = torch.zeros(len(targets), frames, dim, dtype=dtype)
+    frames_BND = torch.from_numpy(np.zeros((len(targets), frames, dim), dtype))
     mask_BN = torch.zeros(len(targets), frames, dtype=torch.bool)
     for b, target in enumerate(targets):
         if target is not None:
-            frames_ND = torch.from_numpy(target if dtype == torch.float16 else target.astype(np.float32))
+            frames_ND = torch.from_numpy(target.astype(dtype))
             frames_BND[b, : len(target)] = frames_ND.nan_to_num(0.0, 0.0, 0.0)
             mask_BN[b, : len(target)] = frames_ND.isfinite().all(-1)
     return Targets(frames_BND, mask_BN)

@@ -6,7 +6,6 @@ B batch, T positions of a sequence, R response tokens of a batch, K think positi
 from collections.abc import Mapping
 from typing import Any, cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

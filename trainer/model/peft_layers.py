@@ -38,7 +38,7 @@ class OverlaidRows(TrainableTokensLayer):
         if isinstance(self.base_layer, nn.Linear):
             ids_N = self.sorted_N[self.order_N.argsort()]
             return given.index_copy(-1, ids_N, F.linear(x, rows_ND.to(x.dtype)).to(given.dtype))
-        found_BT = torch.searchsorted(self.sorted_N, x).clamp(max=len(self.sorted_N) - 1)
+        found_BT = torch.searchsorted(self.sorted_N, x.contiguous()).clamp(max=len(self.sorted_N) - 1)
         is_trained_BT = self.sorted_N[found_BT] == x
         trained_BTD = F.embedding(self.order_N[found_BT], rows_ND.to(given.dtype))
         return torch.where(is_trained_BT[..., None], trained_BTD, given)

@@ -36,7 +36,7 @@ def check_attention(attention: str, dtype: torch.dtype) -> None:
 
 
 def use_tower_attention(model: Any) -> None:
-    """Let a student's audio tower compute by `tower_attention`; unless it is eager, which stays as transformers has it."""
+    """Let a student's audio tower compute by `tower_attention`; an eager one stays as transformers has it."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(TOWER_ATTENTION, tower_attention)

@@ -65,8 +65,8 @@ class RankResults:
 class HeldOut:
     """All ranks share the samples: rank r of n evaluates samples r, r + n, ..., and results are of all of them.
 
-    Weights that are sharded are gathered once for all of it. InputError: the shards lack a trained expert, or have other
-    targets of it.
+    Weights that are sharded are gathered once for all of it. InputError: the shards lack a trained expert, or have
+    other targets of it.
     """
 
     def __init__(

@@ -63,7 +63,7 @@ def fsdp_plugin(accelerator: Accelerator) -> FullyShardedDataParallelPlugin | No
 
 
 def distribute(model: CoatModel, accelerator: Accelerator) -> Callable[..., Any]:
-    """The model on this rank's device, as it is called in training. Where it is sharded, its parameters are new objects."""
+    """The model on this rank's device, as it is called in training; where it is sharded, with new parameters."""
     plugin = fsdp_plugin(accelerator)
     if plugin is None:
         return accelerator.prepare(model)
@@ -119,7 +119,7 @@ def send_weights(model: CoatModel, read: dict[str, Tensor], accelerator: Acceler
 
 @contextmanager
 def whole_weights(model: CoatModel, accelerator: Accelerator) -> Iterator[None]:
-    """Within, each rank has all weights, gathered once: it computes by itself, and generates without waiting for others.
+    """Within, each rank has all weights, gathered once: it computes, and generates, without waiting for others.
 
     A GPU must hold them, as under DDP.
     """

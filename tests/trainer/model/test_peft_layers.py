@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.model.build import build_model
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.peft_layers import OverlaidRows, lighten
@@ -104,7 +105,7 @@ def test_no_copy_and_no_gradient_of_the_whole_embedding(student_dir: Path, tmp_p
 
 
 def copied_bytes(run: Callable[[], Any]) -> int:
-    """Of tensors that are made as others' copies in float32, as torch's profiler sees them."""
+    """Of tensors that are made as others' copies in another type."""
 
     class Copies(TorchDispatchMode):
         bytes = 0
@@ -121,8 +122,9 @@ def copied_bytes(run: Callable[[], Any]) -> int:
 
 
 def lora_model(student_dir: Path, folder: Path) -> CoatModel:
-    student = {"path": str(student_dir), "dtype": "bfloat16"}
-    return build_model(toy_config(student_dir, folder, folder, student=student, lora={"full": False}), {})
+    config = toy_config(student_dir, folder, folder, lora={"full": False}).to_dict()
+    half = {"path": str(student_dir), "dtype": "bfloat16"}
+    return build_model(TrainConfig.from_dict({**config, "student": half}, "test"), {})
 
 
 @contextmanager
@@ -137,7 +139,7 @@ def as_peft_has_it(model: nn.Module) -> Iterator[None]:
 
 def test_adapters_make_no_float32_copies_of_their_inputs_under_autocast(student_dir: Path, tmp_path: Path) -> None:
     model = lora_model(student_dir, tmp_path)
-    layer = next(m for name, m in model.named_modules() if name.endswith("layers.0"))
+    layer = next(m for name, m in model.named_modules() if name.endswith("language_model.layers.0"))
     states = torch.randn(2, 300, model.student.hidden_size, dtype=torch.bfloat16)
     rotary = model.student.language_model.rotary_emb(states, torch.arange(300)[None])  # type: ignore[operator]
 

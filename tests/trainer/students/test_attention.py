@@ -1,6 +1,7 @@
-"""Where everything stands is known on the host, and a tower's windows are one batch: the states are transformers' own."""
+"""Where everything stands is known on the host, and a tower's windows are one batch: states are transformers' own."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from coat.manifests import InputError, ShardIndex
 from coat.trainer.config.sections import DataConfig, ThinkingConfig
+from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.data.collator import Collator
 from coat.trainer.data.stream import iterate_shards
 from coat.trainer.model.batch import Batch
@@ -33,12 +35,12 @@ def test_windows_are_attended_to_as_each_alone(name: str) -> None:
     torch.manual_seed(0)
     bounds = BOUNDS[name]
     query, key, value = (torch.randn(2, bounds[-1], 8, requires_grad=True) for _ in range(3))
-    longest = max(b - a for a, b in zip(bounds, bounds[1:], strict=False)) + (name == "shorter than the longest")
+    longest = max(b - a for a, b in pairwise(bounds)) + (name == "shorter than the longest")
     ours = attend_in_windows(query, key, value, torch.tensor(bounds, dtype=torch.int32), longest, 0.3)
     alone = torch.cat(
         [
             F.scaled_dot_product_attention(*(t[:, a:b] for t in (query, key, value)), scale=0.3)
-            for a, b in zip(bounds, bounds[1:], strict=False)
+            for a, b in pairwise(bounds)
         ],
         dim=1,
     )
@@ -106,8 +108,9 @@ def test_gradients_are_those_of_transformers(folder: Path, tmp_path: Path) -> No
 
 def test_attention_that_cannot_be_had_is_one_line(student_dir: Path, tmp_path: Path) -> None:
     def build(**student: Any) -> None:
+        config = toy_config(student_dir, tmp_path, tmp_path, lora={"full": False}).to_dict()
         wanted = {"path": str(student_dir), "attention": "flash_attention_2", **student}
-        build_model(toy_config(student_dir, tmp_path, tmp_path, student=wanted, lora={"full": False}), {})
+        build_model(TrainConfig.from_dict({**config, "student": wanted}, "test"), {})
 
     with pytest.raises(InputError, match=r"computes in bfloat16 or float16; set student\.dtype, or take sdpa"):
         build()
