@@ -158,8 +158,8 @@ class Student(ABC):
             return self.model.model(**inputs, use_cache=False).last_hidden_state
         embedded_BTD = self.model.get_input_embeddings()(inputs["input_ids"])
         heard_RD = self.hear(inputs, indices).to(embedded_BTD.dtype)
-        filled = embedded_BTD.flatten(0, 1).index_copy(0, indices["audio_R"], heard_RD)
-        return self.decode(filled.view_as(embedded_BTD))
+        audio_R, positions = indices["audio_R"], embedded_BTD.shape[1]
+        return self.decode(embedded_BTD.index_put((audio_R // positions, audio_R % positions), heard_RD))
 
     def indices(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Where everything stands in a batch that is padded on the right, for `hidden_states`: made on the host.
