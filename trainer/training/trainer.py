@@ -19,14 +19,16 @@ from coat.manifests import ExpertInfo
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.coat_model import CoatModel
+from coat.trainer.model.loss_scales import expert_weights, loss_scales
 from coat.trainer.model.parameters import parameter_groups
 from coat.trainer.ranks import gather_from_ranks, raise_shared_error, sum_over_ranks
 from coat.trainer.training.ema import Ema
+from coat.trainer.training.loss_balance import LossBalance
 from coat.trainer.training.measurements import gradient_norms
 from coat.trainer.training.meter import Meter
 from coat.trainer.training.parallel import average_gradients, distribute, fsdp_plugin
 from coat.trainer.training.schedule import loss_weights, rate_factor, stage_at
-from coat.trainer.training.watchdog import Watchdog
+from coat.trainer.training.watchdog import NotFinite, Watchdog
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,12 @@ class StepCounts:
 
 @dataclass(frozen=True)
 class Measured:
-    """Of a step: what was waited for."""
+    """Of a step, what was waited for."""
 
     sums: dict[str, float]  # of losses, over all passes and ranks
-    passes: list[dict[str, float]]  # of this rank: the same of each pass
-    norms: dict[str, float]  # of gradients, before they are clipped: grad_norm, its groups, state_grad_norm/<loss>
+    not_finite: list[NotFinite]  # which losses of which passes are not, of all ranks
+    norms: dict[str, float]  # of gradients, before they are clipped: grad_norm, and its groups
+    state_norms: dict[str, float]  # of a loss's gradient at the states
 
 
 class Trainer:
@@ -88,28 +91,35 @@ class Trainer:
         self.distributed_model = distribute(model, accelerator)
         self.optimizer = torch.optim.AdamW(parameter_groups(model, config), fused=True)
         self.ema = Ema(model.trainable(), config.optim.ema) if config.optim.ema else None
+        self.scales = loss_scales(config.losses, experts)
+        self.expert_weights = expert_weights(config.losses, experts)
+        self.balance = LossBalance(config.losses, list(experts))
         self.meter = Meter()
         self.steps_done, self.samples, self.audio_s = 0, 0, 0.0
 
     def step(self, batches: Sequence[Batch], *, stop: bool = False, error: Exception | None = None) -> bool:
         """Take one step; whether any rank was asked to stop. Where any rank has an error, all raise it."""
         stage, stage_step = stage_at(self.config.stages, self.steps_done)
-        weights = loss_weights(stage, stage_step, self.config.losses, self.experts)
+        weights = self.balance.applied(loss_weights(stage, stage_step, self.expert_weights))
         counts = StepCounts.of(batches, list(weights), stop, error is not None).sum_over_ranks(self.accelerator)
         if counts.errors:
             raise_shared_error(self.accelerator, error)
+        if stage_step == 0:
+            self.watchdog.begin_stage()
         self.watchdog.check_counts(self.steps_done + 1, stage, counts.losses, weights, round(counts.samples))
-        losses_PL = self.backward(batches, counts.losses, weights)
-        found = self.measure(losses_PL, list(weights))
-        sums = self.check_losses(found, batches)
+        found = self.measure(self.backward(batches, counts.losses, weights), list(weights), batches)
         ids = [id for batch in batches for id in batch.ids]
-        self.update(rate_factor(self.config.optim, stage, stage_step), stage_step, found, ids)
+        if found.not_finite or not self.update(rate_factor(self.config.optim, stage, stage_step), found, ids):
+            self.skip(found.not_finite)
+        else:
+            self.meter.add_losses(found.sums, counts.losses, weights)
+            self.learn_balance(found.sums, counts.losses, weights, found.state_norms)
+            named = {f"state_grad_norm/{name}": norm for name, norm in found.state_norms.items()}
+            for name, norm in {**found.norms, **named}.items():
+                self.meter.add(name, norm)
         self.samples += round(counts.samples)
         self.audio_s += counts.audio_s
-        self.meter.add_losses(sums, counts.losses, weights)
         self.meter.add_work(counts.positions, counts.padded_positions, counts.samples)
-        for name, norm in found.norms.items():
-            self.meter.add(name, norm)
         return counts.stops > 0
 
     def backward(self, batches: Sequence[Batch], counts: Mapping[str, float], weights: Mapping[str, float]) -> Tensor:
@@ -125,50 +135,78 @@ class Trainer:
             average_gradients(self.accelerator, self.model.trainable().values())
         return torch.stack(passes)
 
-    def measure(self, losses_PL: Tensor, names: list[str]) -> "Measured":
-        """Clip the gradients; what is logged of a step, and all that the host waits for in it."""
+    def measure(self, losses_PL: Tensor, names: list[str], batches: Sequence[Batch]) -> "Measured":
+        """Clip the gradients; what is known of a step, which is all that the host waits for in it."""
         squares_L = self.model.loss_gradient_norms.pop_squares(names, losses_PL.device)
         parameters = self.model.trainable()
         groups = gradient_norms(parameters)
         clipped = self.accelerator.clip_grad_norm_(list(parameters.values()), self.config.optim.clip)
         norms_G = torch.stack([cast(Tensor, clipped), *groups.values()])
         found = torch.cat([losses_PL.flatten(), squares_L, norms_G]).tolist()  # once
-        split = losses_PL.numel()
-        losses = [found[i : i + len(names)] for i in range(0, split, len(names))]
-        totals = [sum(values) for values in zip(*losses, strict=True)]
-        shared = sum_over_ranks(self.accelerator, [*totals, *found[split : split + len(names)]])
-        ranks = self.accelerator.num_processes  # each rank's losses are multiplied by it: see `weighted_mean`
-        state_norms = [math.sqrt(square) / ranks for square in shared[len(names) :]]
-        return Measured(
-            sums=dict(zip(names, shared, strict=False)),
-            passes=[dict(zip(names, values, strict=True)) for values in losses],
-            norms=dict(zip(["grad_norm", *groups], found[split + len(names) :], strict=True))
-            | {f"state_grad_norm/{name}": norm for name, norm in zip(names, state_norms, strict=True)},
-        )
-
-    def check_losses(self, found: "Measured", batches: Sequence[Batch]) -> dict[str, float]:
-        """The sums of losses. RunError where one is not finite: which, and in the pass of which samples."""
-        if not all(map(math.isfinite, found.sums.values())):
+        split, losses = losses_PL.numel(), len(names)
+        passes = [found[i : i + losses] for i in range(0, split, losses)]
+        totals = [sum(values) for values in zip(*passes, strict=True)]
+        shared = sum_over_ranks(self.accelerator, [*totals, *found[split : split + losses]])
+        sums = dict(zip(names, shared, strict=False))
+        not_finite: list[NotFinite] = []
+        if wrong := [name for name, value in sums.items() if not math.isfinite(value)]:
             own = [
                 (name, batch.ids)
-                for losses, batch in zip(found.passes, batches, strict=True)
-                for name, value in losses.items()
+                for values, batch in zip(passes, batches, strict=True)
+                for name, value in zip(names, values, strict=True)
                 if not math.isfinite(value)
             ]
-            raise self.watchdog.loss_error(self.steps_done + 1, gather_from_ranks(self.accelerator, own))
-        return found.sums
+            not_finite = gather_from_ranks(self.accelerator, own) or [(name, ()) for name in wrong]
+        ranks = self.accelerator.num_processes  # each rank's losses are multiplied by it: see `weighted_mean`
+        state_norms = [math.sqrt(square) / ranks for square in shared[losses:]]
+        norms = dict(zip(["grad_norm", *groups], found[split + losses :], strict=True))
+        return Measured(sums, not_finite, norms, dict(zip(names, state_norms, strict=True)))
 
-    def update(self, rate: float, stage_step: int, found: "Measured", ids: Sequence[str]) -> None:
-        """Change the weights by the gradients, at `rate` times the base rates."""
+    def update(self, rate: float, found: "Measured", ids: Sequence[str]) -> bool:
+        """Change the weights by the gradients, at `rate` times the base rates; False: they are not finite, and nothing
+        was changed.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
-        groups = {name: norm for name, norm in found.norms.items() if name.startswith("grad_norm/")}
-        self.watchdog.check_gradient(self.steps_done + 1, stage_step, found.norms["grad_norm"], groups, ids)
+        norm = found.norms["grad_norm"]
+        if not math.isfinite(norm):
+            groups = {name: value for name, value in found.norms.items() if name != "grad_norm"}
+            ids = gather_from_ranks(self.accelerator, list(ids))
+            self.watchdog.gradient_not_finite(self.steps_done + 1, groups, ids)
+            return False
+        self.watchdog.check_gradient(self.steps_done + 1, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.steps_done += 1
         if self.ema is not None:
             self.ema.update(self.steps_done)
+        return True
+
+    def skip(self, not_finite: Sequence[NotFinite]) -> None:
+        """Leave a step out: its samples are gone by, its gradients are nobody's, and no weight is changed.
+
+        The step counts, so that a run has as many as its stages say. RunError where no more may be left out.
+        """
+        if not_finite:
+            self.watchdog.loss_not_finite(self.steps_done + 1, not_finite)
+        self.optimizer.zero_grad()
+        self.steps_done += 1
+
+    def learn_balance(
+        self,
+        sums: Mapping[str, float],
+        counts: Mapping[str, float],
+        weights: Mapping[str, float],
+        norms: Mapping[str, float],
+    ) -> None:
+        """For the next step's weights. What this one's were multiplied by is logged."""
+        seen = [name for name in self.scales if counts[name]]
+        for name, factor in self.balance.factors().items():
+            self.meter.add(f"balance/{name}", factor)
+        self.balance.update(
+            {name: sums[name] / counts[name] / self.scales[name] for name in seen},
+            {name: norms[name] / weights[name] / self.scales[name] for name in seen if weights[name]},
+        )
 
     def forward(self, batch: Batch, model: Callable[[Batch], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Sums of losses, in the precision of the run."""
@@ -209,9 +247,11 @@ class Trainer:
             "samples": self.samples,
             "audio_s": self.audio_s,
             "monitor": self.watchdog.state_dict(),
+            "balance": self.balance.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.meter.load_state_dict(state["meter"])
         self.watchdog.load_state_dict(state["monitor"])
+        self.balance.load_state_dict(state.get("balance", {}))  # runs of before have none
         self.steps_done, self.samples, self.audio_s = state["step"], state["samples"], state["audio_s"]

@@ -88,12 +88,13 @@ def test_a_step_waits_for_the_device_once(folder: Path, shards_dir: Path, tmp_pa
     assert {len(t.rows_R) for t in batch.targets.values()} != {8}  # some have no target
     training.model.train()
     trainer.step([batch])  # what is made but once
-    weights = loss_weights(config.stages[0], 1, config.losses, training.experts)
+    weights = loss_weights(config.stages[0], 1, trainer.expert_weights)
     counts = {name: float(count) for name, count in batch.counts().items()}
 
     def step() -> None:
-        found = trainer.measure(trainer.backward([batch, batch], counts, weights), list(weights))
-        trainer.update(1.0, 1, found, batch.ids)
+        batches = [batch, batch]
+        found = trainer.measure(trainer.backward(batches, counts, weights), list(weights), batches)
+        assert trainer.update(1.0, found, batch.ids)
 
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         step()
