@@ -234,8 +234,11 @@ class Student(ABC):
         """
         if self.known_tokens[0] != (size := len(self.tokenizer)):  # think tokens may have been added
             added, tokens = self.tokenizer.get_added_vocab(), self.tokenizer.added_tokens_decoder
-            always = {self.audio_token, self.turn_end}  # whatever the tokenizer says of them
-            markup = tuple(text for text, id in added.items() if tokens[id].special or text in always)
+            always = {self.audio_token, self.turn_end}  # whatever the tokenizer says of them, and of all in <| |>
+            markup = tuple(
+                text for text, id in added.items()
+                if tokens[id].special or text in always or (text.startswith("<|") and text.endswith("|>"))
+            )  # fmt: skip
             self.known_tokens = size, (markup, tuple(text for text in added if text not in markup))
         return self.known_tokens[1]
 
