@@ -52,6 +52,8 @@ class StudentConfig(ConfigSection):
     quantize: Literal["nf4"] | None = None
     # What is trained whole beside LoRA: regular expressions found in names of weights (projector, audio_tower).
     train: tuple[Pattern, ...] = ()
+    # The kernel of the language model's attention in training; flash_attention_2 needs the package flash-attn.
+    attention: Literal["sdpa", "flash_attention_2", "eager"] = Field(default="sdpa", json_schema_extra=WITH_CHANGE)
 
 
 class ThinkingConfig(ConfigSection):

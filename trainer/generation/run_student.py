@@ -107,7 +107,7 @@ def load_run(run: str | Path, device: str | None = None, step: Step = None) -> T
         block = ThinkingBlock.add_to(student, config.thinking)
     else:
         # Order: add tokens, resize, add and load what was trained.
-        student = load_student(config.student.path, config.student.dtype, config.student.quantize)
+        student = load_student(config.student.path, config.student.dtype, quantize=config.student.quantize)
         if folder.base_file.exists():  # runs of before have none
             folder.check_base(config.student.path, student.digest)
         block = ThinkingBlock.add_to(student, config.thinking)

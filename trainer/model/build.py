@@ -1,6 +1,7 @@
 """The model as a run starts it: student, thinking block, LoRA and heads; gradient checkpointing and compilation."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
@@ -12,22 +13,34 @@ from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.heads import CrossBlock, DistillHeads
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.model.trained import choose_trained, keep_in_float32
-from coat.trainer.students.registry import load_student
+from coat.trainer.students.attention import check_attention
+from coat.trainer.students.meta import meta_student
+from coat.trainer.students.registry import dtype_of, load_student
 
 
-def build_model(config: TrainConfig, experts: Mapping[str, ExpertInfo]) -> CoatModel:
-    """The student with block, LoRA (unless `lora.full`) and heads, as a run starts: random by `run.seed`."""
-    student = load_student(config.student.path, config.student.dtype, config.student.quantize)
+def build_model(config: TrainConfig, experts: Mapping[str, ExpertInfo], empty: bool = False) -> CoatModel:
+    """The student with block, LoRA (unless `lora.full`) and heads, as a run starts: random by `run.seed`.
+
+    `empty`: without weights, for a rank that another one sends them to.
+    """
+    check_attention(config.student.attention, dtype_of(config.student.dtype))
+    chosen = config.student
+    if empty:
+        student = meta_student(chosen.path, chosen.dtype, chosen.attention)
+    else:
+        student = load_student(chosen.path, chosen.dtype, chosen.attention, chosen.quantize)
     block = ThinkingBlock.add_to(student, config.thinking)
     layers = len(cast(nn.ModuleList, student.language_model.layers))
     if config.thinking.layer is not None and not -layers <= config.thinking.layer < layers:
         raise InputError(f"thinking.layer {config.thinking.layer}: the student has {layers} layers")
     torch.manual_seed(config.run.seed)
-    choose_trained(student, block, config)
-    keep_in_float32(student.model)
+    with torch.device("meta") if empty else nullcontext():
+        choose_trained(student, block, config)
+        keep_in_float32(student.model)
+        heads = DistillHeads(config.heads, student.hidden_size, experts, config.losses)
     if config.run.gradient_checkpointing:
         checkpoint_gradients(student.model)
-    model = CoatModel(student, block, DistillHeads(config.heads, student.hidden_size, experts, config.losses))
+    model = CoatModel(student, block, heads)
     if config.run.compile is not None:
         compile_blocks(model, config.run.compile)
     return model

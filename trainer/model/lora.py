@@ -19,6 +19,8 @@ def add_lora(student: Student, block: ThinkingBlock, config: TrainConfig) -> Non
     """Put adapters into the language model (or where `lora.targets` says), and train the new embedding rows alone."""
     import peft
 
+    from coat.trainer.model.peft_layers import lighten
+
     targets, chosen = check_lora(student, config.lora), config.lora
     names = [name for name, module in student.model.named_modules() if module is student.model.get_input_embeddings()]
     layers = layers_name(student)
@@ -39,6 +41,7 @@ def add_lora(student: Student, block: ThinkingBlock, config: TrainConfig) -> Non
             trainable_token_indices={names[0]: block.new_ids} if block.new_ids else None,
         ),
     )
+    lighten(student.model)
     adapted = [name for name, module in student.model.named_modules() if hasattr(module, "lora_A")]
     if wrong := sorted(set(adapted) ^ set(targets)):
         raise InputError(

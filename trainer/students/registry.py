@@ -26,7 +26,9 @@ STUDENTS = {
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def load_student(source: str, dtype: str = "float32", quantize: str | None = None) -> "Student":
+def load_student(
+    source: str, dtype: str = "float32", attention: str = "sdpa", quantize: str | None = None
+) -> "Student":
     """Read a student of a hub id or folder; `quantize` nf4: with frozen weights in 4 bits (see four_bit.py).
 
     InputError: no such checkpoint, or none that coat trains.
@@ -34,7 +36,7 @@ def load_student(source: str, dtype: str = "float32", quantize: str | None = Non
     adapter, precision = student_class(source, read_config(source)), dtype_of(dtype)
     options = {"quantization_config": quantization_config(precision)} if quantize else {}
     try:
-        student = adapter.load(source, precision, **options)
+        student = adapter.load(source, precision, attention, **options)
         without_repacking(student.model)
         return student
     except InputError:

@@ -32,6 +32,7 @@ from coat.trainer.training.full_sharding import is_sharded, whole
 from coat.trainer.training.held_out import HeldOut
 from coat.trainer.training.measurements import peak_memory
 from coat.trainer.training.metrics_log import MetricsLog, Report
+from coat.trainer.training.parallel import fsdp_plugin
 from coat.trainer.training.schedule import stage_at
 from coat.trainer.training.stopping import stop_signals
 from coat.trainer.training.trackers import Trackers
@@ -72,7 +73,8 @@ class TrainingRun:
         with raise_on_all_ranks(accelerator):
             order = {"seed": config.data.seed, "shuffle": config.data.shuffle, "rank": rank, "ranks": ranks}
             stream = ShardStream(index, **order, experts=list(self.experts))
-            self.model = build_model(config, self.experts)
+            is_sent_weights = fsdp_plugin(accelerator) is not None and not accelerator.is_main_process
+            self.model = build_model(config, self.experts, empty=is_sent_weights)
         self.model.student.log = log
         self.checkpoints = Checkpoints(folder.checkpoints, config.run.keep, accelerator, log)
         watchdog = Watchdog(config.run, 2 * index.samples * ranks, log, self.checkpoints.kept)
@@ -81,7 +83,7 @@ class TrainingRun:
         self.loader = Loader(stream, collator, config.data, log, pin=accelerator.device.type == "cuda")
         self.held_out: HeldOut | None = None
         if config.evaluation.shards is not None:
-            self.held_out = HeldOut(config, self.model, self.experts, accelerator, self.trainer.sharded)
+            self.held_out = HeldOut(config, self.model, self.experts, accelerator)
         self.metrics: MetricsLog | None = None  # on the main rank, while it runs
         self.best: BestRecord | None = None  # with run.best, the same on all ranks
         self.first_step = 0  # of this call: above 0 where it resumed
