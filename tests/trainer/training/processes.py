@@ -133,9 +133,10 @@ def count_shards(config: TrainConfig, out: Path) -> None:
         here: Any = p.to_local() if isinstance(p, DTensor) else p
         held[kind][0] += here.numel()
         held[kind][1] += p.numel()
+    before = [p.to_local().numel() for p in model.parameters() if isinstance(p, DTensor)]
     gathered = count_gathers(run)
     after = [p.to_local().numel() for p in model.parameters() if isinstance(p, DTensor)]
-    assert sum(after) == held["layers"][0]  # sharded again
+    assert after == before  # sharded again
     (out / f"held-{os.environ['RANK']}.json").write_text(json.dumps({**held, "gathered": gathered}))
 
 

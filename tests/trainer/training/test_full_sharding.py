@@ -95,7 +95,7 @@ def test_any_checkpoint_is_asked_and_exported(runs: dict[str, Path], tmp_path: P
     assert (made.kind, made.step) == ("model", 4)
     exported = type(earlier.student.model).from_pretrained(tmp_path / "out").state_dict()
     ours = earlier.student.model.state_dict()
-    assert all(torch.equal(exported[name], ours[name]) for name in ours)
+    assert all(torch.equal(exported[name], ours[name]) for name in ours if name != "lm_head.weight")  # see `never_say`
     assert isinstance(earlier.ask(AUDIO, "?", max_new_tokens=2), str)
 
 
