@@ -15,10 +15,15 @@ from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.students.registry import load_student
 
 
-def build_model(config: TrainConfig, experts: Mapping[str, ExpertInfo]) -> CoatModel:
-    """The student with block, LoRA (unless `lora.full`) and heads, as a run starts: random by `run.seed`."""
+def build_model(
+    config: TrainConfig, experts: Mapping[str, ExpertInfo], longest_s: float | None = None
+) -> CoatModel:
+    """The student with block, LoRA (unless `lora.full`) and heads, as a run starts: random by `run.seed`.
+
+    `longest_s`: seconds of the longest audio that the block needs positions for, see `ThinkingBlock.add_to`.
+    """
     student = load_student(config.student.path, config.student.dtype)
-    block = ThinkingBlock.add_to(student, config.thinking)
+    block = ThinkingBlock.add_to(student, config.thinking, longest_s)
     layers = len(cast(nn.ModuleList, student.language_model.layers))
     if config.thinking.layer is not None and not -layers <= config.thinking.layer < layers:
         raise InputError(f"thinking.layer {config.thinking.layer}: the student has {layers} layers")

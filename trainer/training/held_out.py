@@ -20,7 +20,7 @@ from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.data.collator import Collator, EncodedSample, prompt_and_response
 from coat.trainer.data.decoding import decode_sample
 from coat.trainer.data.samples import BadSample, RawSample, Sample
-from coat.trainer.data.stream import read_shard_or_lost
+from coat.trainer.data.shard_reading import read_shard_or_lost
 from coat.trainer.evaluation.evaluate import Evaluation, is_cut
 from coat.trainer.generation.generate import Question, Trained
 from coat.trainer.model.batch import Batch

@@ -1,14 +1,16 @@
 """`train`: open a run's folder, and train or go on with the run."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from coat.manifests import ShardIndex
 from coat.trainer.config.train_config import TrainConfig
+from coat.trainer.data.data_sets import DataSets
 from coat.trainer.model.experts import same_experts
 from coat.trainer.ranks import raise_on_all_ranks
 from coat.trainer.run_folder import RunFolder
 from coat.trainer.training.metrics_log import Report
+from coat.trainer.training.opening import open_run
 from coat.trainer.training.parallel import make_accelerator
 from coat.trainer.training.run import TrainingRun, TrainResult
 from coat.trainer.training.trackers import check_trackers
@@ -36,14 +38,16 @@ def train(
     accelerator = make_accelerator(config)
     log_on_main = log if accelerator.is_main_process else lambda _: None
     with raise_on_all_ranks(accelerator):
-        index = ShardIndex.read(config.data.shards)
+        data = DataSets.open(config.data)
         if accelerator.is_main_process:
-            for line in folder.open(config, index, restart, change):
+            for line in open_run(folder, config, data, restart, change):
                 log_on_main(f"changed from here on: {line}")
     with raise_on_all_ranks(accelerator):
         folder.check_shared(accelerator.process_index)
-        index = same_experts(config, folder.index, index)
+        data = replace(data, index=same_experts(config, folder.index, data.index))
     if folder.finished:
         log_on_main(f"{folder.path}: this run is finished; --restart trains it anew")
         return TrainResult(folder.path, config.steps, True, 0.0, {})
-    return TrainingRun(config, index, folder, accelerator, on_report, log_on_main).run(stop)
+    for line in data.describe():
+        log_on_main(line)
+    return TrainingRun(config, data, folder, accelerator, on_report, log_on_main).run(stop)

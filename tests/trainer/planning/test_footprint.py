@@ -12,7 +12,7 @@ from coat.manifests import InputError, ShardIndex
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.data.collator import Collator
 from coat.trainer.data.decoding import decode_sample
-from coat.trainer.data.stream import read_shard
+from coat.trainer.data.shard_reading import read_shard
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.build import build_model
 from coat.trainer.model.coat_model import CoatModel
