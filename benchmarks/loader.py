@@ -57,11 +57,11 @@ def make_members(rng: np.random.Generator, key: str, seconds: float) -> Members:
     return {"flac": flac.getvalue(), "json": json.dumps(meta).encode(), **targets}
 
 
-def write_shards(folder: Path, samples: list[tuple[str, Members]]) -> ShardIndex:
+def write_shards(folder: Path, samples: list[tuple[str, Members]], per_shard: int = SHARD_SAMPLES) -> ShardIndex:
     folder.mkdir(parents=True)
     shards = []
-    for start in range(0, len(samples), SHARD_SAMPLES):
-        part, path = samples[start : start + SHARD_SAMPLES], folder / f"shard-{start // SHARD_SAMPLES:06d}.tar"
+    for start in range(0, len(samples), per_shard):
+        part, path = samples[start : start + per_shard], folder / f"shard-{start // per_shard:06d}.tar"
         path.write_bytes(b"".join([*(sample_bytes(key, members) for key, members in part), TAR_END]))
         digest = xxhash.xxh3_128_hexdigest(path.read_bytes())
         seconds = sum(json.loads(members["json"])["duration"] for _, members in part)

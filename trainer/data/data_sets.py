@@ -12,6 +12,7 @@ from coat.trainer.data.mixture import MixedStream, mixing_weights
 from coat.trainer.data.order import Left
 from coat.trainer.data.shard_reading import AHEAD_BYTES
 from coat.trainer.data.stream import SHUFFLE_BYTES, ShardStream
+from coat.trainer.model.experts import same_targets
 
 SampleStream = ShardStream | MixedStream
 ROUNDING = 1e-6  # of means of a dimension that never varies, relative
@@ -152,8 +153,8 @@ def common_expert(sets: Sequence[DataSet], name: str) -> ExpertInfo:
 
 
 def difference(a: ExpertInfo, b: ExpertInfo) -> str:
-    """Why the targets of two sets cannot be learnt as one; "" where they can. How they are stored is no matter."""
-    if a.spec.fingerprint != b.spec.fingerprint:
-        return f"{a.spec.fingerprint} and {b.spec.fingerprint}"
-    bases = [info.reduction.basis if info.reduction else None for info in (a, b)]
-    return "" if bases[0] == bases[1] else "their principal components are others"
+    """Why the targets of two sets cannot be learnt as one; "" where they can."""
+    if same_targets(a, b):
+        return ""
+    fingerprints = f"{a.spec.fingerprint} and {b.spec.fingerprint}"
+    return fingerprints if a.spec != b.spec else "their principal components are others"

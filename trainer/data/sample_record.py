@@ -48,7 +48,7 @@ def record_of(index: ShardIndex) -> SampleRecord:
     for number, (key, digest, source, seconds) in enumerate(rows_of(index)):
         if number == len(digests):
             raise InputError(f"{index.path}: samples.parquet has more rows than index.json has samples; build it again")
-        digests[number] = xxhash.xxh3_64_intdigest(f"{key} {digest} {source}")
+        digests[number] = xxhash.xxh3_64_intdigest(f"{key} {digest} {source}".encode())
         longest = max(longest, seconds)
     return SampleRecord(index, digests, longest)
 

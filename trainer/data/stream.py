@@ -63,7 +63,7 @@ class ShardStream:
             index, shuffle, shuffle_bytes, experts, name,
         )  # fmt: skip
         self.seed = seed
-        key = [] if name == ONE_SET else [xxhash.xxh3_64_intdigest(name)]  # sets of equal tars are not read in step
+        key = [] if name == ONE_SET else [xxhash.xxh3_64_intdigest(name.encode())]  # sets of equal tars are not read in step
         self.order = ShardOrder(index, [seed, *key], rank, ranks, left)
         self.ahead = ahead  # tars that are read at a time, bytes of each
         self.max_bytes: int | None = shuffle_bytes or SHUFFLE_BYTES

@@ -59,7 +59,7 @@ def test_temperature_evens_sizes_out(folders: dict[str, Path], temperature: floa
     assert sum(shares) == pytest.approx(1)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     budget=st.none() | st.integers(7, 20), stop=st.integers(0, 15), rank=st.integers(0, 1),
     workers=st.tuples(*[st.integers(0, 3)] * 3), ahead=st.tuples(*[st.integers(1, 5)] * 2),
@@ -116,7 +116,7 @@ def mixed(student: Student, folders: dict[str, Path], **data: Any) -> Loader:
     found = data_of(folders, **data)
     block = ThinkingBlock.add_to(student, ThinkingConfig(count=4))
     names = chosen_experts(found.index, None, {})
-    return loader_of(found, Collator(student, block, found.index, names), log=data.get("log", lambda _: None))
+    return loader_of(found, Collator(student, block, found.index, names))
 
 
 def without(sample: dict[str, Any], *experts: str) -> dict[str, Any]:
@@ -178,8 +178,7 @@ def test_targets_that_disagree_are_refused_with_both_names(two_sets: dict[str, P
 
 
 def test_a_set_may_have_limits_of_its_own(student: Student, two_sets: dict[str, Path]) -> None:
-    lines: list[str] = []
-    made = mixed(student, two_sets, max_seconds=1.7, sounds={"max_seconds": 0.9}, log=lines.append)
+    made = mixed(student, two_sets, max_seconds=1.7, sounds={"max_seconds": 0.9})
     seen = {i for batch in islice(made, 12) for i in batch.ids}
     assert seen == {"s000", "s001", "s002", "s003", "s010"}  # s011 has 1.0 s
     assert made.given["sounds/skipped/too_long"] == made.skipped["too_long"] > 0

@@ -70,7 +70,7 @@ def test_other_ranks_finish_the_epoch_without_a_sample_twice(
     student_dir: Path, tmp_path: Path, before: int, after: int
 ) -> None:
     """12 samples, 2 a rank and step: two steps of two ranks, or four of one, leave four; then they are done."""
-    shards = build(tmp_path / "shards", SAMPLES)
+    shards = build(tmp_path / "shards", SAMPLES, per_shard=2)
     stop = 8 // (2 * before)
     config = config_of(student_dir, shards, tmp_path / "run", run={"save_every": 1})
     log = tmp_path / "log"
