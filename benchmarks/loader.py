@@ -277,8 +277,8 @@ def learning(steps: int, found: Results) -> None:
 
 def padding(root: Path, found: Results) -> None:
     from coat.trainer.config.sections import DataConfig, ThinkingConfig
-    from coat.trainer.data.collator import Collator
     from coat.trainer.data.batching import group_by_length
+    from coat.trainer.data.collator import Collator
     from coat.trainer.data.stream import ShardStream
     from coat.trainer.model.thinking import ThinkingBlock
     from coat.trainer.students.registry import load_student

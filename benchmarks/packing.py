@@ -1,9 +1,9 @@
 """What packing several samples into one row would save over batches by length: positions that are padding, no more.
 
-Lengths are those of Qwen2-Audio's sequences: 25 positions a second of audio, a block of 34, and texts. Batches by length
-are the trainer's own (`data.batch_tokens`, a window of `data.shuffle` samples). Packing is taken to be perfect: no
-position is padding, and each sample attends to itself alone. The cost of a pass is in multiply-adds of a 7B's language
-model: linear layers for each position, attention for each pair. The audio tower's padding would stay.
+Lengths are those of Qwen2-Audio's sequences: 25 positions a second of audio, a block of 34, and texts. Batches by
+length are the trainer's own (`data.batch_tokens`, a window of `data.shuffle` samples). Packing is taken to be perfect:
+no position is padding, and each sample attends to itself alone. The cost of a pass is in multiply-adds of a
+7B's language model: linear layers for each position, attention for each pair. The audio tower's padding would stay.
 """
 
 import argparse
@@ -27,7 +27,9 @@ def lengths_of(name: str, samples: int, rng: np.random.Generator) -> NDArray[np.
         "read speech, 2 to 17 s": lambda: rng.triangular(2, 15, 17, samples),
         "0.5 to 120 s, log-normal": lambda: np.clip(rng.lognormal(np.log(8), 1.1, samples), 0.5, 120),
     }[name]()
-    return np.ceil(seconds * 25).astype(int) + 34 + np.ceil(rng.lognormal(np.log(TEXT[0]), TEXT[1], samples)).astype(int)
+    return (
+        np.ceil(seconds * 25).astype(int) + 34 + np.ceil(rng.lognormal(np.log(TEXT[0]), TEXT[1], samples)).astype(int)
+    )
 
 
 def padded_cost(groups: list[list[int]], lengths: NDArray[np.int64]) -> float:
@@ -54,7 +56,9 @@ def main() -> None:
                 packed = sum(cost_of(length) for length in lengths.tolist())
                 claim = f"what packing would save of a 7B's pass: {name}, {budget} positions, windows of {window}"
                 padding = 1 - int(lengths.sum()) / positions
-                found.add(Figure(claim, f"{1 - packed / padded:.1%}", note=f"padding of batches by length {padding:.1%}"))
+                found.add(
+                    Figure(claim, f"{1 - packed / padded:.1%}", note=f"padding of batches by length {padding:.1%}")
+                )
 
 
 if __name__ == "__main__":

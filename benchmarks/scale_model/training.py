@@ -51,7 +51,9 @@ def train_in(out: Path, run: Run, student: Path, cache: Path, clips: Clips, befo
     config, index = config_of(run, student, cache / "shards", out), index_of(cache)
     folder = RunFolder(out)
     folder.open(config, index)
-    training = TrainingRun(config, DataSets.of(config.data, [index]), folder, Accelerator(cpu=True), lambda _: None, lambda _: None)
+    training = TrainingRun(
+        config, DataSets.of(config.data, [index]), folder, Accelerator(cpu=True), lambda _: None, lambda _: None
+    )
     collator = training.loader.collator
     training.loader = Drawn(asker_of(run, collator, clips), config.data.batch_size, run.seed)  # type: ignore[assignment]
     if before:

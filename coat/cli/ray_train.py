@@ -76,7 +76,7 @@ def train_on_ray(
     InputError and RunError as `train`; RunError where workers fail too often, or there is no cluster.
     """
     folder = RunFolder(Path(config.run.out))
-    for line in open_run(folder, config, DataSets.open(config.data), restart, change):  # not anew with each start
+    for line in open_run(folder, config, DataSets.of_run(config), restart, change):  # not anew with each start
         log(f"changed from here on: {line}")
     cluster = Cluster(
         workers=workers.count, address=workers.address, cpus_per_worker=workers.cpus, gpus_per_worker=workers.gpus

@@ -103,7 +103,7 @@ class DataConfig(ConfigSection):
     def one_or_several_sets(self) -> Self:
         if bool(self.shards) == bool(self.sets):
             given = "are both given" if self.sets else "are both missing"
-            raise ValueError(f"shards (--shards) and sets {given}; expected one of them (shards = \"\" takes it away)")
+            raise ValueError(f'shards (--shards) and sets {given}; expected one of them (shards = "" takes it away)')
         names = [one.name for one in self.sets]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two sets are named {', '.join(twice)}; expected names that differ")

@@ -8,6 +8,7 @@ import numpy as np
 
 from coat.manifests import ExpertInfo, InputError, ShardIndex
 from coat.trainer.config.sections import DataConfig, DataSetConfig
+from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.data.mixture import MixedStream, mixing_weights
 from coat.trainer.data.order import Left
 from coat.trainer.data.shard_reading import AHEAD_BYTES
@@ -42,14 +43,21 @@ class DataSets:
     index: ShardIndex
 
     @classmethod
-    def open(cls, config: DataConfig) -> "DataSets":
-        """InputError where a set is none, or where two sets have other targets of one expert."""
-        return cls.of(config, [ShardIndex.read(one.shards) for one in config.named_sets])
+    def of_run(cls, config: TrainConfig) -> "DataSets":
+        """InputError where a set is none, or where two sets have other targets of an expert that is trained."""
+        return cls.open(config.data, config.heads.experts if config.distils else ())
 
     @classmethod
-    def of(cls, config: DataConfig, indexes: Sequence[ShardIndex]) -> "DataSets":
+    def open(cls, config: DataConfig, trained: Collection[str] | None = None) -> "DataSets":
+        """`trained`: experts; None: all."""
+        return cls.of(config, [ShardIndex.read(one.shards) for one in config.named_sets], trained)
+
+    @classmethod
+    def of(
+        cls, config: DataConfig, indexes: Sequence[ShardIndex], trained: Collection[str] | None = None
+    ) -> "DataSets":
         sets = tuple(DataSet(one, index) for one, index in zip(config.named_sets, indexes, strict=True))
-        return cls(config, sets, common_index(sets))
+        return cls(config, sets, common_index(sets, trained))
 
     @cached_property
     def by_name(self) -> dict[str, DataSet]:
@@ -112,29 +120,36 @@ class DataSets:
         ]
 
 
-def common_index(sets: Sequence[DataSet]) -> ShardIndex:
+def common_index(sets: Sequence[DataSet], trained: Collection[str] | None) -> ShardIndex:
+    """Without experts that are not trained and differ from set to set."""
     if len(sets) == 1:
         return sets[0].index
     indexes = [one.index for one in sets]
-    names = list(dict.fromkeys(name for index in indexes for name in index.experts))
+    experts = {}
+    for name in dict.fromkeys(name for index in indexes for name in index.experts):
+        found = common_expert([one for one in sets if name in one.index.experts], name)
+        if isinstance(found, InputError) and (trained is None or name in trained):
+            raise found
+        if isinstance(found, ExpertInfo):
+            experts[name] = found
     return replace(
         indexes[0],
         path=", ".join(index.path for index in indexes),
         layout="joint",
         shards=tuple(shard for index in indexes for shard in index.shards),
-        experts={name: common_expert([one for one in sets if name in one.index.experts], name) for name in names},
+        experts=experts,
         skipped=sum(index.skipped for index in indexes),
         samples_xxh3="",
         sidecars={},
     )
 
 
-def common_expert(sets: Sequence[DataSet], name: str) -> ExpertInfo:
-    """One expert over the sets that have it. InputError where its targets differ: it names both."""
+def common_expert(sets: Sequence[DataSet], name: str) -> ExpertInfo | InputError:
+    """One expert over the sets that have it; an error that names two of them where its targets differ."""
     first, infos = sets[0], [one.index.experts[name] for one in sets]
     for other in sets[1:]:
         if why := difference(first.index.experts[name], other.index.experts[name]):
-            raise InputError(
+            return InputError(
                 f"{first.index.path} and {other.index.path} (data.sets {first.name} and {other.name}): targets of "
                 f"{name} differ ({why}); build both with the same expert and reduction, or leave it out (heads.experts)"
             )

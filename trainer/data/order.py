@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
 import xxhash
@@ -25,7 +26,7 @@ class ShardOrder:
     def __init__(self, index: ShardIndex, seed: Sequence[int], rank: int, ranks: int, left: Left | None = None) -> None:
         self.index, self.seed, self.rank, self.ranks = index, tuple(seed), rank, ranks
         self.left: dict[int, NDArray[np.bool_]] = dict(left or {})
-        self.firsts = np.concatenate([[0], np.cumsum([s.samples for s in index.shards])]).astype(int)
+        self.firsts: list[int] = [0, *accumulate(s.samples for s in index.shards)]
         self.dealt = lru_cache(2)(self.deal)
 
     @property
@@ -37,7 +38,9 @@ class ShardOrder:
         order = np.random.default_rng([SEED_PREFIX, *self.seed, epoch]).permutation(len(self.index.shards)).tolist()
         if epoch not in self.left:
             return [(n, np.arange(self.firsts[n], self.firsts[n + 1])) for n in order[self.rank :: self.ranks]]
-        found = [(n, self.firsts[n] + self.left[epoch][self.firsts[n] : self.firsts[n + 1]].nonzero()[0]) for n in order]
+        found = [
+            (n, self.firsts[n] + self.left[epoch][self.firsts[n] : self.firsts[n + 1]].nonzero()[0]) for n in order
+        ]
         return [(n, numbers) for n, numbers in found if len(numbers)][self.rank :: self.ranks]
 
     def count(self, epoch: int) -> int:

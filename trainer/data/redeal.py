@@ -1,4 +1,4 @@
-"""An epoch that goes on with other ranks, or other shards: what is left of it is dealt anew, and nothing comes twice."""
+"""An epoch that goes on with other ranks or other shards: what is left is dealt anew, and no sample comes twice."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

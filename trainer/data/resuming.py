@@ -110,7 +110,8 @@ class Resuming:
 
     def lines(self, found: Mapping[str, tuple[Remainder, dict[str, int]]]) -> list[str]:
         then = len(self.states)
-        why = [f"{self.ranks} ranks in place of {then}"] if then != self.ranks else []
+        ranks = f"{self.ranks} {'rank' if self.ranks == 1 else 'ranks'}"
+        why = [f"{ranks} in place of {then}"] if then != self.ranks else []
         lines = []
         for one in self.data.sets:
             if one.name not in found:
@@ -125,4 +126,3 @@ class Resuming:
         why += [f"{', '.join(gone)} left out"] if gone else []
         said = ", ".join(why) or "other sets"
         return [f"{said}: shards are dealt anew, and no sample comes twice in an epoch; {'; '.join(lines)}"]
-

@@ -127,7 +127,9 @@ class RunData:
         try:
             left = np.unpackbits(np.load(path, allow_pickle=False), count=samples).astype(bool)
         except (FileNotFoundError, ValueError) as e:
-            raise RunError(f"{path}: cannot be read, but the checkpoint needs it ({e}); put it back, or --restart") from e
+            raise RunError(
+                f"{path}: cannot be read, but the checkpoint needs it ({e}); put it back, or --restart"
+            ) from e
         if left_digest(left) != digest:
             raise RunError(f"{path}: is damaged; put it back, or --restart")
         return left

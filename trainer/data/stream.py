@@ -63,7 +63,9 @@ class ShardStream:
             index, shuffle, shuffle_bytes, experts, name,
         )  # fmt: skip
         self.seed = seed
-        key = [] if name == ONE_SET else [xxhash.xxh3_64_intdigest(name.encode())]  # sets of equal tars are not read in step
+        key = (
+            [] if name == ONE_SET else [xxhash.xxh3_64_intdigest(name.encode())]
+        )  # sets of equal tars are not read in step
         self.order = ShardOrder(index, [seed, *key], rank, ranks, left)
         self.ahead = ahead  # tars that are read at a time, bytes of each
         self.max_bytes: int | None = shuffle_bytes or SHUFFLE_BYTES
@@ -131,7 +133,7 @@ class ShardStream:
 
     def read_tar(self, epoch: int, shard: int, numbers: NDArray[np.int64]) -> Generator[RawSample]:
         """Those of a tar's samples that have these numbers in the set."""
-        first = int(self.order.firsts[shard])
+        first = self.order.firsts[shard]
         wanted = iter(numbers.tolist())
         next_number = next(wanted)
         samples = read_shard_or_lost(self.index, self.index.shards[shard], self.experts)

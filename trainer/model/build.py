@@ -15,9 +15,7 @@ from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.students.registry import load_student
 
 
-def build_model(
-    config: TrainConfig, experts: Mapping[str, ExpertInfo], longest_s: float | None = None
-) -> CoatModel:
+def build_model(config: TrainConfig, experts: Mapping[str, ExpertInfo], longest_s: float | None = None) -> CoatModel:
     """The student with block, LoRA (unless `lora.full`) and heads, as a run starts: random by `run.seed`.
 
     `longest_s`: seconds of the longest audio that the block needs positions for, see `ThinkingBlock.add_to`.

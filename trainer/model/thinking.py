@@ -34,9 +34,7 @@ class ThinkingBlock:
     ids_K: tuple[int, ...]
 
     @classmethod
-    def add_to(
-        cls, student: Student, config: ThinkingConfig, longest_s: float | None = None
-    ) -> "ThinkingBlock":
+    def add_to(cls, student: Student, config: ThinkingConfig, longest_s: float | None = None) -> "ThinkingBlock":
         """Add the tokens to the student's tokenizer and their rows to its embeddings.
 
         A student that has them already (a run's own checkpoint) is left as it is. With `rate_hz` there are as many as

@@ -96,7 +96,7 @@ class BatchView:
 
 def nth_batch(config: TrainConfig, number: int, log: Callable[[str], None] = lambda _: None) -> InspectedBatch:
     """The batch that `coat train` gives the student as its `number`th forward pass (from 1), on one rank."""
-    data = DataSets.open(config.data)
+    data = DataSets.of_run(config)
     experts = experts_of(config, data.index)
     student = meta_student(config.student.path, config.student.dtype)
     block = ThinkingBlock.add_to(student, config.thinking, block_seconds(config, data))

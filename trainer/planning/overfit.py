@@ -83,7 +83,7 @@ def overfit(config: TrainConfig, log: Callable[[str], None] = lambda _: None) ->
     accelerator = make_accelerator(config)
     if accelerator.num_processes > 1:
         raise InputError("--overfit-one-batch is for one process; leave the launcher out")
-    data = DataSets.open(config.data)
+    data = DataSets.of_run(config)
     experts = experts_of(config, data.index)
     model = build_model(config, experts, block_seconds(config, data))
     watchdog = Watchdog(config.run, math.inf, log=lambda _: None, kept=lambda: "nothing is written")

@@ -65,7 +65,8 @@ class HeldOut:
     """All ranks share the samples: rank r of n evaluates samples r, r + n, ..., and results are of all of them.
 
     Where weights are `sharded`, layers are whole only while all ranks compute them: then each rank evaluates all
-    samples, in the same order. InputError: the shards lack a trained expert, or have other targets of it.
+    samples, in the same order. InputError: the shards lack a trained expert (unless the training data is of several
+    sets), or have other targets of it.
     """
 
     def __init__(
@@ -205,8 +206,11 @@ def evaluation_mode(model: CoatModel, device: torch.device, compiled: bool) -> I
 
 
 def held_out_index(config: TrainConfig, experts: Mapping[str, ExpertInfo]) -> ShardIndex:
+    """With all trained experts: one that the shards lack has no loss there, as in sets of `data.sets` that lack it."""
     held_out = ShardIndex.read(config.evaluation.shards or "")
     for name, expert in experts.items():
+        if name not in held_out.experts and config.data.sets:
+            held_out = replace(held_out, experts={**held_out.experts, name: expert})
         if name not in held_out.experts:
             raise InputError(
                 f"evaluation.shards {held_out.path}: no targets of {name}, which is trained; build them with it"

@@ -221,5 +221,5 @@ class TrainingRun:
             self.log(line)
         if len(cursors) != ranks:
             samples = self.config.data.batch_size * self.config.run.accumulate * ranks
-            self.log(f"a step takes {samples} samples with {ranks} ranks, if none are skipped")
+            self.log(f"a step takes {samples} samples with {ranks} rank{'s' * (ranks > 1)}, if none are skipped")
         restore_random_state(checkpoint, rank, hash((self.config.run.seed, self.step, rank)) % 2**63)

@@ -38,7 +38,7 @@ def train(
     accelerator = make_accelerator(config)
     log_on_main = log if accelerator.is_main_process else lambda _: None
     with raise_on_all_ranks(accelerator):
-        data = DataSets.open(config.data)
+        data = DataSets.of_run(config)
         if accelerator.is_main_process:
             for line in open_run(folder, config, data, restart, change):
                 log_on_main(f"changed from here on: {line}")

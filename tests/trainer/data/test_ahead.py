@@ -11,8 +11,8 @@ import pytest
 
 from coat.manifests import InputError
 from coat.trainer.data.ahead import LOOK_S, Ahead
-from coat.trainer.data.shard_reading import read_ahead
 from coat.trainer.data.samples import RawSample
+from coat.trainer.data.shard_reading import read_ahead
 from tests.trainer.data.bare import bare_loader, bare_shards, batches, data_of
 
 

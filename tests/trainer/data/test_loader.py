@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice, pairwise
@@ -135,7 +135,7 @@ def test_lengths_are_known_without_decoding(student: Student, tmp_path: Path, th
     metas = [{"prompt": "Öl?", "response": "ja"}, {"text": "hello"}, {}, {"prompt": "a", "choices": ["b", "c"]}]
     write_shards(tmp_path, [toy_sample(i, s, meta=metas[i % 4]) for i, s in enumerate(lengths_s)])
     made = loader(student, tmp_path, thinking=thinking, batch_size=1)
-    raws = list(made.stream.read_epoch(0, 0))
+    raws = list(cast(ShardStream, made.stream).read_epoch(0, 0))
     found = {raw.key: made.collator.sequence_length(raw, made.config) for raw in raws}
     exact = {b.ids[0]: b.inputs["input_ids"].shape[1] for b in islice(made, len(lengths_s))}
     assert found == exact

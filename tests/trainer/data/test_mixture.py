@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coat.manifests import InputError, ShardIndex
-from coat.trainer.config.sections import ThinkingConfig
+from coat.trainer import TrainConfig
+from coat.trainer.config.sections import DataSetConfig, ThinkingConfig
 from coat.trainer.data.collator import Collator
 from coat.trainer.data.data_sets import DataSets
 from coat.trainer.data.loader import Loader, loader_of
+from coat.trainer.generation.model_card import public_config
 from coat.trainer.model.experts import chosen_experts
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.students.base import Student
@@ -172,9 +174,27 @@ def test_targets_that_disagree_are_refused_with_both_names(two_sets: dict[str, P
     index = ShardIndex.read(str(two_sets["sounds"]))
     mel = replace(index.experts["mel"], spec=replace(SPECS["mel"], version=2))
     replace(index, experts={**index.experts, "mel": mel}).write(str(two_sets["sounds"]))
-    said = rf"{two_sets['speech']} and {two_sets['sounds']} .*speech and sounds.*: targets of mel differ \(\w+ and \w+\)"
+    said = (
+        rf"{two_sets['speech']} and {two_sets['sounds']} .*speech and sounds.*: targets of mel differ \(\w+ and \w+\)"
+    )
     with pytest.raises(InputError, match=said):
         data_of(two_sets)
+    config = data_of({"a": two_sets["speech"]}).config.model_copy(update={"sets": sets_of(two_sets)})
+    with pytest.raises(InputError, match=said):
+        DataSets.open(config, ["mel", "pitch"])
+    assert set(DataSets.open(config, ["pitch"]).index.experts) == {"pitch", "events"}
+
+
+def sets_of(folders: dict[str, Path]) -> tuple[DataSetConfig, ...]:
+    return tuple(DataSetConfig(name=name, shards=str(path)) for name, path in folders.items())
+
+
+def test_a_card_names_no_place_of_a_set(two_sets: dict[str, Path], tmp_path: Path) -> None:
+    data = {"sets": [one.model_dump() for one in sets_of(two_sets)], "exclude_file": str(tmp_path / "ids")}
+    config = {"student": {"path": "s"}, "data": data, "run": {"out": "o"}}
+    card = public_config(TrainConfig.from_dict(config, "test"))
+    assert 'name = "speech"' in card
+    assert str(tmp_path) not in card
 
 
 def test_a_set_may_have_limits_of_its_own(student: Student, two_sets: dict[str, Path]) -> None:
@@ -215,8 +235,6 @@ def test_what_a_set_gave_is_counted(student: Student, two_sets: dict[str, Path])
     ],
 )
 def test_sets_that_cannot_be_mixed_are_one_line(data: dict[str, Any], said: str) -> None:
-    from coat.trainer import TrainConfig
-
     config = {"student": {"path": "s"}, "data": data, "run": {"out": "o"}}
     with pytest.raises(InputError, match=said) as caught:
         TrainConfig.from_dict(config, "train.toml")

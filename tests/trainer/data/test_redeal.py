@@ -97,7 +97,7 @@ def test_what_goes_on_with_other_ranks_resumes_exactly(tmp_path: Path) -> None:
     states = states_of(first)
     (alone,), lines = go_on(data, tmp_path, states, 1)
     assert lines == [
-        "1 ranks in place of 2: shards are dealt anew, and no sample comes twice in an epoch; "
+        "1 rank in place of 2: shards are dealt anew, and no sample comes twice in an epoch; "
         "8 of 18 samples are left of epoch 1 of shards"
     ]
     whole = [ids for ids, _ in islice(batches(alone), 20)]

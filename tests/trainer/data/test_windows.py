@@ -64,7 +64,8 @@ def test_a_checkpoint_of_before_goes_on_exactly_and_without_a_budget(tmp_path: P
 
 @settings(max_examples=15, deadline=None)
 @given(
-    bounds=st.tuples(st.integers(1, 9), st.integers(200, 3000)), later=st.tuples(st.integers(1, 9), st.integers(1, 3000)),
+    bounds=st.tuples(st.integers(1, 9), st.integers(200, 3000)),
+    later=st.tuples(st.integers(1, 9), st.integers(1, 3000)),
     budget=st.none() | st.integers(7, 20), stop=st.integers(0, 12), seed=st.integers(0, 2),
 )  # fmt: skip
 def test_bounds_may_change_between_two_windows(
@@ -118,7 +119,10 @@ def test_a_window_has_no_more_bytes_than_its_budget_and_one_sample(tmp_path: Pat
 
 def test_sizes_are_read_as_people_write_them() -> None:
     assert DataConfig.model_validate({"shards": "x", "shuffle_bytes": "2GiB"}).shuffle_bytes == 2**31
-    assert DataConfig.model_validate({"shards": "x", "shuffle_bytes": 1000}).model_dump(mode="json")["shuffle_bytes"] == 1000
+    assert (
+        DataConfig.model_validate({"shards": "x", "shuffle_bytes": 1000}).model_dump(mode="json")["shuffle_bytes"]
+        == 1000
+    )
     with pytest.raises(ValueError, match="shuffle_bytes"):
         DataConfig.model_validate({"shards": "x", "shuffle_bytes": "0B"})
 

@@ -81,10 +81,10 @@ def test_other_ranks_finish_the_epoch_without_a_sample_twice(
     assert sorted(ids_of(tmp_path / "run")) == [f"s{i:03d}" for i in range(12)]
     said = log.read_text().splitlines()
     assert [line for line in said if " in place of " in line] == [
-        f"{after} ranks in place of {before}: shards are dealt anew, and no sample comes twice in an epoch; "
-        "4 of 12 samples are left of epoch 1 of shards"
+        f"{after} rank{'s' * (after > 1)} in place of {before}: shards are dealt anew, and no sample comes twice in an "
+        "epoch; 4 of 12 samples are left of epoch 1 of shards"
     ]
-    assert f"a step takes {2 * after} samples with {after} ranks, if none are skipped" in said
+    assert f"a step takes {2 * after} samples with {after} rank{'s' * (after > 1)}, if none are skipped" in said
 
     shutil.copytree(tmp_path / "run", tmp_path / "again")  # and from there on it resumes bit for bit
     again = config.model_copy(update={"run": config.run.model_copy(update={"out": str(tmp_path / "again")})})
