@@ -21,9 +21,8 @@ from coat.trainer import TrainConfig, TrainResult
 from coat.trainer.data.data_sets import DataSets
 from coat.trainer.run_folder import RunFolder
 from coat.trainer.training.metrics_log import Report
-from coat.trainer.training.opening import open_run
 from coat.trainer.training.stopping import stop_signals
-from coat.trainer.training.train import train
+from coat.trainer.training.train import open_run, train
 
 POLL_S = 0.2  # between looks for messages
 GRACE_S = 30.0  # for all ranks to end, once one has said why it failed

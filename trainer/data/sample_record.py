@@ -1,6 +1,6 @@
 """Which samples a shard set has, in the order of its tars, small enough to be kept with a run.
 
-RUN/data/data.json               the sets of the run: identity, and the longest audio that thinking positions are for
+RUN/data/data.json               the sets of the run: identity and longest audio; what the block has positions for
 RUN/data/<identity>/index.json   of each shard set that the run has read
 RUN/data/<identity>/samples.npy  uint64 a sample: a digest of its key, its text and its sound
 RUN/data/left-<digest>.npy       what is left of an epoch that was dealt anew: a bit a sample of the set
@@ -41,7 +41,7 @@ class SampleRecord:
 
 
 def record_of(index: ShardIndex) -> SampleRecord:
-    """Reads samples.parquet, some rows at a time: ten seconds for ten million samples."""
+    """Reads samples.parquet, some rows at a time."""
     if not index.samples_xxh3:
         return SampleRecord(index, np.zeros(0, np.uint64), None)
     digests, longest = np.zeros(index.samples, np.uint64), 0.0
@@ -59,11 +59,11 @@ def rows_of(index: ShardIndex) -> Iterator[tuple[Any, ...]]:
             yield from zip(*(table.column(name).to_pylist() for name in COLUMNS), strict=True)
 
 
-def longest_seconds(data: DataSets, records: list[SampleRecord]) -> float | None:
-    """The longest audio that the run can meet; None where that is not known."""
+def longest_seconds(data: DataSets, audio_s: Mapping[str, float | None]) -> float | None:
+    """The longest audio that the run can meet; None where that is not known. `audio_s`: that of the sets, by name."""
     longest = 0.0
-    for one, record in zip(data.sets, records, strict=True):
-        bounds = [s for s in (one.limits(data.config).max_seconds, record.longest_s) if s is not None]
+    for one in data.sets:
+        bounds = [s for s in (one.limits(data.config).max_seconds, audio_s.get(one.name)) if s is not None]
         if not bounds:
             return None
         longest = max(longest, min(bounds))
@@ -71,10 +71,10 @@ def longest_seconds(data: DataSets, records: list[SampleRecord]) -> float | None
 
 
 def block_seconds(config: TrainConfig, data: DataSets) -> float | None:
-    """What a run of these would have thinking positions for, see `RunData.longest_s`."""
+    """What a run of these would have thinking positions for, see `RunData.block_s`."""
     if config.thinking.rate_hz is None:
         return None
-    return longest_seconds(data, [record_of(one.index) for one in data.sets])
+    return longest_seconds(data, {one.name: record_of(one.index).longest_s for one in data.sets})
 
 
 class RunData:
@@ -91,14 +91,19 @@ class RunData:
         """None in a run that was begun before there was one."""
         return storage.read_json(str(self.file)) if self.file.exists() else None
 
-    def write(self, identities: Mapping[str, str], longest_s: float | None) -> None:
-        """`identities`: of the sets, by name."""
-        storage.write_bytes(str(self.file), storage.to_json({"sets": dict(identities), "longest_s": longest_s}))
+    def write(self, identities: Mapping[str, str], audio_s: Mapping[str, float | None], block_s: float | None) -> None:
+        """`identities` and `audio_s`, the longest audio: of the sets, by name."""
+        found = {"sets": dict(identities), "audio_s": dict(audio_s), "block_s": block_s}
+        storage.write_bytes(str(self.file), storage.to_json(found))
 
     @property
-    def longest_s(self) -> float | None:
+    def audio_s(self) -> dict[str, float | None]:
+        return (self.read() or {}).get("audio_s", {})
+
+    @property
+    def block_s(self) -> float | None:
         """Of the audio that the run has thinking positions for; None: as long as the student hears."""
-        return (self.read() or {}).get("longest_s")
+        return (self.read() or {}).get("block_s")
 
     def keep(self, record: SampleRecord) -> None:
         folder = self.folder / record.index.identity

@@ -53,7 +53,7 @@ def load_run(run: str | Path, device: str | None = None) -> Trained:
     if not folder.finished:
         raise RunError(f"{run}: this run is not finished; the same `coat train` command goes on with it")
     config = TrainConfig.read(str(folder.config_file))
-    longest_s = RunData(folder.path).longest_s
+    longest_s = RunData(folder.path).block_s
     if config.lora.full:
         student = load_student(str(folder.student), config.student.dtype)
         block = ThinkingBlock.add_to(student, config.thinking, longest_s)

@@ -67,7 +67,7 @@ class TrainingRun:
         self.experts = experts_of(config, data.index)
         rank, ranks = accelerator.process_index, accelerator.num_processes
         with raise_on_all_ranks(accelerator):
-            self.model = build_model(config, self.experts, RunData(folder.path).longest_s)
+            self.model = build_model(config, self.experts, RunData(folder.path).block_s)
         self.checkpoints = Checkpoints(folder.checkpoints, config.run.keep, accelerator, log)
         watchdog = Watchdog(config.run, 2 * data.index.samples * ranks, log, self.checkpoints.kept)
         self.trainer = Trainer(config, self.model, self.experts, accelerator, watchdog)

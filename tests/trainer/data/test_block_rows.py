@@ -71,6 +71,14 @@ def test_longer_audio_on_resume_is_said(student_dir: Path, tmp_path: Path) -> No
     assert positions(tmp_path / "run") == 8
 
 
+def test_a_higher_limit_on_resume_is_said(student_dir: Path, tmp_path: Path) -> None:
+    shards = build(tmp_path / "shards", [toy_sample(i, 0.5 + 0.2 * i) for i in range(4)])
+    train(config_of(student_dir, shards, tmp_path / "run", data={"max_seconds": 0.8}), stop=stop_at(2))
+    lines: list[str] = []
+    train(config_of(student_dir, shards, tmp_path / "run"), change=True, stop=stop_at(1), log=lines.append)
+    assert any("the block was made for 0.8 s; audio of up to 1.1 s" in line for line in lines)
+
+
 def test_without_samples_parquet_they_are_as_many_as_the_student_hears(student_dir: Path, tmp_path: Path) -> None:
     shards = write_shards(tmp_path / "shards", [toy_sample(i, 0.8) for i in range(4)])
     train(config_of(student_dir, shards, tmp_path / "run"))

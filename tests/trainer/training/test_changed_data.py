@@ -138,6 +138,10 @@ def test_shards_that_lost_and_gained_samples_go_on_where_that_is_asked_for(stude
         train(again, stop=stop_at(steps))
     assert train(again).finished
     assert_equal_runs(tmp_path / "run", tmp_path / "again")
+    record = (tmp_path / "run/index.json").read_bytes()
+    build(shards, SAMPLES)
+    assert train(config).step == 12  # finished: its record stays what it was trained on
+    assert (tmp_path / "run/index.json").read_bytes() == record
     assert load_run(tmp_path / "run").ask((SAMPLES[0]["audio"], 16000), "?", max_new_tokens=2) is not None
 
 
