@@ -2,7 +2,7 @@
 
 RUN/data/data.json               the sets of the run: identity and longest audio; what the block has positions for
 RUN/data/<identity>/index.json   of each shard set that the run has read
-RUN/data/<identity>/samples.npy  uint64 a sample: a digest of its key, its text and its sound
+RUN/data/<identity>/samples.npy  uint64 a sample: a digest of its key and its sound
 RUN/data/left-<digest>.npy       what is left of an epoch that was dealt anew: a bit a sample of the set
 
 Shards may be rebuilt with some samples less or more while a run stands still. With these a run knows which of the
@@ -48,7 +48,7 @@ def record_of(index: ShardIndex) -> SampleRecord:
     for number, (key, digest, source, seconds) in enumerate(rows_of(index)):
         if number == len(digests):
             raise InputError(f"{index.path}: samples.parquet has more rows than index.json has samples; build it again")
-        digests[number] = xxhash.xxh3_64_intdigest(f"{key} {digest} {source}".encode())
+        digests[number] = xxhash.xxh3_64_intdigest(f"{key} {source or digest}".encode())
         longest = max(longest, seconds)
     return SampleRecord(index, digests, longest)
 

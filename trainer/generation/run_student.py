@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from coat.manifests import InputError, RunError, storage
-from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.data.sample_record import RunData
 from coat.trainer.generation.generate import Trained
 from coat.trainer.model.coat_model import CoatModel
@@ -52,8 +51,7 @@ def load_run(run: str | Path, device: str | None = None) -> Trained:
         raise InputError(f"{run}: no config.toml; expected what `coat train --out` wrote")
     if not folder.finished:
         raise RunError(f"{run}: this run is not finished; the same `coat train` command goes on with it")
-    config = TrainConfig.read(str(folder.config_file))
-    longest_s = RunData(folder.path).block_s
+    config, longest_s = folder.config, RunData(folder.path).block_s
     if config.lora.full:
         student = load_student(str(folder.student), config.student.dtype)
         block = ThinkingBlock.add_to(student, config.thinking, longest_s)

@@ -42,6 +42,8 @@ def train(
     accelerator = make_accelerator(config)
     log_on_main = log if accelerator.is_main_process else lambda _: None
     with raise_on_all_ranks(accelerator):
+        config = folder.as_begun(config, restart, log_on_main)
+    with raise_on_all_ranks(accelerator):
         data = DataSets.of_run(config)
         if accelerator.is_main_process:
             for line in open_run(folder, config, data, restart, change):
@@ -95,16 +97,12 @@ def changed_sets(folder: RunFolder, run_data: RunData, data: DataSets) -> list[s
                 "samples (an earlier coat began it); resume with the same, or use another --out"
             )
         return []
-    same_experts(folder_config(folder), folder.index, data.index)
+    same_experts(folder.config, folder.index, data.index)
     return [
         describe_change(one, run_data.record(known["sets"][one.name]))
         for one in data.sets
         if one.name in known["sets"] and known["sets"][one.name] != one.index.identity
     ]
-
-
-def folder_config(folder: RunFolder) -> TrainConfig:
-    return TrainConfig.read(str(folder.config_file))
 
 
 def describe_change(one: DataSet, then: SampleRecord) -> str:
