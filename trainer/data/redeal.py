@@ -1,7 +1,9 @@
 """An epoch that goes on with other ranks or other shards: what is left is dealt anew, and no sample comes twice."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +75,6 @@ def begin_at(stream: ShardStream, epoch: int) -> None:
     stream.epoch, stream.window, stream.start, stream.length, stream.given = epoch, 0, 0, 0, 0
 
 
-def sum_counts(counts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def sum_counts(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Of all ranks."""
-    names = dict.fromkeys(name for one in counts for name in one)
-    return {name: sum(one.get(name, 0) for one in counts) for name in names}
+    return dict(sum(map(Counter, counts), Counter[str]()))

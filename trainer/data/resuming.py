@@ -5,7 +5,7 @@ from typing import Any
 
 from coat.manifests import InputError, ShardIndex
 from coat.trainer.data.cursor import LoaderCursor, MixtureCursor, StreamCursor, cursors_of
-from coat.trainer.data.data_sets import DataSet, DataSets
+from coat.trainer.data.data_sets import DataSet, DataSets, SampleStream
 from coat.trainer.data.loader import Loader
 from coat.trainer.data.mixture import MixedStream
 from coat.trainer.data.order import Left
@@ -33,24 +33,27 @@ class Resuming:
             return []
         known = cursors_of(self.cursors[0].stream)
         found = {one.name: self.remainder(one) for one in self.data.sets if one.name in known}
-        left = {name: rest.left for name, (rest, _) in found.items()}
-        for one_left in left.values():
-            for mask in one_left.values():
-                if self.rank == 0:
-                    self.run_data.keep_left(mask)
+        loader.stream = self.deal_anew({name: rest for name, (rest, _) in found.items()}, experts)
+        first = self.rank == 0  # sums over ranks stay what they were
+        skipped = sum_counts([cursor.skipped for cursor in self.cursors]) if first else {}
+        given = sum_counts([cursor.given for cursor in self.cursors]) if first else {}
+        loader.go_on(LoaderCursor(loader.stream.cursor, None, skipped, given))
+        return self.lines(found)
+
+    def deal_anew(self, rests: Mapping[str, Remainder], experts: list[str]) -> SampleStream:
+        """This rank's stream of what is left. The main rank keeps with the run what that is."""
+        left = {name: rest.left for name, rest in rests.items()}
+        for mask in (mask for masks in left.values() for mask in masks.values()):
+            if self.rank == 0:
+                self.run_data.keep_left(mask)
         stream = self.data.stream(self.rank, self.ranks, experts, left)
         streams = stream.streams if isinstance(stream, MixedStream) else {stream.name: stream}
-        for name, (rest, _) in found.items():
+        for name, rest in rests.items():
             begin_at(streams[name], rest.epoch)
         if isinstance(stream, MixedStream):
             drawn = [c.stream.drawn for c in self.cursors if isinstance(c.stream, MixtureCursor)]
             stream.drawn = sum(drawn) // self.ranks
-        loader.stream = stream
-        skipped, given = (sum_counts([getattr(c, n) for c in self.cursors]) for n in ("skipped", "given"))
-        first = self.rank == 0  # sums over ranks stay what they were
-        whole = {reason: int(count) for reason, count in skipped.items()}
-        loader.go_on(LoaderCursor(stream.cursor, None, whole if first else {}, given if first else {}))
-        return self.lines(found)
+        return stream
 
     @property
     def own(self) -> LoaderCursor:
