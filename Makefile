@@ -26,14 +26,15 @@ test-real: .venv/.installed-all
 # What is promised of speed, in under 15 minutes on 2 cores. COAT_WHISPER_DIR: a tiny.en, else random weights. Those that take
 # long, or are no benchmark, are run by themselves.
 BY_THEMSELVES := driver_store experts feeding gpu_check invariance scale_manifests scale_shards scale_store seams shards_s3 share_decode stats tars whisper_padding
-NO_BENCHMARK := __init__ common gpu_check_experts paced_expert report slow_s3
+NO_BENCHMARK := __init__ common gpu_check_experts gpu_check_training paced_expert report slow_s3
 BENCHMARKS := $(filter-out $(BY_THEMSELVES) $(NO_BENCHMARK),$(basename $(notdir $(wildcard benchmarks/*.py))))
 bench: .venv/.installed-all
 	rm -f runs/bench/*.json
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 	$(BIN)/python -m benchmarks.report
 
-# On a machine with a GPU, in under 8 minutes: extraction's speed, and what it does when the device fails or is full.
+# On a machine with a GPU, in under 8 minutes: extraction's speed, what it does when the device fails or is full, and
+# training steps of three students.
 # GPU_CHECK_ARGS=--tiny: the same on CPUs, with small models.
 gpu-check: .venv/.installed-all
 	$(BIN)/python -m benchmarks.gpu_check $(GPU_CHECK_ARGS)

@@ -1,7 +1,8 @@
-"""For the day that a GPU is there: does it extract as it should, how fast, and what when it fails? Under 8 minutes.
+"""For the day that a GPU is there: does it extract and train as it should, how fast, and what when it fails?
 
-    make gpu-check                                  on one GPU
+    make gpu-check                                  on one GPU, in under 8 minutes
     python -m benchmarks.gpu_check --tiny           the same on CPUs, with small models: that the script itself works
+    python -m benchmarks.gpu_check --only training  or extraction: a part of it
 
 Random weights of the large models' shapes, in bfloat16: they take the time of trained ones. Each line says what was
 seen; the exit status is 1 where one is not as it should be. Nothing is read but what is made here (runs/gpu-check).
@@ -21,6 +22,7 @@ import soundfile
 import torch
 
 from benchmarks.common import speech_like
+from benchmarks.gpu_check_training import STUDENTS, check_student
 from coat.extractors.expert import Options
 from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
@@ -31,6 +33,8 @@ RATE = 16000
 BUSY_SHARE = 0.8  # of the steady part, that the GPU should compute
 EXPERTS = "benchmarks.gpu_check_experts"
 ROWS_OF_MEMORY = 6  # twice as many as fit into memory at once
+TIME_S = 8 * 60  # for all of it
+COMPILING_S = 75  # that are kept for one student's compilation and steps
 
 
 class Checks:
@@ -177,26 +181,44 @@ def require(held: bool, otherwise: str) -> None:
         raise AssertionError(otherwise)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiny", action="store_true", help="On CPUs, with small models and little audio.")
-    tiny = parser.parse_args().tiny
-    if not tiny and not torch.cuda.is_available():
-        sys.exit("gpu_check: torch sees no GPU here; --tiny tries the script itself on CPUs")
-    device = "cpu" if tiny else "cuda"
-    print(f"torch {torch.__version__} on {'CPUs' if tiny else torch.cuda.get_device_name()}", flush=True)
-    shutil.rmtree(ROOT, ignore_errors=True)
+def check_extraction(check: Checks, device: str) -> None:
+    tiny = device == "cpu"
     clips, seconds, rows = (4, 2.0, 3) if tiny else (300, 20.0, 8)  # rows: of which one breaks the device
     manifest = corpus(ROOT / "corpus", clips, seconds)
     few, poisoned = corpus(ROOT / "few", ROWS_OF_MEMORY, 2.0), corpus(ROOT / "poisoned", rows, 2.0, poison=rows // 2)
-    check = Checks()
     whisper, wav2vec2 = random_whisper(tiny), random_wav2vec2(tiny)
     check("Whisper large's shape, bfloat16", lambda: speed("whisper", whisper, device, manifest))
     check("wav2vec2 large's shape, bfloat16", lambda: speed("wav2vec2", wav2vec2, device, manifest))
     check("float32 on the GPU and on CPUs", lambda: same_as_cpu(wav2vec2, "cpu" if tiny else "cuda:0"))
     check("memory that runs out", lambda: out_of_memory(device, few, ROWS_OF_MEMORY))
     check("a row that breaks the device", lambda: sticky(device, poisoned, rows))
-    shutil.rmtree(ROOT)  # gigabytes of weights
+
+
+def check_training(check: Checks, device: str, started: float) -> None:
+    def may_compile() -> bool:
+        return device == "cpu" or time.perf_counter() - started < TIME_S - COMPILING_S
+
+    for name in STUDENTS:
+        check(f"training {name}", lambda: check_student(name, ROOT, device == "cpu", may_compile))  # noqa: B023
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiny", action="store_true", help="On CPUs, with small models and little audio.")
+    parser.add_argument("--only", choices=["extraction", "training"], help="One part alone.")
+    arguments = parser.parse_args()
+    if not arguments.tiny and not torch.cuda.is_available():
+        sys.exit("gpu_check: torch sees no GPU here; --tiny tries the script itself on CPUs")
+    device, started = "cpu" if arguments.tiny else "cuda", time.perf_counter()
+    where = "CPUs" if arguments.tiny else torch.cuda.get_device_name()
+    print(f"torch {torch.__version__} on {where}", flush=True)
+    shutil.rmtree(ROOT, ignore_errors=True)
+    check = Checks()
+    if arguments.only != "training":
+        check_extraction(check, device)
+    if arguments.only != "extraction":
+        check_training(check, device, started)
+    shutil.rmtree(ROOT, ignore_errors=True)  # gigabytes of weights
     sys.exit(1 if check.failed else 0)
 
 

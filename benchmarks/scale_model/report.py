@@ -309,7 +309,7 @@ def by_variant(results: Sequence[Result]) -> dict[str, list[Result]]:
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(result["run"]["variant"], []).append(result)
-    return groups
+    return {variant: groups[variant] for variant in SCALE_NAMES if variant in groups}
 
 
 def costs(found: Found, regime: str) -> list[str]:

@@ -36,6 +36,8 @@ class ConfigSection(BaseModel):
 class StudentConfig(ConfigSection):
     path: str = Field(min_length=1)  # hub id or folder
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the frozen weights
+    # The kernel of the language model's attention in training; flash_attention_2 needs the package flash-attn.
+    attention: Literal["sdpa", "flash_attention_2", "eager"] = Field(default="sdpa", json_schema_extra=WITH_CHANGE)
 
 
 class ThinkingConfig(ConfigSection):

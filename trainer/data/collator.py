@@ -139,8 +139,10 @@ class Collator:
         mask_BT = pad_ids([[1] * len(sample.ids) for sample in encoded], 0)
         labels_BT = pad_ids([labels_of(sample) for sample in encoded], IGNORED)
         features = self.student.stack_features([sample.features for sample in encoded])
+        inputs = {"input_ids": ids_BT, "attention_mask": mask_BT, **features}
         return Batch(
-            inputs={"input_ids": ids_BT, "attention_mask": mask_BT, **features},
+            inputs=inputs,
+            indices=self.student.indices(inputs),
             labels_BT=labels_BT,
             think_BK=pad_ids([sample.positions for sample in encoded], 0),
             think_mask_BK=pad_ids([[1] * len(sample.positions) for sample in encoded], 0).bool(),
@@ -166,13 +168,17 @@ def pad_ids(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 
 
 def pad_targets(targets: Sequence[np.ndarray | None], dim: int) -> Targets:
-    """Frames that hold something not finite are masked as a whole."""
-    frames = max((len(t) for t in targets if t is not None), default=0)
-    frames_BND = torch.zeros(len(targets), frames, dim)
+    """In float16 where all are (losses widen them on the device), else float32; frames that hold something not finite
+    are masked as a whole.
+    """
+    present = [t for t in targets if t is not None]
+    dtype = np.float16 if present and all(t.dtype == np.float16 for t in present) else np.float32
+    frames = max((len(t) for t in present), default=0)
+    frames_BND = torch.from_numpy(np.zeros((len(targets), frames, dim), dtype))
     mask_BN = torch.zeros(len(targets), frames, dtype=torch.bool)
     for b, target in enumerate(targets):
         if target is not None:
-            frames_ND = torch.from_numpy(target.astype(np.float32))
+            frames_ND = torch.from_numpy(target.astype(dtype))
             frames_BND[b, : len(target)] = frames_ND.nan_to_num(0.0, 0.0, 0.0)
             mask_BN[b, : len(target)] = frames_ND.isfinite().all(-1)
     return Targets(frames_BND, mask_BN)

@@ -90,7 +90,9 @@ def fixed_block(block: ThinkingBlock, positions: int | None) -> ThinkingBlock:
 
 
 def write(trained: Trained, whole: ThinkingBlock, folder: Path, kind: str, base: str | None) -> None:
-    """All but the card. The student's template is changed. `whole`: the block with all its tokens: none is ever said."""
+    """All but the card. The student's template is changed. `whole`: the block with all its tokens, of which none is
+    ever said.
+    """
     student = trained.student
     generation = generation_config(student, whole)
     if kind == "adapter":

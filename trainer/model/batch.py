@@ -1,10 +1,13 @@
 """What a forward pass takes: the student's inputs, the labels, and the experts' targets.
 
-B batch, T positions of a sequence, K think positions, N frames, D dim.
+Where anything stands is known here as indices, made on the host: a device that is asked for it (a boolean index, a
+count) would have to be waited for, in each pass.
+
+B batch, T positions of a sequence, K think positions, N frames, D dim, R what there is of a kind in a batch.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -16,8 +19,16 @@ IGNORED = -100  # label of positions without a cross-entropy
 class Targets:
     """One expert's targets of a batch. A sample without them has an empty mask."""
 
-    frames_BND: Tensor  # as stored, not standardised; 0 where masked
+    frames_BND: Tensor  # as stored, not standardised, in the type that it is stored in; 0 where masked
     mask_BN: Tensor  # bool
+    rows_R: Tensor = field(default=None, kw_only=True)  # type: ignore[assignment]  # rows with a frame in the mask
+
+    def __post_init__(self) -> None:
+        if self.rows_R is None:
+            object.__setattr__(self, "rows_R", self.mask_BN.any(1).nonzero()[:, 0])
+
+    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> "Targets":
+        return Targets(change(self.frames_BND), change(self.mask_BN), rows_R=change(self.rows_R))
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,12 @@ class Batch:
     seconds_B: Tensor  # of audio
     targets: dict[str, Targets]
     ids: tuple[str, ...]  # of the samples; a row more than these is silence, see Collator.collate
+    indices: dict[str, Tensor] = field(default_factory=dict)  # Student.indices; none: the student makes its own
+    before_R: Tensor = field(default=None, kw_only=True)  # type: ignore[assignment]  # see `positions_before`
+
+    def __post_init__(self) -> None:
+        if self.before_R is None:
+            object.__setattr__(self, "before_R", positions_before(self.labels_BT))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -59,5 +76,13 @@ class Batch:
             think_BK=change(self.think_BK),
             think_mask_BK=change(self.think_mask_BK),
             seconds_B=change(self.seconds_B),
-            targets={k: Targets(change(t.frames_BND), change(t.mask_BN)) for k, t in self.targets.items()},
+            targets={k: t.map_tensors(change) for k, t in self.targets.items()},
+            indices={k: change(v) for k, v in self.indices.items()},
+            before_R=change(self.before_R),
         )
+
+
+def positions_before(labels_BT: Tensor) -> Tensor:
+    """Positions, of all B * T, whose next one has a label: a token is predicted from the position before it."""
+    labelled_BT = torch.nn.functional.pad(labels_BT[:, 1:] != IGNORED, (0, 1))
+    return labelled_BT.flatten().nonzero()[:, 0]

@@ -1,6 +1,7 @@
 """The model as a run starts it: student, thinking block, LoRA and heads; gradient checkpointing and compilation."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
@@ -12,15 +13,22 @@ from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.heads import CrossBlock, DistillHeads
 from coat.trainer.model.lora import add_lora
 from coat.trainer.model.thinking import ThinkingBlock
-from coat.trainer.students.registry import load_student
+from coat.trainer.students.attention import check_attention
+from coat.trainer.students.meta import meta_student
+from coat.trainer.students.registry import dtype_of, load_student
 
 
-def build_model(config: TrainConfig, experts: Mapping[str, ExpertInfo], longest_s: float | None = None) -> CoatModel:
+def build_model(
+    config: TrainConfig, experts: Mapping[str, ExpertInfo], longest_s: float | None = None, empty: bool = False
+) -> CoatModel:
     """The student with block, LoRA (unless `lora.full`) and heads, as a run starts: random by `run.seed`.
 
-    `longest_s`: seconds of the longest audio that the block needs positions for, see `ThinkingBlock.add_to`.
+    `longest_s`: seconds of the longest audio that the block needs positions for, see `ThinkingBlock.add_to`. `empty`:
+    without weights, for a rank that another one sends them to.
     """
-    student = load_student(config.student.path, config.student.dtype)
+    check_attention(config.student.attention, dtype_of(config.student.dtype))
+    read = meta_student if empty else load_student
+    student = read(config.student.path, config.student.dtype, config.student.attention)
     block = ThinkingBlock.add_to(student, config.thinking, longest_s)
     layers = len(cast(nn.ModuleList, student.language_model.layers))
     if config.thinking.layer is not None and not -layers <= config.thinking.layer < layers:
@@ -34,11 +42,13 @@ def build_model(config: TrainConfig, experts: Mapping[str, ExpertInfo], longest_
             )
         student.model.requires_grad_(True)
         freeze_constants(student.model)
-    else:
-        add_lora(student, block, config)
+    with torch.device("meta") if empty else nullcontext():
+        if not config.lora.full:
+            add_lora(student, block, config)
+        heads = DistillHeads(config.heads, student.hidden_size, experts, config.losses)
     if config.run.gradient_checkpointing:
         checkpoint_gradients(student.model)
-    model = CoatModel(student, block, DistillHeads(config.heads, student.hidden_size, experts, config.losses))
+    model = CoatModel(student, block, heads)
     if config.run.compile is not None:
         compile_blocks(model, config.run.compile)
     return model

@@ -6,11 +6,10 @@ B batch, T positions of a sequence, R response tokens of a batch, K think positi
 from collections.abc import Mapping
 from typing import Any, cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coat.trainer.model.batch import IGNORED, Batch
+from coat.trainer.model.batch import Batch
 from coat.trainer.model.heads import DistillHeads
 from coat.trainer.model.loss_gradient_norms import LossGradientNorms
 from coat.trainer.model.thinking import ThinkingBlock
@@ -30,21 +29,23 @@ class CoatModel(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`ce` and each expert's loss, summed over its tokens or frames."""
-        states_BTD, distilled_BTD = self.states(batch.inputs)
-        sums = {"ce": self.cross_entropy(states_BTD, batch.labels_BT)}
+        states_BTD, distilled_BTD = self.states(batch.inputs, batch.indices)
+        sums = {"ce": self.cross_entropy(states_BTD, batch.labels_BT, batch.before_R)}
         if self.heads.specs:
             index_BKD = batch.think_BK[..., None].expand(-1, -1, distilled_BTD.shape[-1])
             states_BKD = distilled_BTD.gather(1, index_BKD).float()
-            with torch.autocast(states_BKD.device.type, enabled=False):  # heads are float32 where the student is not
-                sums |= self.heads(
-                    states_BKD, batch.think_mask_BK, batch.seconds_B, batch.targets, self.loss_gradient_norms.watch
-                )
+            # Under autocast heads multiply in bf16, as the student does; their losses are float32.
+            sums |= self.heads(
+                states_BKD, batch.think_mask_BK, batch.seconds_B, batch.targets, self.loss_gradient_norms.watch
+            )
         return sums
 
-    def states(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def states(
+        self, inputs: Mapping[str, Tensor], indices: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The last hidden states, and those that are distilled (`thinking.layer`), `[B, T, D]` each."""
         if self.layer is None:
-            states_BTD = self.student.hidden_states(inputs)
+            states_BTD = self.student.hidden_states(inputs, indices)
             return states_BTD, states_BTD
         kept: list[Tensor] = []
 
@@ -54,19 +55,18 @@ class CoatModel(nn.Module):
         # A hook keeps one layer's states; `output_hidden_states` would keep them all.
         handle = cast(nn.ModuleList, self.student.language_model.layers)[self.layer].register_forward_hook(keep)
         try:
-            states_BTD = self.student.hidden_states(inputs)
+            states_BTD = self.student.hidden_states(inputs, indices)
         finally:
             handle.remove()
         return states_BTD, kept[0]
 
-    def cross_entropy(self, states_BTD: Tensor, labels_BT: Tensor) -> Tensor:
-        """Logits are made at the positions before response tokens alone: never over audio or block."""
-        labelled_BT = labels_BT[:, 1:] != IGNORED
-        states_RD = self.loss_gradient_norms.watch("ce", states_BTD[:, :-1][labelled_BT])
-        if not len(states_RD):  # every rank must reach every weight
+    def cross_entropy(self, states_BTD: Tensor, labels_BT: Tensor, before_R: Tensor) -> Tensor:
+        """Logits are made at the positions before response tokens (`before_R`) alone: never over audio or block."""
+        if not len(before_R):  # every rank must reach every weight
             return self.student.logits(states_BTD[:1, :1]).float().sum() * 0
+        states_RD = self.loss_gradient_norms.watch("ce", states_BTD.flatten(0, 1).index_select(0, before_R))
         logits_RV = self.student.logits(states_RD).float()
-        return F.cross_entropy(logits_RV, labels_BT[:, 1:][labelled_BT], reduction="sum")
+        return F.cross_entropy(logits_RV, labels_BT.flatten().index_select(0, before_R + 1), reduction="sum")
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """By name, in the module's order: what a checkpoint holds."""

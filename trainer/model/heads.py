@@ -54,8 +54,8 @@ class Trunk(nn.Module):
     def forward(self, states_BKD: Tensor, mask_BK: Tensor, times_BK: Tensor, times_N: Tensor) -> Tensor:
         """`[B, N, H]`."""
         memory_BKH = self.project(self.norm(states_BKD))
-        memory_BKH = memory_BKH + self.encode(times_BK).to(memory_BKH.dtype)
-        frames_BNH = self.encode(times_N.expand(len(states_BKD), len(times_N))).to(memory_BKH.dtype)
+        memory_BKH = memory_BKH + self.encode(times_BK)  # float32, under autocast too
+        frames_BNH = self.encode(times_N.expand(len(states_BKD), len(times_N)))
         for block in self.blocks:
             frames_BNH = block(frames_BNH, memory_BKH, ~mask_BK)
         return frames_BNH
@@ -156,17 +156,18 @@ class DistillHeads(nn.Module):
 
     def predict(self, name: str, states_BKD: Tensor, mask_BK: Tensor, seconds_B: Tensor, frames: int) -> Tensor:
         """What the head of an expert gives for its first N frame times, `[B, N, O]`. Every row needs a state."""
-        times_N = torch.as_tensor(self.specs[name].times(frames), dtype=torch.float32, device=states_BKD.device)
-        return self.groups[self.group_names[name]](name, states_BKD, mask_BK, seconds_B, times_N)
+        spec = self.specs[name]  # what `TargetSpec.times` gives, made on the device
+        times_N = spec.start_s + torch.arange(frames, dtype=torch.float64, device=states_BKD.device) / spec.rate_hz
+        return self.groups[self.group_names[name]](name, states_BKD, mask_BK, seconds_B, times_N.float())
 
     def loss(self, name: str, states_BKD: Tensor, mask_BK: Tensor, seconds_B: Tensor, target: Targets) -> Tensor:
-        with_target_B = target.mask_BN.any(1)
-        if not with_target_B.any():
+        rows_R = target.rows_R
+        if not len(rows_R):
             # Ranks must all reach every weight: one frame of a row that has states, times nothing.
-            some_B = mask_BK.any(1) & (mask_BK.any(1).cumsum(0) == 1)
-            return self.predict(name, states_BKD[some_B], mask_BK[some_B], seconds_B[some_B], 1).float().sum() * 0
-        mask_BN = target.mask_BN[with_target_B]
-        predicted_BNO = self.predict(
-            name, states_BKD[with_target_B], mask_BK[with_target_B], seconds_B[with_target_B], mask_BN.shape[1]
-        )
-        return self.losses[name](predicted_BNO, target.frames_BND[with_target_B], mask_BN)
+            row_1 = mask_BK.any(1).long().argmax()[None]
+            chosen = (t.index_select(0, row_1) for t in (states_BKD, mask_BK, seconds_B))
+            return self.predict(name, *chosen, 1).float().sum() * 0
+        mask_RN = target.mask_BN.index_select(0, rows_R)
+        chosen = (t.index_select(0, rows_R) for t in (states_BKD, mask_BK, seconds_B))
+        predicted_RNO = self.predict(name, *chosen, mask_RN.shape[1])
+        return self.losses[name](predicted_RNO, target.frames_BND.index_select(0, rows_R), mask_RN)

@@ -15,6 +15,8 @@ def add_lora(student: Student, block: ThinkingBlock, config: TrainConfig) -> Non
     """Put adapters into the language model, and train the new embedding rows alone."""
     from peft import LoraConfig, get_peft_model
 
+    from coat.trainer.model.peft_layers import lighten
+
     targets = check_lora(student)
     names = [name for name, module in student.model.named_modules() if module is student.model.get_input_embeddings()]
     lora = LoraConfig(
@@ -27,6 +29,7 @@ def add_lora(student: Student, block: ThinkingBlock, config: TrainConfig) -> Non
         trainable_token_indices={names[0]: block.new_ids} if block.new_ids else None,
     )
     student.peft_model = get_peft_model(student.model, lora)
+    lighten(student.model)
     adapted = [name for name, module in student.model.named_modules() if hasattr(module, "lora_A")]
     assert adapted == targets, set(adapted) ^ set(targets)
     for name, parameter in student.model.named_parameters():

@@ -33,9 +33,9 @@ class LossGradientNorms:
             gradient.detach().float().square().sum()
         )
 
-    def pop_squares(self, names: Sequence[str]) -> list[float]:
-        """Sums of squared gradients since the last call, by loss."""
-        zero = torch.zeros((), device=next(iter(self.squares.values())).device) if self.squares else torch.zeros(())
-        squares = torch.stack([self.squares.get(name, zero) for name in names]).tolist()
+    def pop_squares(self, names: Sequence[str], device: torch.device) -> Tensor:
+        """Sums of squared gradients since the last call, by loss, `[losses]`: still on the device."""
+        zero = torch.zeros((), device=device)
+        squares = torch.stack([self.squares.get(name, zero) for name in names])
         self.squares.clear()
         return squares

@@ -59,9 +59,9 @@ class ActivationCounter:
             self.model.train()
             yield
 
-    def count(self, forward: Callable[[], Any], autocast: bool = True) -> int:
+    def count(self, forward: Callable[[], Any]) -> int:
         """Bytes that one forward keeps: its inputs and intermediate results, without the weights."""
-        with self.autocast() if autocast else nullcontext():
+        with self.autocast():
             return saved_bytes(forward, storages(self.model))
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -123,12 +123,9 @@ def language_model_bytes(counter: ActivationCounter, shape: Shape, positions: in
     student = counter.model.student
     size = (shape.batch, positions, student.hidden_size)
     states_BTD = torch.empty(size, dtype=counter.dtype, requires_grad=True)
-    mask_B1TT = torch.ones(shape.batch, 1, positions, positions, dtype=torch.bool)
 
     def forward() -> Tensor:
-        return student.language_model(
-            inputs_embeds=states_BTD, attention_mask=mask_B1TT, use_cache=False
-        ).last_hidden_state
+        return student.decode(states_BTD)
 
     layers, sizes = cast(nn.ModuleList, student.language_model.layers), []
     for first_layers in (layers[:0], layers[:1]):  # they are alike: what one adds, each adds
@@ -151,7 +148,7 @@ def cross_entropy_bytes(counter: ActivationCounter, shape: Shape) -> int:
 def head_bytes(
     counter: ActivationCounter, name: str, expert: ExpertInfo, shape: Shape, positions: int, dim: int
 ) -> int:
-    """One expert's head and loss, in float32, where the head reads `positions`."""
+    """One expert's head and its loss, where the head reads `positions`."""
     frames = max(1, math.ceil(shape.seconds * expert.spec.rate_hz))
     states_BKD = torch.empty(shape.batch, positions, dim, requires_grad=True)
     mask_BK = torch.ones(shape.batch, positions, dtype=torch.bool)
@@ -165,7 +162,7 @@ def head_bytes(
     def forward() -> Tensor:
         return loss(heads.predict(name, states_BKD, mask_BK, seconds_B, frames), target_BND, mask_BN)
 
-    return counter.count(forward, autocast=False)
+    return counter.count(forward)
 
 
 def tower_bytes(counter: ActivationCounter, shape: Shape) -> tuple[int, int]:

@@ -53,7 +53,7 @@ class Footprint:
     activations: dict[str, int]  # kept for the way back: by part, without gradient checkpointing
     layer: int  # of the language model's, one layer's
     checkpointed: int  # all of them, with it: the layers' inputs, and one layer's at a time
-    working: int  # beside them, at most: the largest gradient, or copy, that lives for a moment
+    working: int  # beside them, at most: the largest gradient that lives for a moment
     online_weights: int  # of the five experts
     online_activations: int  # of the largest of them: they take turns
 
@@ -136,10 +136,6 @@ def parts_of(model: CoatModel) -> Iterator[ModelPart]:
 
 
 def working_bytes(model: CoatModel, shape: Shape) -> int:
-    """The largest of what lives for a moment: logits' gradient beside their softmax, or the gradient of embeddings.
-
-    peft trains rows of an embedding as a changed copy of all of it, whose gradient is as large once more.
-    """
+    """The largest of what lives for a moment: the gradient of the logits beside their softmax."""
     rows = cast(nn.Embedding, model.student.model.get_input_embeddings()).weight
-    embeddings = 2 * rows.numel() * rows.element_size() if model.block.new_ids else 0
-    return max(embeddings, 2 * shape.batch * shape.response * rows.shape[0] * FLOAT32_BYTES)
+    return 2 * shape.batch * shape.response * rows.shape[0] * FLOAT32_BYTES

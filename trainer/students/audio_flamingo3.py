@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from coat.trainer.students.base import Student, index_after_last
-from coat.trainer.students.whisper_tower import MIN_MEL_FRAMES
+from coat.trainer.students.whisper_tower import MIN_MEL_FRAMES, tower_indices
+
+MASK = "input_features_mask"
 
 
 class AudioFlamingo3(Student):
@@ -46,3 +48,11 @@ class AudioFlamingo3(Student):
         """In the tower's precision, which transformers leaves to the caller here."""
         stacked, dtype = super().stack_features(features), self.model.model.audio_tower.dtype
         return {name: t.to(dtype) if t.is_floating_point() else t for name, t in stacked.items()}
+
+    def tower_indices(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"heard_R": tower_indices(inputs[MASK])["heard_R"]}  # its tower makes a mask by itself
+
+    def hear(self, inputs: Mapping[str, Tensor], indices: Mapping[str, Tensor]) -> Tensor:
+        model = self.model.model
+        states_APD = model.audio_tower(inputs["input_features"], input_features_mask=inputs[MASK]).last_hidden_state
+        return model.multi_modal_projector(states_APD.flatten(0, 1).index_select(0, indices["heard_R"]))

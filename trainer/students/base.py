@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from coat.manifests import InputError
+from coat.trainer.students.attention import use_tower_attention
 from coat.trainer.students.weights import check_all_read, weights_digest
 from coat.trainer.students.whisper_tower import audio_positions, mel_frames
 
@@ -74,7 +75,7 @@ class Student(ABC):
         self.peft_model: Any = None  # the PeftModel around `model`, where LoRA was added
 
     @classmethod
-    def load(cls, source: str, dtype: torch.dtype) -> Self:
+    def load(cls, source: str, dtype: torch.dtype, attention: str = "sdpa") -> Self:
         """Read weights and processor of a hub id or folder. OSError or ValueError where it is not such a checkpoint.
 
         InputError where a tensor is missing, unknown, or of another shape.
@@ -83,9 +84,11 @@ class Student(ABC):
 
         model_class, processor_class = (getattr(transformers, n) for n in (cls.model_class, cls.processor_class))
         model, info = model_class.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
-        )
+            source, dtype=dtype, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True,
+            attn_implementation=attention,
+        )  # fmt: skip
         check_all_read(source, info, cls.not_read)
+        use_tower_attention(model)
         student = cls(source, model, processor_class.from_pretrained(source))
         student.digest = weights_digest(model)
         return student
@@ -149,9 +152,39 @@ class Student(ABC):
     def audio_end(self, ids: Sequence[int]) -> int:
         """Index just behind the last audio, its closing token included."""
 
-    def hidden_states(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Last hidden states (behind the final norm), `[B, T, D]`, without any logits."""
-        return self.model.model(**inputs, use_cache=False).last_hidden_state
+    def hidden_states(self, inputs: Mapping[str, Tensor], indices: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Last hidden states (behind the final norm), `[B, T, D]`, without any logits.
+
+        With a batch's `indices` nothing is asked of the device; states of padding are then of no meaning.
+        """
+        if not indices or self.model.config.text_config._attn_implementation == "eager":
+            return self.model.model(**inputs, use_cache=False).last_hidden_state
+        embedded_BTD = self.model.get_input_embeddings()(inputs["input_ids"])
+        heard_RD = self.hear(inputs, indices).to(embedded_BTD.dtype)
+        audio_R, positions = indices["audio_R"], embedded_BTD.shape[1]
+        return self.decode(embedded_BTD.index_put((audio_R // positions, audio_R % positions), heard_RD))
+
+    def indices(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Where everything stands in a batch that is padded on the right, for `hidden_states`: made on the host.
+
+        `audio_R`: positions of audio, of all B * T; and what the tower needs to know.
+        """
+        audio_id = self.tokenizer.convert_tokens_to_ids(self.audio_token)
+        audio_R = (inputs["input_ids"].flatten() == audio_id).nonzero()[:, 0]
+        return {"audio_R": audio_R, **self.tower_indices(inputs)}
+
+    @abstractmethod
+    def tower_indices(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What `hear` is given."""
+
+    @abstractmethod
+    def hear(self, inputs: Mapping[str, Tensor], indices: Mapping[str, Tensor]) -> Tensor:
+        """What the audio tower makes of a batch's audio: as many states as it has positions in the text, `[R, D]`."""
+
+    def decode(self, embedded_BTD: Tensor) -> Tensor:
+        """The language model's last states. Padding is on the right, where no position sees it: no mask is needed."""
+        masks = {"full_attention": None}
+        return self.language_model(inputs_embeds=embedded_BTD, attention_mask=masks, use_cache=False).last_hidden_state
 
     def prefill(self, inputs: Mapping[str, Tensor]) -> Any:
         """transformers' Cache of the keys and values of all positions, without any logits."""
@@ -201,8 +234,11 @@ class Student(ABC):
         """
         if self.known_tokens[0] != (size := len(self.tokenizer)):  # think tokens may have been added
             added, tokens = self.tokenizer.get_added_vocab(), self.tokenizer.added_tokens_decoder
-            always = {self.audio_token, self.turn_end}  # whatever the tokenizer says of them
-            markup = tuple(text for text, id in added.items() if tokens[id].special or text in always)
+            always = {self.audio_token, self.turn_end}  # whatever the tokenizer says of them, and of all in <| |>
+            markup = tuple(
+                text for text, id in added.items()
+                if tokens[id].special or text in always or (text.startswith("<|") and text.endswith("|>"))
+            )  # fmt: skip
             self.known_tokens = size, (markup, tuple(text for text in added if text not in markup))
         return self.known_tokens[1]
 

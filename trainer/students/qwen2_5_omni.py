@@ -10,6 +10,7 @@ Positions are of three axes, which the model makes itself of ids and mask; for t
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -50,3 +51,38 @@ class Qwen25Omni(Student):
     def stack_features(self, features: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         frames = max((f[MASK].shape[-1] for f in features if f), default=0)
         return super().stack_features([{k: pad(v, (0, frames - v.shape[-1])) for k, v in f.items()} for f in features])
+
+    def tower_indices(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What its tower would compute of lengths that it asked the device for: by transformers' own functions."""
+        from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as modeling
+
+        frames_A, window = inputs[MASK].sum(-1), self.model.config.audio_config.n_window
+        windows, lengths = modeling.chunk_and_pad_features(without_padding(inputs), frames_A, window)
+        return {
+            "padded_feature": windows.contiguous(),
+            "chunk_lengths": lengths,
+            "valid_indices": modeling.get_valid_indices(lengths),
+            "pool_indices": modeling.get_pool_indices(frames_A),
+            "cu_seqlens": modeling.get_audio_cu_seqlens(lengths),
+        }
+
+    @property
+    def longest_window(self) -> int:
+        """Positions of its tower that attend to each other, at most."""
+        return self.model.config.audio_config.n_window
+
+    def hear(self, inputs: Mapping[str, Tensor], indices: Mapping[str, Tensor]) -> Tensor:
+        known = {name: tensor for name, tensor in indices.items() if name != "audio_R"}
+        longest = min(self.longest_window, len(indices["valid_indices"]))
+        return self.model.model.audio_tower(max_seqlen=longest, **known).last_hidden_state
+
+    def decode(self, embedded_BTD: Tensor) -> Tensor:
+        """With one count as positions on all three axes, which it does not take for sequences that are packed."""
+        at_T = torch.arange(embedded_BTD.shape[1], device=embedded_BTD.device)
+        at_3BT = at_T.expand(3, len(embedded_BTD), -1)
+        return self.language_model(inputs_embeds=embedded_BTD, position_ids=at_3BT, use_cache=False).last_hidden_state
+
+
+def without_padding(inputs: Mapping[str, Tensor]) -> Tensor:
+    """Mel frames of all audios behind each other, `[bins, frames]`."""
+    return inputs[FEATURES].transpose(1, 2)[inputs[MASK].bool()].T

@@ -5,10 +5,12 @@ exactly 2 * max_source_positions mel frames (30 s in the public checkpoints); it
 audio and silently cuts longer audio, so longer audio is refused here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
 
 from coat.trainer.students.base import Student, index_after_last
-from coat.trainer.students.whisper_tower import TOWER_STRIDE
+from coat.trainer.students.whisper_tower import TOWER_STRIDE, tower_indices
 
 MIN_MEL_FRAMES = 7  # two audio positions; with one, transformers takes its legacy merge of unexpanded text
 
@@ -29,3 +31,13 @@ class Qwen2Audio(Student):
 
     def audio_end(self, ids: Sequence[int]) -> int:
         return index_after_last(ids, self.tokenizer.convert_tokens_to_ids("<|audio_eos|>"))
+
+    def tower_indices(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return tower_indices(inputs["feature_attention_mask"])
+
+    def hear(self, inputs: Mapping[str, Tensor], indices: Mapping[str, Tensor]) -> Tensor:
+        model = self.model.model
+        states_APD = model.audio_tower(
+            inputs["input_features"], attention_mask=indices.get("mask_A11S")
+        ).last_hidden_state
+        return model.multi_modal_projector(states_APD.flatten(0, 1).index_select(0, indices["heard_R"]))

@@ -9,14 +9,14 @@ heard with silence behind it. A layer's MLPs are experts in one 3-D parameter, w
 adapters are in the attention alone. The router is left as it is, and so is its balance.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from coat.trainer.students.base import Samples
-from coat.trainer.students.qwen2_5_omni import Qwen25Omni
+from coat.trainer.students.qwen2_5_omni import MASK, Qwen25Omni, without_padding
 
 LONGEST_S = 40 * 60
 STRIDES = 3  # convolutions that halve the mel frames of a chunk
@@ -59,3 +59,19 @@ class Qwen3Omni(Qwen25Omni):
         """Audio under one chunk has silence behind it."""
         chunk = self.chunk * self.hop
         return super().encode(text, [np.pad(a, (0, max(0, chunk - len(a)))) for a in audios])
+
+    def tower_indices(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        from transformers.models.qwen3_omni_moe import modeling_qwen3_omni_moe as modeling
+
+        frames_A, audio = inputs[MASK].sum(-1), self.model.config.audio_config
+        chunks, lengths = modeling.chunk_and_pad_features(without_padding(inputs), frames_A, audio.n_window)
+        return {
+            "padded_feature": chunks.contiguous(),
+            "chunk_lengths": lengths,
+            "valid_indices": modeling.get_valid_indices(lengths, audio.n_window),
+            "cu_seqlens": modeling.get_audio_cu_seqlens(lengths, frames_A, audio.n_window_infer, audio.n_window),
+        }
+
+    @property
+    def longest_window(self) -> int:
+        return self.chunk_positions(self.chunk) * (self.model.config.audio_config.n_window_infer // self.chunk)

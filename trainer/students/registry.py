@@ -25,11 +25,11 @@ STUDENTS = {
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def load_student(source: str, dtype: str = "float32") -> "Student":
+def load_student(source: str, dtype: str = "float32", attention: str = "sdpa") -> "Student":
     """Read a student of a hub id or folder. InputError: no such checkpoint, or none that coat trains."""
     adapter, precision = student_class(source, read_config(source)), dtype_of(dtype)
     try:
-        return adapter.load(source, precision)
+        return adapter.load(source, precision, attention)
     except InputError:
         raise
     except (

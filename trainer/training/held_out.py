@@ -27,6 +27,7 @@ from coat.trainer.model.batch import Batch
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.ranks import gather_from_ranks, sum_over_ranks
 from coat.trainer.students.base import UnusableInput
+from coat.trainer.training.parallel import whole_weights
 
 Item = TypeVar("Item")
 
@@ -64,9 +65,8 @@ class RankResults:
 class HeldOut:
     """All ranks share the samples: rank r of n evaluates samples r, r + n, ..., and results are of all of them.
 
-    Where weights are `sharded`, layers are whole only while all ranks compute them: then each rank evaluates all
-    samples, in the same order. InputError: the shards lack a trained expert (unless the training data is of several
-    sets), or have other targets of it.
+    Weights that are sharded are gathered once for all of it. InputError: the shards lack a trained expert (unless the
+    training data is of several sets), or have other targets of it.
     """
 
     def __init__(
@@ -75,16 +75,19 @@ class HeldOut:
         model: CoatModel,
         experts: Mapping[str, ExpertInfo],
         accelerator: Accelerator,
-        sharded: bool,
     ) -> None:
         self.config, self.model, self.accelerator = config, model, accelerator
         self.index = held_out_index(config, experts)
         self.collator = Collator(model.student, model.block, self.index, list(experts))
-        self.rank, self.ranks = (0, 1) if sharded else (accelerator.process_index, accelerator.num_processes)
+        self.rank, self.ranks = accelerator.process_index, accelerator.num_processes
 
     def evaluate(self, forward: Callable[[Batch], dict[str, Tensor]]) -> HeldOutResults:
         """The same on all ranks; `forward` returns sums of losses."""
-        with evaluation_mode(self.model, self.accelerator.device, self.config.run.compile is not None):
+        compiled = self.config.run.compile is not None
+        with (
+            evaluation_mode(self.model, self.accelerator.device, compiled),
+            whole_weights(self.model, self.accelerator),
+        ):
             own = self.evaluate_own(forward)
         names, answers = list(own.sums), own.answers
         totals = [*own.sums.values(), *(own.counts[name] for name in names), own.counts["samples"]]
@@ -108,8 +111,9 @@ class HeldOut:
         for chunk in within_budget(self.usable_samples(), size, budget, lambda item: len(item[2].ids)):
             batch = self.collator.collate([item for _, _, item in chunk])
             with torch.no_grad():
-                for name, loss in forward(batch).items():
-                    results.sums[name] += float(loss)
+                losses = forward(batch)
+            for name, value in zip(losses, torch.stack([*losses.values()]).tolist(), strict=True):
+                results.sums[name] += value
             results.counts.update({**batch.counts(), "samples": len(batch)})
             to_ask = [
                 (number, sample, encoded)

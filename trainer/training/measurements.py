@@ -13,14 +13,16 @@ from coat.trainer.model.parameters import model_part
 PROCESS_STATUS = Path("/proc/self/status")  # of Linux
 
 
-def gradient_norms(parameters: Mapping[str, nn.Parameter]) -> dict[str, float]:
-    """`grad_norm/<group>`: lora, rows (of think tokens), student (`lora.full`), and each expert's head."""
+def gradient_norms(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """`grad_norm/<group>`: lora, rows (of think tokens), student (`lora.full`), and each expert's head.
+
+    They are still on the device.
+    """
     groups: dict[str, list[Tensor]] = {}
     for name, parameter in parameters.items():
         if parameter.grad is not None:
             groups.setdefault(f"grad_norm/{model_part(name)}", []).append(parameter.grad)
-    norms = torch.stack([torch.nn.utils.get_total_norm(gradients) for gradients in groups.values()])
-    return dict(zip(groups, norms.tolist(), strict=True))
+    return {name: torch.nn.utils.get_total_norm(gradients) for name, gradients in groups.items()}
 
 
 def peak_memory(device: torch.device) -> float:

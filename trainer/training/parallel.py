@@ -2,17 +2,24 @@
 
 Under LoRA nearly all memory is frozen weights. So FSDP2 shards those, layer by layer, and what is trained stays whole
 on every rank, its gradients averaged here: checkpoints, resume, EMA and export are the same as under DDP.
+
+The main rank alone reads the student. The others build it without weights (`build_model(empty=True)`), and are sent
+their parts of it, tensor by tensor: a host holds one copy, however many ranks it has.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, parse_flag_from_env
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, broadcast_object_list, parse_flag_from_env
 from torch import Tensor, nn
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from coat.manifests import InputError
 from coat.trainer.config.train_config import TrainConfig
@@ -23,7 +30,7 @@ SUPPORTED_TYPES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedTyp
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """InputError where the launcher asks for what coat does not do."""
-    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # else all ranks but one would keep random weights
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # accelerate's own would leave random weights: see above
     if not torch.accelerator.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"  # else ranks on CPUs would not know of each other
     AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
@@ -35,6 +42,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         raise InputError("FSDP 1: coat shards with FSDP2 alone: accelerate launch --use_fsdp --fsdp_version 2")
     if plugin is not None and config.lora.full:
         raise InputError("FSDP shards frozen weights, and with lora.full there are none; launch without --use_fsdp")
+    if plugin is not None and isinstance(plugin.cpu_offload, CPUOffloadPolicy):
+        raise InputError("FSDP's offload to the CPU is not done here; launch without --fsdp_offload_params")
     return accelerator
 
 
@@ -54,12 +63,24 @@ def fsdp_plugin(accelerator: Accelerator) -> FullyShardedDataParallelPlugin | No
 
 
 def distribute(model: CoatModel, accelerator: Accelerator) -> Callable[..., Any]:
-    """The model on this rank's device, as it is called in training; trained parameters stay the same objects."""
+    """The model on this rank's device, as it is called in training; where it is sharded, with new parameters."""
     plugin = fsdp_plugin(accelerator)
     if plugin is None:
         return accelerator.prepare(model)
+    read = tensors_of(model) if accelerator.is_main_process else {}
+    model.to("meta")
     shard_frozen(model, accelerator, plugin)
-    return model.to(accelerator.device)
+    model.to_empty(device=accelerator.device)
+    send_weights(model, read, accelerator)
+    return model
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """All of them: those that no checkpoint has, too, and tied ones under each of their names."""
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
 
 
 def shard_frozen(model: CoatModel, accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin) -> None:
@@ -70,13 +91,49 @@ def shard_frozen(model: CoatModel, accelerator: Accelerator, plugin: FullySharde
     settings: dict[str, Any] = {
         "mesh": init_device_mesh(accelerator.device.type, (accelerator.num_processes,)),
         "reshard_after_forward": plugin.reshard_after_forward,
-        "offload_policy": plugin.cpu_offload,
     }
     stack = model.student.language_model
     for layer in cast(nn.ModuleList, stack.layers):
         fully_shard(layer, ignored_params={p for p in layer.parameters() if p.requires_grad}, **settings)
     # The stack itself shards nothing: as the root of its layers it lets the next one be gathered while one computes.
     fully_shard(stack, ignored_params={p for p in stack.parameters() if not hasattr(p, "device_mesh")}, **settings)
+
+
+@torch.no_grad()
+def send_weights(model: CoatModel, read: dict[str, Tensor], accelerator: Accelerator) -> None:
+    """Fill the tensors of all ranks with those that the main rank has read, each rank its part of what is sharded."""
+    kinds = [[(name, t.shape, t.dtype) for name, t in read.items()]]
+    broadcast_object_list(kinds)
+    own = tensors_of(model)
+    assert own.keys() == {name for name, _, _ in kinds[0]}, own.keys() ^ {name for name, _, _ in kinds[0]}
+    for name, shape, dtype in kinds[0]:
+        tensor, device = own[name], accelerator.device
+        whole = read.pop(name).to(device) if read else torch.empty(shape, dtype=dtype, device=device)
+        dist.broadcast(whole.contiguous(), 0)
+        if isinstance(tensor, DTensor):
+            part = distribute_tensor(whole, tensor.device_mesh, tensor.placements, src_data_rank=None)
+            tensor.to_local().copy_(part.to_local())
+        else:
+            tensor.copy_(whole)
+
+
+@contextmanager
+def whole_weights(model: CoatModel, accelerator: Accelerator) -> Iterator[None]:
+    """Within, each rank has all weights, gathered once: it computes, and generates, without waiting for others.
+
+    A GPU must hold them, as under DDP.
+    """
+    plugin = fsdp_plugin(accelerator)
+    layers = [m for m in model.student.language_model.modules() if isinstance(m, FSDPModule)] if plugin else []
+    for layer in layers:
+        layer.set_reshard_after_forward(False, recurse=False)
+        layer.unshard()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.reshard()
+            layer.set_reshard_after_forward(bool(plugin and plugin.reshard_after_forward), recurse=False)
 
 
 @torch.no_grad()

@@ -34,6 +34,7 @@ from coat.trainer.training.checkpoints import Checkpoints
 from coat.trainer.training.held_out import HeldOut
 from coat.trainer.training.measurements import peak_memory
 from coat.trainer.training.metrics_log import MetricsLog, Report
+from coat.trainer.training.parallel import fsdp_plugin
 from coat.trainer.training.schedule import stage_at
 from coat.trainer.training.stopping import stop_signals
 from coat.trainer.training.trackers import Trackers
@@ -67,7 +68,9 @@ class TrainingRun:
         self.experts = experts_of(config, data.index)
         rank, ranks = accelerator.process_index, accelerator.num_processes
         with raise_on_all_ranks(accelerator):
-            self.model = build_model(config, self.experts, RunData(folder.path).block_s)
+            is_sent_weights = fsdp_plugin(accelerator) is not None and not accelerator.is_main_process
+            longest_s = RunData(folder.path).block_s
+            self.model = build_model(config, self.experts, longest_s, empty=is_sent_weights)
         self.model.student.log = log
         self.checkpoints = Checkpoints(folder.checkpoints, config.run.keep, accelerator, log)
         watchdog = Watchdog(config.run, 2 * data.index.samples * ranks, log, self.checkpoints.kept)
@@ -77,7 +80,7 @@ class TrainingRun:
             self.loader = loader_of(data, collator, rank, ranks, log, pin=accelerator.device.type == "cuda")
         self.held_out: HeldOut | None = None
         if config.evaluation.shards is not None:
-            self.held_out = HeldOut(config, self.model, self.experts, accelerator, self.trainer.sharded)
+            self.held_out = HeldOut(config, self.model, self.experts, accelerator)
         self.metrics: MetricsLog | None = None  # on the main rank, while it runs
         self.first_step = 0  # of this call: above 0 where it resumed
 

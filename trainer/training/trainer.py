@@ -64,6 +64,16 @@ class StepCounts:
         return StepCounts(dict(zip(losses, sums, strict=False)), *sums[len(losses) :])
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Of a step, what was waited for."""
+
+    sums: dict[str, float]  # of losses, over all passes and ranks
+    not_finite: list[NotFinite]  # which losses of which passes are not, of all ranks
+    norms: dict[str, float]  # of gradients, before they are clipped: grad_norm, and its groups
+    state_norms: dict[str, float]  # of a loss's gradient at the states
+
+
 class Trainer:
     """Model, optimizer and what watches them, on one rank. It reads and writes no file: see run.TrainingRun."""
 
@@ -97,74 +107,80 @@ class Trainer:
         if stage_step == 0:
             self.watchdog.begin_stage()
         self.watchdog.check_counts(self.steps_done + 1, stage, counts.losses, weights, round(counts.samples))
-        sums, state_norms, not_finite = self.backward(batches, counts.losses, weights)
+        found = self.measure(self.backward(batches, counts.losses, weights), list(weights), batches)
         ids = [id for batch in batches for id in batch.ids]
-        norms = None if not_finite else self.update(rate_factor(self.config.optim, stage, stage_step), ids)
-        if norms is None:
-            self.skip(not_finite)
+        if found.not_finite or not self.update(rate_factor(self.config.optim, stage, stage_step), found, ids):
+            self.skip(found.not_finite)
         else:
-            self.meter.add_losses(sums, counts.losses, weights)
-            self.learn_balance(sums, counts.losses, weights, state_norms)
-            named = {f"state_grad_norm/{name}": norm for name, norm in state_norms.items()}
-            for name, norm in {**norms, **named}.items():
+            self.meter.add_losses(found.sums, counts.losses, weights)
+            self.learn_balance(found.sums, counts.losses, weights, found.state_norms)
+            named = {f"state_grad_norm/{name}": norm for name, norm in found.state_norms.items()}
+            for name, norm in {**found.norms, **named}.items():
                 self.meter.add(name, norm)
         self.samples += round(counts.samples)
         self.audio_s += counts.audio_s
         self.meter.add_work(counts.positions, counts.padded_positions, counts.samples)
         return counts.stops > 0
 
-    def backward(
-        self, batches: Sequence[Batch], counts: Mapping[str, float], weights: Mapping[str, float]
-    ) -> tuple[dict[str, float], dict[str, float], list[NotFinite]]:
-        """Forward and backward of all passes: by loss its sum, and the norm of its gradient at the states.
-
-        Last: which losses of which passes are not finite, of all ranks.
-        """
-        sums = dict.fromkeys(weights, 0.0)
-        not_finite: list[NotFinite] = []
+    def backward(self, batches: Sequence[Batch], counts: Mapping[str, float], weights: Mapping[str, float]) -> Tensor:
+        """Forward and backward of all passes: the sums of losses of each pass, `[passes, losses]`."""
+        passes: list[Tensor] = []
         for i, batch in enumerate(batches):
             is_last = i == len(batches) - 1
             with nullcontext() if is_last or self.sharded else self.accelerator.no_sync(self.distributed_model):
                 losses = self.forward(batch, self.distributed_model)
                 self.accelerator.backward(self.weighted_mean(losses, counts, weights))
-            for name, loss in losses.items():
-                value = float(loss.detach())
-                sums[name] += value
-                if not math.isfinite(value):
-                    not_finite.append((name, batch.ids))
+            passes.append(torch.stack([losses[name].detach() for name in weights]))
         if self.sharded:
             average_gradients(self.accelerator, self.model.trainable().values())
-        squares = self.model.loss_gradient_norms.pop_squares(list(weights))
-        shared = sum_over_ranks(self.accelerator, [*sums.values(), *squares])
-        sums = dict(zip(weights, shared[: len(weights)], strict=True))
+        return torch.stack(passes)
+
+    def measure(self, losses_PL: Tensor, names: list[str], batches: Sequence[Batch]) -> "Measured":
+        """Clip the gradients; what is known of a step, which is all that the host waits for in it."""
+        squares_L = self.model.loss_gradient_norms.pop_squares(names, losses_PL.device)
+        parameters = self.model.trainable()
+        groups = gradient_norms(parameters)
+        clipped = self.accelerator.clip_grad_norm_(list(parameters.values()), self.config.optim.clip)
+        norms_G = torch.stack([cast(Tensor, clipped), *groups.values()])
+        found = torch.cat([losses_PL.flatten(), squares_L, norms_G]).tolist()  # once
+        split, losses = losses_PL.numel(), len(names)
+        passes = [found[i : i + losses] for i in range(0, split, losses)]
+        totals = [sum(values) for values in zip(*passes, strict=True)]
+        shared = sum_over_ranks(self.accelerator, [*totals, *found[split : split + losses]])
+        sums = dict(zip(names, shared, strict=False))
+        not_finite: list[NotFinite] = []
         if wrong := [name for name, value in sums.items() if not math.isfinite(value)]:
-            not_finite = gather_from_ranks(self.accelerator, not_finite) or [(name, ()) for name in wrong]
+            own = [
+                (name, batch.ids)
+                for values, batch in zip(passes, batches, strict=True)
+                for name, value in zip(names, values, strict=True)
+                if not math.isfinite(value)
+            ]
+            not_finite = gather_from_ranks(self.accelerator, own) or [(name, ()) for name in wrong]
         ranks = self.accelerator.num_processes  # each rank's losses are multiplied by it: see `weighted_mean`
-        norms = [math.sqrt(square) / ranks for square in shared[len(weights) :]]
-        return sums, dict(zip(weights, norms, strict=True)), not_finite
+        state_norms = [math.sqrt(square) / ranks for square in shared[losses:]]
+        norms = dict(zip(["grad_norm", *groups], found[split + losses :], strict=True))
+        return Measured(sums, not_finite, norms, dict(zip(names, state_norms, strict=True)))
 
-    def update(self, rate: float, ids: Sequence[str]) -> dict[str, float] | None:
-        """Change the weights by the gradients, at `rate` times the base rates; the norms before they are clipped.
-
-        None: they are not finite, and nothing was changed.
+    def update(self, rate: float, found: "Measured", ids: Sequence[str]) -> bool:
+        """Change the weights by the gradients, at `rate` times the base rates; False: they are not finite, and nothing
+        was changed.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
-        parameters = self.model.trainable()
-        group_norms = gradient_norms(parameters)
-        clipped = self.accelerator.clip_grad_norm_(list(parameters.values()), self.config.optim.clip)
-        norm = float(cast(Tensor, clipped))
+        norm = found.norms["grad_norm"]
         if not math.isfinite(norm):
+            groups = {name: value for name, value in found.norms.items() if name != "grad_norm"}
             ids = gather_from_ranks(self.accelerator, list(ids))
-            self.watchdog.gradient_not_finite(self.steps_done + 1, group_norms, ids)
-            return None
+            self.watchdog.gradient_not_finite(self.steps_done + 1, groups, ids)
+            return False
         self.watchdog.check_gradient(self.steps_done + 1, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.steps_done += 1
         if self.ema is not None:
             self.ema.update(self.steps_done)
-        return {"grad_norm": norm, **group_norms}
+        return True
 
     def skip(self, not_finite: Sequence[NotFinite]) -> None:
         """Leave a step out: its samples are gone by, its gradients are nobody's, and no weight is changed.

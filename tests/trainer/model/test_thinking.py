@@ -131,7 +131,7 @@ def test_a_students_own_words_stay_text_and_are_said_once(student: Student) -> N
     student.log = lines.append
     spelled = student.response_ids("<think>a</think>")
     assert not lines
-    student.tokenizer.add_tokens(["<think>", "</think>"])
+    student.tokenizer.add_tokens(["<think>", "</think>", "<|unsaid|>"])
     student.model.resize_token_embeddings(len(student.tokenizer), mean_resizing=False)
     block = ThinkingBlock.add_to(student, ThinkingConfig(count=4))
     ids = student.response_ids("<think>a</think>")
@@ -144,7 +144,7 @@ def test_a_students_own_words_stay_text_and_are_said_once(student: Student) -> N
     assert [line.split(",")[0] for line in lines] == ["texts hold <think>", "texts hold </think>"]
     student.response_ids("<think>b")
     assert len(lines) == 2
-    for token in student.tokenizer.convert_ids_to_tokens(block.new_ids):
+    for token in ["<|unsaid|>", *student.tokenizer.convert_ids_to_tokens(block.new_ids)]:
         with pytest.raises(UnusableInput, match="special token"):
             student.response_ids(f"so {token} it is")
 

@@ -16,7 +16,7 @@ from coat.trainer.data.collator import Collator, EncodedSample
 from coat.trainer.data.samples import Sample
 from coat.trainer.data.shard_reading import iterate_shards, read_shard
 from coat.trainer.generation.generate import Question, Trained
-from coat.trainer.model.batch import IGNORED
+from coat.trainer.model.batch import IGNORED, positions_before
 from coat.trainer.model.build import build_model
 from coat.trainer.model.experts import experts_of
 from coat.trainer.model.thinking import ThinkingBlock
@@ -120,7 +120,8 @@ def test_a_batch_of_texts_reaches_every_weight_and_learns_the_text_alone(
     found = {name: p.grad.clone() for name, p in model.trainable().items() if p.grad is not None}
     model.zero_grad()
     row = {name: batch.inputs[name][:2, : len(text.ids)] for name in ("input_ids", "attention_mask")}
-    model.cross_entropy(model.student.hidden_states(row), batch.labels_BT[:2, : len(text.ids)]).backward()
+    labels_BT = batch.labels_BT[:2, : len(text.ids)]
+    model.cross_entropy(model.student.hidden_states(row), labels_BT, positions_before(labels_BT)).backward()
     for name, parameter in model.trainable().items():
         expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         assert (found[name] - expected).abs().max() <= 1e-5 * max(1.0, float(expected.abs().max())), name

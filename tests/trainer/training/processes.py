@@ -145,22 +145,49 @@ def train_sharded(config: TrainConfig, deadly: tuple[int, int, str] | None, out:
 
 
 def count_shards(config: TrainConfig, out: Path) -> None:
-    """Write what a rank holds where weights are sharded: values of frozen parameters by whether layers own them."""
+    """Write what a rank holds where weights are sharded: values of frozen parameters by whether layers own them; and
+    how often weights are gathered in a held-out evaluation. A rank that reads the student, and is not the first, fails.
+    """
     from coat.trainer.data.data_sets import DataSets
+    from coat.trainer.model import build
     from coat.trainer.run_folder import RunFolder
     from coat.trainer.training.parallel import make_accelerator
     from coat.trainer.training.run import TrainingRun
 
     os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    if os.environ["RANK"] != "0":
+        build.load_student = None  # type: ignore[assignment]
     data, folder = DataSets.open(config.data), RunFolder(Path(config.run.out))
-    model = TrainingRun(config, data, folder, make_accelerator(config), lambda _: None, lambda _: None).model
+    run = TrainingRun(config, data, folder, make_accelerator(config), lambda _: None, lambda _: None)
+    model = run.model
     held = {"layers": [0, 0], "rest": [0, 0], "trained": [0, 0]}
     for name, p in model.named_parameters():
         kind = "trained" if p.requires_grad else "layers" if "language_model.layers" in name else "rest"
         here: Any = p.to_local() if isinstance(p, DTensor) else p
         held[kind][0] += here.numel()
         held[kind][1] += p.numel()
-    (out / f"held-{os.environ['RANK']}.json").write_text(json.dumps(held))
+    gathered = count_gathers(run)
+    after = [p.to_local().numel() for p in model.parameters() if isinstance(p, DTensor)]
+    assert sum(after) == held["layers"][0]  # sharded again
+    (out / f"held-{os.environ['RANK']}.json").write_text(json.dumps({**held, "gathered": gathered}))
+
+
+def count_gathers(run: Any) -> dict[str, int]:
+    """All-gathers of a held-out evaluation, and what it evaluated."""
+    from torch.profiler import ProfilerActivity, profile
+
+    assert run.held_out is not None
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        results = run.held_out.evaluate(lambda batch: run.trainer.forward(batch, run.model))
+    events: Any = profiled.events()
+    gathers = sum(event.name == "FSDP::all_gather" or "FSDP::all_gather (" in event.name for event in events)
+    return {"gathers": gathers, "answers": len(results.answers), "samples": int(results.values["samples"])}
+
+
+def train_offloaded(config: TrainConfig, out: Path) -> None:
+    """With weights that the launcher wants in the host's memory."""
+    os.environ["FSDP_OFFLOAD_PARAMS"] = "true"
+    train_sharded(config, None, out)
 
 
 def save_gradients(config: TrainConfig, out: Path) -> None:

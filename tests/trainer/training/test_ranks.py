@@ -17,7 +17,14 @@ from coat.trainer.run_folder import read_rows
 from tests.disks import mounted, remount
 from tests.integration.helpers import forked_python
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
-from tests.trainer.training.processes import count_shards, run_ranks, save_gradients, train_and_die, train_sharded
+from tests.trainer.training.processes import (
+    count_shards,
+    run_ranks,
+    save_gradients,
+    train_and_die,
+    train_offloaded,
+    train_sharded,
+)
 from tests.trainer.training.test_loop import ROOT, assert_equal_runs, rows_of, weights_of
 
 
@@ -191,6 +198,8 @@ def test_sharded_weights_train_evaluate_save_resume_and_export_as_whole_ones(
         held[0]["layers"][1] // 2,
     ]
     assert all(h[kind][0] == h[kind][1] for h in held for kind in ("rest", "trained"))
+    # Two layers, each gathered once for losses and answers together; ranks share the samples.
+    assert [h["gathered"] for h in held] == [{"gathers": 2, "answers": 3, "samples": 5}] * 2
 
 
 def test_sharding_needs_something_frozen(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
@@ -198,3 +207,11 @@ def test_sharding_needs_something_frozen(student_dir: Path, shards_dir: Path, tm
     config = toy_config(student_dir, shards_dir, tmp_path / "run", lora={"full": True})
     assert run_ranks(2, train_sharded, config, None, log) == [1, 1]
     assert "with lora.full there are none; launch without --use_fsdp" in log.read_text()
+
+
+def test_offload_is_refused(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    config = toy_config(student_dir, shards_dir, tmp_path / "run", lora={"full": False})
+    assert run_ranks(2, train_offloaded, config, log) == [1, 1]
+    line = "InputError: FSDP's offload to the CPU is not done here; launch without --fsdp_offload_params"
+    assert sorted(log.read_text().splitlines()) == [f"rank 0: {line}", f"rank 1: {line}"]
