@@ -1,7 +1,7 @@
 """Training steps of three students for `gpu_check`: time, tokens, use of the device, memory beside the prediction.
 
 Random weights of 1.3 billion parameters (the audio tower's among them) in bfloat16, LoRA, five heads with targets of
-the sizes that `coat plan-train` takes; batches of 30 s with 100 tokens of text, as many samples as should fit.
+the sizes that `coat plan-train` takes; batches of 30 s with some 160 tokens of text, as many samples as should fit.
 Operations are those that torch counts in a step; of frozen weights no gradient is computed.
 """
 
@@ -35,7 +35,7 @@ STUDENTS = ("qwen2-audio", "audio-flamingo-3", "qwen2.5-omni")
 LARGE = {"hidden": 2048, "text_layers": 16, "audio_layers": 4, "heads": 16, "seconds": 30}  # 1.3 billion
 BATCHES = (16, 8, 4, 2, 1)  # samples of a pass, the first that fits
 WARM_UP, STEPS = 3, 8
-RATE, TOKENS, RESPONSE = 16000, 100, 40  # text is a token a byte
+RATE, TOKENS, RESPONSE = 16000, 160, 40  # text is a token a byte, the chat's own too
 MAY_EXCEED = 1.25  # what is predicted, by the peak of the allocator
 WAITS = 1  # of the host for the device, in a step: for what is logged
 # Dense bf16 operations a second, by NVIDIA's data sheets (of SXM modules).
@@ -45,8 +45,9 @@ PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "B200": 2250e12, "L40S":
 @dataclass(frozen=True)
 class Speed:
     seconds: float  # a step
-    peak_bytes: int
-    waits: int | None  # None: on CPUs, where nothing waits
+    positions: int  # of its batch, with padding
+    peak_bytes: int  # of the allocator; 0: on CPUs
+    waits: int | None  # of the host, in a step; None: not counted, as on CPUs
     operations: float  # of a step; 0: not counted
 
 
@@ -68,17 +69,16 @@ def check_student(name: str, root: Path, tiny: bool, may_compile: Callable[[], b
 
 def told(name: str, found: dict[str, Speed], planned: Footprint, batch_size: int) -> str:
     eager = found["eager"]
-    predicted, positions = planned.total(checkpointing=False), batch_size * planned.positions
-    said = [f"{planned.parameters / 1e9:.2f} billion parameters, {batch_size} x {planned.positions} positions"]
+    predicted = planned.total(checkpointing=False)
+    said = [f"{planned.parameters / 1e9:.2f} billion parameters, {batch_size} samples, {eager.positions} positions"]
     for how, speed in found.items():
-        line = f"{how} {1000 * speed.seconds:,.0f} ms a step, {positions / speed.seconds:,.0f} tokens/s"
+        line = f"{how} {1000 * speed.seconds:,.0f} ms a step, {speed.positions / speed.seconds:,.0f} tokens/s"
         rate = eager.operations / speed.seconds
         peak = peak_operations()
         line += f", {rate / 1e12:,.1f} TFLOP/s" + (f", MFU {rate / peak:.0%}" if peak else "")
-        if speed.waits is not None:
-            line += f", {speed.peak_bytes / 2**30:.1f} GiB at most, waited {speed.waits} times"
-        said.append(line)
-    said.append(f"plan-train says {predicted / 2**30:.1f} GiB")
+        line += f", {speed.peak_bytes / 2**30:.1f} GiB at most" if speed.peak_bytes else ""
+        said.append(line + ("" if speed.waits is None else f", the host waited {speed.waits} times a step"))
+    said.append(f"plan-train says {predicted / 2**30:.1f} GiB for {batch_size * planned.positions} positions")
     text = "; ".join(said)
     if len(found) < 2:
         text += "; not compiled: no time was left"
@@ -89,13 +89,11 @@ def told(name: str, found: dict[str, Speed], planned: Footprint, batch_size: int
 
 
 def config_of(folder: Path, batch_size: int, backend: str | None = None) -> TrainConfig:
-    tiny_heads = {"dim": 256, "layers": 2, "heads": 4}
     run: dict[str, Any] = {"out": str(folder / "run")}
     return TrainConfig.from_dict(
         {
             "student": {"path": str(folder), "dtype": "bfloat16"},
             "data": {"shards": "none", "batch_size": batch_size},
-            "heads": tiny_heads,
             "run": run if backend is None else {**run, "compile": backend},
         },
         "gpu_check",
@@ -134,9 +132,7 @@ def measure(config: TrainConfig, experts: dict[str, ExpertInfo], seconds: float,
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
     eager = config.run.compile is None
     waits = count_waits(lambda: trainer.step([batch])) if torch.cuda.is_available() and eager else None
-    if torch.cuda.is_available() and not eager:
-        waits = 0
-    return Speed(taken, peak, waits, operations(trainer, batch) if eager else 0.0)
+    return Speed(taken, batch.positions[1], peak, waits, operations(trainer, batch) if eager else 0.0)
 
 
 def operations(trainer: Trainer, batch: Batch) -> float:

@@ -117,7 +117,7 @@ def write(trained: Trained, whole: ThinkingBlock, folder: Path, kind: str, base:
         storage.write_bytes(str(folder / "adapter_config.json"), storage.to_json({**settings, **changed}))
     else:
         if trained.config.student.quantize:
-            student = in_full_precision(trained)
+            student = in_full_precision(trained, whole)
         if not is_tied(student.model):
             own_output(student.model)  # whatever its config said
         model = student.model if student.peft_model is None else student.peft_model.merge_and_unload()
@@ -129,13 +129,14 @@ def write(trained: Trained, whole: ThinkingBlock, folder: Path, kind: str, base:
     student.processor.save_pretrained(folder)
 
 
-def in_full_precision(trained: Trained) -> Student:
+def in_full_precision(trained: Trained, block: ThinkingBlock) -> Student:
     """The same student with the weights that its 4 bits stand for, in `student.dtype`: adapters merge into these
     without being rounded to 4 bits themselves.
     """
     config = trained.config
     student = load_student(config.student.path, config.student.dtype)
-    choose_trained(student, ThinkingBlock.add_to(student, config.thinking), config)
+    as_long = block.config.model_copy(update={"rate_hz": None, "count": len(block.ids_K)})
+    choose_trained(student, ThinkingBlock.add_to(student, as_long), config)
     weights = dict(trained.student.model.named_parameters())
     modules = dict(trained.student.model.named_modules())
     with torch.no_grad():

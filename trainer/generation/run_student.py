@@ -17,6 +17,7 @@ from torch import Tensor
 
 from coat.manifests import InputError, RunError, storage
 from coat.manifests.errors import one_line
+from coat.trainer.data.sample_record import RunData
 from coat.trainer.generation.generate import Trained
 from coat.trainer.model.coat_model import STUDENT_PREFIX, CoatModel
 from coat.trainer.model.saved_weights import load_shards, load_weights, save_weights
@@ -101,16 +102,16 @@ def load_run(run: str | Path, device: str | None = None, step: Step = None) -> T
     InputError: no run there, or no such checkpoint. RunError: its weights do not fit, or are not whole.
     """
     folder, saved = RunFolder(Path(run)), find_student(run, step)
-    config = folder.config
+    config, longest_s = folder.config, RunData(folder.path).block_s
     if config.lora.full and not saved.is_checkpoint:
         student = load_student(str(folder.student), config.student.dtype)
-        block = ThinkingBlock.add_to(student, config.thinking)
+        block = ThinkingBlock.add_to(student, config.thinking, longest_s)
     else:
         # Order: add tokens, resize, add and load what was trained.
         student = load_student(config.student.path, config.student.dtype, quantize=config.student.quantize)
         if folder.base_file.exists():  # runs of before have none
             folder.check_base(config.student.path, student.digest)
-        block = ThinkingBlock.add_to(student, config.thinking)
+        block = ThinkingBlock.add_to(student, config.thinking, longest_s)
         choose_trained(student, block, config)
         if saved.is_checkpoint:
             load_checkpoint(student, saved.path, averaged=config.optim.ema is not None)
