@@ -7,10 +7,13 @@ Two scores, always. `official` is the benchmark's own rule with its flaws, so th
 `strict` is ours (choices.py). An answer that is missing, empty or failed is wrong by both, and counted.
 """
 
+import json
 from abc import ABC
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
+
+import xxhash
 
 from coat.manifests import InputError
 from coat.manifests.sources.formats import FORMATS, detect_format
@@ -125,6 +128,17 @@ class Benchmark(ABC):
         choice = row.choices[named.index]
         return Verdict(normalise(choice) == normalise(row.response or ""), named.why, choice)
 
+    def judge_request(self, row: QuestionRow, answer: str) -> str | None:
+        """What a judge is asked about an answer that no rule can score; None: a rule scores it.
+
+        Without a judge such a row is left unscored, and counted.
+        """
+        return None
+
+    def judged(self, row: QuestionRow, judgement: str) -> Verdict:
+        """By what a judge said; the same verdict is official and strict. `unparsed`: it cannot be read, and is wrong."""
+        raise NotImplementedError(f"{self.name} has no judge")
+
     def nothing(self, row: QuestionRow, why: str) -> Verdict:
         """Of an answer that is missing or empty: wrong, in the denominator of every metric."""
         return Verdict(False, why)
@@ -152,9 +166,22 @@ class Benchmark(ABC):
         )
 
 
-def score(benchmark: Benchmark, row: QuestionRow, answer: str | None) -> tuple[Verdict, Verdict]:
-    """Official and strict. `answer` None: it is missing, or failed."""
+def score(
+    benchmark: Benchmark, row: QuestionRow, answer: str | None, judgement: str | None = None
+) -> tuple[Verdict, Verdict] | None:
+    """Official and strict. `answer` None: it is missing, or failed. None: it needs a judge, and there is no judgement."""
     if answer is None or not answer.strip():
         nothing = benchmark.nothing(row, "missing" if answer is None else "empty")
         return nothing, nothing
-    return benchmark.official(row, answer), benchmark.strict(row, answer)
+    if benchmark.judge_request(row, answer) is None:
+        return benchmark.official(row, answer), benchmark.strict(row, answer)
+    if judgement is None:
+        return None
+    judged = benchmark.judged(row, judgement)
+    return judged, judged
+
+
+def digest_of_rows(rows: Iterable[QuestionRow]) -> str:
+    """Of what is asked and what is right, whatever the order: 32 hex digits. Audio is not in it."""
+    parts = sorted(json.dumps([r.id, r.prompt, r.response, list(r.choices), r.text], ensure_ascii=False) for r in rows)
+    return xxhash.xxh3_128_hexdigest("\n".join(parts).encode())

@@ -37,7 +37,7 @@ class Intervals(Part):
 
 
 class Counts(Part):
-    """Of rows. All of them are in every denominator.
+    """Of rows. All but `unscored` ones are in every denominator.
 
     `missing`: no answer, for whatever reason; of these `failed` have an error. `empty`: answered with nothing.
     `unparsed`: answered with something in which the strict rule finds no single choice. `cut`: at the limit of tokens.
@@ -48,6 +48,7 @@ class Counts(Part):
     failed: int = 0
     empty: int = 0
     unparsed: int = 0
+    unscored: int = 0  # they need a judge, and there was none: not in the denominators
     cut: int = 0
     scores: Scores
     intervals: Intervals = Intervals()
