@@ -1,7 +1,7 @@
 """What was asked and answered, a line a row.
 
 E/predictions.jsonl   answers to the rows as they are
-E/variants.jsonl      the same rows asked otherwise: other or no audio (`silence`, `other-audio`), choices in another order
+E/variants.jsonl      the same rows asked otherwise: with other audio or silence, choices in another order
 E/timings.jsonl       seconds of each of them. Apart, since all else is the same bytes whenever it is run
 """
 
@@ -128,5 +128,3 @@ def read_scores(folder: Path) -> list[RowScore]:
         except (ValueError, TypeError) as e:
             raise InputError(f"{path}:{number}: not a score ({e})") from e
     return found
-
-
