@@ -6,6 +6,7 @@ One choice, named without doubt, by its letter or by its text; else the answer i
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from coat.trainer.evaluation.templates import LETTERS
 
@@ -40,19 +41,21 @@ def literal(text: str) -> str:
     return " ".join(word for part in text.lower().split() if (word := part.strip(EDGES)))
 
 
-def reading(choices: Sequence[str]) -> Callable[[str], str]:
+@lru_cache(1 << 14)
+def reading(choices: tuple[str, ...]) -> Callable[[str], str]:
     """How texts are compared: by words, unless choices differ by marks alone ("C:maj/1", "C:maj(1)")."""
     by_words, by_marks = (len({read(c) for c in choices}) for read in (normalise, literal))
     return normalise if by_words == by_marks else literal
 
 
-def same_choice(a: str, b: str, choices: Sequence[str]) -> bool:
+def same_choice(a: str, b: str, choices: tuple[str, ...]) -> bool:
     """Whether two texts are the same one of these choices."""
     read = reading(choices)
     return read(a) == read(b)
 
 
-def named_choice(answer: str, choices: Sequence[str]) -> Named:
+@lru_cache(1 << 16)  # an answer is read when it comes, and again when all are scored
+def named_choice(answer: str, choices: tuple[str, ...]) -> Named:
     """Of an answer that is not empty. Equal choices are one: the first of them stands for all."""
     said = FINAL.sub("", THOUGHT.sub("", answer)).strip()
     if not said:
@@ -65,7 +68,7 @@ def named_choice(answer: str, choices: Sequence[str]) -> Named:
     if by_letter is not None and by_text is None and letter is not None:
         # What stands for the letter, or behind it, may be the text of another choice.
         behind = read(LEADING.sub("", said))
-        by_text = next((texts.index(t) for t in (letter.lower(), behind) if t in texts), None)
+        by_text = next((texts.index(t) for t in (behind, letter.lower()) if t in texts), None)
     if by_letter is not None and by_text not in (None, by_letter):
         return Named(None, f"the letter of {choices[by_letter]!r}, and the text of {choices[by_text or 0]!r}")
     if by_letter is not None:
@@ -80,7 +83,7 @@ def named_choice(answer: str, choices: Sequence[str]) -> Named:
 
 
 def named_letter(said: str, count: int) -> str | None:
-    """A letter of one of so many choices that cannot be a word: alone, in brackets, before a mark, behind "answer is"."""
+    """A letter of one of so many choices, that is no word: alone, in brackets, before a mark, behind "answer is"."""
     found = ALONE.fullmatch(said) or LEADING.match(said)
     letters = {next(g for g in one.groups() if g).upper() for one in ([found] if found else SAID.finditer(said))}
     letter = letters.pop() if len(letters) == 1 else None

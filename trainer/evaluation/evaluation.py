@@ -73,13 +73,15 @@ def evaluate(
         prepare_folder(out, settings)
     ranks.wait()
     settings = EvaluationSettings.read(out)
-    ask(settings, out, make_asker, ranks=ranks, workers=workers, progress=progress)
+    asked = read_asked(out, settings)
+    ask(settings, asked, out, make_asker, ranks=ranks, workers=workers, progress=progress)
     ranks.wait()
-    return finish(settings, out, progress) if ranks.is_main else None
+    return finish(settings, asked, out) if ranks.is_main else None
 
 
 def ask(
     settings: EvaluationSettings,
+    asked: list[Asked],
     out: Path,
     make_asker: MakeAsker,
     *,
@@ -88,7 +90,6 @@ def ask(
     progress: Progress,
 ) -> None:
     """This rank's batches, as far as they are not answered."""
-    asked = read_asked(out, settings)
     if settings.subject.kind == "predictions":
         if ranks.is_main:
             take_over(settings, asked, out, progress)
@@ -156,9 +157,8 @@ def with_choices(asked: Asked, predictions: list[Prediction]) -> list[Prediction
     ]  # fmt: skip
 
 
-def finish(settings: EvaluationSettings, out: Path, progress: Progress = Progress()) -> Results:
+def finish(settings: EvaluationSettings, asked: list[Asked], out: Path) -> Results:
     """Join what all ranks wrote, score it, and write scores.jsonl and results.json."""
-    asked = read_asked(out, settings)
     if settings.subject.kind != "predictions":
         AnswerFiles(out).join(all_asks(settings, asked))
     with disk(out):

@@ -13,7 +13,8 @@ CASES = [
     # by letter
     ("B", 1), ("b", 1), ("(B)", 1), ("B.", 1), ("B) a cat", 1), ("(b) a cat", 1), ("B: a cat, as it meows", 1),
     ("The answer is B", 1), ("The correct option is (C).", 2), ("Option D", 3), ("answer: B", 1),
-    ("Answer: (D) a bird", 3), ("The answer is A dog.", 0), ("the answer is a bird", 3), ("The answer is B because of it", 1),
+    ("Answer: (D) a bird", 3), ("The answer is A dog.", 0), ("the answer is a bird", 3),
+    ("The answer is B because of it", 1),
     ("B. a cat, and no dog", 1),
     # neither
     ("", None), ("E", None), ("(E) a horse", None), ("a horse", None), ("a dog or a cat", None), ("dogs", None),
@@ -48,6 +49,7 @@ def test_named(answer: str, index: int | None) -> None:
         ("A big dog", ("A", "B"), 0),
         ("C# minor", ("C minor", "C# minor"), 1),
         ("It is in C.", ("C#", "C", "D"), 1),
+        ("(C) E", ("G", "D", "E", "C"), 2),
         ("C:maj(1)", ("C:maj/1", "C:maj(1)"), 1),
         ("The answer is C:maj/1.", ("E:min", "A:7", "C:maj/1"), 2),
         ("-5", ("5", "-5"), 1),
