@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from coat.cli import (
+    evaluate,
     experts,
     export,
     extract,
@@ -82,6 +83,7 @@ app.command("inspect-batch", rich_help_panel=TRAINING)(inspect_batch.inspect_bat
 app.command("train", rich_help_panel=TRAINING)(train.train)
 app.command("tiny-student", rich_help_panel=TRAINING)(train.tiny_student)
 app.command("generate", rich_help_panel=TRAINED)(generate.generate)
+app.command("evaluate", rich_help_panel=TRAINED)(evaluate.evaluate)
 app.command("export", rich_help_panel=TRAINED)(export.export)
 
 

@@ -16,9 +16,10 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import xxhash
 
-from coat.manifests import InputError
-from coat.manifests.sources.formats import FORMATS, detect_format
+from coat.manifests import InputError, storage
+from coat.manifests.sources.formats import FORMATS, JSON, detect_format
 from coat.manifests.sources.records import Record
+from coat.manifests.sources.tables.json_lines import read_json_records
 from coat.trainer.evaluation.choices import named_choice, normalise
 from coat.trainer.evaluation.templates import AUDIO_FLAMINGO, COAT, Template
 
@@ -107,7 +108,7 @@ class Benchmark(ABC):
 
     def records(self, source: str) -> Iterator[Record]:
         """Official records of a file or folder (JSON, JSONL, Parquet, ...), in their order."""
-        yield from FORMATS[detect_format(source)].read(source)
+        yield from read_records(source)
 
     def to_row(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """A manifest row: id, audio_filepath (relative to the audio root), prompt, response, choices, and its groups.
@@ -179,6 +180,16 @@ class Benchmark(ABC):
         raise InputError(
             f"--template {wanted}: {self.name} has {', '.join(by_name)}; or give a text with {{question}} and {{choices}}"
         )
+
+
+def read_records(source: str) -> Iterator[Record]:
+    """Of a file or folder, as they stand. InputError where it is not there, or of no form that is read."""
+    if not storage.exists(source):
+        raise InputError(f"{source}: no such file or folder")
+    if source.lower().removesuffix(".gz").endswith(JSON):
+        yield from read_json_records(source)
+    else:
+        yield from FORMATS[detect_format(source)].read(source)
 
 
 def score(

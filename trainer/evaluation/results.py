@@ -121,10 +121,15 @@ class BenchmarkResults(Counts):
 
 
 class Hearing(Part):
-    """The guard: rows asked again, with another row's audio and with silence. `changed`: other answers than before."""
+    """The guard: rows asked again, with another row's audio and with silence (so many of each were answered).
+
+    `changed`: other answers than before.
+    """
 
     rows: int
+    other_audio: int
     changed_by_other_audio: int
+    silence: int
     changed_by_silence: int
     hears: bool
 
