@@ -29,12 +29,6 @@ def baselines(benchmark: Benchmark, rows: Sequence[QuestionRow]) -> dict[str, Sc
     return {name: scores_of(benchmark, asked, said(benchmark, asked, indices)) for name, indices in picks.items()}
 
 
-def chance(rows: Sequence[QuestionRow]) -> float | None:
-    """Expected accuracy of a choice at random. None where no row has choices."""
-    shares = [1 / len(row.choices) for row in rows if row.choices and row.response is not None]
-    return sum(shares) / len(shares) if shares else None
-
-
 def said(benchmark: Benchmark, rows: Sequence[QuestionRow], indices: Sequence[int]) -> list[str | None]:
     return [benchmark.say(row, i) for row, i in zip(rows, indices, strict=True)]
 

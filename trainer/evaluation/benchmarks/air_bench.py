@@ -1,6 +1,6 @@
 """AIR-Bench, foundation part (arXiv 2402.07729): 19 tasks of speech, sound and music with two to four choices.
 
-Source: github.com/OFA-Sys/AIR-Bench, Apache-2.0; data on the hub. One record of Foundation_meta.json, an array:
+Source: github.com/OFA-Sys/AIR-Bench; data on the hub. One record of Foundation_meta.json, an array:
 
     {"uniq_id": 17, "path": "....wav", "question": "...", "choice_a": "...", "choice_b": "...", "choice_c": "..." or absent,
      "choice_d": "..." or absent, "answer_gt": "the text of a choice, or its letter", "task_name": "Speech_Grounding",
@@ -28,7 +28,7 @@ AUTHORS = Template(
 class AirBench(Benchmark):
     name = "air-bench"
     version = "foundation, 2024-02"
-    licence = "Apache-2.0"
+    licence = "not stated; see its source"
     source = Source("https://github.com/OFA-Sys/AIR-Bench", "d5c1bdf")
     hub_id = "qyang1021/AIR-Bench-Dataset"
     rows = 19000

@@ -16,7 +16,7 @@ from coat.trainer.evaluation.rules.judged import JUDGE, JudgedBenchmark, rating
 class AlpacaAudio(JudgedBenchmark):
     name = "alpaca-audio"
     version = "AudioBench, 2024"
-    licence = "CC-BY-NC-4.0"
+    licence = "of Alpaca: CC-BY-NC-4.0"
     source = Source("https://huggingface.co/datasets/AudioLLMs/alpaca_audio_test", "2024-07")
     hub_id = "AudioLLMs/alpaca_audio_test"
     rows = 100

@@ -1,6 +1,6 @@
 """MMAU-Pro (arXiv 2508.13992): 5,305 questions about sound, speech, music, their mixes, several clips, space and voice.
 
-Source: github.com/sonalkum/MMAUPro; data on the hub, Apache-2.0. One record of test.parquet:
+Source: github.com/sonalkum/MMAUPro; data on the hub. One record of test.parquet:
 
     {"id": "...", "audio_path": ["data/....wav"], "question": "...", "answer": "the text of a choice, or a reference", "choices": [...] or
      null, "category": "sound" | ... | "open" | "instruction following", "task_identifier": "Number Words (range)",
@@ -24,7 +24,7 @@ OPEN, INSTRUCTIONS = "open", "instruction following"
 class MMAUPro(JudgedBenchmark):
     name = "mmau-pro"
     version = "2025-08"
-    licence = "Apache-2.0"
+    licence = "not stated; see its source"
     source = Source("https://github.com/sonalkum/MMAUPro", "2269762")
     hub_id = "gamma-lab-umd/MMAU-Pro"
     rows = 5305

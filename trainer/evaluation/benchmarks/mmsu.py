@@ -1,6 +1,6 @@
 """MMSU (arXiv 2506.04779): 5,000 questions about speech, in 47 tasks of perception and reasoning.
 
-Source: github.com/dingdongwang/MMSU_Bench, MIT; data on the hub. One record:
+Source: github.com/dingdongwang/MMSU_Bench; data on the hub. One record:
 
     {"id": "...", "task_name": "...", "audio_path": "audio/....wav", "question": "...", "choice_a": "...", "choice_b": "...",
      "choice_c": "...", "choice_d": "...", "answer_gt": "the text of a choice", "category": "Perception",
@@ -26,7 +26,7 @@ AUTHORS = Template(
 class MMSU(Benchmark):
     name = "mmsu"
     version = "2025-06"
-    licence = "MIT"
+    licence = "not stated; see its source"
     source = Source("https://github.com/dingdongwang/MMSU_Bench", "321b276")
     hub_id = "ddwang2000/MMSU"
     rows = 5000

@@ -7,11 +7,21 @@ from numpy.typing import NDArray
 
 from coat.trainer.evaluation.benchmark import ACCURACY, Benchmark
 from coat.trainer.evaluation.predictions import RowScore
-from coat.trainer.evaluation.results import Intervals
+from coat.trainer.evaluation.results import BenchmarkResults, Intervals
 from coat.trainer.evaluation.statistics.bootstrap import DRAWS, Clusters, spread, wilson
 from coat.trainer.evaluation.statistics.row_sums import RULES, RowSums, group_masks
 
 Groups = dict[tuple[str, str], Intervals]  # by key and value; ("", ""): all rows
+
+
+def with_intervals(results: BenchmarkResults, benchmark: Benchmark, scores: Sequence[RowScore]) -> BenchmarkResults:
+    """The same results, with the intervals of all rows and of each group."""
+    found = intervals_by_group(benchmark, scores)
+    groups = {
+        key: {value: part.model_copy(update={"intervals": found.get((key, value), Intervals())}) for value, part in values.items()}
+        for key, values in results.groups.items()
+    }
+    return results.model_copy(update={"intervals": found.get(("", ""), Intervals()), "groups": groups})
 
 
 def intervals_by_group(benchmark: Benchmark, scores: Sequence[RowScore]) -> Groups:

@@ -59,9 +59,10 @@ def sums_of(score: RowScore, rule: str) -> Mapping[str, tuple[float, float]]:
 
 
 def group_masks(scores: Sequence[RowScore]) -> dict[tuple[str, str], NDArray[np.bool_]]:
-    """Rows of each group, by its key and value; all of them under ("", "")."""
+    """Rows of each group, by its key and value, in their order; all of them come first, under ("", "")."""
     found = {("", ""): np.ones(len(scores), bool)}
     for i, score in enumerate(scores):
         for key, value in score.groups.items():
             found.setdefault((key, value), np.zeros(len(scores), bool))[i] = True
-    return found
+    keys = list(dict.fromkeys(key for key, _ in found))
+    return dict(sorted(found.items(), key=lambda one: (keys.index(one[0][0]), one[0][1])))

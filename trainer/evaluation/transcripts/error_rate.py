@@ -42,3 +42,6 @@ def spaced(text: str) -> str:
 
 def edits(found: object, length: int) -> Edits:
     return Edits(*(getattr(found, name) for name in ("substitutions", "deletions", "insertions")), length)
+
+
+LOWER_IS_BETTER = frozenset(["wer", "cer", "substitutions", "deletions", "insertions"])  # metrics of benchmarks
