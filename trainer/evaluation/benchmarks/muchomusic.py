@@ -48,7 +48,7 @@ class MuChoMusic(Benchmark):
         asks = " and ".join(name for name, has in (("knowledge", knows), ("reasoning", reasons)) if has)
         kept = {"asks": asks, "knowledge": knows, "reasoning": reasons} | {k: record.get(k) for k in ("genre", "dataset")}
         row = {
-            "id": f"{record['id']}-{xxhash.xxh3_64_hexdigest(question)[:8]}",
+            "id": f"{record['id']}-{xxhash.xxh3_64_hexdigest(question.encode())[:8]}",
             "audio_filepath": record["audio_path"],
             "prompt": question,
             "response": choices[orders.index(0)],

@@ -1,6 +1,7 @@
 """Transcription: word and character error rates after Whisper's normaliser, pooled over the corpus."""
 
 import re
+from collections.abc import Callable
 from typing import ClassVar
 
 from coat.trainer.evaluation.benchmark import Benchmark, QuestionRow, Verdict
@@ -36,9 +37,12 @@ class Transcription(Benchmark):
         """Every word is a deletion."""
         return self.compare(row, "", why)
 
-    def compare(self, row: QuestionRow, answer: str, why: str = "") -> Verdict:
-        language = language_of(row)
-        truth, said = (self.normalise(text, language) for text in (truth_of(row), answer))
+    def compare(
+        self, row: QuestionRow, answer: str, why: str = "", normalise: Callable[[str, str], str] | None = None
+    ) -> Verdict:
+        """`normalise` takes a text and its language; None: ours."""
+        made, language = normalise or self.normalise, language_of(row)
+        truth, said = (made(text, language) for text in (truth_of(row), answer))
         words, characters = word_edits(truth, said), character_edits(truth, said)
         counted = f"{words.errors} errors in {words.length} words: {words.substitutions} substituted, "
         counted += f"{words.deletions} deleted, {words.insertions} inserted"
