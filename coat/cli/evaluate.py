@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,13 +15,16 @@ from coat.cli.train import quiet, say
 
 if TYPE_CHECKING:
     from coat.trainer.evaluation.results import BenchmarkResults, Results
-    from coat.trainer.evaluation.settings import EvaluationSettings, SubjectSettings
+    from coat.trainer.evaluation.settings import EvaluationSettings
 
+KEY_VARIABLE = "OPENAI_API_KEY"
 SHOWN_GROUPS = 12  # values of a key in the table
 
 Benchmarks = Annotated[
     list[str] | None,
-    typer.Option("--benchmark", help="Name from [bold]coat benchmarks[/bold], or file.py:Class. Repeat, with its --data."),
+    typer.Option(
+        "--benchmark", help="Name from [bold]coat benchmarks[/bold], or file.py:Class. Repeat, with its --data."
+    ),
 ]
 Data = Annotated[
     list[str] | None,
@@ -42,7 +45,9 @@ def evaluate(
         list[str] | None, typer.Option(help="Score this file of predictions; repeat in the order of --benchmark.")
     ] = None,
     prediction_key: Annotated[str | None, typer.Option(help="Where the answers are in it, if not found.")] = None,
-    audio_root: Annotated[str | None, typer.Option(help="Folder that an official file's audio paths count from.")] = None,
+    audio_root: Annotated[
+        str | None, typer.Option(help="Folder that an official file's audio paths count from.")
+    ] = None,
     template: Annotated[
         str | None, typer.Option(help="Named prompt template, or a text with {question} and {choices}.")
     ] = None,
@@ -55,7 +60,7 @@ def evaluate(
     batch_tokens: Annotated[int, typer.Option(min=1, help="Padded positions of a batch, with its answers.")] = 16384,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode audio ahead.")] = 2,
     dtype: Annotated[str, typer.Option(help="Of --student: auto, float32, bfloat16 or float16.")] = "auto",
-    key_variable: Annotated[str, typer.Option(help="Environment variable with the server's key.")] = "OPENAI_API_KEY",
+    key_variable: Annotated[str, typer.Option(help="Environment variable with the server's key.")] = KEY_VARIABLE,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that a server has for an answer.")] = 600.0,
     rescore: Annotated[str | None, typer.Option(help="Score this evaluation again, without asking.")] = None,
     allow_http: AllowHttp = False,
@@ -78,22 +83,20 @@ def evaluate(
     from coat.manifests.errors import InputError
 
     if rescore is not None:
-        with quiet():
-            from coat.trainer.evaluation.evaluation import rescore as score_again
+        from coat.trainer.evaluation.evaluation import rescore as score_again
 
-            found = score_again(Path(rescore))
-        show(found, rescore, json_output)
+        show(score_again(Path(rescore)), rescore, json_output)
         return
     if out is None:
         raise InputError("--out is missing; give the folder of the evaluation, or --rescore one that there is")
-    options: dict[str, Any] = {
-        "rows": rows, "seed": seed, "guard": guard, "orders": orders, "max_new_tokens": max_new_tokens,
-        "batch_size": batch_size, "batch_tokens": batch_tokens,
-    }  # fmt: skip
-    whom = {"run": run, "student": student, "server": server, "predictions": predictions}
-    subject = {"step": step, "model": model, "dtype": dtype, "prediction_key": prediction_key}
-    settings = settings_of(benchmark, data, audio_root, template, whom, subject, options)
-    with quiet():
+    settings = settings_of(
+        benchmark, data,
+        whom={"run": run, "student": student, "server": server, "predictions": predictions},
+        subject={"step": step, "model": model, "dtype": dtype, "prediction_key": prediction_key},
+        audio_root=audio_root, template=template, rows=rows, seed=seed, guard=guard, orders=orders,
+        max_new_tokens=max_new_tokens, batch_size=batch_size, batch_tokens=batch_tokens,
+    )  # fmt: skip
+    with quiet() if predictions is None else nullcontext():
         result = run_evaluation(settings, Path(out), workers, key_variable, timeout, json_output)
     if result is not None:
         show(result, out, json_output)
@@ -102,13 +105,14 @@ def evaluate(
 def settings_of(
     benchmarks: list[str] | None,
     data: list[str] | None,
-    audio_root: str | None,
-    template: str | None,
+    *,
     whom: dict[str, Any],
-    subject: dict[str, Any],
-    options: dict[str, Any],
+    subject: dict[str, Any] | None = None,
+    audio_root: str | None = None,
+    template: str | None = None,
+    **options: Any,
 ) -> "EvaluationSettings":
-    """InputError where options do not fit each other."""
+    """`whom` has one value; `options` are fields of EvaluationSettings. InputError where they do not fit each other."""
     from coat.manifests.errors import InputError
     from coat.trainer.evaluation.settings import EvaluationSettings
 
@@ -122,7 +126,7 @@ def settings_of(
             {"name": name, "label": label, "data": path, "audio_root": audio_root, "template": template}
             for name, label, path in zip(names, labels(names, paths), paths, strict=True)
         ],
-        "subject": subject_settings(whom, subject, len(names)),
+        "subject": subject_settings(whom, subject or {}, len(names)),
         **options,
     }
     return EvaluationSettings.from_dict(made, "coat evaluate")
@@ -155,9 +159,9 @@ def subject_settings(whom: dict[str, Any], subject: dict[str, Any], count: int) 
     ((kind, value),) = given.items()
     if kind == "predictions" and len(value) != count:
         raise InputError(f"{len(value)} --predictions for {count} benchmarks; expected one for each")
-    if subject["step"] is not None and kind != "run":
+    if subject.get("step") is not None and kind != "run":
         raise InputError(f"--step {subject['step']}: of a --run")
-    if subject["model"] is not None and kind != "server":
+    if subject.get("model") is not None and kind != "server":
         raise InputError(f"--model {subject['model']}: of a --server")
     return {"kind": kind, "sources": value if isinstance(value, list) else [value], **subject}
 
@@ -166,8 +170,11 @@ def run_evaluation(
     settings: "EvaluationSettings", out: Path, workers: int, key_variable: str, timeout: float, silent: bool
 ) -> "Results | None":
     """On this rank. None on all but the main one."""
-    from coat.trainer.evaluation.asking.who import launched_ranks, make_asker
     from coat.trainer.evaluation.evaluation import Progress, evaluate
+
+    if settings.subject.kind == "predictions":  # nothing is asked: no student, and none of its libraries
+        return evaluate(settings, out, no_asker, progress=Progress(log=(lambda _: None) if silent else say))
+    from coat.trainer.evaluation.asking.who import launched_ranks, make_asker
 
     ranks, device = launched_ranks()
     silent = silent or not ranks.is_main
@@ -181,6 +188,10 @@ def run_evaluation(
             workers=workers,
             progress=Progress(lambda n, total: advance(n, total), (lambda _: None) if silent else say),
         )
+
+
+def no_asker(settings: "EvaluationSettings") -> Any:
+    raise AssertionError(f"nobody is asked where predictions are given, as by {settings.subject.kind}")
 
 
 def show(results: "Results", out: str, as_json: bool) -> None:
@@ -208,6 +219,5 @@ def show(results: "Results", out: str, as_json: bool) -> None:
 def line_of(benchmark: "BenchmarkResults", part: Any) -> list[str]:
     metric = benchmark.metrics[0]
     official, strict = part.scores.official.get(metric), part.scores.strict.get(metric)
-    chance = benchmark.chance if part is benchmark else None
-    figures = ["-" if v is None else f"{100 * v:.1f}%" for v in (official, strict, chance)]
+    figures = ["-" if v is None else f"{100 * v:.1f}%" for v in (official, strict, part.chance)]
     return [f"{part.rows:,}", *figures, *(f"{n:,}" for n in (part.missing, part.unparsed, part.cut))]

@@ -20,7 +20,7 @@ from coat.manifests import InputError, storage
 from coat.manifests.sources.formats import FORMATS, JSON, detect_format
 from coat.manifests.sources.records import Record
 from coat.manifests.sources.tables.json_lines import read_json_records
-from coat.trainer.evaluation.choices import named_choice, normalise
+from coat.trainer.evaluation.choices import named_choice, normalise, same_choice
 from coat.trainer.evaluation.templates import AUDIO_FLAMINGO, COAT, Template
 
 ACCURACY = "accuracy"
@@ -101,7 +101,9 @@ class Benchmark(ABC):
     published: ClassVar[tuple[Published, ...]] = ()
     # `digest_of_rows` of known data: the version (and split) that it is. Other data is evaluated, and said to be so.
     known_data: ClassVar[Mapping[str, str]] = {}
-    prediction_keys: ClassVar[tuple[str, ...]] = ()  # of the official prediction files; the first is what its code reads
+    prediction_keys: ClassVar[
+        tuple[str, ...]
+    ] = ()  # of the official prediction files; the first is what its code reads
     max_new_tokens: ClassVar[int] = 256  # of an answer
 
     # Import: official records to rows of a manifest.
@@ -132,7 +134,7 @@ class Benchmark(ABC):
         if named.index is None:
             return Verdict(False, named.why, unparsed=True)
         choice = row.choices[named.index]
-        return Verdict(normalise(choice) == normalise(row.response or ""), named.why, choice)
+        return Verdict(same_choice(choice, row.response or "", row.choices), named.why, choice)
 
     def judge_request(self, row: QuestionRow, answer: str) -> str | None:
         """What a judge is asked about an answer that no rule can score; None: a rule scores it.
@@ -142,7 +144,7 @@ class Benchmark(ABC):
         return None
 
     def judged(self, row: QuestionRow, judgement: str) -> Verdict:
-        """By what a judge said; the same verdict is official and strict. `unparsed`: it cannot be read, and is wrong."""
+        """By what a judge said, for both rules. `unparsed`: it cannot be read, and is wrong."""
         raise NotImplementedError(f"{self.name} has no judge")
 
     def nothing(self, row: QuestionRow, why: str) -> Verdict:
@@ -177,9 +179,7 @@ class Benchmark(ABC):
             return by_name[wanted]
         if "{question}" in wanted:
             return Template.of_text(wanted)
-        raise InputError(
-            f"--template {wanted}: {self.name} has {', '.join(by_name)}; or give a text with {{question}} and {{choices}}"
-        )
+        raise InputError(f"--template {wanted}: {self.name} has {', '.join(by_name)}, or give a text with {{question}}")
 
 
 def read_records(source: str) -> Iterator[Record]:
@@ -195,7 +195,7 @@ def read_records(source: str) -> Iterator[Record]:
 def score(
     benchmark: Benchmark, row: QuestionRow, answer: str | None, judgement: str | None = None
 ) -> tuple[Verdict, Verdict] | None:
-    """Official and strict. `answer` None: it is missing, or failed. None: it needs a judge, and there is no judgement."""
+    """Official and strict; None: it needs a judge, and has no judgement. `answer` None: it is missing, or failed."""
     if answer is None or not answer.strip():
         nothing = benchmark.nothing(row, "missing" if answer is None else "empty")
         return nothing, nothing

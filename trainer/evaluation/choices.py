@@ -4,19 +4,23 @@ One choice, named without doubt, by its letter or by its text; else the answer i
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from coat.trainer.evaluation.templates import LETTERS
 
 THOUGHT = re.compile(r".*</(?:think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)  # a reasoning model's own marks
 FINAL = re.compile(r".*(?:^|\n)\W*(?:final\s+)?answer\s*:", re.DOTALL | re.IGNORECASE)  # "Answer: ..." at the end
-ALONE = re.compile(r"\W*([A-Za-z])\W*")  # nothing else
+ALONE = re.compile(r"\W*([A-Za-z])[^\w#♯♭+]*")  # nothing else
 LEADING = re.compile(r"\W*(?:\(([A-Za-z])\)|([A-Z])\s*[.):])(?=\s|$)")  # (b) ..., B. ..., B) ..., B: ...
+# "answer is (B)", "option B.", "the answer is B because": but not "the answer is A dog", or "C:maj".
 SAID = re.compile(
-    r"\b(?:answer|choice|option)(?:\s+is)?\s*:?\s*(?:\(([A-Za-z])\)|([A-Z])\b(?![\w'’]))", re.IGNORECASE
+    r"\b(?i:answer|choice|option)(?:\s+(?i:is))?\s*:?\s*[*\"']*"
+    r"(?:\(([A-Za-z])\)|([A-Z])(?=[.,;:!?*\"']*(?:\s*$|(?<=[.,;:!?*\"'])\s)|\s+(?:because|since|as|and)\b))"
 )
-WORD = re.compile(r"\w+")
+WORD = re.compile(r"(?:(?<!\w)-(?=\d))?[\w#♯♭%+]+")  # C# is not C, and -5 is not 5
+EDGES = ".,;:!?\"'`*"
 
 
 @dataclass(frozen=True)
@@ -32,53 +36,65 @@ def normalise(text: str) -> str:
     return " ".join(WORD.findall(text.lower()))
 
 
-def named_choice(answer: str, choices: Sequence[str]) -> Named:
+def literal(text: str) -> str:
+    """Lower case, with all its marks but those around words."""
+    return " ".join(word for part in text.lower().split() if (word := part.strip(EDGES)))
+
+
+@lru_cache(1 << 14)
+def reading(choices: tuple[str, ...]) -> Callable[[str], str]:
+    """How texts are compared: by words, unless choices differ by marks alone ("C:maj/1", "C:maj(1)")."""
+    by_words, by_marks = (len({read(c) for c in choices}) for read in (normalise, literal))
+    return normalise if by_words == by_marks else literal
+
+
+def same_choice(a: str, b: str, choices: tuple[str, ...]) -> bool:
+    """Whether two texts are the same one of these choices."""
+    read = reading(choices)
+    return read(a) == read(b)
+
+
+@lru_cache(1 << 16)  # an answer is read when it comes, and again when all are scored
+def named_choice(answer: str, choices: tuple[str, ...]) -> Named:
     """Of an answer that is not empty. Equal choices are one: the first of them stands for all."""
     said = FINAL.sub("", THOUGHT.sub("", answer)).strip()
-    words = normalise(said)
-    if not words and said == "":
+    if not said:
         return Named(None, "it says nothing behind its thoughts")
-    texts = [normalise(c) for c in choices]
-    by_letter = letter_index(said, len(choices))
-    same = texts.index(texts[by_letter]) if by_letter is not None else None
-    exact = texts.index(words) if words and words in texts else None
-    if exact is not None:
-        if same is not None and same != exact:
-            return Named(None, f"the text of {choices[exact]!r}, and the letter of {choices[same]!r}")
-        return Named(exact, "the text of the choice")
-    found = named_texts(words, texts)
-    if same is not None:
-        others = found - {same}
-        if len(others) == 1 and same not in found and names_text_alone(said, words, texts, next(iter(others))):
-            return Named(None, f"the letter of {choices[same]!r} with the text of {choices[next(iter(others))]!r}")
-        return Named(same, "its letter")
+    read = reading(choices)
+    words, texts = read(said), [read(c) for c in choices]
+    letter = named_letter(said, len(choices))
+    by_letter = None if letter is None else texts.index(texts[LETTERS.index(letter)])
+    by_text = texts.index(words) if words and words in texts else None
+    if by_letter is not None and by_text is None and letter is not None:
+        # What stands for the letter, or behind it, may be the text of another choice.
+        behind = read(LEADING.sub("", said))
+        by_text = next((texts.index(t) for t in (behind, letter.lower()) if t in texts), None)
+    if by_letter is not None and by_text not in (None, by_letter):
+        return Named(None, f"the letter of {choices[by_letter]!r}, and the text of {choices[by_text or 0]!r}")
+    if by_letter is not None:
+        return Named(by_letter, "its letter")
+    if by_text is not None:
+        return Named(by_text, "its text")
+    found = sorted(named_texts(words, texts))
     if len(found) == 1:
-        return Named(next(iter(found)), "names it, and no other choice")
-    if found:
-        listed = ", ".join(repr(choices[i]) for i in sorted(found))
-        return Named(None, f"names {len(found)} choices: {listed}")
-    return Named(None, "names no choice")
+        return Named(found[0], "names it, and no other choice")
+    listed = ", ".join(repr(choices[i]) for i in found)
+    return Named(None, f"names {len(found)} choices: {listed}" if found else "names no choice")
 
 
-def letter_index(said: str, count: int) -> int | None:
-    """By a letter that cannot be a word: alone, in brackets, before a mark, or behind "answer is"."""
+def named_letter(said: str, count: int) -> str | None:
+    """A letter of one of so many choices, that is no word: alone, in brackets, before a mark, behind "answer is"."""
     found = ALONE.fullmatch(said) or LEADING.match(said)
-    letters = [found] if found else list(SAID.finditer(said))
-    indices = {LETTERS.index(next(g for g in one.groups() if g).upper()) for one in letters}
-    index = indices.pop() if len(indices) == 1 else None
-    return index if index is not None and index < count else None
+    letters = {next(g for g in one.groups() if g).upper() for one in ([found] if found else SAID.finditer(said))}
+    letter = letters.pop() if len(letters) == 1 else None
+    return letter if letter is not None and LETTERS.index(letter) < count else None
 
 
 def named_texts(words: str, texts: Sequence[str]) -> set[int]:
-    """Choices whose text stands in the words, as whole words: the longest at each place, and the first of equal ones."""
+    """Choices whose text stands there as whole words: the longest at each place, and the first of equal ones."""
     padded, found = f" {words} ", set()
     for i, text in sorted(enumerate(texts), key=lambda one: -len(one[1])):
         if text and texts.index(text) == i and f" {text} " in padded:
             found.add(i)
             padded = padded.replace(f" {text} ", " \0 ")
     return found
-
-
-def names_text_alone(said: str, words: str, texts: Sequence[str], index: int) -> bool:
-    """Whether what stands behind a leading letter is the text of a choice, and nothing else."""
-    return words.partition(" ")[2] == texts[index] or normalise(LEADING.sub("", said)) == texts[index]

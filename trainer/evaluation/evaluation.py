@@ -1,8 +1,8 @@
 """An evaluation from its settings to results.json, on one rank or several.
 
-    prepare  on the main rank: rows are read, the folder is opened
-    ask      on all ranks: each its batches; on the main one then what single questions cost
-    finish   on the main rank: files are joined, rows scored, results written
+prepare  on the main rank: rows are read, the folder is opened
+ask      on all ranks: each its batches; on the main one then what single questions cost
+finish   on the main rank: files are joined, rows scored, results written
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coat.manifests import RunError, storage
+from coat.manifests import RunError
 from coat.trainer.evaluation.asking.ask import Ask, Asker
 from coat.trainer.evaluation.asking.loop import AnswerFiles, ask_all, replace_lines
 from coat.trainer.evaluation.asking.others import read_others
@@ -27,7 +27,6 @@ from coat.trainer.evaluation.results import BenchmarkResults, PromptUsed, Result
 from coat.trainer.evaluation.scoring import (
     ScoredRow,
     by_group,
-    chance,
     counts,
     headline,
     published_of,
@@ -67,22 +66,24 @@ def evaluate(
     out: Path,
     make_asker: MakeAsker,
     *,
-    ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+    ranks: Ranks = Ranks(),
     workers: int = 2,
-    progress: Progress = Progress(),  # noqa: B008
+    progress: Progress = Progress(),
 ) -> Results | None:
     """Ask and score. The results, on the main rank. InputError, RunError: one line."""
     if ranks.is_main:
         prepare_folder(out, settings)
     ranks.wait()
     settings = EvaluationSettings.read(out)
-    ask(settings, out, make_asker, ranks=ranks, workers=workers, progress=progress)
+    asked = read_asked(out, settings)
+    ask(settings, asked, out, make_asker, ranks=ranks, workers=workers, progress=progress)
     ranks.wait()
-    return finish(settings, out, progress) if ranks.is_main else None
+    return finish(settings, asked, out) if ranks.is_main else None
 
 
 def ask(
     settings: EvaluationSettings,
+    asked: list[Asked],
     out: Path,
     make_asker: MakeAsker,
     *,
@@ -91,7 +92,6 @@ def ask(
     progress: Progress,
 ) -> None:
     """This rank's batches, as far as they are not answered."""
-    asked = read_asked(out, settings)
     if settings.subject.kind == "predictions":
         if ranks.is_main:
             take_over(settings, asked, out, progress)
@@ -159,9 +159,8 @@ def with_choices(asked: Asked, predictions: list[Prediction]) -> list[Prediction
     ]  # fmt: skip
 
 
-def finish(settings: EvaluationSettings, out: Path, progress: Progress = Progress()) -> Results:  # noqa: B008
+def finish(settings: EvaluationSettings, asked: list[Asked], out: Path) -> Results:
     """Join what all ranks wrote, score it, and write scores.jsonl and results.json."""
-    asked = read_asked(out, settings)
     if settings.subject.kind != "predictions":
         AnswerFiles(out).join(all_asks(settings, asked))
     with disk(out):
@@ -202,11 +201,17 @@ def score_folder(settings: EvaluationSettings, asked: list[Asked], out: Path) ->
     found: dict[str, BenchmarkResults] = {}
     lines, heads = [], []
     for one in asked:
-        plain = {identity: p for (label, identity, variant), p in answered.items() if label == one.label and not variant}
+        plain = {
+            identity: p for (label, identity, variant), p in answered.items() if label == one.label and not variant
+        }
         scored = score_rows(one.benchmark, one.rows, plain)
-        scores = [s for row in scored if (s := row_score(one.benchmark, one.label, row))]
+        scores = [
+            found_score
+            for row, this in zip(one.rows, scored, strict=True)
+            if (found_score := row_score(one.benchmark, one.label, this, row.audio_filepath))
+        ]
         found[one.label] = with_intervals(benchmark_results(settings, one, scored, answered), one.benchmark, scores)
-        lines += [s.to_line() for s in scores]
+        lines += [score.to_line() for score in scores]
         heads.append(headline(one.benchmark, one.label, found[one.label]))
     heard = hearing(answered)
     if heard is not None:
@@ -232,7 +237,6 @@ def benchmark_results(
         metrics=list(benchmark.metrics),
         template=PromptUsed(**used_template(one.template)) if sent else None,
         max_new_tokens=one.max_new_tokens if sent else None,
-        chance=chance(one.rows),
         baselines=baselines(benchmark, one.rows),
         groups=by_group(benchmark, scored),
         published=published_of(benchmark),

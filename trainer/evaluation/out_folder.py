@@ -70,7 +70,11 @@ def prepare_folder(folder: Path, settings: EvaluationSettings) -> EvaluationSett
 def row_lines(labelled: Iterable[tuple[str, Sequence[Utterance]]]) -> Iterable[str]:
     for label, rows in labelled:
         for row in rows:
-            data = row.to_row() | {"audio_filepath": row.audio or None, "benchmark_": label, "named_": row.audio_filepath}
+            data = row.to_row() | {
+                "audio_filepath": row.audio or None,
+                "benchmark_": label,
+                "named_": row.audio_filepath,
+            }
             yield json.dumps(data, ensure_ascii=False) + "\n"
 
 

@@ -1,19 +1,20 @@
 """What was asked and answered, a line a row.
 
 E/predictions.jsonl   answers to the rows as they are
-E/variants.jsonl      the same rows asked otherwise: other or no audio (`silence`, `other-audio`), choices in another order
+E/variants.jsonl      the same rows asked otherwise: with other audio or silence, choices in another order
 E/timings.jsonl       seconds of each of them. Apart, since all else is the same bytes whenever it is run
 """
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from coat.manifests import InputError
 
 PREDICTIONS, VARIANTS, TIMINGS = "predictions.jsonl", "variants.jsonl", "timings.jsonl"
+SCORES = "scores.jsonl"
 Key = tuple[str, str, str]  # benchmark, id and variant: what one line is about
 
 
@@ -40,7 +41,7 @@ class Prediction:
         return self.benchmark, self.id, self.variant
 
     def to_line(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False) + "\n"
+        return to_line(self)
 
     @classmethod
     def of_line(cls, line: str) -> Self:
@@ -82,7 +83,7 @@ class Timing:
     rows: int = 1
 
     def to_line(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False) + "\n"
+        return to_line(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,14 +108,16 @@ class RowScore:
     strict_sums: Mapping[str, tuple[float, float]]
 
     def to_line(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False) + "\n"
+        return to_line(self)
 
     @classmethod
     def of_line(cls, line: str) -> Self:
         return cls(**json.loads(line))
 
 
-SCORES = "scores.jsonl"
+def to_line(record: Any) -> str:
+    """Fields in their order; `asdict` would copy them, which takes ten times as long."""
+    return json.dumps({name: getattr(record, name) for name in record.__slots__}, ensure_ascii=False) + "\n"
 
 
 def read_scores(folder: Path) -> list[RowScore]:
@@ -128,5 +131,3 @@ def read_scores(folder: Path) -> list[RowScore]:
         except (ValueError, TypeError) as e:
             raise InputError(f"{path}:{number}: not a score ({e})") from e
     return found
-
-

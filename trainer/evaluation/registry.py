@@ -1,4 +1,4 @@
-"""The benchmarks by name. A new one is a file in `benchmarks/` and a line here, an entry point, or a class in a file."""
+"""The benchmarks by name. A new one is a file in `benchmarks/` and a line here, an entry point, or a file of yours."""
 
 import importlib
 import importlib.util

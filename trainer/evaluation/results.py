@@ -1,8 +1,8 @@
 """results.json: what an evaluation found, typed and versioned. Equal answers give equal bytes; no times are in it.
 
-    {"format": "coat-evaluation/1", "heading": "...", "subject": {...}, "benchmarks": {"mmau": {"rows": 1000,
-     "missing": 0, "unparsed": 3, "scores": {"official": {"accuracy": 0.59}, "strict": {"accuracy": 0.61}},
-     "groups": {"task": {"sound": {...}}}, ...}}, "hearing": {...}}
+{"format": "coat-evaluation/1", "heading": "...", "subject": {...}, "benchmarks": {"mmau": {"rows": 1000,
+ "missing": 0, "unparsed": 3, "scores": {"official": {"accuracy": 0.59}, "strict": {"accuracy": 0.61}},
+ "groups": {"task": {"sound": {...}}}, ...}}, "hearing": {...}}
 """
 
 from pathlib import Path
@@ -50,6 +50,7 @@ class Counts(Part):
     unparsed: int = 0
     unscored: int = 0  # they need a judge, and there was none: not in the denominators
     cut: int = 0
+    chance: float | None = None  # accuracy of choosing evenly among the choices; None: there are none
     scores: Scores
     intervals: Intervals = Intervals()
 
@@ -111,7 +112,6 @@ class BenchmarkResults(Counts):
     metrics: list[str]  # the first is the headline
     template: PromptUsed | None  # None: someone else asked
     max_new_tokens: int | None = None
-    chance: float | None = None  # of choosing evenly among the choices
     baselines: dict[str, Scores] = {}  # trivial ones, by name
     groups: dict[str, dict[str, Counts]] = {}  # by key and value
     published: list[PublishedFigure] = []

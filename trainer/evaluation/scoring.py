@@ -1,22 +1,20 @@
 """Predictions to scores: a RowScore a row, and what a benchmark's results are made of."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from coat.manifests import Utterance
-from coat.trainer.evaluation.benchmark import ACCURACY, Benchmark, Verdict, score
+from coat.trainer.evaluation.benchmark import ACCURACY, Benchmark, QuestionRow, Verdict, score
 from coat.trainer.evaluation.predictions import Prediction, RowScore
 from coat.trainer.evaluation.results import Counts, PublishedFigure, Scores
 from coat.trainer.evaluation.templates import Template
-
-Judgement = Callable[[str], str | None]  # by the id of a row
 
 
 @dataclass(frozen=True)
 class ScoredRow:
     """`verdicts`: official and strict; None: unscored, for want of a judge or of a truth."""
 
-    row: Utterance
+    row: QuestionRow
     prediction: Prediction | None
     verdicts: tuple[Verdict, Verdict] | None
 
@@ -36,20 +34,23 @@ def score_rows(
     """Of every row, by its id; those that nobody answered are wrong."""
     scored = []
     for row in rows:
-        prediction = predictions.get(row.id)
-        answer = prediction.answer if prediction else None
-        judgement = (judgements or {}).get(row.id)
-        verdicts = score(benchmark, row, answer, judgement) if has_truth(row) else None
-        scored.append(ScoredRow(row, prediction, verdicts))
+        scored.append(score_row(benchmark, row, predictions.get(row.id), (judgements or {}).get(row.id)))
     return scored
 
 
-def has_truth(row: Utterance) -> bool:
+def score_row(
+    benchmark: Benchmark, row: QuestionRow, prediction: Prediction | None, judgement: str | None = None
+) -> ScoredRow:
+    answer = prediction.answer if prediction else None
+    return ScoredRow(row, prediction, score(benchmark, row, answer, judgement) if has_truth(row) else None)
+
+
+def has_truth(row: QuestionRow) -> bool:
     """A row of a hidden test set has none: its answer is written, and scored elsewhere."""
     return row.response is not None or (row.prompt is None and row.text is not None)
 
 
-def row_score(benchmark: Benchmark, label: str, scored: ScoredRow) -> RowScore | None:
+def row_score(benchmark: Benchmark, label: str, scored: ScoredRow, audio: str) -> RowScore | None:
     """None: unscored."""
     if scored.verdicts is None:
         return None
@@ -57,7 +58,7 @@ def row_score(benchmark: Benchmark, label: str, scored: ScoredRow) -> RowScore |
     return RowScore(
         benchmark=label,
         id=scored.row.id,
-        audio=scored.row.audio_filepath,
+        audio=audio,
         groups=groups_of(benchmark, scored.row),
         status=scored.status,
         official=official.right,
@@ -70,7 +71,7 @@ def row_score(benchmark: Benchmark, label: str, scored: ScoredRow) -> RowScore |
     )
 
 
-def groups_of(benchmark: Benchmark, row: Utterance) -> dict[str, str]:
+def groups_of(benchmark: Benchmark, row: QuestionRow) -> dict[str, str]:
     return {key: str(row.extra[key]) for key in benchmark.groups if row.extra.get(key) not in (None, "")}
 
 
@@ -86,6 +87,7 @@ def counts(benchmark: Benchmark, scored: Sequence[ScoredRow]) -> Counts:
         unparsed=sum(one.verdicts[1].unparsed for one in with_verdicts if one.verdicts and one.status == "answered"),
         unscored=len(scored) - len(with_verdicts),
         cut=sum(one.prediction.cut for one in scored if one.prediction),
+        chance=chance([one.row for one in with_verdicts]),
         scores=Scores(
             official=benchmark.figures([one.verdicts[0] for one in with_verdicts if one.verdicts]),
             strict=benchmark.figures([one.verdicts[1] for one in with_verdicts if one.verdicts]),
@@ -105,7 +107,7 @@ def by_group(benchmark: Benchmark, scored: Sequence[ScoredRow]) -> dict[str, dic
     }
 
 
-def chance(rows: Sequence[Utterance]) -> float | None:
+def chance(rows: Sequence[QuestionRow]) -> float | None:
     """Of choosing evenly among the choices; None where rows have none."""
     with_choices = [row for row in rows if row.choices]
     return sum(1 / len(row.choices) for row in with_choices) / len(rows) if with_choices else None

@@ -37,7 +37,9 @@ def read_others(
             raise InputError(f"{path}:{number}: a second prediction of {identity}; expected one a row")
         found[identity] = record.get(used)
     if not found:
-        raise InputError(f"{path}: no prediction of any of the {len(rows)} rows; expected their ids, such as {rows[0].id}")
+        raise InputError(
+            f"{path}: no prediction of any of the {len(rows)} rows; expected their ids, such as {rows[0].id}"
+        )
     made = []
     for row in rows:
         if row.id in found:

@@ -1,4 +1,4 @@
-"""What makes a score believable: does the model hear, does it choose by place, was it trained on this, what does it cost.
+"""What makes a score believable: does the model hear, choose by place, know the data, and what does it cost.
 
 hearing.py   rows asked again with other audio and with silence
 orders.py    rows asked with their choices in other orders
