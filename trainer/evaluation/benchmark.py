@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import xxhash
 
 from coat.manifests import InputError, storage
@@ -89,6 +90,10 @@ class Benchmark(ABC):
     version: ClassVar[str]  # of the data; named with every score
     licence: ClassVar[str]
     source: ClassVar[Source]
+    hub_id: ClassVar[str] = ""  # of the data set on a model hub, where it has one
+    rows: ClassVar[int] = 0  # of the data that is meant; 0: nobody said
+    hours: ClassVar[float] = 0.0
+    note: ClassVar[str] = ""  # one line: where `official` is not what the authors do, and why
     templates: ClassVar[tuple[Template, ...]] = (COAT, AUDIO_FLAMINGO)
     template: ClassVar[str] = COAT.name  # the one that is used where none is named: the authors', if they have one
     groups: ClassVar[tuple[str, ...]] = ()  # keys of manifest rows by which scores are reported
@@ -147,14 +152,24 @@ class Benchmark(ABC):
         return Verdict(False, why)
 
     def figures(self, verdicts: Sequence[Verdict]) -> dict[str, float]:
-        """Scores of some rows, by metric: sums over sums. Override for what is no ratio of sums (weighted F1)."""
-        totals: dict[str, list[float]] = {}
+        """Scores of some rows, by metric."""
+        totals: dict[str, tuple[float, float]] = {}
         for verdict in verdicts:
-            for metric, (over, under) in verdict.parts().items():
-                total = totals.setdefault(metric, [0.0, 0.0])
-                total[0] += over
-                total[1] += under
-        return {metric: over / under if under else 0.0 for metric, (over, under) in totals.items()}
+            for name, (over, under) in verdict.parts().items():
+                before = totals.get(name, (0.0, 0.0))
+                totals[name] = before[0] + over, before[1] + under
+        return {metric: float(value) for metric, value in self.from_totals(totals).items()}
+
+    def from_totals(self, totals: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
+        """Scores by metric, made of the totals of all sums: numbers, or arrays of them (draws of a bootstrap).
+
+        Override for what is no ratio of sums (weighted F1). 0 where a denominator is 0.
+        """
+        return {name: ratio(over, under) for name, (over, under) in totals.items()}
+
+    def say(self, row: QuestionRow, index: int) -> str:
+        """A choice as a student gives it that answers as the authors ask: what trivial baselines say."""
+        return row.choices[index]
 
     def template_named(self, name: str | None) -> Template:
         """The one of that name; None: the benchmark's own; a text with {question} is one itself."""
@@ -196,3 +211,9 @@ def digest_of_rows(rows: Iterable[QuestionRow]) -> str:
     """Of what is asked and what is right, whatever the order: 32 hex digits. Audio is not in it."""
     parts = sorted(json.dumps([r.id, r.prompt, r.response, list(r.choices), r.text], ensure_ascii=False) for r in rows)
     return xxhash.xxh3_128_hexdigest("\n".join(parts).encode())
+
+
+def ratio(over: Any, under: Any) -> Any:
+    """Of numbers or arrays; 0 where there is nothing below the line."""
+    some = np.asarray(under) != 0
+    return np.where(some, np.divide(over, np.where(some, under, 1)), 0.0)[()]

@@ -10,6 +10,7 @@ from coat.manifests.corpus.parsing import parse_row
 from coat.manifests.errors import InputError, ManifestError
 from coat.manifests.sources.formats import JSON
 from coat.trainer.evaluation.benchmark import Benchmark, read_records
+from coat.trainer.evaluation.importing import audio_address
 
 HEADERS_AT_ONCE = 16
 
@@ -52,7 +53,9 @@ def import_rows(benchmark: Benchmark, path: str, audio_root: str | None) -> list
         try:
             if record.problem:
                 raise ValueError(record.problem)
-            rows.append(parse_row(benchmark.to_row(record.values), root, record.row))
+            row = {key: value for key, value in benchmark.to_row(record.values).items() if value is not None}
+            audio, name = audio_address(row["audio_filepath"], f"{record.row:08d}")
+            rows.append(parse_row({"id": name, **row, "audio_filepath": audio}, root, record.row))
         except InputError:
             raise
         except (ValueError, KeyError, TypeError) as e:

@@ -16,6 +16,7 @@ from coat.trainer.evaluation.asking.ask import Ask, Asker
 from coat.trainer.evaluation.asking.loop import AnswerFiles, ask_all, replace_lines
 from coat.trainer.evaluation.asking.others import read_others
 from coat.trainer.evaluation.asking.planning import batches, guard_asks, order_asks, plain_asks
+from coat.trainer.evaluation.baselines import baselines
 from coat.trainer.evaluation.benchmark import score
 from coat.trainer.evaluation.checks.hearing import hearing, sentence
 from coat.trainer.evaluation.checks.orders import order_results
@@ -34,6 +35,7 @@ from coat.trainer.evaluation.scoring import (
     used_template,
 )
 from coat.trainer.evaluation.settings import EvaluationSettings
+from coat.trainer.evaluation.statistics.intervals import with_intervals
 
 MakeAsker = Callable[[EvaluationSettings], Asker]
 
@@ -203,10 +205,13 @@ def score_folder(settings: EvaluationSettings, asked: list[Asked], out: Path) ->
             identity: p for (label, identity, variant), p in answered.items() if label == one.label and not variant
         }
         scored = score_rows(one.benchmark, one.rows, plain)
-        found[one.label] = benchmark_results(settings, one, scored, answered)
-        for row, this in zip(one.rows, scored, strict=True):
-            if found_score := row_score(one.benchmark, one.label, this, row.audio_filepath):
-                lines.append(found_score.to_line())
+        scores = [
+            found_score
+            for row, this in zip(one.rows, scored, strict=True)
+            if (found_score := row_score(one.benchmark, one.label, this, row.audio_filepath))
+        ]
+        found[one.label] = with_intervals(benchmark_results(settings, one, scored, answered), one.benchmark, scores)
+        lines += [score.to_line() for score in scores]
         heads.append(headline(one.benchmark, one.label, found[one.label]))
     heard = hearing(answered)
     if heard is not None:
@@ -232,6 +237,7 @@ def benchmark_results(
         metrics=list(benchmark.metrics),
         template=PromptUsed(**used_template(one.template)) if sent else None,
         max_new_tokens=one.max_new_tokens if sent else None,
+        baselines=baselines(benchmark, one.rows),
         groups=by_group(benchmark, scored),
         published=published_of(benchmark),
         orders=order_results(benchmark, one.label, one.rows, answered),

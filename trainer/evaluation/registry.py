@@ -17,6 +17,20 @@ HOME = "coat.trainer.evaluation.benchmarks"
 BENCHMARKS = {
     "mmau": f"{HOME}.mmau:MMAU",
     "mmau-first": f"{HOME}.mmau:MMAUFirst",
+    "mmar": f"{HOME}.mmar:MMAR",
+    "mmsu": f"{HOME}.mmsu:MMSU",
+    "mmau-pro": f"{HOME}.mmau_pro:MMAUPro",
+    "air-bench": f"{HOME}.air_bench:AirBench",
+    "muchomusic": f"{HOME}.muchomusic:MuChoMusic",
+    "gtzan": f"{HOME}.gtzan:GTZAN",
+    "nsynth": f"{HOME}.nsynth:NSynth",
+    "medley-solos": f"{HOME}.medley_solos:MedleySolos",
+    "meld": f"{HOME}.meld:MELD",
+    "iemocap": f"{HOME}.iemocap:IEMOCAP",
+    "librispeech": f"{HOME}.librispeech:LibriSpeech",
+    "asr": f"{HOME}.asr:SpeechRecognition",
+    "alpaca-audio": f"{HOME}.alpaca_audio:AlpacaAudio",
+    "voicebench": f"{HOME}.voicebench:VoiceBench",
     "manifest": f"{HOME}.manifest:ManifestQuestions",
 }
 

@@ -26,6 +26,7 @@ class MMAU(Benchmark):
     version = "v05.15.25"
     licence = "Apache-2.0"
     source = Source("https://github.com/Sakshi113/MMAU", "110127f")
+    rows = 10000
     templates = (AUTHORS, AUDIO_FLAMINGO, COAT)
     template = AUTHORS.name
     groups = ("task", "category", "sub-category", "difficulty")
