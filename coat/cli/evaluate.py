@@ -14,6 +14,7 @@ from coat.cli.progress import progress
 from coat.cli.train import quiet, say
 
 if TYPE_CHECKING:
+    from coat.trainer.evaluation.checks.cost import Cost
     from coat.trainer.evaluation.results import BenchmarkResults, Results
     from coat.trainer.evaluation.settings import EvaluationSettings
 
@@ -55,6 +56,13 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
     guard: Annotated[int, typer.Option(min=0, help="Rows asked again with other audio and with silence.")] = 32,
     orders: Annotated[int, typer.Option(min=1, help="Ask with the choices in so many orders.")] = 1,
+    train_shards: Annotated[
+        list[str] | None, typer.Option(help="Name rows whose audio or question lies in these shards; repeat.")
+    ] = None,
+    cost: Annotated[int, typer.Option(min=0, help="Rows asked one by one, with a clock.")] = 8,
+    cot: Annotated[
+        int | None, typer.Option(min=1, help="Time the base student thinking in text, too, within so many tokens.")
+    ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer. Default: the benchmark's.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of a batch; of a server, requests at once.")] = 16,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Padded positions of a batch, with its answers.")] = 16384,
@@ -95,6 +103,7 @@ def evaluate(
         subject={"step": step, "model": model, "dtype": dtype, "prediction_key": prediction_key},
         audio_root=audio_root, template=template, rows=rows, seed=seed, guard=guard, orders=orders,
         max_new_tokens=max_new_tokens, batch_size=batch_size, batch_tokens=batch_tokens,
+        train_shards=train_shards or (), cost=cost, cot=cot,
     )  # fmt: skip
     with quiet() if predictions is None else nullcontext():
         result = run_evaluation(settings, Path(out), workers, key_variable, timeout, json_output)
@@ -199,6 +208,8 @@ def show(results: "Results", out: str, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(results.model_dump(mode="json"), indent=2, ensure_ascii=False))
         return
+    from coat.trainer.evaluation.checks.cost import Cost
+
     typer.echo(results.heading)
     columns = ["rows", "official", "strict", "chance", "missing", "unparsed", "cut"]
     lines = [[label, *line_of(found, found)] for label, found in results.benchmarks.items()]
@@ -213,7 +224,25 @@ def show(results: "Results", out: str, as_json: bool) -> None:
                 f"{label}: {o.orders} orders of choices: {o.accuracy:.1%} right, the same choice in all of them for "
                 f"{o.consistency:.1%} of {o.rows} rows, position bias {o.bias:.2f}"
             )
+    if measured := Cost.read(Path(out)):
+        show_cost(measured)
     typer.echo(f"Results: {Path(out) / 'results.json'}")
+
+
+def show_cost(cost: "Cost") -> None:
+    """One row who was asked, as the paper compares them."""
+    columns = ["asked", "first token", "p95", "answer", "p95", "tokens/s", "prompt", "block", "answer tokens"]
+    lines = []
+    for mode, found in cost.modes.items():
+        first = [seconds(found.first_token.p50), seconds(found.first_token.p95)] if found.first_token else ["-", "-"]
+        tokens = [found.tokens_per_s, found.prompt_tokens, found.block_tokens, found.answer_tokens]
+        numbers = ["-" if t is None else f"{t:,.1f}" for t in tokens]
+        lines.append([mode, *first, seconds(found.total.p50), seconds(found.total.p95), *numbers])
+    table(f"Cost, one by one, on {cost.device} ({cost.threads} threads)", columns, lines)
+
+
+def seconds(value: float) -> str:
+    return f"{value:.3f} s"
 
 
 def line_of(benchmark: "BenchmarkResults", part: Any) -> list[str]:

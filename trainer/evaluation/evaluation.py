@@ -15,15 +15,19 @@ from coat.manifests import RunError
 from coat.trainer.evaluation.asking.ask import Ask, Asker
 from coat.trainer.evaluation.asking.loop import AnswerFiles, ask_all, replace_lines
 from coat.trainer.evaluation.asking.others import read_others
-from coat.trainer.evaluation.asking.planning import batches, guard_asks, order_asks, plain_asks
+from coat.trainer.evaluation.asking.planning import batches, guard_asks, order_asks, plain_asks, subset
 from coat.trainer.evaluation.baselines import baselines
 from coat.trainer.evaluation.benchmark import score
+from coat.trainer.evaluation.checks.cost import COST, Timer, machine, measure
 from coat.trainer.evaluation.checks.hearing import hearing, sentence
+from coat.trainer.evaluation.checks.leaks import FILE as LEAKS
+from coat.trainer.evaluation.checks.leaks import TrainingData, find_leaks
+from coat.trainer.evaluation.checks.leaks import sentence as leaks_sentence
 from coat.trainer.evaluation.checks.orders import order_results
 from coat.trainer.evaluation.data import seconds_of
 from coat.trainer.evaluation.out_folder import Asked, check_subject, prepare_folder, read_asked, read_subject
 from coat.trainer.evaluation.predictions import PREDICTIONS, SCORES, VARIANTS, Key, Prediction, read_predictions
-from coat.trainer.evaluation.results import BenchmarkResults, PromptUsed, Results, Subject
+from coat.trainer.evaluation.results import BenchmarkResults, Leaks, PromptUsed, Results, Subject
 from coat.trainer.evaluation.scoring import (
     ScoredRow,
     by_group,
@@ -36,7 +40,9 @@ from coat.trainer.evaluation.scoring import (
 )
 from coat.trainer.evaluation.settings import EvaluationSettings
 from coat.trainer.evaluation.statistics.intervals import with_intervals
+from coat.trainer.evaluation.templates import COT
 
+IN_TEXT = "student, thinking in text"
 MakeAsker = Callable[[EvaluationSettings], Asker]
 
 
@@ -72,7 +78,8 @@ def evaluate(
 ) -> Results | None:
     """Ask and score. The results, on the main rank. InputError, RunError: one line."""
     if ranks.is_main:
-        prepare_folder(out, settings)
+        settings = prepare_folder(out, settings)
+        look_for_leaks(settings, read_asked(out, settings), out, progress)
     ranks.wait()
     settings = EvaluationSettings.read(out)
     asked = read_asked(out, settings)
@@ -99,7 +106,8 @@ def ask(
     files = AnswerFiles(out, ranks.rank)
     asks = all_asks(settings, asked)
     answered = files.answered()
-    if all(one.key in answered for one in asks):
+    to_time = timed_asks(settings, asked) if ranks.is_main and not (out / COST).exists() else {}
+    if all(one.key in answered for one in asks) and not to_time:
         progress.asks(len(asks), len(asks))
         return
     asker = make_asker(settings)
@@ -117,6 +125,35 @@ def ask(
         asks, groups, asker, files, parse, ranks=ranks.count, workers=workers, answered=answered,
         on_asks=lambda n: progress.asks(n, share),
     )  # fmt: skip
+    if to_time and (cost := measure(to_time, timers(asker), *machine())):
+        with disk(out):
+            storage.write_bytes(str(out / COST), storage.to_json(cost.model_dump(mode="json")))
+
+
+def look_for_leaks(settings: EvaluationSettings, asked: list[Asked], out: Path, progress: Progress) -> None:
+    """E/leaks.json, by benchmark; none where no shards are named."""
+    known = read_leaks(out)
+    if (
+        not settings.train_shards
+        or (all(list(settings.train_shards) == leaks.shards for leaks in known.values())
+        and known)
+    ):
+        return
+    progress.log(f"looking for the rows in {', '.join(settings.train_shards)}")
+    training = TrainingData(settings.train_shards)
+    found = {one.label: find_leaks(one.rows, training) for one in asked}
+    for label, leaks in found.items():
+        progress.log(leaks_sentence(label, leaks))
+    with disk(out):
+        data = storage.to_json({label: leaks.model_dump(mode="json") for label, leaks in found.items()})
+        storage.write_bytes(str(out / LEAKS), data)
+
+
+def read_leaks(out: Path) -> dict[str, Leaks]:
+    """By benchmark, of an evaluation that has looked for them."""
+    if not (out / LEAKS).exists():
+        return {}
+    return {label: Leaks.model_validate(leaks) for label, leaks in storage.read_json(str(out / LEAKS)).items()}
 
 
 def all_asks(settings: EvaluationSettings, asked: list[Asked]) -> list[Ask]:
@@ -127,6 +164,33 @@ def all_asks(settings: EvaluationSettings, asked: list[Asked]) -> list[Ask]:
         asks += plain
         orders += order_asks(plain, settings.orders, settings.seed, one.template, transcribe)
     return [*asks, *guard_asks(asks, settings.guard, settings.seed), *orders]
+
+
+def timed_asks(settings: EvaluationSettings, asked: list[Asked]) -> dict[str, list[Ask]]:
+    """By mode: some rows of the first benchmark, drawn by seed."""
+    if not settings.cost:
+        return {}
+    one, kind = asked[0], settings.subject.kind
+    rows = subset(one.rows, settings.cost, settings.seed + 1)
+    plain = plain_asks(one.label, rows, one.template, one.max_new_tokens, settings.transcribe_prompt)
+    modes = {kind: plain} | ({"student": plain} if kind == "run" else {})
+    if settings.cot is not None and kind != "server":
+        modes[IN_TEXT] = plain_asks(one.label, rows, COT, settings.cot, settings.transcribe_prompt)
+    return modes
+
+
+def timers(asker: Any) -> Callable[[str], Any]:
+    """By mode, a context that gives who answers in it."""
+
+    @contextmanager
+    def timer(mode: str) -> Iterator[Timer]:
+        if mode == asker.subject.kind:
+            yield asker.timed
+        else:
+            with asker.base() as base:
+                yield base.timed
+
+    return timer
 
 
 def parsed_choice(asked: Asked, row: Any, answer: str) -> str | None:
@@ -199,6 +263,7 @@ def disk(out: Path) -> Iterator[None]:
 def score_folder(settings: EvaluationSettings, asked: list[Asked], out: Path) -> Results:
     answered = {**read_predictions(out, PREDICTIONS), **read_predictions(out, VARIANTS)}
     found: dict[str, BenchmarkResults] = {}
+    leaks = read_leaks(out) if settings.train_shards else {}
     lines, heads = [], []
     for one in asked:
         plain = {
@@ -210,7 +275,9 @@ def score_folder(settings: EvaluationSettings, asked: list[Asked], out: Path) ->
             for row, this in zip(one.rows, scored, strict=True)
             if (found_score := row_score(one.benchmark, one.label, this, row.audio_filepath))
         ]
-        found[one.label] = with_intervals(benchmark_results(settings, one, scored, answered), one.benchmark, scores)
+        found[one.label] = with_intervals(
+            benchmark_results(settings, one, scored, answered, leaks.get(one.label)), one.benchmark, scores
+        )
         lines += [score.to_line() for score in scores]
         heads.append(headline(one.benchmark, one.label, found[one.label]))
     heard = hearing(answered)
@@ -223,7 +290,11 @@ def score_folder(settings: EvaluationSettings, asked: list[Asked], out: Path) ->
 
 
 def benchmark_results(
-    settings: EvaluationSettings, one: Asked, scored: list[ScoredRow], answered: Mapping[Key, Prediction]
+    settings: EvaluationSettings,
+    one: Asked,
+    scored: list[ScoredRow],
+    answered: Mapping[Key, Prediction],
+    leaks: Leaks | None,
 ) -> BenchmarkResults:
     benchmark, sent = one.benchmark, settings.subject.kind != "predictions"
     return BenchmarkResults(
@@ -241,4 +312,5 @@ def benchmark_results(
         groups=by_group(benchmark, scored),
         published=published_of(benchmark),
         orders=order_results(benchmark, one.label, one.rows, answered),
+        leaks=leaks,
     )

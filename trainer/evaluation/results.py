@@ -84,12 +84,13 @@ class Orders(Part):
 
 
 class Leaks(Part):
-    """Rows whose audio, or whose question with its answer, lies in the training shards."""
+    """Ids of rows whose audio, or whose question, lies in the training shards. `not_compared`: rows without sound here."""
 
     shards: list[str]
     samples: int
     audio: list[str]
     question: list[str]
+    not_compared: int = 0
 
 
 class Judged(Part):

@@ -60,3 +60,9 @@ AUDIO_FLAMINGO = Template(
     "({letter}) {text}",
     "\n",
 )
+# A student that is made to think in text, for comparison (--template cot, --cot); the answer stands behind "Answer:".
+COT = Template(
+    "cot",
+    "{question}\nChoices: {choices}\nThink step by step about what you hear. Then end with the line: Answer: the choice.",
+    open="{question}\nThink step by step about what you hear. Then end with the line: Answer: your answer.",
+)

@@ -56,6 +56,17 @@ class Answered:
     error: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """One answer by itself: seconds from its decoded audio to the first token, and to the last."""
+
+    seconds: float
+    first_token: float | None = None
+    prompt_tokens: int | None = None
+    block_tokens: int | None = None
+    answer_tokens: int | None = None
+
+
 @dataclass(frozen=True)
 class Failed:
     """What stands for a prompt that cannot be asked: its audio is broken, too long, ..."""

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import soundfile
 
 from coat.manifests import Clip
-from coat.trainer.evaluation.asking.ask import Answered, Ask
+from coat.trainer.evaluation.asking.ask import Answered, Ask, Timed
 from coat.trainer.evaluation.asking.chat import ChatClient, Refused
 from coat.trainer.evaluation.results import Subject
 
@@ -52,6 +53,18 @@ class ServerAsker:
             return Answered(error=str(e))
         return Answered(
             text=said.text, prompt_tokens=said.prompt_tokens, answer_tokens=said.answer_tokens, cut=said.cut
+        )
+
+    def timed(self, ask: Ask, clip: Clip | None) -> Timed:
+        """One request by itself. When its first token came a server does not say."""
+        start = time.perf_counter()
+        answered = self.ask(self.prepare(ask, clip), ask.max_new_tokens)
+        if answered.error is not None:
+            raise Refused(answered.error)
+        return Timed(
+            seconds=time.perf_counter() - start,
+            prompt_tokens=answered.prompt_tokens,
+            answer_tokens=answered.answer_tokens,
         )
 
 

@@ -3,7 +3,9 @@
 T positions of a sequence, N new tokens.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +13,8 @@ import torch
 
 from coat.manifests import Clip, RunError
 from coat.trainer.config.train_config import TrainConfig
-from coat.trainer.evaluation.asking.ask import Answered, Ask
+from coat.trainer.evaluation.asking.ask import Answered, Ask, Timed
+from coat.trainer.evaluation.checks.cost import Clock
 from coat.trainer.evaluation.results import Subject
 from coat.trainer.generation.generate import EncodedPrompt, Trained, generation_config
 from coat.trainer.model.thinking import ThinkingBlock
@@ -54,7 +57,7 @@ class StudentAsker:
             torch.cuda.empty_cache()
             raise RunError(
                 f"out of memory with {len(prepared)} prompts of up to {max(len(p.encoded[0]) for p in prepared)} "
-                "positions; give a smaller --batch-tokens in another --out, what is answered stays in this one"
+                "positions; the same command with a smaller --batch-tokens goes on"
             ) from e
         stops = torch.tensor(self.trained.student.stop_ids, device=ids_BN.device)
         lengths = answer_lengths(ids_BN, stops)
@@ -68,6 +71,45 @@ class StudentAsker:
             )
             for one, text, length in zip(prepared, self.trained.decode(ids_BN), lengths, strict=True)
         ]
+
+    @torch.inference_mode()
+    def timed(self, ask: Ask, clip: Clip | None) -> Timed:
+        """One answer by itself."""
+        clock, start = Clock(), time.perf_counter()
+        prepared = self.prepare(ask, clip)
+        inputs = self.trained.pad_left([prepared.encoded])
+        self.trained.generate(inputs, ask.max_new_tokens, streamer=clock)
+        _, *tokens = clock.times  # the first is the prompt
+        return Timed(
+            seconds=tokens[-1] - start,
+            first_token=tokens[0] - start,
+            prompt_tokens=len(prepared.encoded[0]) - prepared.block,
+            block_tokens=prepared.block,
+            answer_tokens=len(tokens),
+        )
+
+    @contextmanager
+    def base(self) -> Iterator["StudentAsker"]:
+        """The same student without what a run has added: no adapter, no block.
+
+        Where a run has changed its own weights, the base is read anew beside it.
+        """
+        trained, config = self.trained, self.trained.config
+        no_block = config.thinking.model_copy(update={"count": 0, "rate_hz": None})
+        if trained.student.peft_model is None and self.subject.kind == "run":
+            yield StudentAsker(
+                base_student(config.student.path, config.student.dtype, device_of(trained)), self.subject
+            )
+            return
+        adapter = trained.student.peft_model
+        with adapter.disable_adapter() if adapter is not None else nullcontext():
+            yield StudentAsker(
+                Trained(trained.student, ThinkingBlock.add_to(trained.student, no_block), config), self.subject
+            )
+
+
+def device_of(trained: Trained) -> str:
+    return str(trained.student.model.device)
 
 
 def answer_lengths(ids_BN: torch.Tensor, stops: torch.Tensor) -> list[int]:
