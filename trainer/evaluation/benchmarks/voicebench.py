@@ -17,7 +17,7 @@ from typing import Any
 
 from coat.manifests.sources.records import Record
 from coat.trainer.evaluation.benchmark import ACCURACY, Published, QuestionRow, Source, Verdict
-from coat.trainer.evaluation.choices import letter_index, named_choice, normalise
+from coat.trainer.evaluation.choices import named_choice, named_letter, normalise
 from coat.trainer.evaluation.rules.judged import JUDGE, JudgedBenchmark, rating
 from coat.trainer.evaluation.rules.letters import LETTERS
 
@@ -82,7 +82,8 @@ class VoiceBench(JudgedBenchmark):
         if row.extra.get("part") == SAFETY:
             return refusal(answer)
         if row.choices == tuple(LETTERS):  # their texts are spoken alone
-            at, why = letter_index(answer, len(LETTERS)), "its letter"
+            letter = named_letter(answer, len(LETTERS))
+            at, why = None if letter is None else LETTERS.index(letter), "its letter"
         else:
             named = named_choice(answer, row.choices)
             at, why = named.index, named.why
