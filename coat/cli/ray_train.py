@@ -121,7 +121,7 @@ class RayTrainRun:
     def run(self) -> None:
         try:
             self.trainer.fit()
-        except Exception as e:  # noqa: BLE001 - raised by `forward_messages`
+        except Exception as e:
             self.error = e
 
 

@@ -1,4 +1,5 @@
-"""Each benchmark: records of its official form are imported, and scored by the authors' rule with every flaw, and by ours.
+"""Each benchmark: records of its official form are imported, and scored by the authors' rule with every flaw, and by
+ours.
 
 The records are made here: fields as the authors have them, other content.
 """
@@ -20,7 +21,9 @@ from coat.trainer.evaluation.registry import benchmark_names, find_benchmark
 from tests.trainer.evaluation.sounds import flac_bytes, write_tone
 
 
-def imported(tmp_path: Path, name: str, records: Any, *audio: str, source: str = "records.json", **options: Any) -> list[Utterance]:
+def imported(
+    tmp_path: Path, name: str, records: Any, *audio: str, source: str = "records.json", **options: Any
+) -> list[Utterance]:
     """Rows of the manifest that `coat benchmark import` makes of records, with a tone for each audio file."""
     for path in audio:
         write_tone(tmp_path / "audio" / path)
@@ -84,7 +87,12 @@ MMAR = {
 
 def test_mmar(tmp_path: Path) -> None:
     (row,) = imported(tmp_path, "mmar", [MMAR], "mix/a.wav", source="meta.jsonl")
-    assert (row.id, row.prompt, row.response, row.choices) == ("q-1", "Who is late?", "The child", ("A tall man", "The child", "Nobody"))
+    assert (row.id, row.prompt, row.response, row.choices) == (
+        "q-1",
+        "Who is late?",
+        "The child",
+        ("A tall man", "The child", "Nobody"),
+    )
     assert row.extra["modality"] == "mix-sound-speech"
     assert not {"thinking", "cue", "rubric", "url"} & set(row.extra)  # how it is found must not get into a prompt
     assert "says so" not in (tmp_path / "mmar.jsonl").read_text()
@@ -143,7 +151,9 @@ def test_air_bench(tmp_path: Path) -> None:
     assert rights("air-bench", first, "no") == (False, True)
     assert rights("air-bench", second, "(C)") == (True, True)  # the last but one
     assert verdicts("air-bench", second, "3-4")[0].unparsed
-    assert find_benchmark("air-bench").template_named("authors").render("When?", ("1", "2")).endswith("When?\nA. 1\nB. 2")
+    assert (
+        find_benchmark("air-bench").template_named("authors").render("When?", ("1", "2")).endswith("When?\nA. 1\nB. 2")
+    )
 
 
 MUCHO = {
@@ -161,7 +171,9 @@ def test_muchomusic(tmp_path: Path) -> None:
     assert (first.prompt, first.response) == ("What drums?", "Swing.")  # the right one is where the order is 0
     assert first.extra["reasoning"] == "genre and style + mood"
     assert (first.extra["asks"], second.extra["asks"]) == ("reasoning", "knowledge")
-    assert find_benchmark("muchomusic").template_named(None).render(first.prompt or "", first.choices) == MUCHO["prompt"]
+    assert (
+        find_benchmark("muchomusic").template_named(None).render(first.prompt or "", first.choices) == MUCHO["prompt"]
+    )
     assert rights("muchomusic", first, "C") == (True, True)
     assert rights("muchomusic", first, "(C) Swing.") == (True, True)
     assert rights("muchomusic", first, "Could be") == (True, False)  # a capital anywhere
@@ -180,8 +192,14 @@ def cmi(path: str, output: str, split: str = "test") -> dict[str, Any]:
 
 
 def test_gtzan(tmp_path: Path) -> None:
-    records = [cmi("g/hiphop/hiphop.00001.wav", "hiphop"), cmi("g/jazz/jazz.00002.wav", "jazz"), cmi("no.wav", "pop", "train")]
-    hiphop, jazz = imported(tmp_path, "gtzan", records, "g/hiphop/hiphop.00001.wav", "g/jazz/jazz.00002.wav", source="c.jsonl")
+    records = [
+        cmi("g/hiphop/hiphop.00001.wav", "hiphop"),
+        cmi("g/jazz/jazz.00002.wav", "jazz"),
+        cmi("no.wav", "pop", "train"),
+    ]
+    hiphop, jazz = imported(
+        tmp_path, "gtzan", records, "g/hiphop/hiphop.00001.wav", "g/jazz/jazz.00002.wav", source="c.jsonl"
+    )
     assert (hiphop.id, hiphop.response, hiphop.extra["genre"]) == ("hiphop.00001", "hip-hop", "hiphop")
     assert hiphop.duration == pytest.approx(0.2)  # the file's own, though the record says 30 s
     assert rights("gtzan", hiphop, "hip-hop") == (False, True)  # as the prompt lists it, and the label does not
@@ -196,7 +214,10 @@ def test_gtzan_of_a_folder(tmp_path: Path) -> None:
     for genre in ("hiphop", "rock"):
         write_tone(tmp_path / "genres" / genre / f"{genre}.00000.wav")
     import_benchmark(find_benchmark("gtzan"), str(tmp_path / "genres"), str(tmp_path / "m.jsonl"))
-    assert [(r.id, r.response) for r in Manifest.read(str(tmp_path / "m.jsonl"))] == [("hiphop.00000", "hip-hop"), ("rock.00000", "rock")]
+    assert [(r.id, r.response) for r in Manifest.read(str(tmp_path / "m.jsonl"))] == [
+        ("hiphop.00000", "hip-hop"),
+        ("rock.00000", "rock"),
+    ]
 
 
 def test_nsynth(tmp_path: Path) -> None:
@@ -275,7 +296,10 @@ def test_transcripts_of_qwen_and_of_any_manifest(tmp_path: Path) -> None:
     qwen = {"audio": "L/test-other/a.wav", "prompt": "Write it down", "source": "librispeech_test_other", "gt": "a cat"}
     (row,) = imported(tmp_path, "librispeech", [qwen], "L/test-other/a.wav", source="q.jsonl")
     assert (row.id, row.extra["part"], row.prompt) == ("a", "test-other", "Write it down")
-    own = [{"id": "z", "audio": "z.wav", "text": "你好世界", "language": "zh-CN"}, {"id": "d", "audio": "z.wav", "text": "Straße", "lang": "de"}]
+    own = [
+        {"id": "z", "audio": "z.wav", "text": "你好世界", "language": "zh-CN"},
+        {"id": "d", "audio": "z.wav", "text": "Straße", "lang": "de"},
+    ]
     chinese, german = imported(tmp_path, "asr", own, "z.wav", source="own.jsonl")
     assert verdicts("asr", chinese, "你好世")[1].sums["wer"] == (1.0, 4.0)  # by letter
     assert verdicts("asr", german, "strasse")[1].sums["wer"] == (1.0, 1.0)  # no English rule for it
@@ -285,7 +309,12 @@ def test_transcripts_of_qwen_and_of_any_manifest(tmp_path: Path) -> None:
 
 
 def test_alpaca_audio(tmp_path: Path) -> None:
-    record = {"context": {"bytes": flac_bytes(), "path": None}, "instruction": "Obey.", "speech_instruction": "Name a tree.", "answer": "Oak"}
+    record = {
+        "context": {"bytes": flac_bytes(), "path": None},
+        "instruction": "Obey.",
+        "speech_instruction": "Name a tree.",
+        "answer": "Oak",
+    }
     (row,) = imported(tmp_path, "alpaca-audio", [record], source="test-00000-of-00001.parquet")
     benchmark = find_benchmark("alpaca-audio")
     assert row.prompt == "Obey."
@@ -294,9 +323,14 @@ def test_alpaca_audio(tmp_path: Path) -> None:
     assert all(part in asked for part in ("Name a tree.", "Oak", "An oak {tree}"))
     assert score(benchmark, row, "An oak") is None  # unscored without a judge
     assert verdicts("alpaca-audio", row, "An oak", "It agrees.\nRating: 4")[0].sums["judge"] == (0.8, 1.0)
-    assert verdicts("alpaca-audio", row, "An oak", "Rating: 4/5")[0].sums["judge"] == (0.8, 1.0)  # 0 by AudioBench's last word
+    assert verdicts("alpaca-audio", row, "An oak", "Rating: 4/5")[0].sums["judge"] == (
+        0.8,
+        1.0,
+    )  # 0 by AudioBench's last word
     for unread in ("I give 3 stars", "Rating: 9", "3 reasons. Rating: good", ""):
-        verdict = verdicts("alpaca-audio", row, "An oak", unread)[0]  # elsewhere the first digit of all that it says counts
+        verdict = verdicts("alpaca-audio", row, "An oak", unread)[
+            0
+        ]  # elsewhere the first digit of all that it says counts
         assert (verdict.unparsed, verdict.sums["judge"]) == (True, (0.0, 1.0))
     assert verdicts("alpaca-audio", row, None)[0].sums["judge"] == (0.0, 1.0)
 
@@ -304,8 +338,18 @@ def test_alpaca_audio(tmp_path: Path) -> None:
 def test_voicebench(tmp_path: Path) -> None:
     spoken = "What melts? A. Iron at night B. Ice in the sun C. A stone D. Glass"
     record = {"audio": {"bytes": flac_bytes(), "path": "q.wav"}, "prompt": spoken, "reference": "B"}
-    (row,) = imported(tmp_path, "voicebench", [record], source="openbookqa/test-00000-of-00001.parquet", of=str(tmp_path / "openbookqa"))
-    assert (row.prompt, row.choices, row.response) == ("", ("Iron at night", "Ice in the sun", "A stone", "Glass"), "Ice in the sun")
+    (row,) = imported(
+        tmp_path,
+        "voicebench",
+        [record],
+        source="openbookqa/test-00000-of-00001.parquet",
+        of=str(tmp_path / "openbookqa"),
+    )
+    assert (row.prompt, row.choices, row.response) == (
+        "",
+        ("Iron at night", "Ice in the sun", "A stone", "Glass"),
+        "Ice in the sun",
+    )
     assert row.extra["part"] == "openbookqa"
     assert rights("voicebench", row, "The answer is B.") == (True, True)
     assert rights("voicebench", row, "b") == (True, True)
@@ -339,15 +383,28 @@ def pro(**changes: Any) -> dict[str, Any]:
 
 
 def test_mmau_pro(tmp_path: Path) -> None:
-    form = {"id": "i", "category": "instruction following", "choices": None, "task_identifier": "Number Words (range)", "kwargs": {"N1": 2, "N2": 3}}
+    form = {
+        "id": "i",
+        "category": "instruction following",
+        "choices": None,
+        "task_identifier": "Number Words (range)",
+        "kwargs": {"N1": 2, "N2": 3},
+    }
     closed, opened, obeyed = imported(
-        tmp_path, "mmau-pro", [pro(), pro(id="o", category="open", choices=None), pro(**form)], "d/a.wav", source="test.parquet"
+        tmp_path,
+        "mmau-pro",
+        [pro(), pro(id="o", category="open", choices=None), pro(**form)],
+        "d/a.wav",
+        source="test.parquet",
     )
     assert rights("mmau-pro", closed, "low") == (True, True)
     assert rights("mmau-pro", closed, "") == (False, False)  # an embedding of nothing is nearest to something
     assert score(find_benchmark("mmau-pro"), opened, "Low") is None
     assert verdicts("mmau-pro", opened, "Low", "Rating: 4")[0].sums["judge"] == (0.8, 1.0)
-    assert verdicts("mmau-pro", opened, "Low", "CORRECTNESS: 5")[0].sums["judge"] == (0.0, 1.0)  # what is missing is not 3.0
+    assert verdicts("mmau-pro", opened, "Low", "CORRECTNESS: 5")[0].sums["judge"] == (
+        0.0,
+        1.0,
+    )  # what is missing is not 3.0
     assert rights("mmau-pro", obeyed, "two words") == (True, True)
     assert rights("mmau-pro", obeyed, "one two three four") == (False, False)
     with pytest.raises(ManifestError, match="2 audio files in one row"):
@@ -397,10 +454,16 @@ def test_baselines_say_what_the_rule_reads(tmp_path: Path) -> None:
     """Always the first: by letter where the rule wants letters, by text where it wants words."""
     from coat.trainer.evaluation.baselines import baselines
 
-    rows = imported(tmp_path, "mmsu", [lettered(), lettered(id="2", answer_gt="Cat"), lettered(id="3", answer_gt="Cat")], "a.wav")
+    rows = imported(
+        tmp_path, "mmsu", [lettered(), lettered(id="2", answer_gt="Cat"), lettered(id="3", answer_gt="Cat")], "a.wav"
+    )
     found = baselines(find_benchmark("mmsu"), rows)
-    assert found["first choice"].official["accuracy"] == found["first choice"].strict["accuracy"] == pytest.approx(2 / 3)
-    assert found["most common answer"].strict["accuracy"] == pytest.approx(2 / 3)  # of the other rows, cat and bird, or cat and cat
+    assert (
+        found["first choice"].official["accuracy"] == found["first choice"].strict["accuracy"] == pytest.approx(2 / 3)
+    )
+    assert found["most common answer"].strict["accuracy"] == pytest.approx(
+        2 / 3
+    )  # of the other rows, cat and bird, or cat and cat
     asr = baselines(find_benchmark("asr"), [Utterance(id="t", audio="a", audio_filepath="a", response="hello there")])
     assert asr["no answer"].strict["wer"] == 1.0
 
@@ -412,7 +475,6 @@ def test_import_says_what_is_missing_and_downloads_nothing(tmp_path: Path) -> No
         imported(tmp_path, "mmar", [MMAR])
     rows = imported(tmp_path, "mmar", [MMAR], read_headers=False)
     assert rows[0].duration is None
-
 
 
 def test_manifests_have_no_importer(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ BUDGET = 10**6
 
 @pytest.fixture(scope="module")
 def evals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of forty tones: `hears` is always right, `deaf` says high of all, `half` hears and says nothing that can be read of some."""
+    """Of forty tones: `hears` is always right, `deaf` says high of all, `half` hears and says nothing that can be read
+    of some."""
     top = tmp_path_factory.mktemp("evals")
     data = write_questions(top / "data", 40)
 
@@ -105,7 +106,10 @@ def test_the_command_compares_seeds_of_an_arm(evals: Path) -> None:
 def test_markdown_has_what_a_paper_needs(evals: Path, tmp_path: Path) -> None:
     write_markdown([str(evals / "half"), str(evals / "deaf")], str(tmp_path / "t.md"))
     text = (tmp_path / "t.md").read_text()
-    assert re.search(r"\| half \| 100\.0 \[.*\] \| 90\.0 \[\d+\.\d, \d+\.\d\] \| 40 \| 0 \| 4 \|", text) or "| half |" in text
+    assert (
+        re.search(r"\| half \| 100\.0 \[.*\] \| 90\.0 \[\d+\.\d, \d+\.\d\] \| 40 \| 0 \| 4 \|", text)
+        or "| half |" in text
+    )
     assert "| *always: first choice* | 50.0 | 50.0 |" in text
     assert "| *chance* | 50.0 | 50.0 |" in text
     assert "| task | rows | half, accuracy (strict) | deaf, accuracy (strict) |" in text
@@ -124,7 +128,14 @@ def data_of(page: str) -> dict[str, Any]:
 
 
 def test_hostile_words_stay_words(tmp_path: Path) -> None:
-    row = {"id": HOSTILE, "audio_filepath": "a.wav", "prompt": HOSTILE, "response": HOSTILE, "choices": [HOSTILE, "b"], "task": HOSTILE}
+    row = {
+        "id": HOSTILE,
+        "audio_filepath": "a.wav",
+        "prompt": HOSTILE,
+        "response": HOSTILE,
+        "choices": [HOSTILE, "b"],
+        "task": HOSTILE,
+    }
     page = page_of(tmp_path, predicted(tmp_path / "x", [row], [HOSTILE]))
     assert page.count("<script") == page.count("</script>") == 2
     assert "<img src=x" not in page
@@ -205,7 +216,9 @@ def test_a_browser_filters_and_plays(evals: Path, tmp_path: Path) -> None:
     assert logged["WRONG-OF-SECOND"] == "20 of 40 rows"
     assert logged["ODD"] == "20 of 40 rows"
     assert (logged["SEARCH"], logged["LINES"]) == ("1 of 40 rows", "1")
-    assert all(part in logged["DETAIL"] for part in ("High or low?", "high, or low", "names 2 choices", "prompt as sent"))
+    assert all(
+        part in logged["DETAIL"] for part in ("High or low?", "high, or low", "names 2 choices", "prompt as sent")
+    )
     assert float(logged["AUDIO"]) == pytest.approx(0.6, abs=0.05)
     browse(tmp_path / "report.html", "", f"--screenshot={tmp_path / 'page.png'}")
     assert Image.open(tmp_path / "page.png").size == (1400, 1000)
@@ -235,14 +248,23 @@ def test_ten_thousand_rows_open_at_once(tmp_path: Path) -> None:
 def test_the_command_writes_both(evals: Path, tmp_path: Path) -> None:
     out, table = tmp_path / "r.html", tmp_path / "t.md"
     said = json.loads(coat("report", evals / "deaf", "--out", out, "--markdown", table, "--json").stdout)
-    assert [(one["path"], one["bytes"]) for one in said["written"]] == [(str(p), p.stat().st_size) for p in (out, table)]
+    assert [(one["path"], one["bytes"]) for one in said["written"]] == [
+        (str(p), p.stat().st_size) for p in (out, table)
+    ]
     assert "give --out" in coat("report", evals / "deaf", status=2).stderr
     assert "no results.json" in coat("report", tmp_path, "--out", out, status=2).stderr
     assert "is a folder" in coat("report", evals / "deaf", "--out", tmp_path, status=2).stderr
 
 
 def test_benchmarks_are_listed_with_what_is_here(tmp_path: Path) -> None:
-    record = {"id": "r", "audio_path": "r.wav", "question": "?", "choices": ["a", "b"], "answer": "a", "modality": "speech"}
+    record = {
+        "id": "r",
+        "audio_path": "r.wav",
+        "question": "?",
+        "choices": ["a", "b"],
+        "answer": "a",
+        "modality": "speech",
+    }
     (tmp_path / "meta.json").write_text(json.dumps([record]))
     out = tmp_path / "here" / "mmar.jsonl"
     done = coat("benchmark", "import", "mmar", "--from", tmp_path / "meta.json", "--no-probe", out)

@@ -2,7 +2,8 @@
 
 Source: github.com/OFA-Sys/AIR-Bench; data on the hub. One record of Foundation_meta.json, an array:
 
-    {"uniq_id": 17, "path": "....wav", "question": "...", "choice_a": "...", "choice_b": "...", "choice_c": "..." or absent,
+    {"uniq_id": 17, "path": "....wav", "question": "...", "choice_a": "...", "choice_b": "...", "choice_c": "..." or
+    absent,
      "choice_d": "..." or absent, "answer_gt": "the text of a choice, or its letter", "task_name": "Speech_Grounding",
      "dataset_name": "librispeech"}
 

@@ -1,8 +1,10 @@
-"""Alpaca-Audio (AudioBench, arXiv 2406.16020): 100 spoken instructions, answered in text and compared with a reference by a judge.
+"""Alpaca-Audio (AudioBench, arXiv 2406.16020): 100 spoken instructions, answered in text and compared with a reference
+by a judge.
 
 Source: hub id AudioLLMs/alpaca_audio_test; licence of Alpaca, CC BY-NC 4.0. One record, Parquet:
 
-    {"context": audio, "instruction": "Please follow the instruction in the speech.", "speech_instruction": "the words that are
+    {"context": audio, "instruction": "Please follow the instruction in the speech.", "speech_instruction": "the words
+    that are
      spoken", "answer": "a reference"}
 """
 

@@ -55,4 +55,9 @@ class GTZAN(LabelBenchmark):
         """The very label of the data: "hiphop", though the prompt lists "hip-hop"."""
         said = answer.strip().lower()
         right = said == row.extra.get("genre", row.response)
-        return self.with_f1(row, Verdict(right, "the very label" if right else "another string than its label", row.response if right else None))
+        return self.with_f1(
+            row,
+            Verdict(
+                right, "the very label" if right else "another string than its label", row.response if right else None
+            ),
+        )

@@ -2,12 +2,13 @@
 
 Source: github.com/sonalkum/MMAUPro; data on the hub. One record of test.parquet:
 
-    {"id": "...", "audio_path": ["data/....wav"], "question": "...", "answer": "the text of a choice, or a reference", "choices": [...] or
+    {"id": "...", "audio_path": ["data/....wav"], "question": "...", "answer": "the text of a choice, or a reference",
+    "choices": [...] or
      null, "category": "sound" | ... | "open" | "instruction following", "task_identifier": "Number Words (range)",
      "kwargs": {"N1": 10, "N2": 20}, "length_type": "short", ...}
 
-Three kinds of rows: closed (choices), open (a judge), and instructions, whose form is checked. Rows with several clips are refused: a
-sample has one audio.
+Three kinds of rows: closed (choices), open (a judge), and instructions, whose form is checked. Rows with several clips
+are refused: a sample has one audio.
 """
 
 from collections.abc import Mapping
@@ -47,7 +48,13 @@ class MMAUPro(JudgedBenchmark):
             if task not in CHECKS:
                 raise ValueError(f"task_identifier {task!r}; expected one of {', '.join(CHECKS)}")
             parameters = {k: v for k, v in (record.get("kwargs") or {}).items() if v is not None}
-            return {**row, "response": str(record.get("answer") or ""), **kept, "task_identifier": task, "kwargs": parameters}
+            return {
+                **row,
+                "response": str(record.get("answer") or ""),
+                **kept,
+                "task_identifier": task,
+                "kwargs": parameters,
+            }
         if not record.get("answer"):
             raise ValueError("no answer; expected a record of MMAU-Pro")
         if category == OPEN:
@@ -76,7 +83,8 @@ class MMAUPro(JudgedBenchmark):
         return PROMPT.format(question=row.prompt, reference=row.response, answer=answer)
 
     def judged(self, row: QuestionRow, judgement: str) -> Verdict:
-        """1 to 5, as a share of 5. Their script counts a criterion that the judge leaves out as 3: here it is unparsed, and 0."""
+        """1 to 5, as a share of 5. Their script counts a criterion that the judge leaves out as 3: here it is unparsed,
+        and 0."""
         stars = rating(judgement, 1, 5)
         if stars is None:
             return Verdict(False, "the judge gave no rating of 1 to 5", unparsed=True, sums={JUDGE: (0.0, 1.0)})
@@ -88,7 +96,9 @@ def one_audio(record: Mapping[str, Any]) -> Any:
     audio = record.get("audio_path") or record.get("audio")
     if isinstance(audio, list | tuple):
         if len(audio) != 1:
-            raise ValueError(f"{len(audio)} audio files in one row; coat asks about one (--skip-bad leaves such rows out)")
+            raise ValueError(
+                f"{len(audio)} audio files in one row; coat asks about one (--skip-bad leaves such rows out)"
+            )
         return audio[0]
     if not audio:
         raise ValueError("no audio_path; expected a record of MMAU-Pro")

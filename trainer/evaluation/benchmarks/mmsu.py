@@ -2,7 +2,8 @@
 
 Source: github.com/dingdongwang/MMSU_Bench; data on the hub. One record:
 
-    {"id": "...", "task_name": "...", "audio_path": "audio/....wav", "question": "...", "choice_a": "...", "choice_b": "...",
+    {"id": "...", "task_name": "...", "audio_path": "audio/....wav", "question": "...", "choice_a": "...", "choice_b":
+    "...",
      "choice_c": "...", "choice_d": "...", "answer_gt": "the text of a choice", "category": "Perception",
      "sub-category": "...", "sub-sub-category": "...", "linguistics_sub_discipline": "..."}
 """
@@ -55,7 +56,9 @@ class MMSU(Benchmark):
     def official(self, row: QuestionRow, answer: str) -> Verdict:
         """Of equal choices every one is right here, as its script compares texts."""
         verdict = by_letter(row, answer)
-        return Verdict(verdict.choice is not None and verdict.choice == row.response, verdict.why, verdict.choice, verdict.unparsed)
+        return Verdict(
+            verdict.choice is not None and verdict.choice == row.response, verdict.why, verdict.choice, verdict.unparsed
+        )
 
     def say(self, row: QuestionRow, index: int) -> str:
         return LETTERS[index]

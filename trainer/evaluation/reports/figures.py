@@ -16,7 +16,12 @@ def scores_html(label: str, evaluations: Sequence[Finished]) -> str:
     """All rows: both rules by every metric; then chance, trivial baselines and published figures, on the same axis."""
     having = [(one.name, one.results.benchmarks[label]) for one in evaluations if label in one.results.benchmarks]
     first = having[0][1]
-    lines = [row_html(name, found, metric, rule) for metric in first.metrics for name, found in having for rule in ("official", "strict")]
+    lines = [
+        row_html(name, found, metric, rule)
+        for metric in first.metrics
+        for name, found in having
+        for rule in ("official", "strict")
+    ]
     if first.chance is not None:
         lines.append(line_html("chance", "accuracy", "", first.chance, None, "reference"))
     for name, scores in first.baselines.items():
@@ -26,7 +31,9 @@ def scores_html(label: str, evaluations: Sequence[Finished]) -> str:
                 lines.append(line_html(f"always: {name}", first.metrics[0], rule, value, None, "reference"))
     for figure in first.published:
         where = f"{figure.where or 'published'}{'' if figure.read else '; third-hand'}"
-        lines.append(line_html(f"{figure.model} ({where})", figure.metric, "published", figure.value, None, "published"))
+        lines.append(
+            line_html(f"{figure.model} ({where})", figure.metric, "published", figure.value, None, "published")
+        )
     head = "<tr><th></th><th>metric</th><th>rule</th><th>score</th><th>95 %</th><th></th></tr>"
     return f"{facts_html(having)}<table class=scores>{head}{''.join(lines)}</table>"
 
@@ -35,7 +42,9 @@ def facts_html(having: Sequence[tuple[str, BenchmarkResults]]) -> str:
     parts = []
     for name, found in having:
         counts = [
-            f"{getattr(found, word):,} {word}" for word in ("missing", "failed", "empty", "unparsed", "unscored", "cut") if getattr(found, word)
+            f"{getattr(found, word):,} {word}"
+            for word in ("missing", "failed", "empty", "unparsed", "unscored", "cut")
+            if getattr(found, word)
         ]
         data = found.data_known or f"other rows than the official ones that we know (digest {found.data[:8]})"
         template = f"template {found.template.name}" if found.template else "prompts of others"
@@ -43,7 +52,9 @@ def facts_html(having: Sequence[tuple[str, BenchmarkResults]]) -> str:
             f"{name}: {found.version}, {found.rows:,} rows ({', '.join(counts) or 'all answered and read'}); {template}; {data}"
         )
         if found.leaks and (found.leaks.audio or found.leaks.question):
-            parts.append(f"{name}: LEAK: audio of {len(found.leaks.audio):,} rows and questions of {len(found.leaks.question):,} lie in the training shards")
+            parts.append(
+                f"{name}: LEAK: audio of {len(found.leaks.audio):,} rows and questions of {len(found.leaks.question):,} lie in the training shards"
+            )
         if found.orders:
             o = found.orders
             parts.append(
@@ -51,8 +62,12 @@ def facts_html(having: Sequence[tuple[str, BenchmarkResults]]) -> str:
                 f"choice, position bias {o.bias:.2f}"
             )
         if found.judge:
-            parts.append(f"{name}: judged by {found.judge.model}, {found.judge.unparsed:,} of {found.judge.rows:,} judgements unread")
-    return "".join(f'<p class="{"alarm" if ": LEAK:" in part else "facts"}">{escape(part)}</p>' for part in dict.fromkeys(parts))
+            parts.append(
+                f"{name}: judged by {found.judge.model}, {found.judge.unparsed:,} of {found.judge.rows:,} judgements unread"
+            )
+    return "".join(
+        f'<p class="{"alarm" if ": LEAK:" in part else "facts"}">{escape(part)}</p>' for part in dict.fromkeys(parts)
+    )
 
 
 def row_html(name: str, found: BenchmarkResults, metric: str, rule: str) -> str:
@@ -80,7 +95,9 @@ def plot(value: float, interval: Interval | None) -> str:
     if interval:
         low, high = (WIDTH * min(max(v, 0.0), 1.0) for v in interval)
         line = f'<line x1="{low:.1f}" y1="{middle}" x2="{high:.1f}" y2="{middle}"/>'
-    axis = "".join(f'<line class=tick x1="{WIDTH * t}" y1="0" x2="{WIDTH * t}" y2="{HEIGHT}"/>' for t in (0, 0.25, 0.5, 0.75, 1))
+    axis = "".join(
+        f'<line class=tick x1="{WIDTH * t}" y1="0" x2="{WIDTH * t}" y2="{HEIGHT}"/>' for t in (0, 0.25, 0.5, 0.75, 1)
+    )
     return f'<svg class=plot width="{WIDTH}" height="{HEIGHT}" viewBox="-5 0 {WIDTH + 10} {HEIGHT}">{axis}{line}<circle cx="{x:.1f}" cy="{middle}" r="4"/></svg>'
 
 
@@ -136,7 +153,9 @@ def cost_html(evaluations: Sequence[Finished]) -> str:
                 lines.append((f"{one.name}: {who}", figures))
     if not lines:
         return ""
-    columns = list(dict.fromkeys(key for _, figures in lines for key, value in figures.items() if isinstance(value, int | float)))
+    columns = list(
+        dict.fromkeys(key for _, figures in lines for key, value in figures.items() if isinstance(value, int | float))
+    )
     head = "".join(f"<th>{escape(key.replace('_', ' '))}</th>" for key in columns)
     body = "".join(
         f"<tr><td>{escape(name)}</td>{''.join(f'<td class=number>{number(figures.get(key))}</td>' for key in columns)}</tr>"

@@ -1,7 +1,7 @@
 """`coat report`: evaluations as one HTML page, which needs no network and runs no script but its own.
 
-Questions, answers and names come from strangers and from models: as text they are escaped, in JSON no `<` is left, and the
-page's policy names the digest of the one script that may run.
+Questions, answers and names come from strangers and from models: as text they are escaped, in JSON no `<` is left, and
+the page's policy names the digest of the one script that may run.
 """
 
 import base64
@@ -11,8 +11,8 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from coat.trainer.evaluation.reports.figures import cost_html, guard_html, groups_html, scores_html
 from coat.trainer.evaluation.reports.comparing import Comparison, sentence
+from coat.trainer.evaluation.reports.figures import cost_html, groups_html, guard_html, scores_html
 from coat.trainer.evaluation.reports.finished import Finished
 from coat.trainer.evaluation.reports.rows_data import script_json
 
@@ -33,7 +33,9 @@ def report_page(
     )
     names = ", ".join(one.name for one in evaluations)
     labels = list(dict.fromkeys(label for one in evaluations for label in one.results.benchmarks))
-    sections = [f"<section><h2>{escape(label)}</h2>{benchmark_html(label, evaluations, compared)}</section>" for label in labels]
+    sections = [
+        f"<section><h2>{escape(label)}</h2>{benchmark_html(label, evaluations, compared)}</section>" for label in labels
+    ]
     clips = "".join(f'<script type="text/plain" id="clip-{i}">{escape(url)}</script>' for i, url in enumerate(audio))
     return f"""<!doctype html>
 <html lang="en">
@@ -80,7 +82,9 @@ def benchmark_html(label: str, evaluations: Sequence[Finished], compared: Sequen
         if one.benchmark == label
         for d in one.overall
     ]
-    against = f'<h3>Against {escape(compared[0].first.name)}</h3><ul class="compared">{"".join(lines)}</ul>' if lines else ""
+    against = (
+        f'<h3>Against {escape(compared[0].first.name)}</h3><ul class="compared">{"".join(lines)}</ul>' if lines else ""
+    )
     return scores_html(label, evaluations) + against + groups_html(label, evaluations)
 
 

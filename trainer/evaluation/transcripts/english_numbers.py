@@ -1,8 +1,8 @@
 """Numbers that are spoken out, written in digits, as Whisper's English normaliser does.
 
-`two hundred and five` is `205`, `one oh one` is `101`, `twenty million dollars` is `$20000000`, `three point five percent` is
-`3.5%`, `nineteen sixties` is `1960s`. `one` and `ones` stay words. Quirks of the published code are kept where they decide what
-comes out; tests compare the two on random words.
+`two hundred and five` is `205`, `one oh one` is `101`, `twenty million dollars` is `$20000000`, `three point five
+percent` is `3.5%`, `nineteen sixties` is `1960s`. `one` and `ones` stay words. Quirks of the published code are kept
+where they decide what comes out; tests compare the two on random words.
 """
 
 import re
@@ -35,7 +35,9 @@ IRREGULAR_ORDINALS = {"first": (1, "st"), "second": (2, "nd"), "third": (3, "rd"
 LAST_ONES = {
     **{"sixes" if word == "six" else f"{word}s": (number, "s") for word, number in ONES.items()},
     **IRREGULAR_ORDINALS,
-    **{f"{word}{'h' if word[-1] == 't' else 'th'}": (n, "th") for word, n in ONES.items() if n > 3 and n not in (5, 12)},
+    **{
+        f"{word}{'h' if word[-1] == 't' else 'th'}": (n, "th") for word, n in ONES.items() if n > 3 and n not in (5, 12)
+    },
 }
 LAST_TENS = {
     f"{word[:-1]}{ending}": (number, suffix)
@@ -154,7 +156,8 @@ class NumberReader:
         self.write(f"{self.with_small(number)}{suffix}")
 
     def with_small(self, number: int) -> int | str:
-        """The value with a number below 100 said behind it: added where there is room for it, else written behind it."""
+        """The value with a number below 100 said behind it: added where there is room for it, else written behind
+        it."""
         value, digits = self.value, str(number)
         if value is None:
             return number
