@@ -36,7 +36,7 @@ def raise_on_all_ranks(accelerator: Accelerator) -> Iterator[None]:
     error: Exception | None = None
     try:
         yield
-    except Exception as e:
+    except Exception as e:  # noqa: BLE001 - raised again by `raise_shared_error`
         error = e
     raise_shared_error(accelerator, error)
 
@@ -45,7 +45,7 @@ def result_or_error(call: Callable[[], T]) -> T | Exception:
     """The result of a call, or the exception it raised: for `raise_shared_error` later."""
     try:
         return call()
-    except Exception as e:
+    except Exception as e:  # noqa: BLE001 - see above
         return e
 
 

@@ -65,7 +65,7 @@ def show(one: "Comparison", rule: str) -> None:
     groups = [d for d in one.differences if d.rule == rule and d.metric == one.overall[0].metric]
     columns = ["group", "rows", "first", "second", "difference", "95 %", "only first", "only second", "McNemar p", ""]
     table(
-        f"{one.benchmark}, {groups[0].metric} by the {rule} rule: {one.second.name} (second) less {one.first.name} (first)",
+        f"{one.benchmark}, {groups[0].metric} by the {rule} rule: second is {one.second.name}, first {one.first.name}",
         columns,
         [line(d) for d in groups[: SHOWN_GROUPS + 1]],
     )

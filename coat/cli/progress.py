@@ -73,7 +73,7 @@ def lines(total: float | None, unit: str, label: str) -> Iterator[Advance]:
         now = time.monotonic()
         if now - last >= EVERY_S:
             last = now
-            print(line(label, unit, done, whole, now - start) + noted, file=sys.stderr, flush=True)
+            print(line(label, unit, done, whole, now - start) + noted, file=sys.stderr, flush=True)  # noqa: T201
 
     yield advance
 

@@ -121,7 +121,7 @@ class RayTrainRun:
     def run(self) -> None:
         try:
             self.trainer.fit()
-        except Exception as e:
+        except Exception as e:  # noqa: BLE001 - raised by `forward_messages`
             self.error = e
 
 

@@ -31,7 +31,7 @@ class RowSpool:
     """Rows in their order. `add` takes some thousand at a time."""
 
     def __init__(self) -> None:
-        self.lines: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", prefix="coat-rows-")
+        self.lines: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", prefix="coat-rows-")  # noqa: SIM115
         self.files: dict[str, int] = {}  # that rows came from, numbered
         self.file, self.row = array("q"), array("q")  # of each row: where it came from
         self.is_written = array("b")  # 0: it has no duration that could be read

@@ -75,8 +75,8 @@ def front_matter(kind: str, base: str | None, model_type: str, figures: Sequence
         relation["eval_results"] = [
             EvalResult(
                 task_type="audio-text-to-text", dataset_type=f.benchmark, dataset_name=f"{f.benchmark} {f.version}",
-                metric_type=f.metric, metric_name=f"{f.metric} ({f.rule} rule)", metric_value=f.value, source_name=f.benchmark,
-                source_url=f.source,
+                metric_type=f.metric, metric_name=f"{f.metric} ({f.rule} rule)", metric_value=f.value,
+                source_name=f.benchmark, source_url=f.source,
             )
             for f in figures
         ]  # fmt: skip

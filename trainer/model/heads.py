@@ -111,7 +111,7 @@ class DistillHeads(nn.Module):
         config: HeadsConfig,
         states_dim: int,
         experts: Mapping[str, ExpertInfo],
-        losses: LossConfig = LossConfig(),
+        losses: LossConfig = LossConfig(),  # noqa: B008
     ) -> None:
         super().__init__()
         if experts and (unknown := {n for members in config.groups.values() for n in members} - set(experts)):

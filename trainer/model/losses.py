@@ -27,7 +27,7 @@ class DistillLoss(nn.Module):
     mean_D: Tensor
     scale_D: Tensor
 
-    def __init__(self, expert: ExpertInfo, config: LossConfig = LossConfig()) -> None:
+    def __init__(self, expert: ExpertInfo, config: LossConfig = LossConfig()) -> None:  # noqa: B008
         super().__init__()
         self.kind, self.config = expert.spec.kind, config
         std_D = torch.tensor(expert.std, dtype=torch.float32)

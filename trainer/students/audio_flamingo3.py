@@ -18,7 +18,7 @@ class AudioFlamingo3(Student):
     model_class = "AudioFlamingo3ForConditionalGeneration"
     processor_class = "AudioFlamingo3Processor"
     min_mel_frames = MIN_MEL_FRAMES
-    audio_token = "<sound>"
+    audio_token = "<sound>"  # noqa: S105
     turn_end = "<|im_end|>"
     max_audios = 1
 

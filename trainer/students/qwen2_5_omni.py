@@ -24,7 +24,7 @@ class Qwen25Omni(Student):
     model_class = "Qwen2_5OmniThinkerForConditionalGeneration"
     processor_class = "Qwen2_5OmniProcessor"
     min_mel_frames = MIN_MEL_FRAMES
-    audio_token = "<|AUDIO|>"
+    audio_token = "<|AUDIO|>"  # noqa: S105
     turn_end = "<|im_end|>"
     not_read = {r"talker\.": "it speaks, and coat trains what is written", r"token2wav\.": "of the Talker's speech"}  # noqa: RUF012
 

@@ -18,7 +18,7 @@ class Qwen2Audio(Student):
     model_class = "Qwen2AudioForConditionalGeneration"
     processor_class = "Qwen2AudioProcessor"
     min_mel_frames = MIN_MEL_FRAMES
-    audio_token = "<|AUDIO|>"
+    audio_token = "<|AUDIO|>"  # noqa: S105
     turn_end = "<|im_end|>"
 
     @property

@@ -27,7 +27,7 @@ class Qwen3Omni(Qwen25Omni):
     model_class = "Qwen3OmniMoeThinkerForConditionalGeneration"
     processor_class = "Qwen3OmniMoeProcessor"
     min_mel_frames = 3  # as the other students; the processor's own least is 200 samples, of the STFT
-    audio_token = "<|audio_pad|>"
+    audio_token = "<|audio_pad|>"  # noqa: S105
     not_read = {r"talker\.": "it speaks, and coat trains what is written", r"code2wav\.": "of the Talker's speech"}  # noqa: RUF012
     lora_targets = r".*language_model\.layers\.\d+\.self_attn\.(q|k|v|o)_proj"
 

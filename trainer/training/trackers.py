@@ -63,7 +63,7 @@ class Trackers:
         for name, tracker in list(self.running.items()):
             try:
                 call(tracker)
-            except Exception as e:
+            except Exception as e:  # noqa: BLE001 - days of training must not end with somebody's server
                 self.log(
                     f"{name} failed ({one_line(e, MAX_CHARS)}) and is left out from here on; metrics.jsonl goes on"
                 )

@@ -175,9 +175,15 @@ def test_an_evaluation_of_a_strangers_code_runs_none(evals: Path, tmp_path: Path
 
 
 TRY = """
-const log = (text) => document.body.append(Object.assign(document.createElement("pre"), { className: "log", textContent: text }));
+const log = (text) => {
+  document.body.append(Object.assign(document.createElement("pre"), { className: "log", textContent: text }));
+};
 window.onerror = (message) => log("ERROR " + message);
-const set = (id, value) => { const one = document.getElementById(id); one.value = value; one.dispatchEvent(new Event("input")); };
+const set = (id, value) => {
+  const one = document.getElementById(id);
+  one.value = value;
+  one.dispatchEvent(new Event("input"));
+};
 const count = () => document.getElementById("count").textContent;
 addEventListener("load", () => setTimeout(async () => {
   log("ALL " + count());
@@ -190,7 +196,10 @@ addEventListener("load", () => setTimeout(async () => {
   log("LINES " + document.querySelectorAll(".line").length);
   log("DETAIL " + document.getElementById("detail").textContent);
   const audio = document.querySelector("#detail audio");
-  await new Promise((done) => { audio.addEventListener("loadedmetadata", done); audio.addEventListener("error", done); setTimeout(done, 2000); });
+  await new Promise((done) => {
+    for (const event of ["loadedmetadata", "error"]) audio.addEventListener(event, done);
+    setTimeout(done, 2000);
+  });
   log("AUDIO " + audio.duration.toFixed(2));
 }, 200));
 """
@@ -228,7 +237,8 @@ def test_a_browser_filters_and_plays(evals: Path, tmp_path: Path) -> None:
 def test_ten_thousand_rows_open_at_once(tmp_path: Path) -> None:
     rows = [
         {"id": f"row-{i:05d}", "audio_filepath": f"a{i}.wav", "prompt": f"Which of these is number {i}, of all that were heard in it?",
-         "choices": [f"the {k} one of {i}" for k in ("first", "second", "third", "fourth")], "response": f"the first one of {i}",
+         "choices": [f"the {k} one of {i}" for k in ("first", "second", "third", "fourth")],
+         "response": f"the first one of {i}",
          "task": f"t{i % 20}"}
         for i in range(10_000)
     ]  # fmt: skip

@@ -19,8 +19,8 @@ from coat.trainer.evaluation.templates import AUDIO_FLAMINGO, COAT, Template
 
 AUTHORS = Template(
     "authors",
-    "Choose the most suitable answer from options A, B, C, and D to respond the question in next line, you may only choose A "
-    "or B or C or D.\n{question}\n{choices}",
+    "Choose the most suitable answer from options A, B, C, and D to respond the question in next line, "
+    "you may only choose A or B or C or D.\n{question}\n{choices}",
     "{letter}. {text}",
     "\n",
 )

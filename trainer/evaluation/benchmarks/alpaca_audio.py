@@ -22,7 +22,7 @@ class AlpacaAudio(JudgedBenchmark):
     source = Source("https://huggingface.co/datasets/AudioLLMs/alpaca_audio_test", "2024-07")
     hub_id = "AudioLLMs/alpaca_audio_test"
     rows = 100
-    note = "AudioBench draws one of ten prompts anew in every run, and its judge samples: ours has one prompt and temperature 0"
+    note = "AudioBench draws one of ten prompts anew in every run, and its judge samples; one prompt and temperature 0 here"
     prediction_keys = ("model_prediction", "response")
 
     def to_row(self, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ PROMPT = """Rate an answer to a spoken instruction by a reference answer.
 [Answer to rate]
 {answer}
 
-0: wrong, or about something else. 1: hardly related. 2: knows the topic, but differs from the reference in what matters.
+0: wrong, or about something else. 1: hardly related. 2: knows the topic, but differs from the reference in the main.
 3: agrees with the reference on the whole, and lacks detail or precision. 4: right and relevant, with small gaps.
 5: as right and as complete as the reference.
 

@@ -21,8 +21,8 @@ from coat.trainer.evaluation.templates import AUDIO_FLAMINGO, COAT, Template
 
 AUTHORS = Template(
     "cmi-bench",
-    "You are given an audio clip of a music piece. Identify the genre by selecting exactly one option from the following "
-    "list: \nGenres: {choices}.\nReturn only the name of the predicted genre. No explanation.\n",
+    "You are given an audio clip of a music piece. Identify the genre by selecting exactly one option from the "
+    "following list: \nGenres: {choices}.\nReturn only the name of the predicted genre. No explanation.\n",
 )
 
 

@@ -30,7 +30,7 @@ class LibriSpeech(SpeechRecognition):
     hub_id = "openslr/librispeech_asr"
     rows = 5559
     hours = 10.7
-    note = "by Qwen2-Audio's script; AudioBench's also drops fillers (uh, um, er, ah) and reads nothing as the word `empty`"
+    note = "by Qwen2-Audio's script; AudioBench's also drops fillers (er, ah), and reads nothing as the word `empty`"
     groups = ("part",)
     published = (
         Published("Qwen2-Audio-7B", 0.016, WER, "test-clean, its report"),

@@ -25,7 +25,8 @@ class MedleySolos(LabelBenchmark):
     rows = 12236
     hours = 10.1
     labels = (
-        "clarinet", "distorted electric guitar", "female singer", "flute", "piano", "tenor saxophone", "trumpet", "violin",
+        "clarinet", "distorted electric guitar", "female singer", "flute", "piano", "tenor saxophone", "trumpet",
+        "violin",
     )  # fmt: skip
     groups = ("instrument",)
     prediction_keys = ("response", "pred")

@@ -29,7 +29,7 @@ class MMAUPro(JudgedBenchmark):
     source = Source("https://github.com/sonalkum/MMAUPro", "2269762")
     hub_id = "gamma-lab-umd/MMAU-Pro"
     rows = 5305
-    note = "closed questions by the strict rule: theirs takes the choice that NV-Embed-v2 finds nearest, of an empty answer as well"
+    note = "closed questions by the strict rule: theirs takes the choice that NV-Embed-v2 finds nearest, of nothing too"
     templates = (COAT, AUDIO_FLAMINGO)
     template = COAT.name
     metrics = (ACCURACY, JUDGE)
@@ -116,8 +116,8 @@ PROMPT = """Rate an answer to a question about audio by a reference answer. You 
 [Answer to rate]
 {answer}
 
-Weigh whether it is right by the reference, to the point, complete, and clear. 1: wrong or about something else. 2: little of the
-reference. 3: half of it. 4: right, with small gaps. 5: as right and as complete as the reference.
+Weigh whether it is right by the reference, to the point, complete, and clear. 1: wrong or about something else.
+2: little of the reference. 3: half of it. 4: right, with small gaps. 5: as right and as complete as the reference.
 
 End with a line of this form, and nothing behind it:
 Rating: N"""

@@ -17,8 +17,9 @@ from coat.trainer.evaluation.templates import AUDIO_FLAMINGO, COAT, Template
 
 AUTHORS = Template(
     "authors",
-    "Choose the most suitable answer from options A, B, C, and D to respond the question in next line, **you should only "
-    "choose A or B or C or D.** Do not provide any additional explanations or content.\n\nQuestion: {question}\n\n{choices}",
+    "Choose the most suitable answer from options A, B, C, and D to respond the question in next line, "
+    "**you should only choose A or B or C or D.** Do not provide any additional explanations or content.\n\n"
+    "Question: {question}\n\n{choices}",
     "{letter}. {text}",
     "\n",
 )

@@ -10,7 +10,6 @@ Audio is audio/NAME.wav beside it. Or CMI-Bench's CMI_Nsynth_instrument.jsonl, w
 cello, ...) that are not the labels: it is not used here.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 

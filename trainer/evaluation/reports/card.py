@@ -35,8 +35,8 @@ def section(one: Finished, label: str) -> str:
     named = Finished("this model", one.folder, one.results)
     return (
         f"{label} {found.version}{step}: {template}greedy.{guard}\n\n{scores_table(label, [named])}\n\n"
-        "In %, with 95 % intervals. `official` is the benchmark's own rule; `strict` wants one choice, named without doubt. "
-        "Missing and empty answers are wrong."
+        "In %, with 95 % intervals. `official` is the benchmark's own rule; `strict` wants one choice, named without "
+        "doubt. Missing and empty answers are wrong."
     )
 
 

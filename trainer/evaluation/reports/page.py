@@ -57,10 +57,11 @@ def report_page(
 <main>
 {"".join(sections)}
 {cost_html(evaluations)}
-<section id="rows"><h2>Rows</h2>{BROWSER}</section>
+<section id="rows"><h2>Rows</h2>{asset("rows.html")}</section>
 </main>
-<footer><p>Made by <code>coat report</code>. Intervals are of 95 %. <b>official</b> is the benchmark's own rule with its flaws, so that published
-figures compare; <b>strict</b> wants one choice, named without doubt. A missing or empty answer is wrong in both.</p></footer>
+<footer><p>Made by <code>coat report</code>. Intervals are of 95 %. <b>official</b> is the benchmark's own rule with its
+flaws, so that published figures compare; <b>strict</b> wants one choice, named without doubt. A missing or empty answer
+is wrong in both.</p></footer>
 {clips}
 <script type="application/json" id="data">{script_json(rows)}</script>
 <script>{script}</script>
@@ -90,17 +91,3 @@ def benchmark_html(label: str, evaluations: Sequence[Finished], compared: Sequen
 
 def asset(name: str) -> str:
     return (files(__package__) / name).read_text(encoding="utf-8")
-
-
-BROWSER = """<div class="filters">
-<select id="benchmark" aria-label="benchmark"></select>
-<select id="run" aria-label="evaluation"></select>
-<select id="rule" aria-label="rule"><option value="strict">by strict</option><option value="official">by official</option></select>
-<select id="status" aria-label="status"><option value="">all</option><option value="right">right</option><option value="wrong">wrong</option>
-<option value="unparsed">unparsed</option><option value="missing">missing, failed or empty</option><option value="cut">cut</option>
-<option value="changed">changed between two runs</option><option value="differ">official and strict differ</option></select>
-<select id="group" aria-label="group"></select>
-<input id="search" type="search" placeholder="search questions, answers, ids" aria-label="search">
-<span id="count"></span>
-</div>
-<div class="browser"><div id="list" tabindex="0" role="listbox" aria-label="rows"><div id="spacer"></div></div><div id="detail"></div></div>"""

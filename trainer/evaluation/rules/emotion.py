@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import xxhash
-
 from coat.trainer.evaluation.rules.labels import LabelBenchmark
 from coat.trainer.evaluation.templates import AUDIO_FLAMINGO, COAT, Template
 
