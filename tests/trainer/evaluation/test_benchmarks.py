@@ -130,7 +130,8 @@ def test_air_bench(tmp_path: Path) -> None:
 
 MUCHO = {
     "id": 415600,
-    "prompt": "Question: What drums?\n Options: (A) Ska. (B) Classical. (C) Swing. (D) Rock. \n The correct answer is: ",
+    "prompt": "Question: What drums?\n Options: (A) Ska. (B) Classical. (C) Swing. (D) Rock. \n "
+    "The correct answer is: ",
     "answers": ["Ska.", "Classical.", "Swing.", "Rock."], "answer_orders": [3, 2, 0, 1], "dataset": "sdd",
     "genre": "Reggae",
     "reasoning": ["genre and style", "mood"], "knowledge": [], "audio_path": "data/sdd/audio/00/415600.2min.wav",

@@ -117,6 +117,29 @@ def test_markdown_has_what_a_paper_needs(evals: Path, tmp_path: Path) -> None:
     assert len(widths) == 1
 
 
+def test_cost_is_a_line_for_each_that_was_asked(evals: Path, tmp_path: Path) -> None:
+    mode = {
+        "rows": 8,
+        "first_token": {"p50": 0.25, "p95": 0.5},
+        "total": {"p50": 1.0, "p95": 2.0},
+        "tokens_per_s": 12.5,
+    }
+    cost = {
+        "format": "coat-cost/1",
+        "device": "cpu",
+        "threads": 2,
+        "modes": {"run": mode, "student": {**mode, "rows": 7}},
+    }
+    made = predicted(tmp_path, [{"id": "z", "audio_filepath": "a.wav", "prompt": "?", "response": "x"}], ["x"])
+    (made / "cost.json").write_text(json.dumps(cost))
+    write_markdown([str(made)], str(tmp_path / "t.md"))
+    assert "| e: run (cpu) | 8 | 0.25 | 0.5 | 1 | 2 | 12.5 |  |  |  |" in (tmp_path / "t.md").read_text()
+    assert '<td>e: student (cpu)</td><td class="number">7</td>' in page_of(tmp_path, made)
+    (made / "cost.json").write_text("{")
+    with pytest.raises(InputError, match=r"cost\.json: not JSON"):
+        page_of(tmp_path, made)
+
+
 def page_of(tmp_path: Path, *folders: Path, **options: Any) -> str:
     out = tmp_path / "report.html"
     write_report([str(f) for f in folders], str(out), options.get("audio", "embed"), options.get("budget", BUDGET))
@@ -236,7 +259,7 @@ def test_a_browser_filters_and_plays(evals: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ten_thousand_rows_open_at_once(tmp_path: Path) -> None:
     rows = [
-        {"id": f"row-{i:05d}", "audio_filepath": f"a{i}.wav", "prompt": f"Which of these is number {i}, of all that were heard in it?",
+        {"id": f"row-{i:05d}", "audio_filepath": f"a{i}.wav", "prompt": f"Which is number {i} of all that is heard?",
          "choices": [f"the {k} one of {i}" for k in ("first", "second", "third", "fourth")],
          "response": f"the first one of {i}",
          "task": f"t{i % 20}"}

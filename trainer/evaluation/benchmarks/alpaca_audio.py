@@ -22,7 +22,7 @@ class AlpacaAudio(JudgedBenchmark):
     source = Source("https://huggingface.co/datasets/AudioLLMs/alpaca_audio_test", "2024-07")
     hub_id = "AudioLLMs/alpaca_audio_test"
     rows = 100
-    note = "AudioBench draws one of ten prompts anew in every run, and its judge samples; one prompt and temperature 0 here"
+    note = "AudioBench draws one of ten prompts in every run, and its judge samples; one prompt, temperature 0 here"
     prediction_keys = ("model_prediction", "response")
 
     def to_row(self, record: Mapping[str, Any]) -> dict[str, Any]:

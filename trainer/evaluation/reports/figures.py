@@ -149,22 +149,40 @@ def guard_html(one: Finished) -> str:
     )
 
 
-def cost_html(evaluations: Sequence[Finished]) -> str:
-    """What single questions cost, as cost.json has it: a line for who was asked, a column for each figure."""
-    lines: list[tuple[str, Mapping[str, Any]]] = []
-    for one in evaluations:
-        for who, figures in (read_cost(one.folder) or {}).items():
-            if isinstance(figures, dict):
-                lines.append((f"{one.name}: {who}", figures))
-    if not lines:
-        return ""
-    columns = list(
-        dict.fromkeys(key for _, figures in lines for key, value in figures.items() if isinstance(value, int | float))
-    )
-    rows = [row_html("", [name], [number(figures.get(key)) for key in columns]) for name, figures in lines]
-    made = table_html(["", *(column.replace("_", " ") for column in columns)], rows)
-    return f"<section><h2>Cost</h2>{made}</section>"
+COSTS = {
+    "rows": "rows",
+    "first_token.p50": "first token p50 (s)",
+    "first_token.p95": "p95",
+    "total.p50": "answer p50 (s)",
+    "total.p95": "p95",
+    "tokens_per_s": "tokens/s",
+    "prompt_tokens": "prompt tokens",
+    "block_tokens": "block tokens",
+    "answer_tokens": "answer tokens",
+}
 
 
-def number(value: Any) -> str:
+def cost_rows(evaluations: Sequence[Finished]) -> list[list[str]]:
+    """What single questions cost, of cost.json: a line for each that was asked."""
+    return [
+        [f"{one.name}: {mode} ({cost.get('device', '')})", *(cost_cell(figures, key) for key in COSTS)]
+        for one in evaluations
+        if (cost := read_cost(one.folder))
+        for mode, figures in cost.get("modes", {}).items()
+    ]
+
+
+def cost_cell(figures: Mapping[str, Any], key: str) -> str:
+    """Empty where it was not measured."""
+    value: Any = figures
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
     return f"{value:,.4g}" if isinstance(value, int | float) else ""
+
+
+def cost_html(evaluations: Sequence[Finished]) -> str:
+    rows = [row_html("", line[:1], line[1:]) for line in cost_rows(evaluations)]
+    if not rows:
+        return ""
+    what = '<p class="facts">Some rows, asked one by one with a clock. A block is read in the one prefill.</p>'
+    return f"<section><h2>Cost</h2>{what}{table_html(['', *COSTS.values()], rows)}</section>"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from coat.trainer.evaluation.reports.comparing import Comparison, points, sentence
-from coat.trainer.evaluation.reports.figures import interval_of
+from coat.trainer.evaluation.reports.figures import COSTS, cost_rows, interval_of
 from coat.trainer.evaluation.reports.finished import Finished
 from coat.trainer.evaluation.results import Counts
 from coat.trainer.evaluation.transcripts.error_rate import LOWER_IS_BETTER

@@ -10,15 +10,19 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 ZEROS = ("o", "oh", "zero")
-ONES = dict(
-    one=1, two=2, three=3, four=4, five=5, six=6, seven=7, eight=8, nine=9, ten=10, eleven=11, twelve=12, thirteen=13,
-    fourteen=14, fifteen=15, sixteen=16, seventeen=17, eighteen=18, nineteen=19,
-)  # fmt: skip
-TENS = dict(twenty=20, thirty=30, forty=40, fifty=50, sixty=60, seventy=70, eighty=80, ninety=90)
-MULTIPLIERS = dict(
-    hundred=100, thousand=10**3, million=10**6, billion=10**9, trillion=10**12, quadrillion=10**15, quintillion=10**18,
-    sextillion=10**21, septillion=10**24, octillion=10**27, nonillion=10**30, decillion=10**33,
-)  # fmt: skip
+ONES = {
+    "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
+    "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17,
+    "eighteen": 18, "nineteen": 19,
+}  # fmt: skip
+TENS = {
+    "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
+}  # fmt: skip
+MULTIPLIERS = {
+    "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "quadrillion": 10**15,
+    "quintillion": 10**18, "sextillion": 10**21, "septillion": 10**24, "octillion": 10**27, "nonillion": 10**30,
+    "decillion": 10**33,
+}  # fmt: skip
 IRREGULAR_ORDINALS = {"first": (1, "st"), "second": (2, "nd"), "third": (3, "rd"), "fifth": (5, "th")} | {
     "zeroth": (0, "th"),
     "twelfth": (12, "th"),
