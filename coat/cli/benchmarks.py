@@ -1,4 +1,5 @@
-"""`coat benchmarks` lists the benchmarks of `coat evaluate`; `coat benchmark import` makes a manifest of official data."""
+"""`coat benchmarks` lists the benchmarks of `coat evaluate`; `coat benchmark import` makes a manifest of official
+data."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -130,4 +131,6 @@ def import_(
         return
     left_out = f", {len(done.problems)} records left out" if done.problems else ""
     of = f" of {expected:,}" if expected and expected != done.rows else ""
-    typer.echo(f"{out}: {done.rows:,}{of} rows, {done.seconds / 3600:.2f} h, {benchmark.name} {benchmark.version}{left_out}")
+    typer.echo(
+        f"{out}: {done.rows:,}{of} rows, {done.seconds / 3600:.2f} h, {benchmark.name} {benchmark.version}{left_out}"
+    )

@@ -18,7 +18,9 @@ SHOWN_GROUPS = 40
 def compare(
     evaluations: Annotated[
         list[str],
-        typer.Argument(metavar="E1 E2...", help="Folders of coat evaluate; seeds of one arm joined by commas: A1,A2,A3."),
+        typer.Argument(
+            metavar="E1 E2...", help="Folders of coat evaluate; seeds of one arm joined by commas: A1,A2,A3."
+        ),
     ],
     rule: Annotated[
         Literal["strict", "official"], typer.Option(help="By which groups are listed; both are given for all rows.")
@@ -27,8 +29,8 @@ def compare(
 ) -> None:
     """Compare evaluations row by row with the first: differences, 95 % intervals, McNemar's test, by group.
 
-    An interval that holds 0 means that the difference is not one: the same would come of other rows of the same kind. With
-    several seeds an arm, it holds for another training, too.
+    An interval that holds 0 means that the difference is not one: the same would come of other rows of the same kind.
+    With several seeds an arm, it holds for another training, too.
 
     Examples:
 
@@ -63,7 +65,7 @@ def show(one: "Comparison", rule: str) -> None:
     groups = [d for d in one.differences if d.rule == rule and d.metric == one.overall[0].metric]
     columns = ["group", "rows", "first", "second", "difference", "95 %", "only first", "only second", "McNemar p", ""]
     table(
-        f"{one.benchmark}, {groups[0].metric} by the {rule} rule: {one.second.name} (second) less {one.first.name} (first)",
+        f"{one.benchmark}, {groups[0].metric} by the {rule} rule: second is {one.second.name}, first {one.first.name}",
         columns,
         [line(d) for d in groups[: SHOWN_GROUPS + 1]],
     )
@@ -83,7 +85,11 @@ def line(d: "Difference") -> list[str]:
     from coat.trainer.evaluation.reports.comparing import points, signed, verdict
 
     interval = f"{signed(d.interval[0])} to {signed(d.interval[1])}" if d.interval else "-"
-    only = [f"{d.discordant.only_first:,}", f"{d.discordant.only_second:,}", f"{d.discordant.p:.2g}"] if d.discordant else ["-"] * 3
+    only = (
+        [f"{d.discordant.only_first:,}", f"{d.discordant.only_second:,}", f"{d.discordant.p:.2g}"]
+        if d.discordant
+        else ["-"] * 3
+    )
     name = f"{d.group[0]}: {d.group[1]}" if d.group[0] else "all rows"
     return [name, f"{d.rows:,}", points(d.first), points(d.second), signed(d.value), interval, *only, verdict(d)]
 

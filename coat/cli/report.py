@@ -23,8 +23,8 @@ def report(
 ) -> None:
     """Make one page of evaluations: scores with intervals, baselines and published figures; below them every row.
 
-    Rows are filtered by group, right, wrong, unparsed, changed between two runs; each has its audio, the prompt as it was sent, the raw
-    answer, and why it was scored so.
+    Rows are filtered by group, right, wrong, unparsed, changed between two runs; each has its audio, the prompt as it
+    was sent, the raw answer, and why it was scored so.
 
     Examples:
 

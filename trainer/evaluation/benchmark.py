@@ -133,8 +133,12 @@ class Benchmark(ABC):
         named = named_choice(answer, row.choices)
         if named.index is None:
             return Verdict(False, named.why, unparsed=True)
-        choice = row.choices[named.index]
-        return Verdict(same_choice(choice, row.response or "", row.choices), named.why, choice)
+        return self.chosen(row, named.index, named.why)
+
+    def chosen(self, row: QuestionRow, index: int, why: str) -> Verdict:
+        """Of an answer that names this choice without doubt."""
+        choice = row.choices[index]
+        return Verdict(same_choice(choice, row.response or "", row.choices), why, choice)
 
     def judge_request(self, row: QuestionRow, answer: str) -> str | None:
         """What a judge is asked about an answer that no rule can score; None: a rule scores it.

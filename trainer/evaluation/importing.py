@@ -1,7 +1,7 @@
 """Official data of a benchmark to a manifest: `coat benchmark import`.
 
-Records go through the importer of manifests: audio in tables is read where it lies, durations come from headers, and a bad record is
-named with its file and row.
+Records go through the importer of manifests: audio in tables is read where it lies, durations come from headers, and a
+bad record is named with its file and row.
 """
 
 import re
@@ -55,7 +55,8 @@ def to_manifest_row(benchmark: Benchmark, values: Mapping[str, Any]) -> dict[str
 
 
 def audio_address(value: Any, name: str) -> tuple[str, str]:
-    """The address of what a record has as audio, and an id for a row that has none: what the audio was called, or `name`.
+    """The address of what a record has as audio, and an id for a row that has none: what the audio was called, or
+    `name`.
 
     ValueError where its bytes have no address.
     """
@@ -68,7 +69,8 @@ def audio_address(value: Any, name: str) -> tuple[str, str]:
 
 
 def local_or_downloaded(source: str) -> str:
-    """The folder of a data set of a hub, where `source` is no path and looks like its id. InputError where none is to be had."""
+    """The folder of a data set of a hub, where `source` is no path and looks like its id. InputError where none is to
+    be had."""
     if len(storage.expand(source)) > 1 or storage.exists(source) or not HUB_ID.fullmatch(source):
         return source
     from huggingface_hub import snapshot_download

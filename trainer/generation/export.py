@@ -18,7 +18,7 @@ import numpy as np
 
 from coat.manifests import InputError, RunError, storage
 from coat.trainer.generation.generate import Trained, generation_config
-from coat.trainer.generation.model_card import hub_id, model_card
+from coat.trainer.generation.model_card import CardResults, hub_id, model_card
 from coat.trainer.generation.run_student import load_run, save_adapter
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.students.base import Student
@@ -36,12 +36,19 @@ class Export:
 
 
 def export_run(
-    run: str | Path, out: str | Path, *, merged: bool = False, positions: int | None = None, base: str | None = None
+    run: str | Path,
+    out: str | Path,
+    *,
+    merged: bool = False,
+    positions: int | None = None,
+    base: str | None = None,
+    results: CardResults | None = None,
 ) -> Export:
     """Write the student of a finished run to `out`: its adapter, or (`merged`, `lora.full`) the whole model.
 
     `positions` is how many think positions the template has, where the run's follow the length of the audio
-    (`thinking.rate_hz`); `base` the hub id of the base model, where the run has a folder of this machine.
+    (`thinking.rate_hz`); `base` the hub id of the base model, where the run has a folder of this machine; `results`
+    what its card says of evaluations.
     InputError: `out` is not empty, or an option does not fit. RunError: the run is not finished, or cannot be written.
     """
     target = Path(out)
@@ -61,7 +68,7 @@ def export_run(
         partial.mkdir(parents=True)
         write(fixed, partial, kind, base)
         check_template(fixed.student, expected, partial)
-        (partial / "README.md").write_text(model_card(fixed, Path(run), kind, base), encoding="utf-8")
+        (partial / "README.md").write_text(model_card(fixed, Path(run), kind, base, results), encoding="utf-8")
         size = sum(p.stat().st_size for p in partial.rglob("*") if p.is_file())
         os.replace(partial, target)  # onto an empty folder, or nothing
     except OSError as e:

@@ -2,7 +2,8 @@
 
 Source: github.com/OFA-Sys/AIR-Bench; data on the hub. One record of Foundation_meta.json, an array:
 
-    {"uniq_id": 17, "path": "....wav", "question": "...", "choice_a": "...", "choice_b": "...", "choice_c": "..." or absent,
+    {"uniq_id": 17, "path": "....wav", "question": "...", "choice_a": "...", "choice_b": "...", "choice_c": "..." or
+    absent,
      "choice_d": "..." or absent, "answer_gt": "the text of a choice, or its letter", "task_name": "Speech_Grounding",
      "dataset_name": "librispeech"}
 
@@ -18,8 +19,8 @@ from coat.trainer.evaluation.templates import AUDIO_FLAMINGO, COAT, Template
 
 AUTHORS = Template(
     "authors",
-    "Choose the most suitable answer from options A, B, C, and D to respond the question in next line, you may only choose A "
-    "or B or C or D.\n{question}\n{choices}",
+    "Choose the most suitable answer from options A, B, C, and D to respond the question in next line, "
+    "you may only choose A or B or C or D.\n{question}\n{choices}",
     "{letter}. {text}",
     "\n",
 )

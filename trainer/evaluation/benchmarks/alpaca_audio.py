@@ -1,8 +1,10 @@
-"""Alpaca-Audio (AudioBench, arXiv 2406.16020): 100 spoken instructions, answered in text and compared with a reference by a judge.
+"""Alpaca-Audio (AudioBench, arXiv 2406.16020): 100 spoken instructions, answered in text and compared with a reference
+by a judge.
 
 Source: hub id AudioLLMs/alpaca_audio_test; licence of Alpaca, CC BY-NC 4.0. One record, Parquet:
 
-    {"context": audio, "instruction": "Please follow the instruction in the speech.", "speech_instruction": "the words that are
+    {"context": audio, "instruction": "Please follow the instruction in the speech.", "speech_instruction": "the words
+    that are
      spoken", "answer": "a reference"}
 """
 
@@ -20,7 +22,7 @@ class AlpacaAudio(JudgedBenchmark):
     source = Source("https://huggingface.co/datasets/AudioLLMs/alpaca_audio_test", "2024-07")
     hub_id = "AudioLLMs/alpaca_audio_test"
     rows = 100
-    note = "AudioBench draws one of ten prompts anew in every run, and its judge samples: ours has one prompt and temperature 0"
+    note = "AudioBench draws one of ten prompts in every run, and its judge samples; one prompt, temperature 0 here"
     prediction_keys = ("model_prediction", "response")
 
     def to_row(self, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,7 +58,7 @@ PROMPT = """Rate an answer to a spoken instruction by a reference answer.
 [Answer to rate]
 {answer}
 
-0: wrong, or about something else. 1: hardly related. 2: knows the topic, but differs from the reference in what matters.
+0: wrong, or about something else. 1: hardly related. 2: knows the topic, but differs from the reference in the main.
 3: agrees with the reference on the whole, and lacks detail or precision. 4: right and relevant, with small gaps.
 5: as right and as complete as the reference.
 

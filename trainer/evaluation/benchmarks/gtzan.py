@@ -21,8 +21,8 @@ from coat.trainer.evaluation.templates import AUDIO_FLAMINGO, COAT, Template
 
 AUTHORS = Template(
     "cmi-bench",
-    "You are given an audio clip of a music piece. Identify the genre by selecting exactly one option from the following "
-    "list: \nGenres: {choices}.\nReturn only the name of the predicted genre. No explanation.\n",
+    "You are given an audio clip of a music piece. Identify the genre by selecting exactly one option from the "
+    "following list: \nGenres: {choices}.\nReturn only the name of the predicted genre. No explanation.\n",
 )
 
 
@@ -55,4 +55,9 @@ class GTZAN(LabelBenchmark):
         """The very label of the data: "hiphop", though the prompt lists "hip-hop"."""
         said = answer.strip().lower()
         right = said == row.extra.get("genre", row.response)
-        return self.with_f1(row, Verdict(right, "the very label" if right else "another string than its label", row.response if right else None))
+        return self.with_f1(
+            row,
+            Verdict(
+                right, "the very label" if right else "another string than its label", row.response if right else None
+            ),
+        )

@@ -1,12 +1,13 @@
 """IEMOCAP (Busso et al. 2008): the emotion of acted dialogues, one of four, as speech emotion is usually reported.
 
-Source: sail.usc.edu/iemocap, by its own licence. The four are angry, happy (with excited), neutral, sad: 5,531 utterances of five
-sessions. A folder as it is distributed has SESSION/dialog/EmoEvaluation/*.txt, whose lines with an utterance are
+Source: sail.usc.edu/iemocap, by its own licence. The four are angry, happy (with excited), neutral, sad: 5,531
+utterances of five sessions. A folder as it is distributed has SESSION/dialog/EmoEvaluation/*.txt, whose lines with an
+utterance are
 
     [6.2901 - 8.2357]\tSes01F_impro01_F000\tneu\t[2.5000, 2.5000, 2.5000]
 
-and SESSION/sentences/wav/DIALOGUE/UTTERANCE.wav. Or records as Qwen2-Audio (`audio`, `gt`) and AudioBench (`context`, `answer`; 1,004
-of them) have them.
+and SESSION/sentences/wav/DIALOGUE/UTTERANCE.wav. Or records as Qwen2-Audio (`audio`, `gt`) and AudioBench (`context`,
+`answer`; 1,004 of them) have them.
 """
 
 import re
@@ -30,12 +31,14 @@ class IEMOCAP(EmotionBenchmark):
     hub_id = "AudioLLMs/iemocap_emotion_recognition"
     rows = 5531
     labels = ("angry", "happy", "neutral", "sad")
-    label_names = SHORT | {"anger": "angry", "happiness": "happy", "excited": "happy", "sadness": "sad"}  # noqa: RUF012
+    label_names = SHORT | {"anger": "angry", "happiness": "happy", "excited": "happy", "sadness": "sad"}
     groups = ("emotion", "session")
 
     def records(self, source: str) -> Iterator[Record]:
         """Of the distributed folder, utterances of the four emotions; others have none of the labels."""
-        files = sorted(f for f in walk(Path(source)) if f.parent.name == "EmoEvaluation") if Path(source).is_dir() else []
+        files = (
+            sorted(f for f in walk(Path(source)) if f.parent.name == "EmoEvaluation") if Path(source).is_dir() else []
+        )
         if not files:
             yield from super().records(source)
         for file in files:

@@ -4,8 +4,8 @@ Source: openslr.org/12, CC BY 4.0. A folder of it has SPEAKER/CHAPTER/SPEAKER-CH
 
     1089-134686-0000 HE HOPED THERE WOULD BE STEW FOR DINNER ...
 
-and the audio beside it, under that id, as .flac. Or Qwen2-Audio's librispeech_eval.jsonl: `audio`, `prompt`, `source`, `gt`; or Parquet with
-`audio` and `text`.
+and the audio beside it, under that id, as .flac. Or Qwen2-Audio's librispeech_eval.jsonl: `audio`, `prompt`, `source`,
+`gt`; or Parquet with `audio` and `text`.
 """
 
 import re
@@ -30,7 +30,7 @@ class LibriSpeech(SpeechRecognition):
     hub_id = "openslr/librispeech_asr"
     rows = 5559
     hours = 10.7
-    note = "by Qwen2-Audio's script; AudioBench's also drops fillers (uh, um, er, ah) and reads nothing as the word `empty`"
+    note = "by Qwen2-Audio's script; AudioBench's also drops fillers (er, ah), and reads nothing as the word `empty`"
     groups = ("part",)
     published = (
         Published("Qwen2-Audio-7B", 0.016, WER, "test-clean, its report"),
@@ -49,11 +49,19 @@ class LibriSpeech(SpeechRecognition):
             folder = file.parent.relative_to(source).as_posix()
             for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
                 name, _, text = line.strip().partition(" ")
-                yield Record(str(file), number, {"id": name, "audio": f"{folder}/{name}.flac", "text": text, "part": part_of(str(file))})
+                yield Record(
+                    str(file),
+                    number,
+                    {"id": name, "audio": f"{folder}/{name}.flac", "text": text, "part": part_of(str(file))},
+                )
 
     def to_row(self, record: Mapping[str, Any]) -> dict[str, Any]:
         row = super().to_row(record)
-        name = row["audio_filepath"].replace("\\", "/").rsplit("/", 1)[-1] if isinstance(row["audio_filepath"], str) else ""
+        name = (
+            row["audio_filepath"].replace("\\", "/").rsplit("/", 1)[-1]
+            if isinstance(row["audio_filepath"], str)
+            else ""
+        )
         part = record.get("part") or part_of(str(record.get("source", ""))) or part_of(str(row["audio_filepath"]))
         given = {"id": name.rsplit(".", 1)[0]} if name and "id" not in row else {}
         return {**given, **row, **({"part": part} if part else {})}
@@ -63,7 +71,8 @@ class LibriSpeech(SpeechRecognition):
         return self.compare(row, without_tags(answer), normalise=self.normalise_twice)
 
     def normalise_twice(self, text: str, language: str) -> str:
-        """English goes through the basic normaliser as well there, which drops what is left of %, $ and decimal points."""
+        """English goes through the basic normaliser as well there, which drops what is left of %, $ and decimal
+        points."""
         return " ".join(normalise_basic(self.normalise(text, language)).split())
 
 

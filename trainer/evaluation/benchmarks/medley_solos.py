@@ -25,14 +25,18 @@ class MedleySolos(LabelBenchmark):
     rows = 12236
     hours = 10.1
     labels = (
-        "clarinet", "distorted electric guitar", "female singer", "flute", "piano", "tenor saxophone", "trumpet", "violin",
+        "clarinet", "distorted electric guitar", "female singer", "flute", "piano", "tenor saxophone", "trumpet",
+        "violin",
     )  # fmt: skip
     groups = ("instrument",)
     prediction_keys = ("response", "pred")
 
     def records(self, source: str) -> Iterator[Record]:
         rows = super().records(source)
-        yield from of_split((Record(r.file, r.row, {**r.values, "split": r.values.get("subset")}, r.problem, r.note) for r in rows), "test")
+        yield from of_split(
+            (Record(r.file, r.row, {**r.values, "split": r.values.get("subset")}, r.problem, r.note) for r in rows),
+            "test",
+        )
 
     def to_row(self, record: Mapping[str, Any]) -> dict[str, Any]:
         if missing := [k for k in ("subset", "instrument", "instrument_id", "uuid4") if not str(record.get(k) or "")]:

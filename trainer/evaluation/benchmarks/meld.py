@@ -2,9 +2,11 @@
 
 Source: github.com/declare-lab/MELD, GPL-3.0. A record of one of three forms:
 
-    {"audio": ".../dia0_utt0.wav", "prompt": "...", "source": "meld", "gt": "surprise"}       as Qwen2-Audio evaluates it
-    Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,...                   test_sent_emo.csv of its authors
-    {"context": audio, "instruction": "...", "answer": "surprise"}                            as AudioBench has it, Parquet
+    {"audio": ".../dia0_utt0.wav", "prompt": "...", "source": "meld", "gt": "surprise"}       as Qwen2-Audio evaluates
+    it Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,...                   test_sent_emo.csv of
+    its authors
+    {"context": audio, "instruction": "...", "answer": "surprise"}                            as AudioBench has it,
+    Parquet
 
 Of the second form audio is diaD_uttU.mp4 (FFmpeg reads it).
 """

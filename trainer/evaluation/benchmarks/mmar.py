@@ -1,10 +1,12 @@
-"""MMAR (arXiv 2505.13032): 1,000 questions about speech, sound, music and mixes of them, that want several steps of thought.
+"""MMAR (arXiv 2505.13032): 1,000 questions about speech, sound, music and mixes of them, that want several steps of
+thought.
 
 Source: github.com/ddlBoJack/MMAR, CC BY-NC 4.0; audio on the hub. One record, a line of JSONL (or of an array):
 
-    {"id": "...", "audio_path": "./audio/....wav", "question": "...", "choices": ["...", ...], "answer": "the text of a choice",
-     "modality": "mix-sound-speech", "category": "Semantic Layer", "sub-category": "...", "language": "en", "source": "...",
-     "url": "...", "timestamp": "00:10,00:25", "thinking": "...", "cue": [...], "rubric": {...}}
+    {"id": "...", "audio_path": "./audio/....wav", "question": "...", "choices": ["...", ...], "answer": "the text of a
+    choice",
+     "modality": "mix-sound-speech", "category": "Semantic Layer", "sub-category": "...", "language": "en", "source":
+     "...", "url": "...", "timestamp": "00:10,00:25", "thinking": "...", "cue": [...], "rubric": {...}}
 
 `thinking`, `cue` and `rubric` say how the answer is found: they do not get into a manifest.
 """
@@ -43,4 +45,6 @@ class MMAR(Benchmark):
     def official(self, row: QuestionRow, answer: str) -> Verdict:
         """MMAU's rule; one without a prediction leaves the count there, and is wrong here."""
         right = matches(row.response or "", answer, row.choices)
-        return Verdict(right, "its words, and none of other choices" if right else "words lack, or are of other choices")
+        return Verdict(
+            right, "its words, and none of other choices" if right else "words lack, or are of other choices"
+        )

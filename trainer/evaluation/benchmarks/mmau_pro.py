@@ -2,12 +2,13 @@
 
 Source: github.com/sonalkum/MMAUPro; data on the hub. One record of test.parquet:
 
-    {"id": "...", "audio_path": ["data/....wav"], "question": "...", "answer": "the text of a choice, or a reference", "choices": [...] or
+    {"id": "...", "audio_path": ["data/....wav"], "question": "...", "answer": "the text of a choice, or a reference",
+    "choices": [...] or
      null, "category": "sound" | ... | "open" | "instruction following", "task_identifier": "Number Words (range)",
      "kwargs": {"N1": 10, "N2": 20}, "length_type": "short", ...}
 
-Three kinds of rows: closed (choices), open (a judge), and instructions, whose form is checked. Rows with several clips are refused: a
-sample has one audio.
+Three kinds of rows: closed (choices), open (a judge), and instructions, whose form is checked. Rows with several clips
+are refused: a sample has one audio.
 """
 
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ class MMAUPro(JudgedBenchmark):
     source = Source("https://github.com/sonalkum/MMAUPro", "2269762")
     hub_id = "gamma-lab-umd/MMAU-Pro"
     rows = 5305
-    note = "closed questions by the strict rule: theirs takes the choice that NV-Embed-v2 finds nearest, of an empty answer as well"
+    note = "closed questions by the strict rule: theirs takes the choice that NV-Embed-v2 finds nearest, of nothing too"
     templates = (COAT, AUDIO_FLAMINGO)
     template = COAT.name
     metrics = (ACCURACY, JUDGE)
@@ -47,7 +48,13 @@ class MMAUPro(JudgedBenchmark):
             if task not in CHECKS:
                 raise ValueError(f"task_identifier {task!r}; expected one of {', '.join(CHECKS)}")
             parameters = {k: v for k, v in (record.get("kwargs") or {}).items() if v is not None}
-            return {**row, "response": str(record.get("answer") or ""), **kept, "task_identifier": task, "kwargs": parameters}
+            return {
+                **row,
+                "response": str(record.get("answer") or ""),
+                **kept,
+                "task_identifier": task,
+                "kwargs": parameters,
+            }
         if not record.get("answer"):
             raise ValueError("no answer; expected a record of MMAU-Pro")
         if category == OPEN:
@@ -76,7 +83,8 @@ class MMAUPro(JudgedBenchmark):
         return PROMPT.format(question=row.prompt, reference=row.response, answer=answer)
 
     def judged(self, row: QuestionRow, judgement: str) -> Verdict:
-        """1 to 5, as a share of 5. Their script counts a criterion that the judge leaves out as 3: here it is unparsed, and 0."""
+        """1 to 5, as a share of 5. Their script counts a criterion that the judge leaves out as 3: here it is unparsed,
+        and 0."""
         stars = rating(judgement, 1, 5)
         if stars is None:
             return Verdict(False, "the judge gave no rating of 1 to 5", unparsed=True, sums={JUDGE: (0.0, 1.0)})
@@ -88,7 +96,9 @@ def one_audio(record: Mapping[str, Any]) -> Any:
     audio = record.get("audio_path") or record.get("audio")
     if isinstance(audio, list | tuple):
         if len(audio) != 1:
-            raise ValueError(f"{len(audio)} audio files in one row; coat asks about one (--skip-bad leaves such rows out)")
+            raise ValueError(
+                f"{len(audio)} audio files in one row; coat asks about one (--skip-bad leaves such rows out)"
+            )
         return audio[0]
     if not audio:
         raise ValueError("no audio_path; expected a record of MMAU-Pro")
@@ -106,8 +116,8 @@ PROMPT = """Rate an answer to a question about audio by a reference answer. You 
 [Answer to rate]
 {answer}
 
-Weigh whether it is right by the reference, to the point, complete, and clear. 1: wrong or about something else. 2: little of the
-reference. 3: half of it. 4: right, with small gaps. 5: as right and as complete as the reference.
+Weigh whether it is right by the reference, to the point, complete, and clear. 1: wrong or about something else.
+2: little of the reference. 3: half of it. 4: right, with small gaps. 5: as right and as complete as the reference.
 
 End with a line of this form, and nothing behind it:
 Rating: N"""

@@ -2,7 +2,8 @@
 
 Source: github.com/dingdongwang/MMSU_Bench; data on the hub. One record:
 
-    {"id": "...", "task_name": "...", "audio_path": "audio/....wav", "question": "...", "choice_a": "...", "choice_b": "...",
+    {"id": "...", "task_name": "...", "audio_path": "audio/....wav", "question": "...", "choice_a": "...", "choice_b":
+    "...",
      "choice_c": "...", "choice_d": "...", "answer_gt": "the text of a choice", "category": "Perception",
      "sub-category": "...", "sub-sub-category": "...", "linguistics_sub_discipline": "..."}
 """
@@ -16,8 +17,9 @@ from coat.trainer.evaluation.templates import AUDIO_FLAMINGO, COAT, Template
 
 AUTHORS = Template(
     "authors",
-    "Choose the most suitable answer from options A, B, C, and D to respond the question in next line, **you should only "
-    "choose A or B or C or D.** Do not provide any additional explanations or content.\n\nQuestion: {question}\n\n{choices}",
+    "Choose the most suitable answer from options A, B, C, and D to respond the question in next line, "
+    "**you should only choose A or B or C or D.** Do not provide any additional explanations or content.\n\n"
+    "Question: {question}\n\n{choices}",
     "{letter}. {text}",
     "\n",
 )
@@ -55,7 +57,9 @@ class MMSU(Benchmark):
     def official(self, row: QuestionRow, answer: str) -> Verdict:
         """Of equal choices every one is right here, as its script compares texts."""
         verdict = by_letter(row, answer)
-        return Verdict(verdict.choice is not None and verdict.choice == row.response, verdict.why, verdict.choice, verdict.unparsed)
+        return Verdict(
+            verdict.choice is not None and verdict.choice == row.response, verdict.why, verdict.choice, verdict.unparsed
+        )
 
     def say(self, row: QuestionRow, index: int) -> str:
         return LETTERS[index]

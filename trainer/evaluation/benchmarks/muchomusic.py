@@ -1,6 +1,7 @@
 """MuChoMusic (arXiv 2408.01337): 1,187 questions about 644 pieces of music, of Song Describer and MusicCaps.
 
-Source: github.com/mulab-mir/muchomusic (code MIT, data CC BY-SA 4.0). One record of what its prepare_prompts.py writes, an array:
+Source: github.com/mulab-mir/muchomusic (code MIT, data CC BY-SA 4.0). One record of what its prepare_prompts.py writes,
+an array:
 
     {"id": 415600, "prompt": "Question: ...\\n Options: (A) ... (B) ... (C) ... (D) ... \\n The correct answer is: ",
      "answers": ["...", "...", "...", "..."], "answer_orders": [3, 0, 2, 1], "dataset": "sdd", "genre": "Reggae",
@@ -46,7 +47,9 @@ class MuChoMusic(Benchmark):
         question = question_of(record["prompt"])
         knows, reasons = (categories(record.get(key)) for key in ("knowledge", "reasoning"))
         asks = " and ".join(name for name, has in (("knowledge", knows), ("reasoning", reasons)) if has)
-        kept = {"asks": asks, "knowledge": knows, "reasoning": reasons} | {k: record.get(k) for k in ("genre", "dataset")}
+        kept = {"asks": asks, "knowledge": knows, "reasoning": reasons} | {
+            k: record.get(k) for k in ("genre", "dataset")
+        }
         row = {
             "id": f"{record['id']}-{xxhash.xxh3_64_hexdigest(question.encode())[:8]}",
             "audio_filepath": record["audio_path"],
@@ -59,8 +62,8 @@ class MuChoMusic(Benchmark):
     def official(self, row: QuestionRow, answer: str) -> Verdict:
         """`extract_responses` of its scoring.py.
 
-        Flaws, kept: one capital of A to D anywhere is the answer ("Classical" is C), and where there are none or several,
-        the first choice whose text stands in the answer, though others do, too.
+        Flaws, kept: one capital of A to D anywhere is the answer ("Classical" is C), and where there are none or
+        several, the first choice whose text stands in the answer, though others do, too.
         """
         said = answer.rsplit(PREFIX, 1)[-1].strip()
         letters = sorted(set(LETTERS) & set(said))
@@ -68,7 +71,9 @@ class MuChoMusic(Benchmark):
             at, why = LETTERS.index(letters[0]), f"read as {letters[0]}"
         else:
             found = [i for i, choice in enumerate(row.choices) if choice.lower().strip() in said.lower()]
-            at, why = (found[0], "the first choice whose text it holds") if found else (-1, "no choice is read out of it")
+            at, why = (
+                (found[0], "the first choice whose text it holds") if found else (-1, "no choice is read out of it")
+            )
         choice = row.choices[at] if 0 <= at < len(row.choices) else None
         right = choice is not None and row.choices.index(row.response or "") == at
         return Verdict(right, why, choice, unparsed=choice is None)

@@ -2,14 +2,14 @@
 
 Source: magenta.tensorflow.org/datasets/nsynth, CC BY 4.0. nsynth-test/examples.json is an object of notes by name:
 
-    {"bass_synthetic_068-049-025": {"note_str": "...", "instrument_family_str": "bass", "instrument_source_str": "synthetic",
+    {"bass_synthetic_068-049-025": {"note_str": "...", "instrument_family_str": "bass", "instrument_source_str":
+    "synthetic",
      "pitch": 49, "velocity": 25, "qualities_str": ["dark"], ...}, ...}
 
-Audio is audio/NAME.wav beside it. Or CMI-Bench's CMI_Nsynth_instrument.jsonl, whose prompt lists instruments (piano, cello,
-...) that are not the labels: it is not used here.
+Audio is audio/NAME.wav beside it. Or CMI-Bench's CMI_Nsynth_instrument.jsonl, whose prompt lists instruments (piano,
+cello, ...) that are not the labels: it is not used here.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -49,7 +49,9 @@ class NSynth(LabelBenchmark):
         else:
             audio, span = cmi_audio(record)
             name, label = audio.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0], str(record.get("output"))
-        origin = record.get("instrument_source_str") or next((s for s in ("acoustic", "electronic", "synthetic") if s in name), None)
+        origin = record.get("instrument_source_str") or next(
+            (s for s in ("acoustic", "electronic", "synthetic") if s in name), None
+        )
         row = self.label_row(record, audio, label)
         kept = {"instrument_family_str": label, **({"instrument_source_str": origin} if origin else {})}
         return {"id": name, "prompt": "Which family is the instrument of this note?", **row, **span, **kept}

@@ -23,7 +23,8 @@ class Arm:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of one benchmark. `left_out`: rows that not all of them have. `shared_clips`: rows that share an audio with others."""
+    """Of one benchmark. `left_out`: rows that not all of them have. `shared_clips`: rows that share an audio with
+    others."""
 
     benchmark: str
     first: Arm

@@ -9,55 +9,62 @@ from coat.trainer.evaluation.reports.finished import Finished, read_cost
 from coat.trainer.evaluation.results import BenchmarkResults, Counts, Interval
 from coat.trainer.evaluation.transcripts.error_rate import LOWER_IS_BETTER
 
-WIDTH, HEIGHT = 220, 18  # of a plot; its axis is 0 to 1
+WIDTH, HEIGHT = 220, 18  # of a plot in pixels; its axis is 0 to 1
+RULES = ("official", "strict")
+DOUBTS = ("missing", "failed", "empty", "unparsed", "unscored", "cut")
+Having = Sequence[tuple[str, BenchmarkResults]]  # names of evaluations, with what they found of one benchmark
 
 
 def scores_html(label: str, evaluations: Sequence[Finished]) -> str:
     """All rows: both rules by every metric; then chance, trivial baselines and published figures, on the same axis."""
-    having = [(one.name, one.results.benchmarks[label]) for one in evaluations if label in one.results.benchmarks]
+    having = with_benchmark(label, evaluations)
     first = having[0][1]
-    lines = [row_html(name, found, metric, rule) for metric in first.metrics for name, found in having for rule in ("official", "strict")]
+    lines = [
+        line_html(name, metric, rule, value, interval_of(found, rule, metric), rule)
+        for metric in first.metrics
+        for name, found in having
+        for rule in RULES
+        if (value := getattr(found.scores, rule).get(metric)) is not None
+    ]
     if first.chance is not None:
         lines.append(line_html("chance", "accuracy", "", first.chance, None, "reference"))
     for name, scores in first.baselines.items():
-        for rule in ("official", "strict"):
-            value = getattr(scores, rule).get(first.metrics[0])
-            if value is not None:
+        for rule in RULES:
+            if (value := getattr(scores, rule).get(first.metrics[0])) is not None:
                 lines.append(line_html(f"always: {name}", first.metrics[0], rule, value, None, "reference"))
     for figure in first.published:
         where = f"{figure.where or 'published'}{'' if figure.read else '; third-hand'}"
-        lines.append(line_html(f"{figure.model} ({where})", figure.metric, "published", figure.value, None, "published"))
-    head = "<tr><th></th><th>metric</th><th>rule</th><th>score</th><th>95 %</th><th></th></tr>"
-    return f"{facts_html(having)}<table class=scores>{head}{''.join(lines)}</table>"
+        name = f"{figure.model} ({where})"
+        lines.append(line_html(name, figure.metric, "published", figure.value, None, "published"))
+    facts = "".join(
+        f'<p class="{"alarm" if alarming else "facts"}">{escape(text)}</p>' for alarming, text in facts_of(having)
+    )
+    return facts + table_html(["", "metric", "rule", "score", "95 %", ""], lines)
 
 
-def facts_html(having: Sequence[tuple[str, BenchmarkResults]]) -> str:
-    parts = []
-    for name, found in having:
-        counts = [
-            f"{getattr(found, word):,} {word}" for word in ("missing", "failed", "empty", "unparsed", "unscored", "cut") if getattr(found, word)
-        ]
-        data = found.data_known or f"other rows than the official ones that we know (digest {found.data[:8]})"
-        template = f"template {found.template.name}" if found.template else "prompts of others"
-        parts.append(
-            f"{name}: {found.version}, {found.rows:,} rows ({', '.join(counts) or 'all answered and read'}); {template}; {data}"
-        )
-        if found.leaks and (found.leaks.audio or found.leaks.question):
-            parts.append(f"{name}: LEAK: audio of {len(found.leaks.audio):,} rows and questions of {len(found.leaks.question):,} lie in the training shards")
-        if found.orders:
-            o = found.orders
-            parts.append(
-                f"{name}: choices in {o.orders} orders: {points(o.accuracy)} % right, {points(o.consistency)} % of rows keep their "
-                f"choice, position bias {o.bias:.2f}"
-            )
-        if found.judge:
-            parts.append(f"{name}: judged by {found.judge.model}, {found.judge.unparsed:,} of {found.judge.rows:,} judgements unread")
-    return "".join(f'<p class="{"alarm" if ": LEAK:" in part else "facts"}">{escape(part)}</p>' for part in dict.fromkeys(parts))
+def with_benchmark(label: str, evaluations: Sequence[Finished]) -> Having:
+    return [(one.name, one.results.benchmarks[label]) for one in evaluations if label in one.results.benchmarks]
 
 
-def row_html(name: str, found: BenchmarkResults, metric: str, rule: str) -> str:
-    value = getattr(found.scores, rule).get(metric)
-    return "" if value is None else line_html(name, metric, rule, value, interval_of(found, rule, metric), rule)
+def facts_of(having: Having) -> list[tuple[bool, str]]:
+    """Sentences about who was asked what, and whether they alarm."""
+    found: list[tuple[bool, str]] = []
+    for name, one in having:
+        counts = ", ".join(f"{getattr(one, word):,} {word}" for word in DOUBTS if getattr(one, word))
+        data = one.data_known or f"data of digest {one.data[:8]}"
+        template = f"template {one.template.name}" if one.template else "prompts of others"
+        rows = f"{one.rows:,} rows ({counts or 'all answered and read'})"
+        found.append((False, f"{name}: {one.version}, {rows}; {template}; {data}"))
+        if (leaks := one.leaks) and (leaks.audio or leaks.question):
+            both = f"the audio of {len(leaks.audio):,} rows, and {len(leaks.question):,} questions"
+            found.append((True, f"{name}: leaks: {both}, lie in the training shards"))
+        if o := one.orders:
+            kept = f"{points(o.accuracy)} % right, {points(o.consistency)} % of rows keep their choice"
+            found.append((False, f"{name}: choices in {o.orders} orders: {kept}, position bias {o.bias:.2f}"))
+        if judge := one.judge:
+            unread = f"{judge.unparsed:,} of {judge.rows:,} judgements unread"
+            found.append((False, f"{name}: judged by {judge.model}, {unread}"))
+    return found
 
 
 def interval_of(found: Counts, rule: str, metric: str) -> Interval | None:
@@ -65,28 +72,45 @@ def interval_of(found: Counts, rule: str, metric: str) -> Interval | None:
 
 
 def line_html(name: str, metric: str, rule: str, value: float, interval: Interval | None, style: str) -> str:
-    low_high = f"{points(interval[0])} to {points(interval[1])}" if interval else ""
     better = " ↓" if metric in LOWER_IS_BETTER else ""
-    return (
-        f'<tr class="{style}"><td>{escape(name)}</td><td>{escape(metric)}{better}</td><td>{escape(rule)}</td>'
-        f"<td class=number>{points(value)}</td><td class=number>{low_high}</td><td>{plot(value, interval)}</td></tr>"
-    )
+    cells = [name, f"{metric}{better}", rule]
+    return row_html(style, cells, [points(value), range_text(interval)], plot(value, interval))
+
+
+def range_text(interval: Interval | None) -> str:
+    return f"{points(interval[0])} to {points(interval[1])}" if interval else ""
+
+
+def row_html(style: str, cells: Sequence[str], numbers: Sequence[str], last: str = "") -> str:
+    """`last` is markup; all else is text."""
+    texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    figures = "".join(f'<td class="number">{escape(cell)}</td>' for cell in numbers)
+    return f'<tr class="{style}">{texts}{figures}{f"<td>{last}</td>" if last else ""}</tr>'
+
+
+def table_html(columns: Sequence[str], lines: Sequence[str]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    return f'<table class="scores"><tr>{head}</tr>{"".join(lines)}</table>'
 
 
 def plot(value: float, interval: Interval | None) -> str:
     """A dot at the score, a line for its interval. Scores above 1 (a word error rate) stand at the right edge."""
-    x, middle = WIDTH * min(max(value, 0.0), 1.0), HEIGHT / 2
-    line = ""
+    middle = HEIGHT / 2
+
+    def x(share: float) -> str:
+        return f"{WIDTH * min(max(share, 0.0), 1.0):.1f}"
+
+    parts = [f'<line class="tick" x1="{x(t)}" y1="0" x2="{x(t)}" y2="{HEIGHT}"/>' for t in (0.0, 0.25, 0.5, 0.75, 1.0)]
     if interval:
-        low, high = (WIDTH * min(max(v, 0.0), 1.0) for v in interval)
-        line = f'<line x1="{low:.1f}" y1="{middle}" x2="{high:.1f}" y2="{middle}"/>'
-    axis = "".join(f'<line class=tick x1="{WIDTH * t}" y1="0" x2="{WIDTH * t}" y2="{HEIGHT}"/>' for t in (0, 0.25, 0.5, 0.75, 1))
-    return f'<svg class=plot width="{WIDTH}" height="{HEIGHT}" viewBox="-5 0 {WIDTH + 10} {HEIGHT}">{axis}{line}<circle cx="{x:.1f}" cy="{middle}" r="4"/></svg>'
+        parts.append(f'<line x1="{x(interval[0])}" y1="{middle}" x2="{x(interval[1])}" y2="{middle}"/>')
+    parts.append(f'<circle cx="{x(value)}" cy="{middle}" r="4"/>')
+    box = f'width="{WIDTH}" height="{HEIGHT}" viewBox="-5 0 {WIDTH + 10} {HEIGHT}"'
+    return f'<svg class="plot" {box}>{"".join(parts)}</svg>'
 
 
 def groups_html(label: str, evaluations: Sequence[Finished]) -> str:
-    """By the headline metric and the strict rule."""
-    having = [(one.name, one.results.benchmarks[label]) for one in evaluations if label in one.results.benchmarks]
+    """By the headline metric; the plots by the strict rule."""
+    having = with_benchmark(label, evaluations)
     metric = having[0][1].metrics[0]
     tables = []
     for key in dict.fromkeys(key for _, found in having for key in found.groups):
@@ -97,11 +121,10 @@ def groups_html(label: str, evaluations: Sequence[Finished]) -> str:
             for name, found in having
             if value in found.groups.get(key, {})
         ]
-        head = "<tr><th></th><th></th><th>rows</th><th>official</th><th>strict</th><th>95 %</th><th></th></tr>"
+        made = table_html([key, "", "rows", "chance", "official", "strict", "95 %", ""], lines)
         is_open = " open" if not tables and len(values) <= 12 else ""
-        tables.append(
-            f"<details{is_open}><summary>{escape(metric)} by {escape(key)} ({len(values)})</summary><table class=scores>{head}{''.join(lines)}</table></details>"
-        )
+        title = f"{metric} by {key} ({len(values)})"
+        tables.append(f"<details{is_open}><summary>{escape(title)}</summary>{made}</details>")
     return "".join(tables)
 
 
@@ -110,11 +133,9 @@ def group_line(value: str, name: str, found: Counts, metric: str) -> str:
     if official is None or strict is None:
         return ""
     interval = interval_of(found, "strict", metric)
-    low_high = f"{points(interval[0])} to {points(interval[1])}" if interval else ""
-    return (
-        f"<tr class=strict><td>{escape(value)}</td><td>{escape(name)}</td><td class=number>{found.rows:,}</td>"
-        f"<td class=number>{points(official)}</td><td class=number>{points(strict)}</td><td class=number>{low_high}</td><td>{plot(strict, interval)}</td></tr>"
-    )
+    chance = "" if found.chance is None else points(found.chance)
+    numbers = [f"{found.rows:,}", chance, points(official), points(strict), range_text(interval)]
+    return row_html("strict", [value, name], numbers, plot(strict, interval))
 
 
 def guard_html(one: Finished) -> str:
@@ -122,28 +143,46 @@ def guard_html(one: Finished) -> str:
     if heard is None:
         return '<p class="facts">Not asked again with other audio: whether it hears is not known.</p>'
     return (
-        f'<p class="{"facts" if heard.hears else "alarm"}">Asked again, {heard.rows:,} rows: {heard.changed_by_other_audio:,} answers changed with '
-        f"another row's audio, {heard.changed_by_silence:,} with silence.</p>"
+        f'<p class="{"facts" if heard.hears else "alarm"}">Asked again, {heard.rows:,} rows: '
+        f"{heard.changed_by_other_audio:,} answers changed with another row's audio, "
+        f"{heard.changed_by_silence:,} with silence.</p>"
     )
+
+
+COSTS = {
+    "rows": "rows",
+    "first_token.p50": "first token p50 (s)",
+    "first_token.p95": "p95",
+    "total.p50": "answer p50 (s)",
+    "total.p95": "p95",
+    "tokens_per_s": "tokens/s",
+    "prompt_tokens": "prompt tokens",
+    "block_tokens": "block tokens",
+    "answer_tokens": "answer tokens",
+}
+
+
+def cost_rows(evaluations: Sequence[Finished]) -> list[list[str]]:
+    """What single questions cost, of cost.json: a line for each that was asked."""
+    return [
+        [f"{one.name}: {mode} ({cost.get('device', '')})", *(cost_cell(figures, key) for key in COSTS)]
+        for one in evaluations
+        if (cost := read_cost(one.folder))
+        for mode, figures in cost.get("modes", {}).items()
+    ]
+
+
+def cost_cell(figures: Mapping[str, Any], key: str) -> str:
+    """Empty where it was not measured."""
+    value: Any = figures
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return f"{value:,.4g}" if isinstance(value, int | float) else ""
 
 
 def cost_html(evaluations: Sequence[Finished]) -> str:
-    """What single questions cost, as cost.json has it: a line for who was asked, a column for each figure."""
-    lines: list[tuple[str, Mapping[str, Any]]] = []
-    for one in evaluations:
-        for who, figures in (read_cost(one.folder) or {}).items():
-            if isinstance(figures, dict):
-                lines.append((f"{one.name}: {who}", figures))
-    if not lines:
+    rows = [row_html("", line[:1], line[1:]) for line in cost_rows(evaluations)]
+    if not rows:
         return ""
-    columns = list(dict.fromkeys(key for _, figures in lines for key, value in figures.items() if isinstance(value, int | float)))
-    head = "".join(f"<th>{escape(key.replace('_', ' '))}</th>" for key in columns)
-    body = "".join(
-        f"<tr><td>{escape(name)}</td>{''.join(f'<td class=number>{number(figures.get(key))}</td>' for key in columns)}</tr>"
-        for name, figures in lines
-    )
-    return f"<section><h2>Cost</h2><table class=scores><tr><th></th>{head}</tr>{body}</table></section>"
-
-
-def number(value: Any) -> str:
-    return f"{value:,.4g}" if isinstance(value, int | float) else ""
+    what = '<p class="facts">Some rows, asked one by one with a clock. A block is read in the one prefill.</p>'
+    return f"<section><h2>Cost</h2>{what}{table_html(['', *COSTS.values()], rows)}</section>"

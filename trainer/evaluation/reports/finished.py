@@ -74,6 +74,8 @@ class Unknown(Benchmark):
 def read_finished(folders: Sequence[str]) -> list[Finished]:
     """InputError where one is no finished evaluation, or is given twice."""
     paths = [Path(folder) for folder in folders]
+    if not paths:
+        return []
     if len({p.resolve() for p in paths}) < len(paths):
         raise InputError("one evaluation is given twice; expected the folders of different ones")
     return [Finished(name, path, Results.read(path)) for name, path in zip(short_names(paths), paths, strict=True)]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from coat.trainer.evaluation.reports.comparing import Comparison, points, sentence
-from coat.trainer.evaluation.reports.figures import interval_of
+from coat.trainer.evaluation.reports.figures import COSTS, cost_rows, interval_of
 from coat.trainer.evaluation.reports.finished import Finished
 from coat.trainer.evaluation.results import Counts
 from coat.trainer.evaluation.transcripts.error_rate import LOWER_IS_BETTER
@@ -14,10 +14,15 @@ def report_markdown(evaluations: Sequence[Finished], compared: Sequence[Comparis
     parts = [f"- {one.name}: {one.results.heading}" for one in evaluations]
     for label in dict.fromkeys(label for one in evaluations for label in one.results.benchmarks):
         parts += ["", f"## {label}", "", scores_table(label, evaluations)]
-        for key in dict.fromkeys(k for one in evaluations if label in one.results.benchmarks for k in one.results.benchmarks[label].groups):
+        for key in dict.fromkeys(
+            k for one in evaluations if label in one.results.benchmarks for k in one.results.benchmarks[label].groups
+        ):
             parts += ["", groups_table(label, key, evaluations)]
         parts += [f"\n{sentence(c, d)}." for c in compared if c.benchmark == label for d in c.overall]
-    parts += ["", "In %, with 95 % bootstrap intervals. Missing, empty and unparsed answers are wrong. ↓: lower is better."]
+    parts += [
+        "",
+        "In %, with 95 % bootstrap intervals. Missing, empty and unparsed answers are wrong. ↓: lower is better.",
+    ]
     return "\n".join(parts) + "\n"
 
 
@@ -25,20 +30,41 @@ def scores_table(label: str, evaluations: Sequence[Finished]) -> str:
     having = [(one.name, one.results.benchmarks[label]) for one in evaluations if label in one.results.benchmarks]
     first = having[0][1]
     metrics = [m for m in first.metrics if m in first.scores.official]
-    columns = ["", *(f"{m}{' ↓' if m in LOWER_IS_BETTER else ''} ({rule})" for m in metrics for rule in ("official", "strict"))]
+    columns = [
+        "",
+        *(f"{m}{' ↓' if m in LOWER_IS_BETTER else ''} ({rule})" for m in metrics for rule in ("official", "strict")),
+    ]
     columns += ["rows", "missing", "unparsed"]
     lines = [
-        [name, *(cell(found, rule, m) for m in metrics for rule in ("official", "strict")), f"{found.rows:,}", str(found.missing), str(found.unparsed)]
+        [
+            name,
+            *(cell(found, rule, m) for m in metrics for rule in ("official", "strict")),
+            f"{found.rows:,}",
+            str(found.missing),
+            str(found.unparsed),
+        ]
         for name, found in having
     ]
     for name, scores in first.baselines.items():
         values = [getattr(scores, rule).get(m) for m in metrics for rule in ("official", "strict")]
         lines.append([f"*always: {name}*", *("-" if v is None else points(v) for v in values), "", "", ""])
     if first.chance is not None and "accuracy" in metrics:
-        lines.append(["*chance*", *(points(first.chance) if m == "accuracy" else "-" for m in metrics for _ in range(2)), "", "", ""])
+        lines.append(
+            [
+                "*chance*",
+                *(points(first.chance) if m == "accuracy" else "-" for m in metrics for _ in range(2)),
+                "",
+                "",
+                "",
+            ]
+        )
     for figure in first.published:
         where = f"*{figure.model}, published ({figure.where or first.version}{'' if figure.read else '; third-hand'})*"
-        values = [points(figure.value) if m == figure.metric and rule == "official" else "-" for m in metrics for rule in ("official", "strict")]
+        values = [
+            points(figure.value) if m == figure.metric and rule == "official" else "-"
+            for m in metrics
+            for rule in ("official", "strict")
+        ]
         lines.append([where, *values, "", "", ""])
     return table(columns, lines)
 

@@ -1,7 +1,7 @@
 """`coat report`: evaluations as one HTML page, which needs no network and runs no script but its own.
 
-Questions, answers and names come from strangers and from models: as text they are escaped, in JSON no `<` is left, and the
-page's policy names the digest of the one script that may run.
+Questions, answers and names come from strangers and from models: as text they are escaped, in JSON no `<` is left, and
+the page's policy names the digest of the one script that may run.
 """
 
 import base64
@@ -11,8 +11,8 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from coat.trainer.evaluation.reports.figures import cost_html, guard_html, groups_html, scores_html
 from coat.trainer.evaluation.reports.comparing import Comparison, sentence
+from coat.trainer.evaluation.reports.figures import cost_html, groups_html, guard_html, scores_html
 from coat.trainer.evaluation.reports.finished import Finished
 from coat.trainer.evaluation.reports.rows_data import script_json
 
@@ -33,7 +33,9 @@ def report_page(
     )
     names = ", ".join(one.name for one in evaluations)
     labels = list(dict.fromkeys(label for one in evaluations for label in one.results.benchmarks))
-    sections = [f"<section><h2>{escape(label)}</h2>{benchmark_html(label, evaluations, compared)}</section>" for label in labels]
+    sections = [
+        f"<section><h2>{escape(label)}</h2>{benchmark_html(label, evaluations, compared)}</section>" for label in labels
+    ]
     clips = "".join(f'<script type="text/plain" id="clip-{i}">{escape(url)}</script>' for i, url in enumerate(audio))
     return f"""<!doctype html>
 <html lang="en">
@@ -55,10 +57,11 @@ def report_page(
 <main>
 {"".join(sections)}
 {cost_html(evaluations)}
-<section id="rows"><h2>Rows</h2>{BROWSER}</section>
+<section id="rows"><h2>Rows</h2>{asset("rows.html")}</section>
 </main>
-<footer><p>Made by <code>coat report</code>. Intervals are of 95 %. <b>official</b> is the benchmark's own rule with its flaws, so that published
-figures compare; <b>strict</b> wants one choice, named without doubt. A missing or empty answer is wrong in both.</p></footer>
+<footer><p>Made by <code>coat report</code>. Intervals are of 95 %. <b>official</b> is the benchmark's own rule with its
+flaws, so that published figures compare; <b>strict</b> wants one choice, named without doubt. A missing or empty answer
+is wrong in both.</p></footer>
 {clips}
 <script type="application/json" id="data">{script_json(rows)}</script>
 <script>{script}</script>
@@ -80,23 +83,11 @@ def benchmark_html(label: str, evaluations: Sequence[Finished], compared: Sequen
         if one.benchmark == label
         for d in one.overall
     ]
-    against = f'<h3>Against {escape(compared[0].first.name)}</h3><ul class="compared">{"".join(lines)}</ul>' if lines else ""
+    against = (
+        f'<h3>Against {escape(compared[0].first.name)}</h3><ul class="compared">{"".join(lines)}</ul>' if lines else ""
+    )
     return scores_html(label, evaluations) + against + groups_html(label, evaluations)
 
 
 def asset(name: str) -> str:
     return (files(__package__) / name).read_text(encoding="utf-8")
-
-
-BROWSER = """<div class="filters">
-<select id="benchmark" aria-label="benchmark"></select>
-<select id="run" aria-label="evaluation"></select>
-<select id="rule" aria-label="rule"><option value="strict">by strict</option><option value="official">by official</option></select>
-<select id="status" aria-label="status"><option value="">all</option><option value="right">right</option><option value="wrong">wrong</option>
-<option value="unparsed">unparsed</option><option value="missing">missing, failed or empty</option><option value="cut">cut</option>
-<option value="changed">changed between two runs</option><option value="differ">official and strict differ</option></select>
-<select id="group" aria-label="group"></select>
-<input id="search" type="search" placeholder="search questions, answers, ids" aria-label="search">
-<span id="count"></span>
-</div>
-<div class="browser"><div id="list" tabindex="0" role="listbox" aria-label="rows"><div id="spacer"></div></div><div id="detail"></div></div>"""

@@ -28,7 +28,11 @@ class Written:
 
 
 def write_report(
-    folders: Sequence[str], out: str, audio: AudioMode, audio_bytes: int, advance: Callable[[int], None] = lambda n: None
+    folders: Sequence[str],
+    out: str,
+    audio: AudioMode,
+    audio_bytes: int,
+    advance: Callable[[int], None] = lambda n: None,
 ) -> Written:
     """The HTML page. InputError where a folder is no finished evaluation."""
     evaluations = read_finished(folders)
@@ -38,14 +42,14 @@ def write_report(
     sounds, silent = {}, 0
     if audio != "none":
         wanted = by_interest(evaluations, rows)
-        sounds, silent = (
-            embedded(wanted, audio_bytes, advance) if audio == "embed" else written(wanted, out, advance)
-        )
+        sounds, silent = embedded(wanted, audio_bytes, advance) if audio == "embed" else written(wanted, out, advance)
     notes = []
     if silent:
         where = "--audio beside writes all of them to files" if audio == "embed" else "their audio cannot be read here"
         notes.append(f"{silent:,} clips are not in this page, {len(sounds):,} are; {where}.")
-    page = report_page(evaluations, against_first(evaluations), rows_data(evaluations, rows, sounds), list(sounds.values()), notes)
+    page = report_page(
+        evaluations, against_first(evaluations), rows_data(evaluations, rows, sounds), list(sounds.values()), notes
+    )
     storage.write_bytes(out, page)
     return Written(out, len(page), len(rows), len(sounds), silent)
 

@@ -1,4 +1,5 @@
-"""What the page's script knows of the rows, as JSON. Lists in place of objects: ten thousand rows are some megabytes."""
+"""What the page's script knows of the rows, as JSON. Lists in place of objects: ten thousand rows are some
+megabytes."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import xxhash
-
 from coat.trainer.evaluation.rules.labels import LabelBenchmark
 from coat.trainer.evaluation.templates import AUDIO_FLAMINGO, COAT, Template
 
@@ -13,7 +11,8 @@ AS_IT_IS = Template("as-it-is", "{question}")
 
 
 class EmotionBenchmark(LabelBenchmark):
-    """Official: the very string of the label, as Qwen2-Audio's script compares (accuracy). AudioBench's is a judge's."""
+    """Official: the very string of the label, as Qwen2-Audio's script compares (accuracy). AudioBench's is a
+    judge's."""
 
     note = "by Qwen2-Audio's script; AudioBench draws a prompt anew in every run, and has a judge"
     question: ClassVar[str] = "How does the speaker feel?"
@@ -26,7 +25,9 @@ class EmotionBenchmark(LabelBenchmark):
         audio = record.get("audio") or record.get("context")
         said = record.get("gt") or record.get("answer") or record.get("label")
         if not audio or not isinstance(said, str):
-            raise ValueError("no audio and gt (or context and answer); expected a record as Qwen2-Audio or AudioBench has it")
+            raise ValueError(
+                "no audio and gt (or context and answer); expected a record as Qwen2-Audio or AudioBench has it"
+            )
         label = said.strip().lower().rstrip(".")
         row = self.label_row(record, audio, self.label_names.get(label, label))
         given = {"id": str(record["id"])} if record.get("id") else {}

@@ -1,7 +1,7 @@
 """Checks of a text's form: MMAU-Pro's instruction following. Each takes the answer and the parameters of its row.
 
-As evaluate_mmau_pro_comprehensive.py has them, quirks and all ("Title" is <<...>>, paragraphs are parted by ***), but for
-sentences: NLTK's tokenizer parts them there, marks and spaces here.
+As evaluate_mmau_pro_comprehensive.py has them, quirks and all ("Title" is <<...>>, paragraphs are parted by ***), but
+for sentences: NLTK's tokenizer parts them there, marks and spaces here.
 """
 
 import re
@@ -98,8 +98,12 @@ CHECKS: dict[str, Check] = {
     "All-capital Words (at least)": at_least(capital_words),
     "All-capital Words (at most)": at_most(capital_words),
     "All-capital Words (range)": between(capital_words),
-    "Start Checker": lambda text, p: letters_alone(text, " ").startswith(letters_alone(str(p.get("start_phrase") or ""), " ")),
-    "End Checker": lambda text, p: letters_alone(text, " ").endswith(letters_alone(str(p.get("end_phrase") or ""), " ")),
+    "Start Checker": lambda text, p: letters_alone(text, " ").startswith(
+        letters_alone(str(p.get("start_phrase") or ""), " ")
+    ),
+    "End Checker": lambda text, p: letters_alone(text, " ").endswith(
+        letters_alone(str(p.get("end_phrase") or ""), " ")
+    ),
     "Quotation": lambda text, p: text.strip().startswith('"') and text.strip().endswith('"'),
     "No Commas": lambda text, p: "," not in text,
 }

@@ -12,7 +12,8 @@ RATING = re.compile(r"rating\W{0,6}\s*(\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*\d+)?\
 
 
 def rating(judgement: str, lowest: float, highest: float) -> float | None:
-    """The number of the last `Rating: N`, where it ends what the judge said. None: there is none, or it is out of range."""
+    """The number of the last `Rating: N`, where it ends what the judge said. None: there is none, or it is out of
+    range."""
     found = RATING.search(judgement.strip())
     value = float(found[1]) if found else None
     return value if value is not None and lowest <= value <= highest else None
@@ -28,4 +29,3 @@ class JudgedBenchmark(Benchmark):
 
     def nothing(self, row: QuestionRow, why: str) -> Verdict:
         return Verdict(False, why, sums={JUDGE: (0.0, 1.0)})
-

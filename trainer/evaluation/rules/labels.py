@@ -29,7 +29,11 @@ class LabelBenchmark(Benchmark):
         return self.with_f1(row, Verdict(right, why, choice, unparsed=choice is None))
 
     def strict(self, row: QuestionRow, answer: str) -> Verdict:
-        return self.with_f1(row, super().strict(row, answer))
+        found = super().strict(row, answer)
+        return found if found.sums else self.with_f1(row, found)
+
+    def chosen(self, row: QuestionRow, index: int, why: str) -> Verdict:
+        return self.with_f1(row, super().chosen(row, index, why))
 
     def nothing(self, row: QuestionRow, why: str) -> Verdict:
         return self.with_f1(row, super().nothing(row, why))

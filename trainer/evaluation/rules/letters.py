@@ -8,8 +8,8 @@ LETTERS = "ABCD"
 def letter_of(answer: str) -> str | None:
     """None: their code leaves such an answer out, and the count gets smaller.
 
-    Flaws, kept: "Child" is C, "A dog barks." is A whatever is meant, "The answer is B!?" is nothing. None of their scripts
-    knows a letter behind D.
+    Flaws, kept: "Child" is C, "A dog barks." is A whatever is meant, "The answer is B!?" is nothing. None of their
+    scripts knows a letter behind D.
     """
     said = answer.strip().replace("\n", "")
     if not said or said == "None":
@@ -31,7 +31,8 @@ def by_letter(row: QuestionRow, answer: str) -> Verdict:
 
 
 def lettered_choices(record: dict, required: int = 2) -> list[str]:
-    """choice_a to choice_d, as far as they are given. ValueError where a gap is between them, or one of the first is missing."""
+    """choice_a to choice_d, as far as they are given. ValueError where a gap is between them, or one of the first is
+    missing."""
     values = [record.get(f"choice_{letter}") for letter in "abcd"]
     found = [str(value) for value in values if value is not None and str(value) != ""]
     if len(found) < required or found != [str(v) for v in values[: len(found)]]:

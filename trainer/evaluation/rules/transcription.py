@@ -46,7 +46,9 @@ class Transcription(Benchmark):
         words, characters = word_edits(truth, said), character_edits(truth, said)
         counted = f"{words.errors} errors in {words.length} words: {words.substitutions} substituted, "
         counted += f"{words.deletions} deleted, {words.insertions} inserted"
-        return Verdict(words.errors == 0, f"{why}; {counted}" if why else counted, said, sums=sums_of(words, characters))
+        return Verdict(
+            words.errors == 0, f"{why}; {counted}" if why else counted, said, sums=sums_of(words, characters)
+        )
 
     def normalise(self, text: str, language: str) -> str:
         """Of words with one space between them; of languages without spaces, letters are words."""

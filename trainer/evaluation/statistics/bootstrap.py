@@ -1,8 +1,8 @@
 """95 % intervals by bootstrap: rows are drawn again, with replacement, and scored.
 
-Rows that share an audio are drawn together, as a cluster: ten questions about one clip are no ten independent draws. Each
-metric is made of sums over rows (`from_totals`), so a draw is a matrix product: weights of clusters `[R, C]` times sums of
-clusters `[C, S]`. R draws, C clusters, S sums.
+Rows that share an audio are drawn together, as a cluster: ten questions about one clip are no ten independent draws.
+Each metric is made of sums over rows (`from_totals`), so a draw is a matrix product: weights of clusters `[R, C]` times
+sums of clusters `[C, S]`. R draws, C clusters, S sums.
 """
 
 import math
@@ -48,7 +48,8 @@ class Clusters:
         at_once = max(1, AT_ONCE // max(self.count, 1))
         for start in range(0, draws, at_once):
             r = min(at_once, draws - start)
-            drawn = rng.integers(self.count, size=(r, self.count)) + self.count * np.arange(r)[:, None]
+            drawn = rng.integers(self.count, size=(r, self.count), dtype=np.int32)
+            drawn += (self.count * np.arange(r, dtype=np.int32))[:, None]  # below AT_ONCE, or one row
             weights = np.bincount(drawn.ravel(), minlength=r * self.count).reshape(r, self.count)
             parts.append(weights @ sums)
         return np.concatenate(parts)

@@ -18,7 +18,10 @@ def with_intervals(results: BenchmarkResults, benchmark: Benchmark, scores: Sequ
     """The same results, with the intervals of all rows and of each group."""
     found = intervals_by_group(benchmark, scores)
     groups = {
-        key: {value: part.model_copy(update={"intervals": found.get((key, value), Intervals())}) for value, part in values.items()}
+        key: {
+            value: part.model_copy(update={"intervals": found.get((key, value), Intervals())})
+            for value, part in values.items()
+        }
         for key, values in results.groups.items()
     }
     return results.model_copy(update={"intervals": found.get(("", ""), Intervals()), "groups": groups})

@@ -1,8 +1,8 @@
 """Two models on the same rows: their difference, with an interval, and McNemar's test.
 
-Both are scored on the same draws of rows (of clips, where rows share them), so what is hard for both cancels out. Where an
-arm has several seeds, its score is their mean, and seeds are drawn again as rows are: the interval then holds for another
-training, not for these weights alone.
+Both are scored on the same draws of rows (of clips, where rows share them), so what is hard for both cancels out. Where
+an arm has several seeds, its score is their mean, and seeds are drawn again as rows are: the interval then holds for
+another training, not for these weights alone.
 """
 
 from collections.abc import Sequence
@@ -109,7 +109,9 @@ def drawn_totals(
     return np.asarray(total) / len(per_seed)
 
 
-def mean_figures(benchmark: Benchmark, seeds: Sequence[RowSums], mask: NDArray[np.bool_]) -> dict[str, dict[str, float]]:
+def mean_figures(
+    benchmark: Benchmark, seeds: Sequence[RowSums], mask: NDArray[np.bool_]
+) -> dict[str, dict[str, float]]:
     """Of the mean totals of all seeds: for a share, the mean of their shares."""
     totals = np.mean([sums.values[mask].sum(axis=0) for sums in seeds], axis=0)
     found = seeds[0].figures(totals[None], benchmark.from_totals)

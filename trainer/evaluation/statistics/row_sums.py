@@ -35,7 +35,9 @@ class RowSums:
                     values[row, at : at + 2] = over, under
         return cls(kept, values)
 
-    def figures(self, totals: NDArray[np.float64], from_totals: FromTotals) -> dict[str, dict[str, NDArray[np.float64]]]:
+    def figures(
+        self, totals: NDArray[np.float64], from_totals: FromTotals
+    ) -> dict[str, dict[str, NDArray[np.float64]]]:
         """By rule and metric, `[R]`, of totals `[R, S]`. NaN where nothing is below the line: no rows were drawn."""
         found = {}
         for rule in RULES:

@@ -1,8 +1,8 @@
 """Numbers that are spoken out, written in digits, as Whisper's English normaliser does.
 
-`two hundred and five` is `205`, `one oh one` is `101`, `twenty million dollars` is `$20000000`, `three point five percent` is
-`3.5%`, `nineteen sixties` is `1960s`. `one` and `ones` stay words. Quirks of the published code are kept where they decide what
-comes out; tests compare the two on random words.
+`two hundred and five` is `205`, `one oh one` is `101`, `twenty million dollars` is `$20000000`, `three point five
+percent` is `3.5%`, `nineteen sixties` is `1960s`. `one` and `ones` stay words. Quirks of the published code are kept
+where they decide what comes out; tests compare the two on random words.
 """
 
 import re
@@ -11,22 +11,18 @@ from fractions import Fraction
 
 ZEROS = ("o", "oh", "zero")
 ONES = {
-    word: number
-    for number, word in enumerate(
-        "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-        "eighteen nineteen".split(),
-        start=1,
-    )
-}
-TENS = {word: 10 * n for n, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)}
-MULTIPLIERS = {"hundred": 100} | {
-    word: 1000**n
-    for n, word in enumerate(
-        "thousand million billion trillion quadrillion quintillion sextillion septillion octillion nonillion "
-        "decillion".split(),
-        start=1,
-    )
-}
+    "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
+    "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17,
+    "eighteen": 18, "nineteen": 19,
+}  # fmt: skip
+TENS = {
+    "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
+}  # fmt: skip
+MULTIPLIERS = {
+    "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "quadrillion": 10**15,
+    "quintillion": 10**18, "sextillion": 10**21, "septillion": 10**24, "octillion": 10**27, "nonillion": 10**30,
+    "decillion": 10**33,
+}  # fmt: skip
 IRREGULAR_ORDINALS = {"first": (1, "st"), "second": (2, "nd"), "third": (3, "rd"), "fifth": (5, "th")} | {
     "zeroth": (0, "th"),
     "twelfth": (12, "th"),
@@ -35,7 +31,9 @@ IRREGULAR_ORDINALS = {"first": (1, "st"), "second": (2, "nd"), "third": (3, "rd"
 LAST_ONES = {
     **{"sixes" if word == "six" else f"{word}s": (number, "s") for word, number in ONES.items()},
     **IRREGULAR_ORDINALS,
-    **{f"{word}{'h' if word[-1] == 't' else 'th'}": (n, "th") for word, n in ONES.items() if n > 3 and n not in (5, 12)},
+    **{
+        f"{word}{'h' if word[-1] == 't' else 'th'}": (n, "th") for word, n in ONES.items() if n > 3 and n not in (5, 12)
+    },
 }
 LAST_TENS = {
     f"{word[:-1]}{ending}": (number, suffix)
@@ -154,7 +152,8 @@ class NumberReader:
         self.write(f"{self.with_small(number)}{suffix}")
 
     def with_small(self, number: int) -> int | str:
-        """The value with a number below 100 said behind it: added where there is room for it, else written behind it."""
+        """The value with a number below 100 said behind it: added where there is room for it, else written behind
+        it."""
         value, digits = self.value, str(number)
         if value is None:
             return number

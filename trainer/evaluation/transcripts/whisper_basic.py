@@ -16,8 +16,9 @@ SPACES = re.compile(r"\s+")
 def normalise_basic(text: str, remove_diacritics: bool = False, split_letters: bool = False) -> str:
     """Lower case; what stands in brackets is dropped; symbols, marks and punctuation are spaces.
 
-    Marks go, too: in scripts that write vowels as marks this removes vowels, as Whisper's does. `split_letters`: a space
-    between letters, for scripts without spaces between words (graphemes, `\\X`). A space may be left at either end.
+    Marks go, too: in scripts that write vowels as marks this removes vowels, as Whisper's does. `split_letters`: a
+    space between letters, for scripts without spaces between words (graphemes, `\\X`). A space may be left at either
+    end.
     """
     text = without_brackets(text.lower())
     text = (without_symbols_and_diacritics(text) if remove_diacritics else without_symbols(text)).lower()

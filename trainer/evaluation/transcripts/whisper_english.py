@@ -1,7 +1,7 @@
 """Whisper's English normaliser: contractions, titles, numbers, currencies, spelling.
 
-The rules are those of Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision" (appendix C), with the
-quirks of the published code ("st" is always a saint), since error rates that are to be compared depend on them. The
+The rules are those of Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision" (appendix C), with
+the quirks of the published code ("st" is always a saint), since error rates that are to be compared depend on them. The
 code is ours; tests compare it with the published package.
 """
 
