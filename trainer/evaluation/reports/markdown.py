@@ -19,6 +19,8 @@ def report_markdown(evaluations: Sequence[Finished], compared: Sequence[Comparis
         ):
             parts += ["", groups_table(label, key, evaluations)]
         parts += [f"\n{sentence(c, d)}." for c in compared if c.benchmark == label for d in c.overall]
+    if costs := cost_rows(evaluations):
+        parts += ["", "## Cost", "", table(["", *COSTS.values()], costs)]
     parts += [
         "",
         "In %, with 95 % bootstrap intervals. Missing, empty and unparsed answers are wrong. ↓: lower is better.",
