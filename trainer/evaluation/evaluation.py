@@ -133,10 +133,8 @@ def ask(
 def look_for_leaks(settings: EvaluationSettings, asked: list[Asked], out: Path, progress: Progress) -> None:
     """E/leaks.json, by benchmark; none where no shards are named."""
     known = read_leaks(out)
-    if (
-        not settings.train_shards
-        or (all(list(settings.train_shards) == leaks.shards for leaks in known.values())
-        and known)
+    if not settings.train_shards or (
+        all(list(settings.train_shards) == leaks.shards for leaks in known.values()) and known
     ):
         return
     progress.log(f"looking for the rows in {', '.join(settings.train_shards)}")

@@ -1,6 +1,7 @@
 """Comparisons, the page and its tables: of two that listen, of hostile words, and of ten thousand rows in a browser."""
 
 import html
+import io
 import json
 import re
 from pathlib import Path
@@ -253,7 +254,7 @@ def test_a_browser_filters_and_plays(evals: Path, tmp_path: Path) -> None:
     )
     assert float(logged["AUDIO"]) == pytest.approx(0.6, abs=0.05)
     browse(tmp_path / "report.html", "", f"--screenshot={tmp_path / 'page.png'}")
-    assert Image.open(tmp_path / "page.png").size == (1400, 1000)
+    assert Image.open(io.BytesIO((tmp_path / "page.png").read_bytes())).size == (1400, 1000)
 
 
 @pytest.mark.slow
