@@ -68,7 +68,7 @@ def test_results_have_intervals_and_baselines(evals: Path) -> None:
 
 def test_compare_counts_rows_that_one_alone_has_right(evals: Path) -> None:
     (one,) = compare(arms(evals, "deaf", "hears"))
-    assert (one.rows, one.left_out, one.clips) == (40, 0, 40)
+    assert (one.rows, one.left_out, one.clips, one.same_data) == (40, 0, 40, True)
     (strict,) = [d for d in one.overall if d.rule == "strict"]
     assert (strict.first, strict.second, strict.value) == (0.5, 1.0, 0.5)
     assert strict.discordant
@@ -253,6 +253,11 @@ def test_a_browser_filters_and_plays(evals: Path, tmp_path: Path) -> None:
         part in logged["DETAIL"] for part in ("High or low?", "high, or low", "names 2 choices", "prompt as sent")
     )
     assert float(logged["AUDIO"]) == pytest.approx(0.6, abs=0.05)
+    page_of(tmp_path, evals / "half", audio="beside")  # with its own policy
+    dom, console = browse(tmp_path / "report.html", "", "--dump-dom")
+    assert console == []
+    (seconds,) = re.findall(r'<audio.*?data-seconds="(.*?)"', dom)
+    assert float(seconds) == pytest.approx(0.5, abs=0.05)
     browse(tmp_path / "report.html", "", f"--screenshot={tmp_path / 'page.png'}")
     assert Image.open(io.BytesIO((tmp_path / "page.png").read_bytes())).size == (1400, 1000)
 

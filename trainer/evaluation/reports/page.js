@@ -141,8 +141,13 @@ function choose(i) {
   const row = rows[i];
   detail.append(element("h3", "", row[ID]), element("p", "question", row[QUESTION]));
   const clip = row[AUDIO] === null ? null : byId(`clip-${row[AUDIO]}`);
-  if (clip) detail.append(Object.assign(document.createElement("audio"), { controls: true, preload: "metadata", src: clip.textContent }));
-  else detail.append(element("p", "facts", "its audio is not in this page"));
+  if (clip) {
+    const audio = Object.assign(document.createElement("audio"), { controls: true, preload: "metadata" });
+    audio.addEventListener("loadedmetadata", () => { audio.dataset.seconds = audio.duration.toFixed(2); });
+    audio.addEventListener("error", () => audio.replaceWith(element("p", "problem", "its audio cannot be played: is the folder beside the page there?")));
+    audio.src = clip.textContent;
+    detail.append(audio);
+  } else detail.append(element("p", "facts", "its audio is not in this page"));
   if (row[CHOICES].length) {
     const choices = element("ul", "choices");
     for (const choice of row[CHOICES]) choices.append(element("li", choice === row[TRUTH] ? "truth" : "", choice));
