@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from coat.cli.progress import progress
 from coat.cli.train import quiet, say
 
 if TYPE_CHECKING:
+    from coat.trainer.evaluation.asking.chat import ChatClient
     from coat.trainer.evaluation.checks.cost import Cost
     from coat.trainer.evaluation.results import BenchmarkResults, Results
     from coat.trainer.evaluation.settings import EvaluationSettings
@@ -70,6 +72,11 @@ def evaluate(
     dtype: Annotated[str, typer.Option(help="Of --student: auto, float32, bfloat16 or float16.")] = "auto",
     key_variable: Annotated[str, typer.Option(help="Environment variable with the server's key.")] = KEY_VARIABLE,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that a server has for an answer.")] = 600.0,
+    judge: Annotated[
+        str | None, typer.Option(help="Server (OpenAI-compatible) that judges answers no rule can score.")
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="Of the judge's server, where it has several.")] = None,
+    judge_key_variable: Annotated[str, typer.Option(help="Environment variable with its key.")] = KEY_VARIABLE,
     rescore: Annotated[str | None, typer.Option(help="Score this evaluation again, without asking.")] = None,
     allow_http: AllowHttp = False,
     json_output: Json = False,
@@ -91,7 +98,7 @@ def evaluate(
     from coat.manifests.errors import InputError
 
     if rescore is not None:
-        from coat.trainer.evaluation.evaluation import rescore as score_again
+        from coat.trainer.evaluation.finishing import rescore as score_again
 
         show(score_again(Path(rescore)), rescore, json_output)
         return
@@ -106,7 +113,8 @@ def evaluate(
         train_shards=train_shards or (), cost=cost, cot=cot,
     )  # fmt: skip
     with quiet() if predictions is None else nullcontext():
-        result = run_evaluation(settings, Path(out), workers, key_variable, timeout, json_output)
+        servers = Servers(key_variable, judge_key_variable, timeout)
+        result = run_evaluation(settings, Path(out), workers, json_output, servers)
     if result is not None:
         show(result, out, json_output)
 
@@ -175,27 +183,46 @@ def subject_settings(whom: dict[str, Any], subject: dict[str, Any], count: int) 
     return {"kind": kind, "sources": value if isinstance(value, list) else [value], **subject}
 
 
+@dataclass(frozen=True)
+class Servers:
+    """Where their keys are, and how long they have for an answer."""
+
+    key_variable: str = KEY_VARIABLE
+    judge_key_variable: str = KEY_VARIABLE
+    timeout: float = 600.0
+
+    def judge(self, settings: "JudgeSettings") -> "ChatClient":
+        from coat.trainer.evaluation.asking.chat import ChatClient
+
+        return ChatClient(settings.url, settings.model, key_variable=self.judge_key_variable, timeout=self.timeout)
+
+
 def run_evaluation(
-    settings: "EvaluationSettings", out: Path, workers: int, key_variable: str, timeout: float, silent: bool
+    settings: "EvaluationSettings",
+    out: Path,
+    workers: int,
+    silent: bool,
+    servers: Servers = Servers(),
 ) -> "Results | None":
     """On this rank. None on all but the main one."""
     from coat.trainer.evaluation.evaluation import Progress, evaluate
 
     if settings.subject.kind == "predictions":  # nothing is asked: no student, and none of its libraries
-        return evaluate(settings, out, no_asker, progress=Progress(log=(lambda _: None) if silent else say))
+        log = Progress(log=(lambda _: None) if silent else say)
+        return evaluate(settings, out, no_asker, progress=log, make_judge=servers.judge)
     from coat.trainer.evaluation.asking.who import launched_ranks, make_asker
 
     ranks, device = launched_ranks()
     silent = silent or not ranks.is_main
-    with ExitStack() as stack:
-        advance = stack.enter_context(progress(None, "answers", "ask", quiet=silent))
+    with progress(None, "answers", "ask", quiet=silent) as advance:
         return evaluate(
             settings,
             out,
-            lambda found: make_asker(found, device, key_variable, timeout),
+            lambda found: make_asker(found, device, servers.key_variable, servers.timeout),
             ranks=ranks,
             workers=workers,
             progress=Progress(lambda n, total: advance(n, total), (lambda _: None) if silent else say),
+            make_judge=servers.judge,
         )
 
 

@@ -159,13 +159,13 @@ def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> d
 def ask(root: Path, quiet: bool) -> "Results":
     """`coat evaluate` of the held-out clips."""
     from coat.cli import train as train_command
-    from coat.cli.evaluate import KEY_VARIABLE, run_evaluation, settings_of
+    from coat.cli.evaluate import run_evaluation, settings_of
 
     settings = settings_of(
         None, [str(root / "corpus" / "heldout.jsonl")], whom={"run": str(root / "run")}, max_new_tokens=12, guard=GUARD
     )
     with train_command.quiet():
-        results = run_evaluation(settings, root / "evaluation", 1, KEY_VARIABLE, 0.0, quiet)
+        results = run_evaluation(settings, root / "evaluation", 1, quiet)
     assert results is not None  # there is one rank
     return results
 

@@ -1,49 +1,46 @@
 """An evaluation from its settings to results.json, on one rank or several.
 
-prepare  on the main rank: rows are read, the folder is opened
-ask      on all ranks: each its batches; on the main one then what single questions cost
-finish   on the main rank: files are joined, rows scored, results written
+On the main rank rows are read and the folder is opened; each rank asks its batches; then on the main one single
+questions are timed, files joined, answers judged where there is a judge, and results written (finishing.py).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coat.manifests import RunError
+from coat.manifests import storage
 from coat.trainer.evaluation.asking.ask import Ask, Asker
+from coat.trainer.evaluation.asking.chat import ChatClient
 from coat.trainer.evaluation.asking.loop import AnswerFiles, ask_all, replace_lines
 from coat.trainer.evaluation.asking.others import read_others
-from coat.trainer.evaluation.asking.planning import batches, guard_asks, order_asks, plain_asks, subset
-from coat.trainer.evaluation.baselines import baselines
-from coat.trainer.evaluation.benchmark import score
+from coat.trainer.evaluation.asking.planning import batches, plain_asks, subset
 from coat.trainer.evaluation.checks.cost import COST, Timer, machine, measure
-from coat.trainer.evaluation.checks.hearing import hearing, sentence
+from coat.trainer.evaluation.checks.judge import judge_answers, requests_of
 from coat.trainer.evaluation.checks.leaks import FILE as LEAKS
 from coat.trainer.evaluation.checks.leaks import TrainingData, find_leaks
 from coat.trainer.evaluation.checks.leaks import sentence as leaks_sentence
-from coat.trainer.evaluation.checks.orders import order_results
 from coat.trainer.evaluation.data import seconds_of
-from coat.trainer.evaluation.out_folder import Asked, check_subject, prepare_folder, read_asked, read_subject
-from coat.trainer.evaluation.predictions import PREDICTIONS, SCORES, VARIANTS, Key, Prediction, read_predictions
-from coat.trainer.evaluation.results import BenchmarkResults, Leaks, PromptUsed, Results, Subject
-from coat.trainer.evaluation.scoring import (
-    ScoredRow,
-    by_group,
-    counts,
-    headline,
-    published_of,
-    row_score,
-    score_rows,
-    used_template,
+from coat.trainer.evaluation.finishing import (
+    all_asks,
+    disk,
+    join,
+    parsed_choice,
+    plain_answers,
+    read_leaks,
+    score_folder,
+    with_choices,
 )
-from coat.trainer.evaluation.settings import EvaluationSettings
-from coat.trainer.evaluation.statistics.intervals import with_intervals
+from coat.trainer.evaluation.out_folder import Asked, check_subject, prepare_folder, read_asked
+from coat.trainer.evaluation.predictions import PREDICTIONS, read_predictions
+from coat.trainer.evaluation.results import Results, Subject
+from coat.trainer.evaluation.settings import EvaluationSettings, JudgeSettings
 from coat.trainer.evaluation.templates import COT
 
 IN_TEXT = "student, thinking in text"
 MakeAsker = Callable[[EvaluationSettings], Asker]
+MakeJudge = Callable[[JudgeSettings], ChatClient]
 
 
 @dataclass(frozen=True)
@@ -75,6 +72,7 @@ def evaluate(
     ranks: Ranks = Ranks(),
     workers: int = 2,
     progress: Progress = Progress(),
+    make_judge: MakeJudge = lambda judge: ChatClient(judge.url, judge.model),
 ) -> Results | None:
     """Ask and score. The results, on the main rank. InputError, RunError: one line."""
     if ranks.is_main:
@@ -85,7 +83,12 @@ def evaluate(
     asked = read_asked(out, settings)
     ask(settings, asked, out, make_asker, ranks=ranks, workers=workers, progress=progress)
     ranks.wait()
-    return finish(settings, asked, out) if ranks.is_main else None
+    if not ranks.is_main:
+        return None
+    join(settings, asked, out)
+    if settings.judge is not None:
+        judge(asked, out, make_judge(settings.judge), settings.batch_size, progress)
+    return score_folder(settings, asked, out)
 
 
 def ask(
@@ -132,10 +135,8 @@ def ask(
 
 def look_for_leaks(settings: EvaluationSettings, asked: list[Asked], out: Path, progress: Progress) -> None:
     """E/leaks.json, by benchmark; none where no shards are named."""
-    known = read_leaks(out)
-    if not settings.train_shards or (
-        all(list(settings.train_shards) == leaks.shards for leaks in known.values()) and known
-    ):
+    known = {tuple(leaks.shards) for leaks in read_leaks(out).values()}
+    if not settings.train_shards or known == {settings.train_shards}:
         return
     progress.log(f"looking for the rows in {', '.join(settings.train_shards)}")
     training = TrainingData(settings.train_shards)
@@ -145,23 +146,6 @@ def look_for_leaks(settings: EvaluationSettings, asked: list[Asked], out: Path, 
     with disk(out):
         data = storage.to_json({label: leaks.model_dump(mode="json") for label, leaks in found.items()})
         storage.write_bytes(str(out / LEAKS), data)
-
-
-def read_leaks(out: Path) -> dict[str, Leaks]:
-    """By benchmark, of an evaluation that has looked for them."""
-    if not (out / LEAKS).exists():
-        return {}
-    return {label: Leaks.model_validate(leaks) for label, leaks in storage.read_json(str(out / LEAKS)).items()}
-
-
-def all_asks(settings: EvaluationSettings, asked: list[Asked]) -> list[Ask]:
-    """Rows as they are; then the guard's, of all benchmarks together, and other orders of choices."""
-    transcribe, asks, orders = settings.transcribe_prompt, [], []
-    for one in asked:
-        plain = plain_asks(one.label, one.rows, one.template, one.max_new_tokens, transcribe)
-        asks += plain
-        orders += order_asks(plain, settings.orders, settings.seed, one.template, transcribe)
-    return [*asks, *guard_asks(asks, settings.guard, settings.seed), *orders]
 
 
 def timed_asks(settings: EvaluationSettings, asked: list[Asked]) -> dict[str, list[Ask]]:
@@ -191,14 +175,6 @@ def timers(asker: Any) -> Callable[[str], Any]:
     return timer
 
 
-def parsed_choice(asked: Asked, row: Any, answer: str) -> str | None:
-    """By the strict rule."""
-    if not answer.strip() or asked.benchmark.judge_request(row, answer) is not None:
-        return None
-    verdicts = score(asked.benchmark, row, answer)
-    return verdicts[1].choice if verdicts else None
-
-
 def take_over(settings: EvaluationSettings, asked: list[Asked], out: Path, progress: Progress) -> None:
     """Predictions of others into predictions.jsonl."""
     predictions, sources = [], settings.subject.sources
@@ -212,103 +188,13 @@ def take_over(settings: EvaluationSettings, asked: list[Asked], out: Path, progr
     replace_lines(out / PREDICTIONS, [p.to_line() for p in predictions])
 
 
-def with_choices(asked: Asked, predictions: list[Prediction]) -> list[Prediction]:
-    """Parsed anew."""
-    rows = {row.id: row for row in asked.rows}
-    return [
-        replace(p, choice=None if p.answer is None else parsed_choice(asked, rows[p.id], p.answer))
-        for p in predictions
-    ]  # fmt: skip
-
-
-def finish(settings: EvaluationSettings, asked: list[Asked], out: Path) -> Results:
-    """Join what all ranks wrote, score it, and write scores.jsonl and results.json."""
-    if settings.subject.kind != "predictions":
-        AnswerFiles(out).join(all_asks(settings, asked))
-    with disk(out):
-        return score_folder(settings, asked, out)
-
-
-def rescore(out: Path) -> Results:
-    """Score again what was answered, by the rules as they are now. InputError: nothing was answered there."""
-    settings = EvaluationSettings.read(out)
-    asked = read_asked(out, settings)
-    answered = AnswerFiles(out).answered()
-    if not answered:
-        raise RunError(f"{out}: nothing is answered there yet; run its `coat evaluate` again")
-    by_label = {one.label: one for one in asked}
-    rows = {(one.label, row.id): row for one in asked for row in one.rows}
-    for name in (PREDICTIONS, VARIANTS):
-        lines = []
-        for p in read_predictions(out, name).values():
-            row = replace(rows[p.benchmark, p.id], choices=p.choices or rows[p.benchmark, p.id].choices)
-            choice = None if p.answer is None else parsed_choice(by_label[p.benchmark], row, p.answer)
-            lines.append(replace(p, choice=choice).to_line())
-        with disk(out):
-            replace_lines(out / name, lines)
-    with disk(out):
-        return score_folder(settings, asked, out)
-
-
-@contextmanager
-def disk(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as e:
-        raise RunError(f"{out}: cannot be written ({e.strerror or e}); make room, and run the same command") from e
-
-
-def score_folder(settings: EvaluationSettings, asked: list[Asked], out: Path) -> Results:
-    answered = {**read_predictions(out, PREDICTIONS), **read_predictions(out, VARIANTS)}
-    found: dict[str, BenchmarkResults] = {}
-    leaks = read_leaks(out) if settings.train_shards else {}
-    lines, heads = [], []
-    for one in asked:
-        plain = {
-            identity: p for (label, identity, variant), p in answered.items() if label == one.label and not variant
-        }
-        scored = score_rows(one.benchmark, one.rows, plain)
-        scores = [
-            found_score
-            for row, this in zip(one.rows, scored, strict=True)
-            if (found_score := row_score(one.benchmark, one.label, this, row.audio_filepath))
-        ]
-        found[one.label] = with_intervals(
-            benchmark_results(settings, one, scored, answered, leaks.get(one.label)), one.benchmark, scores
-        )
-        lines += [score.to_line() for score in scores]
-        heads.append(headline(one.benchmark, one.label, found[one.label]))
-    heard = hearing(answered)
-    if heard is not None:
-        heads.insert(len(heads) if heard.hears else 0, sentence(heard))
-    replace_lines(out / SCORES, lines)
-    results = Results(heading="; ".join(heads), subject=read_subject(out), benchmarks=found, hearing=heard)
-    results.write(out)
-    return results
-
-
-def benchmark_results(
-    settings: EvaluationSettings,
-    one: Asked,
-    scored: list[ScoredRow],
-    answered: Mapping[Key, Prediction],
-    leaks: Leaks | None,
-) -> BenchmarkResults:
-    benchmark, sent = one.benchmark, settings.subject.kind != "predictions"
-    return BenchmarkResults(
-        **dict(counts(benchmark, scored)),
-        version=benchmark.version,
-        licence=benchmark.licence,
-        source=benchmark.source.url,
-        revision=benchmark.source.revision,
-        data=one.settings.digest,
-        data_known=benchmark.known_data.get(one.settings.digest, ""),
-        metrics=list(benchmark.metrics),
-        template=PromptUsed(**used_template(one.template)) if sent else None,
-        max_new_tokens=one.max_new_tokens if sent else None,
-        baselines=baselines(benchmark, one.rows),
-        groups=by_group(benchmark, scored),
-        published=published_of(benchmark),
-        orders=order_results(benchmark, one.label, one.rows, answered),
-        leaks=leaks,
-    )
+def judge(asked: list[Asked], out: Path, client: ChatClient, at_once: int, progress: Progress) -> None:
+    """E/judgements.jsonl, of all answers that no rule can score."""
+    answered = read_predictions(out)
+    wanted = [
+        request
+        for one in asked
+        for request in requests_of(one.label, one.benchmark, one.rows, plain_answers(answered, one.label))
+    ]
+    progress.log(f"{client.model} judges {len(wanted):,} answers")
+    judge_answers(wanted, client, out, at_once)

@@ -49,8 +49,8 @@ class Prediction:
         data = json.loads(line)
         if not isinstance(data, dict) or not isinstance(data.get("benchmark"), str) or "id" not in data:
             raise ValueError("expected a line that `coat evaluate` wrote")
-        known = {f.name for f in fields(cls)}
-        return cls(**{k: tuple(v) if k == "choices" else v for k, v in data.items() if k in known})
+        known: dict[str, Any] = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+        return cls(**known | {"choices": tuple(known.get("choices") or ())})
 
 
 def read_predictions(folder: Path, name: str = PREDICTIONS) -> dict[Key, Prediction]:

@@ -84,7 +84,7 @@ class Orders(Part):
 
 
 class Leaks(Part):
-    """Ids of rows whose audio, or whose question, lies in the training shards. `not_compared`: rows without sound here."""
+    """Ids of rows whose audio, or whose question, lies in training shards. `not_compared`: rows without sound here."""
 
     shards: list[str]
     samples: int

@@ -63,6 +63,6 @@ AUDIO_FLAMINGO = Template(
 # A student that is made to think in text, for comparison (--template cot, --cot); the answer stands behind "Answer:".
 COT = Template(
     "cot",
-    "{question}\nChoices: {choices}\nThink step by step about what you hear. Then end with the line: Answer: the choice.",
-    open="{question}\nThink step by step about what you hear. Then end with the line: Answer: your answer.",
+    "{question}\nChoices: {choices}\nThink step by step about what you hear, then end with a line: Answer: the choice.",
+    open="{question}\nThink step by step about what you hear, then end with a line: Answer: your answer.",
 )

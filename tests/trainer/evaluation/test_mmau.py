@@ -11,7 +11,8 @@ import pytest
 from coat.manifests import ManifestError
 from coat.trainer.evaluation.benchmark import score
 from coat.trainer.evaluation.data import read_rows
-from coat.trainer.evaluation.evaluation import Progress, evaluate, rescore
+from coat.trainer.evaluation.evaluation import Progress, evaluate
+from coat.trainer.evaluation.finishing import rescore
 from coat.trainer.evaluation.registry import find_benchmark
 from coat.trainer.evaluation.results import Results
 from coat.trainer.evaluation.settings import EvaluationSettings
