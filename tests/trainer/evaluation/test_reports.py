@@ -4,6 +4,7 @@ import html
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -315,3 +316,14 @@ def test_benchmarks_are_listed_with_what_is_here(tmp_path: Path) -> None:
     assert by_name["librispeech"]["metrics"][0] == "wer"
     assert "mmar.jsonl" in coat("benchmarks", "--data", tmp_path / "here").stdout
     assert "no such benchmark" in coat("benchmark", "import", "mmmm", "--from", tmp_path, out, status=2).stderr
+
+
+def test_a_row_tells_its_tokens_and_what_a_judge_said(evals: Path, tmp_path: Path) -> None:
+    """Of answers that were counted; of judgements that lie beside them."""
+    judged = tmp_path / "judged"
+    shutil.copytree(evals / "hears", judged)
+    line = {"benchmark": "manifest", "id": "q0", "model": "m", "request": "?", "said": "Fine.\nRating: 5"}
+    (judged / "judgements.jsonl").write_text(json.dumps(line) + "\n")
+    answers = {row[1]: row[7][0] for row in data_of(page_of(tmp_path, judged, audio="none"))["rows"]}
+    assert answers["q0"][10:] == ["answer 1", "Fine.\nRating: 5"]
+    assert answers["q1"][10:] == ["answer 1", ""]

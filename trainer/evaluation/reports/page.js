@@ -2,7 +2,7 @@
 // A list of which only the rows in sight are in the document, so that ten thousand open at once; one row in full beside it.
 const { evaluations, benchmarks, prompts, rows } = JSON.parse(document.getElementById("data").textContent);
 const [BENCHMARK, ID, QUESTION, CHOICES, TRUTH, GROUPS, AUDIO, ANSWERS] = [0, 1, 2, 3, 4, 5, 6, 7];
-const [ANSWER, CHOICE, STATUS, OFFICIAL, STRICT, OFFICIAL_WHY, STRICT_WHY, PROMPT, CUT, ERROR] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+const [ANSWER, CHOICE, STATUS, OFFICIAL, STRICT, OFFICIAL_WHY, STRICT_WHY, PROMPT, CUT, ERROR, TOKENS, JUDGEMENT] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
 const LINE = 30; // pixels; as page.css has it
 const byId = (id) => document.getElementById(id);
 const list = byId("list"), spacer = byId("spacer"), detail = byId("detail");
@@ -123,6 +123,8 @@ function answerCard(row, answer, name) {
   fact("read as", answer[CHOICE] ?? "");
   fact("official", said(answer[OFFICIAL], answer[OFFICIAL_WHY]));
   fact("strict", said(answer[STRICT], answer[STRICT_WHY]));
+  fact("tokens", answer[TOKENS]);
+  fact("judge", answer[JUDGEMENT]);
   card.append(facts);
   if (prompts[answer[PROMPT]]) {
     const sent = element("details");
