@@ -27,7 +27,7 @@ def benchmarks(
 
     Examples:
 
-      coat benchmarks --data benchmarks
+      coat benchmarks --data data
 
       coat benchmarks --json
     """
@@ -87,7 +87,7 @@ def here_text(found: dict[str, Any] | None) -> str:
 @app.command("import")
 def import_(
     name: Annotated[str, typer.Argument(help="Of the benchmark, from `coat benchmarks`.")],
-    out: Annotated[str, typer.Argument(help="The manifest to write, such as benchmarks/mmau.jsonl.")],
+    out: Annotated[str, typer.Argument(help="The manifest to write, such as data/mmau.jsonl.")],
     source: Annotated[
         str, typer.Option("--from", help="What was downloaded: file or folder; or the id of a data set on the hub.")
     ],
@@ -108,11 +108,11 @@ def import_(
 
     Examples:
 
-      coat benchmark import mmau --from mmau-test-mini.json --audio-root mmau benchmarks/mmau.jsonl
+      coat benchmark import mmau --from mmau-test-mini.json --audio-root mmau data/mmau.jsonl
 
-      coat benchmark import librispeech --from LibriSpeech/test-clean benchmarks/librispeech.jsonl
+      coat benchmark import librispeech --from LibriSpeech/test-clean data/librispeech.jsonl
 
-      coat benchmark import alpaca-audio --from alpaca_audio_test/ benchmarks/alpaca-audio.jsonl
+      coat benchmark import alpaca-audio --from alpaca_audio_test/ data/alpaca-audio.jsonl
     """
     from coat.cli.progress import progress
     from coat.trainer.evaluation.importing import import_benchmark

@@ -73,6 +73,8 @@ def show(one: "Comparison", rule: str) -> None:
         typer.echo(f"... and {len(groups) - SHOWN_GROUPS - 1} groups more; --json gives all")
     if len(groups) > 10:
         typer.echo(f"Of {len(groups) - 1} groups, about {(len(groups) - 1) / 20:.0f} differ by chance alone at 95 %.")
+    if not one.same_data:
+        typer.echo(f"{one.benchmark}: their data differ; a row of one id may ask something else in each.", err=True)
     if one.left_out:
         typer.echo(f"{one.left_out:,} rows that not all of them have are left out.", err=True)
     if one.clips < one.rows:
@@ -104,6 +106,7 @@ def as_dict(one: "Comparison") -> dict[str, Any]:
         "rows": one.rows,
         "left_out": one.left_out,
         "clips": one.clips,
+        "same_data": one.same_data,
         "differences": [
             {
                 "rule": d.rule,

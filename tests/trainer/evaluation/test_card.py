@@ -35,8 +35,9 @@ def test_a_card_takes_results(tmp_path: Path) -> None:
     assert "does not hear" not in found.text
     assert str(tmp_path) not in found.text
     card = ModelCard(front_matter("adapter", "owner/model", "qwen2_audio", found.figures) + "\n\n" + found.text)
-    assert card.data.eval_results
-    assert [(r.metric_type, r.metric_name, r.metric_value) for r in card.data.eval_results] == [
+    found_there = card.data.to_dict()["model-index"][0]["results"]
+    metrics = [metric for result in found_there for metric in result["metrics"]]
+    assert [(m["type"], m["name"], m["value"]) for m in metrics] == [
         ("accuracy", "accuracy (official rule)", 1.0),
         ("accuracy", "accuracy (strict rule)", 1.0),
     ]

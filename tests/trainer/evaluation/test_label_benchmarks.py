@@ -53,14 +53,14 @@ def test_gtzan_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_nsynth(tmp_path: Path) -> None:
-    notes = {"bass_synthetic_068-049-025": {"note_str": "bass_synthetic_068-049-025", "instrument_family_str": "bass",
-             "instrument_source_str": "synthetic", "pitch": 49, "velocity": 25, "qualities_str": ["dark"]}}  # fmt: skip
-    (row,) = imported(tmp_path, "nsynth", notes, "audio/bass_synthetic_068-049-025.wav", source="examples.json")
+    name = "bass_synthetic_068-049-025"
+    note = {"note_str": name, "instrument_family_str": "bass", "instrument_source_str": "synthetic", "pitch": 49}
+    (row,) = imported(tmp_path, "nsynth", {name: note}, f"audio/{name}.wav", source="examples.json")
     assert (row.response, len(row.choices)) == ("bass", 11)
     assert row.extra["instrument_source_str"] == "synthetic"
     assert rights("nsynth", row, "bass") == (True, True)
     assert rights("nsynth", row, "Bass") == (False, True)
-    record = cmi("d/nsynth-test/audio/reed_acoustic_023-061-127.wav", "reed") | {"audio_end": -1}
+    record: dict[str, Any] = cmi("d/nsynth-test/audio/reed_acoustic_023-061-127.wav", "reed") | {"audio_end": -1}
     (other,) = imported(tmp_path, "nsynth", [record], record["audio_path"][0], source="i.jsonl")
     assert (other.response, other.extra["instrument_source_str"], other.offset) == ("reed", "acoustic", 0.0)
 
@@ -122,6 +122,18 @@ def test_librispeech(tmp_path: Path) -> None:
     nothing, _ = verdicts("librispeech", row, None)
     assert nothing.sums["wer"] == nothing.sums["deletions"] == (5.0, 5.0)
     assert nothing.sums["insertions"] == (0.0, 5.0)
+
+
+def test_librispeech_of_the_hub(tmp_path: Path) -> None:
+    record = {
+        "file": "a.flac",
+        "audio": {"bytes": flac_bytes(), "path": "1-2-0003.flac"},
+        "text": "A CAT",
+        "id": "1-2-0003",
+    }
+    (row,) = imported(tmp_path, "librispeech", [record], source="hub/other/test/0000.parquet")
+    assert (row.id, row.response, row.extra["part"]) == ("1-2-0003", "A CAT", "test-other")
+    assert "#" in row.audio_filepath  # read where it lies
 
 
 def test_transcripts_of_qwen_and_of_any_manifest(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Comparisons, the page and its tables: of two that listen, of hostile words, and of ten thousand rows in a browser."""
 
 import html
+import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +69,7 @@ def test_results_have_intervals_and_baselines(evals: Path) -> None:
 
 def test_compare_counts_rows_that_one_alone_has_right(evals: Path) -> None:
     (one,) = compare(arms(evals, "deaf", "hears"))
-    assert (one.rows, one.left_out, one.clips) == (40, 0, 40)
+    assert (one.rows, one.left_out, one.clips, one.same_data) == (40, 0, 40, True)
     (strict,) = [d for d in one.overall if d.rule == "strict"]
     assert (strict.first, strict.second, strict.value) == (0.5, 1.0, 0.5)
     assert strict.discordant
@@ -252,8 +254,13 @@ def test_a_browser_filters_and_plays(evals: Path, tmp_path: Path) -> None:
         part in logged["DETAIL"] for part in ("High or low?", "high, or low", "names 2 choices", "prompt as sent")
     )
     assert float(logged["AUDIO"]) == pytest.approx(0.6, abs=0.05)
+    page_of(tmp_path, evals / "half", audio="beside")  # with its own policy
+    dom, console = browse(tmp_path / "report.html", "", "--dump-dom")
+    assert console == []
+    (seconds,) = re.findall(r'<audio.*?data-seconds="(.*?)"', dom)
+    assert float(seconds) == pytest.approx(0.5, abs=0.05)
     browse(tmp_path / "report.html", "", f"--screenshot={tmp_path / 'page.png'}")
-    assert Image.open(tmp_path / "page.png").size == (1400, 1000)
+    assert Image.open(io.BytesIO((tmp_path / "page.png").read_bytes())).size == (1400, 1000)
 
 
 @pytest.mark.slow
@@ -309,3 +316,14 @@ def test_benchmarks_are_listed_with_what_is_here(tmp_path: Path) -> None:
     assert by_name["librispeech"]["metrics"][0] == "wer"
     assert "mmar.jsonl" in coat("benchmarks", "--data", tmp_path / "here").stdout
     assert "no such benchmark" in coat("benchmark", "import", "mmmm", "--from", tmp_path, out, status=2).stderr
+
+
+def test_a_row_tells_its_tokens_and_what_a_judge_said(evals: Path, tmp_path: Path) -> None:
+    """Of answers that were counted; of judgements that lie beside them."""
+    judged = tmp_path / "judged"
+    shutil.copytree(evals / "hears", judged)
+    line = {"benchmark": "manifest", "id": "q0", "model": "m", "request": "?", "said": "Fine.\nRating: 5"}
+    (judged / "judgements.jsonl").write_text(json.dumps(line) + "\n")
+    answers = {row[1]: row[7][0] for row in data_of(page_of(tmp_path, judged, audio="none"))["rows"]}
+    assert answers["q0"][10:] == ["answer 1", "Fine.\nRating: 5"]
+    assert answers["q1"][10:] == ["answer 1", ""]

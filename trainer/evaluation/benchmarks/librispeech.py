@@ -19,6 +19,7 @@ from coat.trainer.evaluation.benchmarks.asr import SpeechRecognition
 from coat.trainer.evaluation.rules.transcription import WER, without_tags
 from coat.trainer.evaluation.transcripts.whisper_basic import normalise_basic
 
+HUB_PART = re.compile(r"(clean|other)/(test|validation)")
 PART = re.compile(r"(?:test|dev)[-_.](?:clean|other)")
 
 
@@ -44,7 +45,9 @@ class LibriSpeech(SpeechRecognition):
     def records(self, source: str) -> Iterator[Record]:
         files = sorted(f for f in walk(Path(source)) if f.name.endswith(".trans.txt")) if Path(source).is_dir() else []
         if not files:
-            yield from super().records(source)
+            for r in super().records(source):
+                part = {"part": part_of(r.file)} if r.values and part_of(r.file) else {}
+                yield Record(r.file, r.row, {**part, **r.values}, r.problem, r.note)
         for file in files:
             folder = file.parent.relative_to(source).as_posix()
             for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
@@ -77,6 +80,9 @@ class LibriSpeech(SpeechRecognition):
 
 
 def part_of(place: str) -> str:
-    """`test-clean`, out of a path or a name; empty where there is none."""
-    found = PART.search(place.replace("\\", "/"))
-    return found[0].replace("_", "-").replace(".", "-") if found else ""
+    """`test-clean`, out of a path or a name; empty where there is none. The hub's folders are clean/test/."""
+    place = place.replace("\\", "/")
+    if found := PART.search(place):
+        return found[0].replace("_", "-").replace(".", "-")
+    found = HUB_PART.search(place)
+    return f"{found[2]}-{found[1]}" if found else ""

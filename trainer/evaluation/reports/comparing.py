@@ -23,8 +23,9 @@ class Arm:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of one benchmark. `left_out`: rows that not all of them have. `shared_clips`: rows that share an audio with
-    others."""
+    """Of one benchmark. `left_out`: rows that not all of them have. `clips`: what the rows are heard of. `same_data`:
+    whether all were asked the very same rows; else a row of one id may ask something else in each.
+    """
 
     benchmark: str
     first: Arm
@@ -32,6 +33,7 @@ class Comparison:
     rows: int
     left_out: int
     clips: int
+    same_data: bool
     differences: Sequence[Difference]
 
     @property
@@ -62,7 +64,8 @@ def comparison(label: str, first: Arm, second: Arm) -> Comparison:
         raise InputError(f"{first.name} and {second.name}, {label}: {e}") from e
     found = differences(first.seeds[0].benchmark_of[label], a, b)
     clips = len({score.audio or score.id for score in a[0]})
-    return Comparison(label, first, second, len(a[0]), left_out, clips, found)
+    data = {one.results.benchmarks[label].data for arm in (first, second) for one in arm.seeds}
+    return Comparison(label, first, second, len(a[0]), left_out, clips, len(data) == 1, found)
 
 
 def verdict(difference: Difference) -> str:

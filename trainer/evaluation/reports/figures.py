@@ -11,6 +11,8 @@ from coat.trainer.evaluation.transcripts.error_rate import LOWER_IS_BETTER
 
 WIDTH, HEIGHT = 220, 18  # of a plot in pixels; its axis is 0 to 1
 RULES = ("official", "strict")
+PLOT = "plot"  # heading of a column of plots, which is their axis
+TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 DOUBTS = ("missing", "failed", "empty", "unparsed", "unscored", "cut")
 Having = Sequence[tuple[str, BenchmarkResults]]  # names of evaluations, with what they found of one benchmark
 
@@ -39,7 +41,7 @@ def scores_html(label: str, evaluations: Sequence[Finished]) -> str:
     facts = "".join(
         f'<p class="{"alarm" if alarming else "facts"}">{escape(text)}</p>' for alarming, text in facts_of(having)
     )
-    return facts + table_html(["", "metric", "rule", "score", "95 %", ""], lines)
+    return facts + table_html(["", "metric", "rule", "score", "95 %", PLOT], lines)
 
 
 def with_benchmark(label: str, evaluations: Sequence[Finished]) -> Having:
@@ -89,23 +91,31 @@ def row_html(style: str, cells: Sequence[str], numbers: Sequence[str], last: str
 
 
 def table_html(columns: Sequence[str], lines: Sequence[str]) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    head = "".join(f"<th>{axis() if column == PLOT else escape(column)}</th>" for column in columns)
     return f'<table class="scores"><tr>{head}</tr>{"".join(lines)}</table>'
 
 
 def plot(value: float, interval: Interval | None) -> str:
     """A dot at the score, a line for its interval. Scores above 1 (a word error rate) stand at the right edge."""
     middle = HEIGHT / 2
-
-    def x(share: float) -> str:
-        return f"{WIDTH * min(max(share, 0.0), 1.0):.1f}"
-
-    parts = [f'<line class="tick" x1="{x(t)}" y1="0" x2="{x(t)}" y2="{HEIGHT}"/>' for t in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    parts = [f'<line class="tick" x1="{x_of(t)}" y1="0" x2="{x_of(t)}" y2="{HEIGHT}"/>' for t in TICKS]
     if interval:
-        parts.append(f'<line x1="{x(interval[0])}" y1="{middle}" x2="{x(interval[1])}" y2="{middle}"/>')
-    parts.append(f'<circle cx="{x(value)}" cy="{middle}" r="4"/>')
+        parts.append(f'<line x1="{x_of(interval[0])}" y1="{middle}" x2="{x_of(interval[1])}" y2="{middle}"/>')
+    parts.append(f'<circle cx="{x_of(value)}" cy="{middle}" r="4"/>')
+    return svg("".join(parts))
+
+
+def axis() -> str:
+    return svg("".join(f'<text x="{x_of(t)}" y="14" text-anchor="middle">{100 * t:.0f}</text>' for t in TICKS))
+
+
+def x_of(share: float) -> str:
+    return f"{WIDTH * min(max(share, 0.0), 1.0):.1f}"
+
+
+def svg(inner: str) -> str:
     box = f'width="{WIDTH}" height="{HEIGHT}" viewBox="-5 0 {WIDTH + 10} {HEIGHT}"'
-    return f'<svg class="plot" {box}>{"".join(parts)}</svg>'
+    return f'<svg class="plot" {box}>{inner}</svg>'
 
 
 def groups_html(label: str, evaluations: Sequence[Finished]) -> str:
@@ -113,7 +123,7 @@ def groups_html(label: str, evaluations: Sequence[Finished]) -> str:
     having = with_benchmark(label, evaluations)
     metric = having[0][1].metrics[0]
     tables = []
-    for key in dict.fromkeys(key for _, found in having for key in found.groups):
+    for key in group_keys(label, evaluations):
         values = dict.fromkeys(value for _, found in having for value in found.groups.get(key, {}))
         lines = [
             group_line(value, name, found.groups[key][value], metric)
@@ -121,11 +131,19 @@ def groups_html(label: str, evaluations: Sequence[Finished]) -> str:
             for name, found in having
             if value in found.groups.get(key, {})
         ]
-        made = table_html([key, "", "rows", "chance", "official", "strict", "95 %", ""], lines)
+        made = table_html([key, "", "rows", "chance", "official", "strict", "95 %", PLOT], lines)
         is_open = " open" if not tables and len(values) <= 12 else ""
         title = f"{metric} by {key} ({len(values)})"
         tables.append(f"<details{is_open}><summary>{escape(title)}</summary>{made}</details>")
     return "".join(tables)
+
+
+def group_keys(label: str, evaluations: Sequence[Finished]) -> list[str]:
+    """Keys that any of them has, in the benchmark's own order: results.json has them by name."""
+    having = [one for one in evaluations if label in one.results.benchmarks]
+    order = having[0].benchmark_of[label].groups
+    found = dict.fromkeys(key for one in having for key in one.results.benchmarks[label].groups)
+    return sorted(found, key=lambda key: (order.index(key) if key in order else len(order), key))
 
 
 def group_line(value: str, name: str, found: Counts, metric: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from coat.manifests import InputError, Utterance
 from coat.manifests.corpus.parsing import parse_row
 from coat.trainer.evaluation.benchmark import Benchmark, Source
+from coat.trainer.evaluation.checks.judge import read_judgements
 from coat.trainer.evaluation.out_folder import ROWS
 from coat.trainer.evaluation.predictions import Prediction, RowScore, lines_of, read_predictions, read_scores
 from coat.trainer.evaluation.registry import benchmark_names, find_benchmark
@@ -37,6 +38,11 @@ class Finished:
     def predictions(self) -> dict[tuple[str, str], Prediction]:
         """Answers to rows as they are, by label and id."""
         return {(p.benchmark, p.id): p for p in read_predictions(self.folder).values() if not p.variant}
+
+    @cached_property
+    def judgements(self) -> dict[tuple[str, str], str]:
+        """What a judge said of an answer, by label and id."""
+        return {key: one.said or one.error or "" for key, one in read_judgements(self.folder).items()}
 
     @cached_property
     def rows(self) -> dict[str, list[Utterance]]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from coat.trainer.evaluation.reports.comparing import Comparison, points, sentence
-from coat.trainer.evaluation.reports.figures import COSTS, cost_rows, interval_of
+from coat.trainer.evaluation.reports.figures import COSTS, cost_rows, group_keys, interval_of
 from coat.trainer.evaluation.reports.finished import Finished
 from coat.trainer.evaluation.results import Counts
 from coat.trainer.evaluation.transcripts.error_rate import LOWER_IS_BETTER
@@ -14,11 +14,11 @@ def report_markdown(evaluations: Sequence[Finished], compared: Sequence[Comparis
     parts = [f"- {one.name}: {one.results.heading}" for one in evaluations]
     for label in dict.fromkeys(label for one in evaluations for label in one.results.benchmarks):
         parts += ["", f"## {label}", "", scores_table(label, evaluations)]
-        for key in dict.fromkeys(
-            k for one in evaluations if label in one.results.benchmarks for k in one.results.benchmarks[label].groups
-        ):
+        for key in group_keys(label, evaluations):
             parts += ["", groups_table(label, key, evaluations)]
         parts += [f"\n{sentence(c, d)}." for c in compared if c.benchmark == label for d in c.overall]
+    if costs := cost_rows(evaluations):
+        parts += ["", "## Cost", "", table(["", *COSTS.values()], costs)]
     parts += [
         "",
         "In %, with 95 % bootstrap intervals. Missing, empty and unparsed answers are wrong. ↓: lower is better.",

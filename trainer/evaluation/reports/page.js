@@ -2,7 +2,7 @@
 // A list of which only the rows in sight are in the document, so that ten thousand open at once; one row in full beside it.
 const { evaluations, benchmarks, prompts, rows } = JSON.parse(document.getElementById("data").textContent);
 const [BENCHMARK, ID, QUESTION, CHOICES, TRUTH, GROUPS, AUDIO, ANSWERS] = [0, 1, 2, 3, 4, 5, 6, 7];
-const [ANSWER, CHOICE, STATUS, OFFICIAL, STRICT, OFFICIAL_WHY, STRICT_WHY, PROMPT, CUT, ERROR] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+const [ANSWER, CHOICE, STATUS, OFFICIAL, STRICT, OFFICIAL_WHY, STRICT_WHY, PROMPT, CUT, ERROR, TOKENS, JUDGEMENT] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
 const LINE = 30; // pixels; as page.css has it
 const byId = (id) => document.getElementById(id);
 const list = byId("list"), spacer = byId("spacer"), detail = byId("detail");
@@ -123,6 +123,8 @@ function answerCard(row, answer, name) {
   fact("read as", answer[CHOICE] ?? "");
   fact("official", said(answer[OFFICIAL], answer[OFFICIAL_WHY]));
   fact("strict", said(answer[STRICT], answer[STRICT_WHY]));
+  fact("tokens", answer[TOKENS]);
+  fact("judge", answer[JUDGEMENT]);
   card.append(facts);
   if (prompts[answer[PROMPT]]) {
     const sent = element("details");
@@ -141,8 +143,13 @@ function choose(i) {
   const row = rows[i];
   detail.append(element("h3", "", row[ID]), element("p", "question", row[QUESTION]));
   const clip = row[AUDIO] === null ? null : byId(`clip-${row[AUDIO]}`);
-  if (clip) detail.append(Object.assign(document.createElement("audio"), { controls: true, preload: "metadata", src: clip.textContent }));
-  else detail.append(element("p", "facts", "its audio is not in this page"));
+  if (clip) {
+    const audio = Object.assign(document.createElement("audio"), { controls: true, preload: "metadata" });
+    audio.addEventListener("loadedmetadata", () => { audio.dataset.seconds = audio.duration.toFixed(2); });
+    audio.addEventListener("error", () => audio.replaceWith(element("p", "problem", "its audio cannot be played: is the folder beside the page there?")));
+    audio.src = clip.textContent;
+    detail.append(audio);
+  } else detail.append(element("p", "facts", "its audio is not in this page"));
   if (row[CHOICES].length) {
     const choices = element("ul", "choices");
     for (const choice of row[CHOICES]) choices.append(element("li", choice === row[TRUTH] ? "truth" : "", choice));

@@ -90,4 +90,4 @@ def benchmark_html(label: str, evaluations: Sequence[Finished], compared: Sequen
 
 
 def asset(name: str) -> str:
-    return (files(__package__) / name).read_text(encoding="utf-8")
+    return (files("coat.trainer.evaluation.reports") / name).read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coat.manifests import Utterance
-from coat.trainer.evaluation.predictions import RowScore
+from coat.trainer.evaluation.predictions import Prediction, RowScore
 from coat.trainer.evaluation.reports.finished import Finished
 from coat.trainer.evaluation.reports.sounds import Key, key_of
 
@@ -43,7 +43,8 @@ def rows_data(
 ) -> dict[str, Any]:
     """`rows`: [benchmark, id, question, choices, truth, groups, audio, answers]; indices into `benchmarks` and `audio`.
 
-    An answer is null, or [answer, choice, status, official, strict, why official, why strict, prompt, cut, error].
+    An answer is null, or [answer, choice, status, official, strict, why official, why strict, prompt, cut, error,
+    tokens, judgement].
     """
     scores = [scores_by_row(one) for one in evaluations]
     labels = list(dict.fromkeys(label for label, _ in rows))
@@ -70,6 +71,8 @@ def rows_data(
                 prompts.setdefault(prompt, len(prompts)),
                 int(bool(prediction and prediction.cut)),
                 (prediction.error if prediction else None) or "",
+                tokens_of(prediction),
+                one.judgements.get((label, row.id), ""),
             ])  # fmt: skip
         sound = key_of(row)
         lines.append([
@@ -82,6 +85,13 @@ def rows_data(
         "prompts": list(prompts),
         "rows": lines,
     }
+
+
+def tokens_of(prediction: Prediction | None) -> str:
+    """Empty where they were not counted."""
+    parts = ("prompt", "block", "answer")
+    counts = [(part, getattr(prediction, f"{part}_tokens", None)) for part in parts]
+    return ", ".join(f"{part} {count:,}" for part, count in counts if count is not None)
 
 
 def status(score: RowScore | None, unasked: bool) -> str:

@@ -1,5 +1,8 @@
 """The letter rule of AIR-Bench and MMSU: the first character of an answer, else the one before the last."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from coat.trainer.evaluation.benchmark import QuestionRow, Verdict
 
 LETTERS = "ABCD"
@@ -30,7 +33,7 @@ def by_letter(row: QuestionRow, answer: str) -> Verdict:
     return Verdict(right, f"read as {letter}", choice)
 
 
-def lettered_choices(record: dict, required: int = 2) -> list[str]:
+def lettered_choices(record: Mapping[str, Any], required: int = 2) -> list[str]:
     """choice_a to choice_d, as far as they are given. ValueError where a gap is between them, or one of the first is
     missing."""
     values = [record.get(f"choice_{letter}") for letter in "abcd"]

@@ -82,14 +82,14 @@ def differences(benchmark: Benchmark, first: Arm, second: Arm) -> list[Differenc
         seen = [mean_figures(benchmark, arm, mask) for arm in arms]
         for rule in RULES:
             for metric in dict.fromkeys([*benchmark.metrics, ACCURACY]):
-                if any(metric not in one[rule] for one in seen):
+                a, b = (one[rule].get(metric, np.nan) for one in seen)
+                if not np.isfinite([a, b]).all():  # no row of the group has this sum
                     continue
                 discordant = None
                 if metric == ACCURACY and len(first) == len(second) == 1:
                     discordant = discordant_rows(first[0], second[0], mask, rule)
                 interval = spread(draws[1][rule][metric] - draws[0][rule][metric])
-                values = [one[rule][metric] for one in seen]
-                found.append(Difference(rule, metric, group, int(mask.sum()), *values, interval, discordant))
+                found.append(Difference(rule, metric, group, int(mask.sum()), a, b, interval, discordant))
     return found
 
 

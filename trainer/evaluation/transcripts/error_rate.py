@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import jiwer
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,8 @@ def spaced(text: str) -> str:
     return " ".join(text.split())
 
 
-def edits(found: object, length: int) -> Edits:
-    return Edits(*(getattr(found, name) for name in ("substitutions", "deletions", "insertions")), length)
+def edits(found: "jiwer.WordOutput | jiwer.CharacterOutput", length: int) -> Edits:
+    return Edits(found.substitutions, found.deletions, found.insertions, length)
 
 
 LOWER_IS_BETTER = frozenset(["wer", "cer", "substitutions", "deletions", "insertions"])  # metrics of benchmarks

@@ -17,7 +17,9 @@ def american_spelling(text: str) -> str:
 @cache
 def american_spellings() -> dict[str, str]:
     found = {}
-    for line in (files(__package__) / "spelling.txt").read_text(encoding="utf-8").splitlines():
+    for line in (
+        (files("coat.trainer.evaluation.transcripts") / "spelling.txt").read_text(encoding="utf-8").splitlines()
+    ):
         british, american, *endings = line.split()
         for ending in ("" if e == "-" else e for e in endings):
             found[british + ending] = american + ending
