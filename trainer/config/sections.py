@@ -107,7 +107,7 @@ class HeadsConfig(ConfigSection):
 
 
 class LossConfig(ConfigSection):
-    """L = ce * CE + distill * sum_k weight_k * L_k; ce and distill are the stage's."""
+    """L = ce * CE + distill * sum_k weight_k / scale_k * L_k; ce and distill are the stage's."""
 
     on_resume = "with_change"
 
@@ -117,6 +117,11 @@ class LossConfig(ConfigSection):
     # What is summed, of targets of these kinds.
     representation: Literal["cosine+smooth_l1", "cosine", "smooth_l1", "mse"] = "cosine+smooth_l1"
     scalars: Literal["smooth_l1", "mse"] = "smooth_l1"
+    # What a loss is divided by. prior: what the best constant prediction would lose (model/loss_scales.py), so that
+    # equal weights are one footing for all kinds. none: nothing; so runs of before have it, see resume.py.
+    scale: Literal["prior", "none"] = "prior"
+    # Whether weights follow the training, by the norms of gradients or by learned variances: training/loss_balance.py.
+    balance: Literal["fixed", "grad_norm", "uncertainty"] = "fixed"
 
     def weight(self, expert: str, family: Family) -> float:
         return self.weights.get(expert, self.families.get(family, self.default))
@@ -188,6 +193,8 @@ class RunConfig(ConfigSection):
     log_every: int = Field(default=10, ge=1, json_schema_extra=FREE)  # steps
     # Stop where the gradient's norm is over so many times its median for 10 steps running. None: never.
     max_growth: float | None = Field(default=None, gt=1, json_schema_extra=FREE)
+    # Steps of the run whose loss or gradient is not finite, that are left out (and named) before one stops it.
+    max_skipped_steps: int = Field(default=0, ge=0, json_schema_extra=FREE)
     # Beside metrics.jsonl and TensorBoard: wandb, trackio, mlflow, ...
     trackers: tuple[str, ...] = Field(default=(), json_schema_extra=FREE)
     project: str = Field(default="coat", min_length=1, json_schema_extra=FREE)  # where a tracker files the run

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from coat.manifests import InputError, RunError, storage
 from coat.trainer.generation.generate import Trained, generation_config
 from coat.trainer.generation.model_card import CardResults, hub_id, model_card
 from coat.trainer.generation.run_student import load_run, save_adapter
-from coat.trainer.model.thinking import ThinkingBlock
+from coat.trainer.model.thinking import ThinkingBlock, is_tied
 from coat.trainer.students.base import Student
 
 TRIAL_SECONDS, TRIAL_PROMPT = 1.0, "What is heard?"  # what the written template is tried with
@@ -66,7 +68,7 @@ def export_run(
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
         partial.mkdir(parents=True)
-        write(fixed, partial, kind, base)
+        write(fixed, trained.block, partial, kind, base)
         check_template(fixed.student, expected, partial)
         (partial / "README.md").write_text(model_card(fixed, Path(run), kind, base, results), encoding="utf-8")
         size = sum(p.stat().st_size for p in partial.rglob("*") if p.is_file())
@@ -94,10 +96,12 @@ def fixed_block(block: ThinkingBlock, positions: int | None) -> ThinkingBlock:
     return replace(block, config=config, ids_K=block.ids_K[:positions])
 
 
-def write(trained: Trained, folder: Path, kind: str, base: str | None) -> None:
-    """All but the card. The student's template is changed."""
+def write(trained: Trained, whole: ThinkingBlock, folder: Path, kind: str, base: str | None) -> None:
+    """All but the card. The student's template is changed. `whole`: the block with all its tokens, of which none is
+    ever said.
+    """
     student = trained.student
-    generation = generation_config(student, trained.block)
+    generation = generation_config(student, whole)
     if kind == "adapter":
         save_adapter(student, folder)
         settings = storage.read_json(str(folder / "adapter_config.json"))
@@ -105,12 +109,39 @@ def write(trained: Trained, folder: Path, kind: str, base: str | None) -> None:
             str(folder / "adapter_config.json"), storage.to_json({**settings, "base_model_name_or_path": base})
         )  # peft writes where the base was loaded from
     else:
+        if not is_tied(student.model):
+            own_output(student.model)  # whatever its config said
         model = student.model if student.peft_model is None else student.peft_model.merge_and_unload()
         model.generation_config = generation
+        never_say(model, whole)
         model.save_pretrained(folder)
     generation.save_pretrained(folder)
     write_template(student, trained.block)
     student.processor.save_pretrained(folder)
+
+
+@torch.no_grad()
+def never_say(model: Any, block: ThinkingBlock) -> None:
+    """Let no server say a think token, though it may not know `suppress_tokens`: of a token whose output row is the
+    mean of the others' the logit is the mean of theirs, and never the largest.
+
+    Where output embeddings are the input's, that row is what the block is read by: they become a matrix of their own.
+    """
+    if not block.new_ids:
+        return
+    embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
+    if is_tied(model):
+        output.weight = nn.Parameter(embeddings.weight.detach().clone(), requires_grad=False)
+        own_output(model)
+    others = torch.ones(len(output.weight), dtype=torch.bool)
+    others[block.new_ids] = False
+    output.weight[block.new_ids] = output.weight[others].float().mean(0).to(output.weight.dtype)
+
+
+def own_output(model: Any) -> None:
+    """Its config, and what transformers goes by, say that output embeddings are a matrix of their own."""
+    model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
+    model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
 
 
 def write_template(student: Student, block: ThinkingBlock) -> None:

@@ -15,6 +15,7 @@ from coat.manifests import ShardIndex
 from coat.trainer.config.train_config import TrainConfig, without_none
 from coat.trainer.generation.generate import Trained
 from coat.trainer.model.experts import experts_of
+from coat.trainer.model.thinking import is_tied
 from coat.trainer.run_folder import EVALUATION_FILE, METRICS_FILE, RunFolder, read_rows
 
 PAPER = "[Continuous Audio Thinking](https://arxiv.org/abs/2606.18273)"
@@ -98,7 +99,8 @@ def heading(trained: Trained, kind: str, base: str | None, distilled: bool) -> s
     where = {"after_audio": "behind the audio", "before_response": "behind the whole prompt"}[block.config.placement]
     positions = (
         f"A block of {len(block.ids_K)} think positions stands {where}; the chat template puts it there. It is read in "
-        "the one prefill, and adds nothing to decoding. Its tokens mean nothing as text, and are suppressed in answers."
+        "the one prefill, and adds nothing to decoding. Its tokens mean nothing as text, and are suppressed in answers"
+        f"{by_config_alone(trained, kind)}."
         if block.ids_K
         else "It has no thinking block: a baseline."
     )
@@ -109,6 +111,16 @@ def heading(trained: Trained, kind: str, base: str | None, distilled: bool) -> s
         f"{what} {base or f'a {student.model_type} model'}, trained by coat as in {PAPER}{method}. {positions}\n\n"
         f"It hears {shortest:.3f} to {student.max_seconds:g} s of audio at {student.sample_rate} Hz: processors may "
         "cut or drop other audio without a word."
+    )
+
+
+def by_config_alone(trained: Trained, kind: str) -> str:
+    """Of an adapter to a model whose output embeddings are the input's, rows of think tokens included."""
+    if kind == "model" or not is_tied(trained.student.model):
+        return ""
+    return (
+        ": by `suppress_tokens` of generation_config.json alone. What serves it and does not know that may say them; "
+        "export the run with `--merged` for such a server"
     )
 
 

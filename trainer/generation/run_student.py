@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from coat.manifests import InputError, RunError, storage
-from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.generation.generate import Trained
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.lora import add_lora
@@ -51,7 +50,7 @@ def load_run(run: str | Path, device: str | None = None) -> Trained:
         raise InputError(f"{run}: no config.toml; expected what `coat train --out` wrote")
     if not folder.finished:
         raise RunError(f"{run}: this run is not finished; the same `coat train` command goes on with it")
-    config = TrainConfig.read(str(folder.config_file))
+    config = folder.config
     if config.lora.full:
         student = load_student(str(folder.student), config.student.dtype)
         block = ThinkingBlock.add_to(student, config.thinking)

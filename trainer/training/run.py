@@ -68,6 +68,7 @@ class TrainingRun:
             order = {"seed": config.data.seed, "shuffle": config.data.shuffle, "rank": rank, "ranks": ranks}
             stream = ShardStream(index, **order, experts=list(self.experts))
             self.model = build_model(config, self.experts)
+        self.model.student.log = log
         self.checkpoints = Checkpoints(folder.checkpoints, config.run.keep, accelerator, log)
         watchdog = Watchdog(config.run, 2 * index.samples * ranks, log, self.checkpoints.kept)
         self.trainer = Trainer(config, self.model, self.experts, accelerator, watchdog)
@@ -133,6 +134,10 @@ class TrainingRun:
         else:
             stop = self.trainer.step(loaded, stop=stop_requested())
         self.trainer.meter.add_time(time.monotonic() - start, waited)
+        if skipped := self.trainer.watchdog.pop_skipped():  # the same on all ranks
+            with self.shared_errors():
+                if self.metrics is not None:
+                    self.metrics.write_skipped(skipped)
         return stop
 
     def skipped(self) -> dict[str, int]:
@@ -147,6 +152,7 @@ class TrainingRun:
             "samples": self.trainer.samples,
             "audio_hours": self.trainer.audio_s / 3600,
             **{f"skipped/{reason}": float(count) for reason, count in sorted(self.skipped().items())},
+            **({"skipped_steps": float(steps)} if (steps := self.trainer.watchdog.skipped_steps) else {}),
             "peak_memory_gib": max(gather_from_ranks(self.accelerator, [peak_memory(self.accelerator.device)])),
         }
         self.trainer.meter.clear()

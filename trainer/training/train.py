@@ -36,6 +36,8 @@ def train(
     accelerator = make_accelerator(config)
     log_on_main = log if accelerator.is_main_process else lambda _: None
     with raise_on_all_ranks(accelerator):
+        config = folder.as_begun(config, restart, log_on_main)
+    with raise_on_all_ranks(accelerator):
         index = ShardIndex.read(config.data.shards)
         if accelerator.is_main_process:
             for line in folder.open(config, index, restart, change):

@@ -99,6 +99,8 @@ def test_a_server_is_asked(server: Server, tmp_path: Path, monkeypatch: pytest.M
         "MY_KEY",
         "--guard",
         3,
+        "--cost",
+        0,
         "--out",
         tmp_path / "e",
     ]
