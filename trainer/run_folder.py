@@ -6,6 +6,8 @@ RUN/index.json          of the shards it was trained on
 RUN/metrics.jsonl       one object per logged step
 RUN/evaluation.jsonl    one per evaluation: held-out losses and accuracy
 RUN/samples.jsonl       one per held-out prompt that was asked there: prompt, answer and truth
+RUN/best.json           with run.best: which checkpoint is the best by it, see records/best.py
+RUN/evaluations/        by step and name: evaluation.benchmarks, as `coat evaluate` writes them
 RUN/tensorboard/        the same numbers
 RUN/tracked.json        the run's id with trackers, where there are any
 RUN/checkpoints/        see training/checkpoints.py
@@ -30,9 +32,10 @@ from coat.trainer.config.resume import as_begun, changes, read_run_config
 from coat.trainer.config.train_config import TrainConfig
 
 METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE = "metrics.jsonl", "evaluation.jsonl", "samples.jsonl"
+BEST_FILE, PROCESS_FILE = "best.json", "process.json"
 RUN_FILES = (
-    "config.toml", "base.json", "index.json", METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE, "tensorboard", "wandb",
-    "tracked.json", "checkpoints", "student", "heads.safetensors",
+    "config.toml", "base.json", "index.json", METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE, BEST_FILE, PROCESS_FILE,
+    "evaluations", "tensorboard", "wandb", "tracked.json", "checkpoints", "student", "heads.safetensors",
 )  # fmt: skip
 
 
@@ -94,21 +97,38 @@ class RunFolder:
                 f"{self.path}: holds a run with another config ({'; '.join(map(str, (fixed or changed)[:3]))}); "
                 f"use another --out{or_change}, or --restart to drop it"
             )
-        if changed and self.finished:
-            self.extend(config)
-        if changed:
+        more_patient = self.finished and self.is_more_patient(config)
+        if (changed or more_patient) and self.finished:
+            self.extend(config, from_anew=bool(changed))
+        if changed or more_patient:
             storage.write_bytes(str(self.config_file), config.to_toml().encode())
         return list(map(str, changed))
 
-    def extend(self, config: TrainConfig) -> None:
-        """A finished run is one no more, where there are more steps to train. InputError where there are none."""
-        done = int(storage.read_json(str(self.done_file))["step"])
+    def extend(self, config: TrainConfig, from_anew: bool) -> None:
+        """A finished run is one no more, where there are more steps to train. InputError where there are none.
+
+        `from_anew`: its patience begins again, since what is trained from here on is something else.
+        """
+        done = self.done_step
         if config.steps <= done:
             raise InputError(
                 f"{self.path}: this run is finished, at step {done}, and nothing is left to train with these changes; "
                 "give its stages more steps, or choose another --out"
             )
+        best = self.path / BEST_FILE
+        if from_anew and best.exists():
+            storage.write_bytes(str(best), storage.to_json({**storage.read_json(str(best)), "patience_since": done}))
         self.done_file.unlink()
+
+    @property
+    def done_step(self) -> int:
+        """The last step of a finished run; less than its stages have where it ended early."""
+        return int(storage.read_json(str(self.done_file))["step"])
+
+    def is_more_patient(self, config: TrainConfig) -> bool:
+        """Whether a run that `run.patience` ended would have gone on with the patience of `config`."""
+        ended_with = storage.read_json(str(self.done_file)).get("patience")
+        return ended_with is not None and (config.run.patience is None or config.run.patience > ended_with)
 
     def check_base(self, source: str, digest: str) -> None:
         """Note which weights the run begins with. InputError where it began with others: what was learnt belongs to
@@ -153,6 +173,12 @@ def disk_errors(problem: str, kept: Callable[[], str]) -> Iterator[None]:
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """Rows of a run's metrics.jsonl."""
     return read_rows(Path(folder) / METRICS_FILE)
+
+
+def read_evaluations(folder: str | Path) -> list[dict[str, Any]]:
+    """Rows of a run's evaluation.jsonl; none where nothing was evaluated yet."""
+    path = Path(folder) / EVALUATION_FILE
+    return read_rows(path) if path.exists() else []
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

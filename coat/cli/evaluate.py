@@ -42,7 +42,7 @@ def evaluate(
     data: Data = None,
     out: Annotated[str | None, typer.Option(help="Folder of the evaluation; the same command goes on with it.")] = None,
     run: Annotated[str | None, typer.Option(help="Ask the student of this run.")] = None,
-    step: Annotated[str | None, typer.Option(help="Of the run: this checkpoint, or best. Default: its end.")] = None,
+    step: Annotated[str | None, typer.Option(help="Of the run: this checkpoint, or best.")] = None,
     student: Annotated[str | None, typer.Option(help="Ask this student without coat: hub id or folder.")] = None,
     server: Annotated[str | None, typer.Option(help="Ask this OpenAI-compatible server: http://host:8000/v1.")] = None,
     model: Annotated[str | None, typer.Option(help="Of the server, where it has several.")] = None,

@@ -53,10 +53,10 @@ MAX_NEW_TOKENS = 256  # of an answer: a transcript of a minute; one that ends so
 
 
 class Trained:
-    """A student with its thinking block, in eval mode."""
+    """A student with its thinking block, in eval mode. `step`: of its run, where it was loaded from one."""
 
-    def __init__(self, student: Student, block: ThinkingBlock, config: TrainConfig) -> None:
-        self.student, self.block, self.config = student, block, config
+    def __init__(self, student: Student, block: ThinkingBlock, config: TrainConfig, step: int | None = None) -> None:
+        self.student, self.block, self.config, self.step = student, block, config, step
         # Never in train mode or with checkpointing: the cache is off there, and the text wrong.
         self.student.model.eval()
 

@@ -74,8 +74,10 @@ class Student(ABC):
         self.peft_model: Any = None  # the PeftModel around `model`, where LoRA was added
 
     @classmethod
-    def load(cls, source: str, dtype: torch.dtype) -> Self:
-        """Read weights and processor of a hub id or folder. OSError or ValueError where it is not such a checkpoint.
+    def load(cls, source: str, dtype: torch.dtype, **options: Any) -> Self:
+        """Read weights and processor of a hub id or folder; `options` are further ones of `from_pretrained`.
+
+        OSError or ValueError where it is not such a checkpoint.
 
         InputError where a tensor is missing, unknown, or of another shape.
         """
@@ -83,7 +85,7 @@ class Student(ABC):
 
         model_class, processor_class = (getattr(transformers, n) for n in (cls.model_class, cls.processor_class))
         model, info = model_class.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+            source, dtype=dtype, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True, **options
         )
         check_all_read(source, info, cls.not_read)
         student = cls(source, model, processor_class.from_pretrained(source))

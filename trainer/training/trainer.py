@@ -20,9 +20,11 @@ from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.loss_scales import expert_weights, loss_scales
-from coat.trainer.model.parameters import parameter_groups
+from coat.trainer.model.parameters import optimizer_state_by_name, parameter_groups
+from coat.trainer.model.saved_weights import as_part_of
 from coat.trainer.ranks import gather_from_ranks, raise_shared_error, sum_over_ranks
 from coat.trainer.training.ema import Ema
+from coat.trainer.training.full_sharding import clip_gradients, is_sharded
 from coat.trainer.training.loss_balance import LossBalance
 from coat.trainer.training.measurements import gradient_norms
 from coat.trainer.training.meter import Meter
@@ -152,8 +154,8 @@ class Trainer:
             group["lr"] = group["base_lr"] * rate
         parameters = self.model.trainable()
         group_norms = gradient_norms(parameters)
-        clipped = self.accelerator.clip_grad_norm_(list(parameters.values()), self.config.optim.clip)
-        norm = float(cast(Tensor, clipped))
+        clip = clip_gradients if is_sharded(parameters.values()) else self.accelerator.clip_grad_norm_
+        norm = float(cast(Tensor, clip(list(parameters.values()), self.config.optim.clip)))
         if not math.isfinite(norm):
             ids = gather_from_ranks(self.accelerator, list(ids))
             self.watchdog.gradient_not_finite(self.steps_done + 1, group_norms, ids)
@@ -212,7 +214,10 @@ class Trainer:
         """Learning rates of the last step."""
         stage, stage_step = stage_at(self.config.stages, self.steps_done - 1)
         factor = rate_factor(self.config.optim, stage, stage_step)
-        return {"lr": self.config.optim.lr * factor, "lr/heads": self.config.optim.heads_lr * factor}
+        optim = self.config.optim
+        own = {"lr/rows": optim.rows_lr, "lr/student": optim.student_lr}
+        rates = {"lr": optim.lr, "lr/heads": optim.heads_lr} | {k: lr for k, lr in own.items() if lr is not None}
+        return {name: lr * factor for name, lr in rates.items()}
 
     def weights(self) -> dict[str, Tensor]:
         """The tensors of a checkpoint: what is trained, and its averages."""
@@ -220,9 +225,15 @@ class Trainer:
 
     def load_optimizer(self, state: dict[str, Any]) -> None:
         """Its moments; rates and other settings are the config's, which may have changed."""
-        self.optimizer.load_state_dict(state)
-        for group, now in zip(self.optimizer.param_groups, parameter_groups(self.model, self.config), strict=True):
-            group.update({name: value for name, value in now.items() if name != "params"})
+        trainable = self.model.trainable()
+        by_name, now = optimizer_state_by_name(state, trainable), self.optimizer.state_dict()
+        names = {i: n for g in now["param_groups"] for i, n in zip(g["params"], g["param_names"], strict=True)}
+        moments = {
+            i: {key: as_part_of(trainable[name], value) for key, value in values.items()}
+            for i, name in names.items()
+            if (values := by_name[name]) is not None
+        }
+        self.optimizer.load_state_dict({**now, "state": moments})
 
     def state_dict(self) -> dict[str, Any]:
         """All else that a checkpoint holds of it; the step is the checkpoint's own."""
