@@ -157,9 +157,10 @@ def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> d
 
 
 def ask(root: Path, quiet: bool) -> "Results":
-    """`coat evaluate` of the held-out clips."""
+    """`coat evaluate` of the held-out clips, and `coat report` of that."""
     from coat.cli import train as train_command
     from coat.cli.evaluate import run_evaluation, settings_of
+    from coat.trainer.evaluation.reports.report import write_report
 
     settings = settings_of(
         None, [str(root / "corpus" / "heldout.jsonl")], whom={"run": str(root / "run")}, max_new_tokens=12, guard=GUARD
@@ -167,6 +168,7 @@ def ask(root: Path, quiet: bool) -> "Results":
     with train_command.quiet():
         results = run_evaluation(settings, root / "evaluation", 1, quiet)
     assert results is not None  # there is one rank
+    write_report([str(root / "evaluation")], str(root / "report.html"))
     return results
 
 
@@ -207,6 +209,7 @@ def show(root: Path, result: dict[str, Any], results: "Results") -> None:
         ["shards", f"{result['shards']['samples']} samples, {bytes_text(result['shards']['bytes'])}"],
         ["training", f"{result['train']['steps']} steps, {duration_text(result['train']['seconds'])}"],
         ["held-out accuracy", f"{held['accuracy']:.0%}, by chance {held['chance']:.0%}"],
+        ["every answer, with its audio", str(root / "report.html")],
         ["all of it took", duration_text(result["seconds"])],
     ]
     table("Quickstart", ["what", "came out"], rows)
