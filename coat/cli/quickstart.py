@@ -22,6 +22,7 @@ EXPERTS = ("pitch", "vad", "mel", "yamnet", "prosody")  # whose weights come ins
 STUDENT: dict[str, Any] = {"hidden": 64, "heads": 4, "text_layers": 2, "audio_layers": 1, "weights_std": 0.1}
 EXAMPLES = 5  # answers that are shown
 GUARD = 16  # clips that are asked again with other audio and with silence
+REPORT_AUDIO = 24_000_000  # bytes of clips in the page
 
 
 def quickstart(
@@ -168,7 +169,7 @@ def ask(root: Path, quiet: bool) -> "Results":
     with train_command.quiet():
         results = run_evaluation(settings, root / "evaluation", 1, quiet)
     assert results is not None  # there is one rank
-    write_report([str(root / "evaluation")], str(root / "report.html"))
+    write_report([str(root / "evaluation")], str(root / "report.html"), "embed", REPORT_AUDIO)
     return results
 
 
