@@ -16,7 +16,7 @@ from coat.trainer.evaluation.asking.chat import ChatClient
 from coat.trainer.evaluation.asking.loop import AnswerFiles, ask_all, replace_lines
 from coat.trainer.evaluation.asking.others import read_others
 from coat.trainer.evaluation.asking.planning import batches, plain_asks, subset
-from coat.trainer.evaluation.checks.cost import COST, Timer, machine, measure
+from coat.trainer.evaluation.checks.cost import COST, Cost, Timer, machine, measure
 from coat.trainer.evaluation.checks.judge import judge_answers, requests_of
 from coat.trainer.evaluation.checks.leaks import FILE as LEAKS
 from coat.trainer.evaluation.checks.leaks import TrainingData, find_leaks
@@ -121,7 +121,9 @@ def ask(
     files = AnswerFiles(out, ranks.rank)
     asks = all_asks(settings, asked)
     answered = files.answered()
-    to_time = timed_asks(settings, asked) if ranks.is_main and not (out / COST).exists() else {}
+    to_time = timed_asks(settings, asked) if ranks.is_main else {}
+    if (measured := Cost.read(out)) and to_time.keys() <= measured.modes.keys():
+        to_time = {}
     if all(one.key in answered for one in asks) and not to_time:
         progress.asks(len(asks), len(asks))
         return

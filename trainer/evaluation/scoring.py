@@ -129,6 +129,8 @@ def headline(benchmark: Benchmark, label: str, found: Counts) -> str:
         if official is None or strict is None
         else f"{metric} {percent(official)} official, {percent(strict)} strict"
     )
+    if metric == ACCURACY and "wer" in found.scores.strict:  # rows that are transcribed are among them
+        scored += f", wer {percent(found.scores.strict['wer'])}"
     doubts = [
         f"{count:,} {word}"
         for word in ("missing", "empty", "unparsed", "unscored", "cut")

@@ -43,8 +43,8 @@ class JudgeSettings(Section):
 
 
 class EvaluationSettings(Section):
-    # What may differ when an evaluation goes on: it decides how fast, and with bf16 the last digits, not what is asked.
-    FREE: ClassVar[frozenset[str]] = frozenset({"batch_size", "batch_tokens", "train_shards"})
+    # What may differ when an evaluation goes on: how fast it asks (in bf16 also last digits), and what is done beside.
+    FREE: ClassVar[frozenset[str]] = frozenset({"batch_size", "batch_tokens", "train_shards", "judge", "cost", "cot"})
 
     benchmarks: tuple[BenchmarkSettings, ...] = Field(min_length=1)
     subject: SubjectSettings

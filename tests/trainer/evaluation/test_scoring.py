@@ -54,6 +54,19 @@ def test_what_is_no_answer_is_wrong() -> None:
     )
 
 
+def test_rows_with_text_alone_are_transcribed() -> None:
+    """Error rates are of their words alone: 1 substituted, 4 deleted of 4 + 4 words."""
+    spoken = [row(i, prompt=None, choices=(), text="The cat sat down.") for i in ("said", "lost")]
+    rows = [*spoken, row("asked", response="low")]
+    given = {"said": "the CAT sat there", "asked": "low"}
+    answered = {i: Prediction(benchmark="m", id=i, answer=answer) for i, answer in given.items()}
+    found = counts(MANIFEST, score_rows(MANIFEST, rows, answered))
+    assert found.scores.strict["wer"] == pytest.approx(5 / 8)
+    assert (found.scores.strict["substitutions"], found.scores.strict["deletions"]) == (1 / 8, 4 / 8)
+    assert found.scores.strict["accuracy"] == pytest.approx(1 / 3)
+    assert "33.3 % strict, wer 62.5 %" in headline(MANIFEST, "mine", found)
+
+
 def test_a_manifest_that_asks_nothing(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text('{"id": "a", "audio_filepath": "a.wav"}\n')
     with pytest.raises(InputError, match="no row has a prompt or a text"):

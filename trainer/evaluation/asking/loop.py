@@ -4,6 +4,7 @@ Rank r of n takes every n-th batch and writes files of its own (rank 0 the ones 
 are joined in the order of the asks, so that a finished folder is the same bytes whatever happened on the way.
 """
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,11 +67,17 @@ class AnswerFiles:
         for name, variant in ((PREDICTIONS, False), (VARIANTS, True)):
             keys = [key for key in order if key in answered and bool(key[2]) == variant]
             replace_lines(self.folder / name, [answered[key].to_line() for key in keys])
-        timings = {line: None for path in self.all_of(TIMINGS) for line in lines_of(path)}
-        replace_lines(self.folder / TIMINGS, list(timings))
+        timings = {timing_key(line): line for path in self.all_of(TIMINGS) for line in lines_of(path)}
+        replace_lines(self.folder / TIMINGS, list(timings.values()))
         for name in (PREDICTIONS, VARIANTS, TIMINGS):
             for path in self.all_of(name)[1:]:
                 path.unlink()
+
+
+def timing_key(line: str) -> Key:
+    """A batch that was asked twice, since a kill had cut it, has its last time."""
+    data = json.loads(line)
+    return data["benchmark"], data["id"], data["variant"]
 
 
 def append_lines(path: Path, lines: Sequence[str]) -> None:

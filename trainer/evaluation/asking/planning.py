@@ -40,7 +40,7 @@ def guard_asks(asks: Sequence[Ask], rows: int, seed: int) -> list[Ask]:
     made = []
     for i, ask in enumerate(chosen):
         made.append(replace(ask, variant=SILENCE, silent=True))
-        others = (one.row for one in [*chosen[i + 1 :], *chosen[:i], *heard[:rows]])
+        others = (one.row for one in [*chosen[i + 1 :], *chosen[:i], *heard])
         if other := next((row for row in others if sound(row) != sound(ask.row)), None):
             made.append(replace(ask, variant=OTHER_AUDIO, heard=other))
     return made
