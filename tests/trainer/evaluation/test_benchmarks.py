@@ -11,6 +11,7 @@ import pytest
 
 from coat.manifests import InputError, Utterance
 from coat.manifests.errors import ManifestError
+from coat.trainer.evaluation.asking.others import read_others
 from coat.trainer.evaluation.baselines import baselines
 from coat.trainer.evaluation.benchmark import score
 from coat.trainer.evaluation.importing import import_benchmark
@@ -149,6 +150,10 @@ def test_muchomusic(tmp_path: Path) -> None:
     assert (
         find_benchmark("muchomusic").template_named(None).render(first.prompt or "", first.choices) == MUCHO["prompt"]
     )
+    theirs = tmp_path / "outputs.json"  # the official file: two records of one id
+    theirs.write_text(json.dumps([{**MUCHO, "model_output": "C"}, {**other, "model_output": "A"}]))
+    found, key = read_others(str(theirs), find_benchmark("muchomusic"), "muchomusic", [first, second])
+    assert (key, [(p.id, p.answer) for p in found]) == ("model_output", [(first.id, "C"), (second.id, "A")])
     assert rights("muchomusic", first, "C") == (True, True)
     assert rights("muchomusic", first, "(C) Swing.") == (True, True)
     assert rights("muchomusic", first, "Could be") == (True, False)  # a capital anywhere
