@@ -4,6 +4,7 @@ ours.
 The records are made here: fields as the authors have them, other content.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
