@@ -11,6 +11,7 @@ from coat.extractors.trial import Trial
 
 DIM, RATE_HZ, SAMPLE_RATE = 1280, 50.0, 16000  # of Whisper large's encoder
 HOP = round(SAMPLE_RATE / RATE_HZ)
+BATCHES: list[tuple[float, float, float]] = []  # of this process: when each was given and had, and its seconds of audio
 
 
 class PacedExpert(Expert):
@@ -44,7 +45,8 @@ class PacedExpert(Expert):
         self.device_free_at = 0.0
 
     def extract(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        seconds = sum(map(len, waveforms)) / SAMPLE_RATE
-        self.device_free_at = max(self.device_free_at, time.perf_counter()) + seconds / self.speed
+        seconds, given = sum(map(len, waveforms)) / SAMPLE_RATE, time.perf_counter()
+        self.device_free_at = max(self.device_free_at, given) + seconds / self.speed
         time.sleep(max(0.0, self.device_free_at - time.perf_counter()))
+        BATCHES.append((given, time.perf_counter(), seconds))
         return [self.frames_ND[: -(-len(x) // HOP)] for x in waveforms]

@@ -6,6 +6,8 @@ RUN/index.json          of the shards it was trained on
 RUN/metrics.jsonl       one object per logged step
 RUN/evaluation.jsonl    one per evaluation: held-out losses and accuracy
 RUN/samples.jsonl       one per held-out prompt that was asked there: prompt, answer and truth
+RUN/best.json           with run.best: which checkpoint is the best by it, see records/best.py
+RUN/evaluations/        by step and name: evaluation.benchmarks, as `coat evaluate` writes them
 RUN/tensorboard/        the same numbers
 RUN/tracked.json        the run's id with trackers, where there are any
 RUN/checkpoints/        see training/checkpoints.py
@@ -26,13 +28,14 @@ from safetensors import SafetensorError
 
 from coat.manifests import InputError, RunError, ShardIndex, storage
 from coat.manifests.errors import one_line
-from coat.trainer.config.resume import changes
+from coat.trainer.config.resume import as_begun, changes, read_run_config
 from coat.trainer.config.train_config import TrainConfig
 
 METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE = "metrics.jsonl", "evaluation.jsonl", "samples.jsonl"
+BEST_FILE, PROCESS_FILE = "best.json", "process.json"
 RUN_FILES = (
-    "config.toml", "base.json", "index.json", METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE, "tensorboard", "wandb",
-    "tracked.json", "checkpoints", "student", "heads.safetensors",
+    "config.toml", "base.json", "index.json", METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE, BEST_FILE, PROCESS_FILE,
+    "evaluations", "tensorboard", "wandb", "tracked.json", "checkpoints", "student", "heads.safetensors",
 )  # fmt: skip
 
 
@@ -59,6 +62,20 @@ class RunFolder:
         """Of the shards, as it was when the run began; with the experts of sidecars."""
         return ShardIndex.read(str(self.path))
 
+    @property
+    def config(self) -> TrainConfig:
+        """The run's, as it means it now."""
+        return read_run_config(str(self.config_file))
+
+    def as_begun(self, config: TrainConfig, restart: bool, log: Callable[[str], None]) -> TrainConfig:
+        """A command's config for the run that is there, if one is (see resume.as_begun). To be asked before `open`."""
+        if restart or not (self.started and self.config_file.exists()):
+            return config
+        begun = as_begun(config, self.config)
+        if begun != config:
+            log(f"losses.scale is {begun.losses.scale}, as this run began; the default is {config.losses.scale} now")
+        return begun
+
     def open(self, config: TrainConfig, index: ShardIndex, restart: bool = False, change: bool = False) -> list[str]:
         """Make the folder, or check that it holds this same run: what was changed on purpose is returned.
 
@@ -72,7 +89,7 @@ class RunFolder:
             replace(index, sidecars={}).write(str(self.path))  # with all experts
             storage.write_bytes(str(self.config_file), config.to_toml().encode())
             return []
-        changed = changes(TrainConfig.read(str(self.config_file)), config)
+        changed = changes(self.config, config)
         fixed = [c for c in changed if c.on_resume == "fixed"]
         if fixed or (changed and not change):
             or_change = "" if fixed else ", --change to go on with it"
@@ -80,21 +97,38 @@ class RunFolder:
                 f"{self.path}: holds a run with another config ({'; '.join(map(str, (fixed or changed)[:3]))}); "
                 f"use another --out{or_change}, or --restart to drop it"
             )
-        if changed and self.finished:
-            self.extend(config)
-        if changed:
+        more_patient = self.finished and self.is_more_patient(config)
+        if (changed or more_patient) and self.finished:
+            self.extend(config, from_anew=bool(changed))
+        if changed or more_patient:
             storage.write_bytes(str(self.config_file), config.to_toml().encode())
         return list(map(str, changed))
 
-    def extend(self, config: TrainConfig) -> None:
-        """A finished run is one no more, where there are more steps to train. InputError where there are none."""
-        done = int(storage.read_json(str(self.done_file))["step"])
+    def extend(self, config: TrainConfig, from_anew: bool) -> None:
+        """A finished run is one no more, where there are more steps to train. InputError where there are none.
+
+        `from_anew`: its patience begins again, since what is trained from here on is something else.
+        """
+        done = self.done_step
         if config.steps <= done:
             raise InputError(
                 f"{self.path}: this run is finished, at step {done}, and nothing is left to train with these changes; "
                 "give its stages more steps, or choose another --out"
             )
+        best = self.path / BEST_FILE
+        if from_anew and best.exists():
+            storage.write_bytes(str(best), storage.to_json({**storage.read_json(str(best)), "patience_since": done}))
         self.done_file.unlink()
+
+    @property
+    def done_step(self) -> int:
+        """The last step of a finished run; less than its stages have where it ended early."""
+        return int(storage.read_json(str(self.done_file))["step"])
+
+    def is_more_patient(self, config: TrainConfig) -> bool:
+        """Whether a run that `run.patience` ended would have gone on with the patience of `config`."""
+        ended_with = storage.read_json(str(self.done_file)).get("patience")
+        return ended_with is not None and (config.run.patience is None or config.run.patience > ended_with)
 
     def check_base(self, source: str, digest: str) -> None:
         """Note which weights the run begins with. InputError where it began with others: what was learnt belongs to
@@ -139,6 +173,12 @@ def disk_errors(problem: str, kept: Callable[[], str]) -> Iterator[None]:
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """Rows of a run's metrics.jsonl."""
     return read_rows(Path(folder) / METRICS_FILE)
+
+
+def read_evaluations(folder: str | Path) -> list[dict[str, Any]]:
+    """Rows of a run's evaluation.jsonl; none where nothing was evaluated yet."""
+    path = Path(folder) / EVALUATION_FILE
+    return read_rows(path) if path.exists() else []
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

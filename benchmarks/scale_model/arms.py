@@ -45,21 +45,31 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "heard-through-the-block-alone": {"through_block": True},  # behind the block, nothing sees the audio
 }
 
+# Scales of the losses, as the addition of 2026-11-29 to PROTOCOL.md has them; all other runs have none.
+SCALES: dict[str, dict[str, Any]] = {
+    "scale-prior": {"losses": {"scale": "prior"}},
+    "scale-prior-thrice": {"losses": {"scale": "prior", "default": 3.0}},
+    "scale-grad-norm": {"losses": {"scale": "prior", "balance": "grad_norm"}},
+    "scale-uncertainty": {"losses": {"scale": "prior", "balance": "uncertainty"}},
+}
+CHOOSING_SCALE = (100, 101, 102)  # seeds of the runs that choose one
+
 
 @dataclass(frozen=True)
 class Run:
     """One training.
 
-    `what`: rate or why (validation alone), final, clock (as final, with C's CPU time) or pretrain.
+    `what`: rate, scale or why (validation alone), final, clock (as final, with C's CPU time), scaled (as final, under
+    a scale of the losses) or pretrain.
     """
 
     regime: Regime
     arm: str
     lr: float
     seed: int
-    what: Literal["rate", "final", "clock", "pretrain", "why"]
+    what: Literal["rate", "final", "clock", "pretrain", "why", "scale", "scaled"]
     steps: int
-    variant: str = ""  # of VARIANTS
+    variant: str = ""  # of VARIANTS or SCALES
     taught: str = "A"  # regime `tuned`: the arm of the teaching
 
     @property
@@ -78,7 +88,7 @@ class Run:
 
     @property
     def changes(self) -> dict[str, Any]:
-        return VARIANTS[self.variant] if self.variant else {}
+        return {**VARIANTS, **SCALES}[self.variant] if self.variant else {}
 
     @property
     def questions(self) -> tuple[str, ...]:
@@ -95,6 +105,7 @@ def config_of(run: Run, student: Path, shards: Path, out: Path) -> TrainConfig:
         "thinking": {"count": THINK if run.has_block else 0, "states": "audio" if run.arm == "D" else "think"},
         "data": {"shards": str(shards), "batch_size": CLIPS[run.regime], "seed": run.seed, "choices": "ignore"},
         "heads": {"dim": 64, "layers": 1, "heads": 2, "experts": experts},
+        "losses": {"scale": "none"},  # as all were when the protocol was fixed
         "lora": {"full": run.regime != "tuned"},
         "optim": {"lr": run.lr, "heads_lr": run.lr, "warmup": 50},
         "stages": [

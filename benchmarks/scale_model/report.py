@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.scale_model.arms import ARMS, ASKED, MINUS, RATES
+from benchmarks.scale_model.arms import ARMS, ASKED, MINUS, RATES, SCALES
 from benchmarks.scale_model.data import CACHE
 from benchmarks.scale_model.probes import PROBED
 from benchmarks.scale_model.results import Place, Result, mean_accuracy
@@ -22,6 +22,7 @@ RESAMPLES = 2000
 NAMES = {"A": "A plain SFT", "B": "B block alone", "C": "C CoAT", "D": "D distilled at the audio"}
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 REGIMES = {"scratch": "From scratch", "tuned": "A student that was taught other questions first, frozen, with LoRA"}
+SCALE_NAMES = {"": "none"} | {name: name.removeprefix("scale-").replace("-", " ") for name in SCALES}
 Hits = NDArray[np.float64]  # [seeds, clips], mean over questions
 
 
@@ -74,7 +75,7 @@ def page(found: Found, picture: str) -> str:
     lines = [f"![Held-out accuracy by question]({picture})", ""] if picture else []
     for regime, title in REGIMES.items():
         lines += [f"## {title}", ""]
-        for section in (teaching, rates, accuracies, differences, clock, minus, causes, probes, tried, costs):
+        for section in (teaching, rates, accuracies, differences, clock, minus, causes, probes, tried, scales, costs):
             lines += section(found, regime)
     return "\n".join(lines)
 
@@ -270,6 +271,45 @@ def tried(found: Found, regime: str) -> list[str]:
         rows.append([name, *cells, f"**{percent(np.mean(by_seed))}**; {', '.join(map(percent, by_seed))}"])
     text = "Tried to find out why, beside the protocol, on **validation**:"
     return [text, "", *table(["run", *ASKED[regime], "mean; seeds"], rows)]
+
+
+def scales(found: Found, regime: str) -> list[str]:
+    """The losses on one footing: which scale was chosen on validation, and what it does to the arms that distil."""
+    lines, questions = [], ASKED[regime]
+    if choosing := by_variant(found.of(regime, "C", "scale")):
+        rows = []
+        for variant, results in choosing.items():
+            by_seed = [mean_accuracy(r["validation"], questions) for r in results]
+            cells = [percent(np.mean([mean_accuracy(r["validation"], [q]) for r in results])) for q in questions]
+            rows.append(
+                [SCALE_NAMES[variant], *cells, f"**{percent(np.mean(by_seed))}**; {', '.join(map(percent, by_seed))}"]
+            )
+        seeds = ", ".join(str(r["run"]["seed"]) for r in next(iter(choosing.values())))
+        text = f"C under scales of its losses, on **validation**, seeds {seeds}:"
+        lines += [text, "", *table(["scale", *questions, "mean; seeds"], rows)]
+    rows = []
+    for arm in ("C", "D"):
+        for variant, results in by_variant(found.of(regime, arm, "scaled")).items():
+            seeds = {r["run"]["seed"] for r in results}
+            before = [r for r in found.of(regime, arm, "final") if r["run"]["seed"] in seeds]
+            a, b = resampled([hits(results, questions), hits(before, questions)])
+            for name, of in (("none", before), (SCALE_NAMES[variant], results)):
+                whole = hits(of, questions)
+                cells = [percent(hits(of, [q]).mean()) for q in questions]
+                mean = f"**{percent(whole.mean())}** ({interval(resampled([whole])[0])})"
+                gain = f"{percent(float((a - b).mean()))} ({interval(a - b)})" if of is results else ""
+                rows.append([NAMES[arm], name, *cells, mean, ", ".join(percent(row.mean()) for row in whole), gain])
+    if rows:
+        head = ["arm", "scale", *questions, "mean (95 %)", "seeds", "points more than none (95 %)"]
+        lines += ["The same test clips and seeds under the new scales:", "", *table(head, rows)]
+    return lines
+
+
+def by_variant(results: Sequence[Result]) -> dict[str, list[Result]]:
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(result["run"]["variant"], []).append(result)
+    return {variant: groups[variant] for variant in SCALE_NAMES if variant in groups}
 
 
 def costs(found: Found, regime: str) -> list[str]:

@@ -65,7 +65,7 @@ def dumped(result: Result) -> str:
 def perform(run: Run, cache: Path) -> Result:
     """Train and measure. Deterministic but for times; a run that chooses a rate never looks at the test clips."""
     began = time.monotonic()
-    tested = run.what in ("final", "clock")
+    tested = run.what in ("final", "clock", "scaled")
     splits = {s: load_split(cache, s) for s in ("train", "validation", *(["test"] if tested else []))}
     probed: dict[str, Any] = {}
 

@@ -20,10 +20,12 @@ from typing import Any
 from benchmarks.scale_model.arms import (
     ARMS,
     CHOOSING,
+    CHOOSING_SCALE,
     CLOCK_STEPS,
     MINUS,
     PRETRAIN_RATE,
     RATES,
+    SCALES,
     SEEDS,
     STEPS,
     VARIANTS,
@@ -119,6 +121,39 @@ def whys(place: Place, regimes: Sequence[Regime]) -> list[Run]:
     return runs
 
 
+def scale_runs(place: Place, regimes: Sequence[Regime]) -> list[Run]:
+    """C from scratch, on validation: under which scale of its losses it does best. "" is none, as in all other runs."""
+    lr = chosen(place, "scratch", "C") if "scratch" in regimes else 0.0
+    variants = ("", *SCALES) if "scratch" in regimes else ()
+    return [Run("scratch", "C", lr, s, "scale", STEPS["scratch"], v) for s in CHOOSING_SCALE for v in variants]
+
+
+def chosen_scale(place: Place) -> str:
+    """Of SCALES the one with the best mean accuracy on validation over the seeds."""
+    found: dict[str, list[float]] = {}
+    for run in scale_runs(place, ["scratch"]):
+        result = place.read(run)
+        if result is None:
+            raise FileNotFoundError(f"{place.file(run)}: not there; the scale of the losses is chosen of it")
+        if run.variant:
+            found.setdefault(run.variant, []).append(mean_accuracy(result["validation"], run.questions))
+    return max(found, key=lambda variant: sum(found[variant]))
+
+
+def scaled(place: Place, regimes: Sequence[Regime]) -> list[Run]:
+    """The arms that distil, under the scale that was chosen.
+
+    A and B distil nothing: for them all scales are one (a test compares their losses).
+    """
+    variant = chosen_scale(place)
+    return [
+        Run(regime, arm, chosen(place, regime, arm), seed, "scaled", STEPS[regime], variant)
+        for regime in regimes
+        for seed in SEEDS
+        for arm in ("C", "D")
+    ]
+
+
 PHASES: tuple[Phase, ...] = (
     ("pretrain", pretrainings),
     ("rate", rates),
@@ -126,6 +161,8 @@ PHASES: tuple[Phase, ...] = (
     ("minus", minuses),
     ("clock", clocks),
     ("why", whys),
+    ("scale", scale_runs),
+    ("scaled", scaled),
 )
 
 

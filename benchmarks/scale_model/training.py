@@ -19,7 +19,8 @@ from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.run_folder import RunFolder, read_metrics
 from coat.trainer.training.run import TrainingRun
 
-KEPT = ("ce", "lr", "grad_norm", "steps_per_s")  # of metrics.jsonl, and each expert's loss
+KEPT = ("ce", "lr", "grad_norm", "steps_per_s")  # of metrics.jsonl, and of each expert:
+KEPT_OF_EXPERTS = ("distill/", "state_grad_norm/", "balance/")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def train_in(out: Path, run: Run, student: Path, cache: Path, clips: Clips, befo
         raise SystemExit(f"{run.name}: stopped by a signal; nothing of it is kept")
     cpu = time.process_time() - cpu
     rows = read_metrics(out)
-    losses = [{"step": r["step"]} | {k: r[k] for k in r if k in KEPT or k.startswith("distill/")} for r in rows]
+    losses = [{"step": r["step"]} | {k: r[k] for k in r if k in KEPT or k.startswith(KEPT_OF_EXPERTS)} for r in rows]
     facts = {"seconds": round(result.seconds, 1), "cpu_seconds": round(cpu, 1), "parameters": counts, "log": losses}
     return Trained(training.model.eval(), collator, facts)
 

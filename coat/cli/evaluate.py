@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,8 +18,9 @@ from coat.cli.train import quiet, say
 if TYPE_CHECKING:
     from coat.trainer.evaluation.asking.chat import ChatClient
     from coat.trainer.evaluation.checks.cost import Cost
+    from coat.trainer.evaluation.evaluation import Progress
     from coat.trainer.evaluation.results import BenchmarkResults, Results
-    from coat.trainer.evaluation.settings import EvaluationSettings
+    from coat.trainer.evaluation.settings import EvaluationSettings, JudgeSettings
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 SHOWN_GROUPS = 12  # values of a key in the table
@@ -40,7 +42,7 @@ def evaluate(
     data: Data = None,
     out: Annotated[str | None, typer.Option(help="Folder of the evaluation; the same command goes on with it.")] = None,
     run: Annotated[str | None, typer.Option(help="Ask the student of this run.")] = None,
-    step: Annotated[str | None, typer.Option(help="Of the run: this checkpoint, or best. Default: its end.")] = None,
+    step: Annotated[str | None, typer.Option(help="Of the run: this checkpoint, or best.")] = None,
     student: Annotated[str | None, typer.Option(help="Ask this student without coat: hub id or folder.")] = None,
     server: Annotated[str | None, typer.Option(help="Ask this OpenAI-compatible server: http://host:8000/v1.")] = None,
     model: Annotated[str | None, typer.Option(help="Of the server, where it has several.")] = None,
@@ -77,6 +79,12 @@ def evaluate(
     ] = None,
     judge_model: Annotated[str | None, typer.Option(help="Of the judge's server, where it has several.")] = None,
     judge_key_variable: Annotated[str, typer.Option(help="Environment variable with its key.")] = KEY_VARIABLE,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ask on this Ray cluster (auto, or host:port), which sees --data and --out.")
+    ] = None,
+    ranks: Annotated[int, typer.Option(help="Ranks there.", min=1)] = 1,
+    gpus_per_rank: Annotated[float, typer.Option(help="GPUs of a rank there.", min=0.0)] = 0.0,
+    cpus_per_rank: Annotated[float, typer.Option(help="CPUs of a rank there.", min=0.1)] = 1.0,
     rescore: Annotated[str | None, typer.Option(help="Score this evaluation again, without asking.")] = None,
     allow_http: AllowHttp = False,
     json_output: Json = False,
@@ -111,10 +119,18 @@ def evaluate(
         audio_root=audio_root, template=template, rows=rows, seed=seed, guard=guard, orders=orders,
         max_new_tokens=max_new_tokens, batch_size=batch_size, batch_tokens=batch_tokens,
         train_shards=train_shards or (), cost=cost, cot=cot,
+        judge=None if judge is None else {"url": judge, "model": judge_model},
     )  # fmt: skip
     with quiet() if predictions is None else nullcontext():
         servers = Servers(key_variable, judge_key_variable, timeout)
-        result = run_evaluation(settings, Path(out), workers, json_output, servers)
+        if ray_address is None or predictions is not None:
+            result = run_evaluation(settings, Path(out), workers, json_output, servers)
+        else:
+            from coat.cli.ray_evaluate import Workers, evaluate_on_ray
+
+            where = Workers(address=ray_address, count=ranks, gpus=gpus_per_rank, cpus=cpus_per_rank)
+            with shown_progress(json_output) as told:
+                result = evaluate_on_ray(settings, Path(out), where, workers, servers, told)
     if result is not None:
         show(result, out, json_output)
 
@@ -213,17 +229,25 @@ def run_evaluation(
     from coat.trainer.evaluation.asking.who import launched_ranks, make_asker
 
     ranks, device = launched_ranks()
-    silent = silent or not ranks.is_main
-    with progress(None, "answers", "ask", quiet=silent) as advance:
+    with shown_progress(silent or not ranks.is_main) as told:
         return evaluate(
             settings,
             out,
             lambda found: make_asker(found, device, servers.key_variable, servers.timeout),
             ranks=ranks,
             workers=workers,
-            progress=Progress(lambda n, total: advance(n, total), (lambda _: None) if silent else say),
+            progress=told,
             make_judge=servers.judge,
         )
+
+
+@contextmanager
+def shown_progress(silent: bool) -> "Iterator[Progress]":
+    """A bar on a terminal, lines elsewhere."""
+    from coat.trainer.evaluation.evaluation import Progress
+
+    with progress(None, "answers", "ask", quiet=silent) as advance:
+        yield Progress(lambda n, total: advance(n, total), (lambda _: None) if silent else say)
 
 
 def no_asker(settings: "EvaluationSettings") -> Any:

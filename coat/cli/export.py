@@ -1,17 +1,19 @@
 """Command `export`: parses, and calls one function."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from coat.cli.options import RunStep
 from coat.cli.output import bytes_text
 from coat.cli.train import quiet
 
 
 def export(
-    run: Annotated[str, typer.Option(help="Folder of a finished run.")],
+    run: Annotated[str, typer.Option(help="Folder of a run.")],
     out: Annotated[str, typer.Option(help="Folder to write; it must be empty.")],
+    step: RunStep = None,
     merged: Annotated[bool, typer.Option("--merged", help="The whole model, the adapter merged into it.")] = False,
     positions: Annotated[
         int | None, typer.Option(min=1, help="Think positions, where the run's follow the audio (thinking.rate_hz).")
@@ -32,6 +34,8 @@ def export(
 
       coat export --run runs/a --out exported
 
+      coat export --run runs/a --step best --out exported
+
       coat export --run runs/a --out exported --merged --base Qwen/Qwen2-Audio-7B-Instruct
 
       coat export --run runs/a --out exported --evaluation evals/a
@@ -39,10 +43,15 @@ def export(
     with quiet():
         from coat.trainer.evaluation.reports.card import card_results
         from coat.trainer.generation.export import export_run
+        from coat.trainer.records.checkpoint_files import parse_step
 
         results = card_results(evaluation or [], run)
-        made = export_run(run, out, merged=merged, positions=positions, base=base, results=results)
+        options: dict[str, Any] = {"merged": merged, "positions": positions, "base": base, "results": results}
+        made = export_run(run, out, step=parse_step(step), **options)
     row = {"out": out, "kind": made.kind, "base": made.base, "bytes": made.bytes, "positions": made.positions}
+    row["step"] = made.step
     typer.echo(json.dumps(row, ensure_ascii=False) if as_json else out)
     if not as_json:
-        typer.echo(f"{made.kind}, {bytes_text(made.bytes)}, {made.positions} think positions in its template", err=True)
+        size = bytes_text(made.bytes)
+        line = f"{made.kind} of step {made.step}, {size}, {made.positions} think positions in its template"
+        typer.echo(line, err=True)

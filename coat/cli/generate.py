@@ -6,16 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from coat.cli.options import AllowHttp
+from coat.cli.options import AllowHttp, RunStep
 from coat.cli.train import quiet
 
 
 def generate(
-    run: Annotated[str, typer.Option(help="Folder of a finished run.")],
+    run: Annotated[str, typer.Option(help="Folder of a run.")],
     prompt: Annotated[list[str], typer.Option(help="What to ask about it; repeat for several answers.")],
     audio: Annotated[
         list[str] | None, typer.Option(help="Audio file; repeat for several that are heard together, or leave out.")
     ] = None,
+    step: RunStep = None,
     choice: Annotated[list[str] | None, typer.Option(help="An answer that the one prompt lists; repeat.")] = None,
     turns: Annotated[str | None, typer.Option(help="What was said before, as JSON: [[prompt, answer], ...].")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer; one that is cut there is marked.")] = 256,
@@ -34,6 +35,8 @@ def generate(
 
       coat generate --run runs/a --audio clip.wav --prompt "What is said?" --prompt "Who speaks?" --json
 
+      coat generate --run runs/a --step best --audio clip.wav --prompt "What is said?"
+
       coat generate --run runs/a --audio clip.wav --turns '[["What is it?", "A tone."]]' --prompt "How high?"
     """
     from coat.manifests.corpus.utterance import parse_turns
@@ -47,8 +50,9 @@ def generate(
         raise InputError(f"--turns {turns}: {e}") from e
     with quiet():
         from coat.trainer.generation.run_student import load_run
+        from coat.trainer.records.checkpoint_files import parse_step
 
-        trained = load_run(run)
+        trained = load_run(run, step=parse_step(step))
         start = time.monotonic()
         heard: Any = audio or None
         if choice or before:
@@ -65,6 +69,7 @@ def generate(
             "prompt": one,
             "answer": answer,
             "cut": answer.is_cut,
+            "step": trained.step,
             "seconds": seconds,
         }
         typer.echo(json.dumps(row, ensure_ascii=False) if as_json else answer)

@@ -24,6 +24,7 @@ from coat.cli import (
     plan_train,
     quickstart,
     report,
+    runs,
     shards,
     stats,
     status,
@@ -84,6 +85,7 @@ app.add_typer(shards.app, name="shards", rich_help_panel=SHARDS)
 app.command("plan-train", rich_help_panel=TRAINING)(plan_train.plan_train)
 app.command("inspect-batch", rich_help_panel=TRAINING)(inspect_batch.inspect_batch)
 app.command("train", rich_help_panel=TRAINING)(train.train)
+app.command("runs", rich_help_panel=TRAINING)(runs.runs)
 app.command("tiny-student", rich_help_panel=TRAINING)(train.tiny_student)
 app.command("generate", rich_help_panel=TRAINED)(generate.generate)
 app.command("evaluate", rich_help_panel=TRAINED)(evaluate.evaluate)

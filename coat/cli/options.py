@@ -39,6 +39,13 @@ PadMargin = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
+RunStep = Annotated[
+    str | None,
+    typer.Option(
+        "--step",
+        help="Checkpoint: its step, or best (by run.best). Default: the finished student, or else the newest.",
+    ),
+]
 RayAddress = Annotated[
     str | None, typer.Option(help="Ray cluster to use: auto, or ray://host:port.", envvar="COAT_RAY_ADDRESS")
 ]

@@ -22,6 +22,7 @@ EXPERTS = ("pitch", "vad", "mel", "yamnet", "prosody")  # whose weights come ins
 STUDENT: dict[str, Any] = {"hidden": 64, "heads": 4, "text_layers": 2, "audio_layers": 1, "weights_std": 0.1}
 EXAMPLES = 5  # answers that are shown
 GUARD = 16  # clips that are asked again with other audio and with silence
+REPORT_AUDIO = 24_000_000  # bytes of clips in the page
 
 
 def quickstart(
@@ -157,9 +158,10 @@ def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> d
 
 
 def ask(root: Path, quiet: bool) -> "Results":
-    """`coat evaluate` of the held-out clips."""
+    """`coat evaluate` of the held-out clips, and `coat report` of that."""
     from coat.cli import train as train_command
     from coat.cli.evaluate import run_evaluation, settings_of
+    from coat.trainer.evaluation.reports.report import write_report
 
     settings = settings_of(
         None, [str(root / "corpus" / "heldout.jsonl")], whom={"run": str(root / "run")}, max_new_tokens=12, guard=GUARD
@@ -167,6 +169,7 @@ def ask(root: Path, quiet: bool) -> "Results":
     with train_command.quiet():
         results = run_evaluation(settings, root / "evaluation", 1, quiet)
     assert results is not None  # there is one rank
+    write_report([str(root / "evaluation")], str(root / "report.html"), "embed", REPORT_AUDIO)
     return results
 
 
@@ -207,6 +210,7 @@ def show(root: Path, result: dict[str, Any], results: "Results") -> None:
         ["shards", f"{result['shards']['samples']} samples, {bytes_text(result['shards']['bytes'])}"],
         ["training", f"{result['train']['steps']} steps, {duration_text(result['train']['seconds'])}"],
         ["held-out accuracy", f"{held['accuracy']:.0%}, by chance {held['chance']:.0%}"],
+        ["every answer, with its audio", str(root / "report.html")],
         ["all of it took", duration_text(result["seconds"])],
     ]
     table("Quickstart", ["what", "came out"], rows)

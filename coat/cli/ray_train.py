@@ -74,6 +74,7 @@ def train_on_ray(
     InputError and RunError as `train`; RunError where workers fail too often, or there is no cluster.
     """
     folder = RunFolder(Path(config.run.out))
+    config = folder.as_begun(config, restart, log)
     for line in folder.open(config, ShardIndex.read(config.data.shards), restart, change):  # not anew with each start
         log(f"changed from here on: {line}")
     cluster = Cluster(

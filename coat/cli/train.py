@@ -68,6 +68,10 @@ def train(
 
       coat train --student ./student --shards ./shards --out runs/b --set optim.lr=2e-4 --set stages.0.steps=500
 
+      coat train --config train.toml --set run.best=accuracy --set run.patience=5
+
+      coat train --config train.toml --set lora.dora=true --set 'student.train=["projector"]'
+
       coat train --config train.toml --overfit-one-batch
 
       accelerate launch -m coat train --config configs/qwen2-audio-7b.toml --config configs/profiles/8x80gb.toml

@@ -132,7 +132,7 @@ def members(sample: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def toy_config(student: Path, shards: Path, out: Path, *, steps: int = 6, **parts: Any) -> TrainConfig:
+def toy_config(student: Path, shards: Path, out: Path, /, *, steps: int = 6, **parts: Any) -> TrainConfig:
     """A run of two short stages; `parts` are laid over it by table."""
     data: dict[str, Any] = {
         "student": {"path": str(student)},

@@ -1,13 +1,15 @@
 """What benchmarks/scale_model measures with, against independent truth: shared prefixes, answers, states, probes."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
 from benchmarks.scale_model import corpus, measure, probes
-from benchmarks.scale_model.arms import Run, config_of
+from benchmarks.scale_model.arms import SCALES, Run, config_of
 from benchmarks.scale_model.data import Asker, Clips, Drawn
 from benchmarks.scale_model.student import make_student, with_block
 from coat.manifests import ShardIndex
@@ -18,6 +20,8 @@ from coat.trainer.generation.generate import Trained
 from coat.trainer.model.build import build_model
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.experts import experts_of
+from coat.trainer.training.trainer import Trainer
+from coat.trainer.training.watchdog import Watchdog
 from tests.trainer.helpers import toy_sample, toy_targets, write_shards
 
 CLIPS = 5
@@ -38,9 +42,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class World:
     """An untrained model of one arm, and some clips of the corpus with targets at random."""
 
-    def __init__(self, arm: str, student: Path, shards: Path, out: Path) -> None:
+    def __init__(self, arm: str, student: Path, shards: Path, out: Path, variant: str = "") -> None:
         index = ShardIndex.read(str(shards))
-        config = config_of(Run("scratch", arm, 1e-3, 0, "final", 8), student, shards, out)
+        config = config_of(Run("scratch", arm, 1e-3, 0, "final", 8, variant), student, shards, out)
         heads = config.heads.model_copy(update={"experts": None})
         self.config = config.model_copy(update={"heads": heads})
         self.model: CoatModel = build_model(self.config, experts_of(self.config, index)).eval()
@@ -183,6 +187,25 @@ def test_every_clip_comes_once_an_epoch_and_a_run_goes_on_where_it_was(coat_worl
     again = Drawn(coat_world.asker, 2, seed=3)
     again.load_state_dict({"given": 3})
     assert [b.ids for b, _ in zip(again, range(3), strict=False)] == ids[3:]
+
+
+def test_scales_change_nothing_where_nothing_is_distilled(student_path: Path, shards: Path, tmp_path: Path) -> None:
+    """Of arms A and B the weights behind a step are equal bit for bit under all scales; of C they are others."""
+
+    def stepped(arm: str, variant: str) -> dict[str, torch.Tensor]:
+        world = World(arm, student_path, shards, tmp_path, variant)
+        experts = experts_of(world.config, ShardIndex.read(str(shards)))
+        watchdog = Watchdog(world.config.run, math.inf, lambda _: None, lambda: "")
+        trainer = Trainer(world.config, world.model, experts, Accelerator(cpu=True), watchdog)
+        trainer.step([world.asker.batch(range(CLIPS))])
+        return dict(world.model.trainable())
+
+    for arm, variants in (("A", SCALES), ("B", SCALES), ("C", ("scale-prior",))):
+        before = stepped(arm, "")
+        for variant in variants:
+            after = stepped(arm, variant)
+            same = [torch.equal(before[name], parameter) for name, parameter in after.items()]
+            assert all(same) == (arm != "C"), (arm, variant)
 
 
 def test_probes_find_what_is_linear_and_nothing_else() -> None:

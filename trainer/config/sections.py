@@ -3,14 +3,26 @@
 Where the paper (arXiv 2606.18273) does not say a value, the defaults are ours: see docs/training.md.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from coat.manifests.targets.spec import Family
 
 Weight = Annotated[float, Field(ge=0)]
+
+
+def check_pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as e:
+        raise ValueError(f"not a regular expression ({e})") from e
+    return text
+
+
+Pattern = Annotated[str, Field(min_length=1), AfterValidator(check_pattern)]
 
 
 # Whether a resumed run may have another value than the run that it goes on with. fixed: no. with_change: only with
@@ -36,6 +48,10 @@ class ConfigSection(BaseModel):
 class StudentConfig(ConfigSection):
     path: str = Field(min_length=1)  # hub id or folder
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the frozen weights
+    # Frozen weights of the language model's layers in 4 bits (extra [4bit]); None: in dtype.
+    quantize: Literal["nf4"] | None = None
+    # What is trained whole beside LoRA: regular expressions found in names of weights (projector, audio_tower).
+    train: tuple[Pattern, ...] = ()
 
 
 class ThinkingConfig(ConfigSection):
@@ -107,7 +123,7 @@ class HeadsConfig(ConfigSection):
 
 
 class LossConfig(ConfigSection):
-    """L = ce * CE + distill * sum_k weight_k * L_k; ce and distill are the stage's."""
+    """L = ce * CE + distill * sum_k weight_k / scale_k * L_k; ce and distill are the stage's."""
 
     on_resume = "with_change"
 
@@ -117,6 +133,11 @@ class LossConfig(ConfigSection):
     # What is summed, of targets of these kinds.
     representation: Literal["cosine+smooth_l1", "cosine", "smooth_l1", "mse"] = "cosine+smooth_l1"
     scalars: Literal["smooth_l1", "mse"] = "smooth_l1"
+    # What a loss is divided by. prior: what the best constant prediction would lose (model/loss_scales.py), so that
+    # equal weights are one footing for all kinds. none: nothing; so runs of before have it, see resume.py.
+    scale: Literal["prior", "none"] = "prior"
+    # Whether weights follow the training, by the norms of gradients or by learned variances: training/loss_balance.py.
+    balance: Literal["fixed", "grad_norm", "uncertainty"] = "fixed"
 
     def weight(self, expert: str, family: Family) -> float:
         return self.weights.get(expert, self.families.get(family, self.default))
@@ -127,13 +148,22 @@ class LoraConfig(ConfigSection):
     rank: int = Field(default=16, ge=1)
     alpha: float = Field(default=32, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    # Which linear layers are adapted: regular expressions that fit a name or its end behind a dot (q_proj,
+    # layers.(2|3).mlp.down_proj). Empty: attention and MLP of the language model, as the student's class has it.
+    targets: tuple[Pattern, ...] = ()
+    ranks: Mapping[Pattern, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)  # by such a pattern; first fit
+    alphas: Mapping[Pattern, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    dora: bool = False  # magnitude and direction apart (arXiv 2402.09353)
+    rslora: bool = False  # scale by alpha / sqrt(rank) instead of alpha / rank (arXiv 2312.03732)
 
 
 class OptimConfig(ConfigSection):
     on_resume = "with_change"
 
-    lr: float = Field(default=1e-4, gt=0)  # of the student; a stage scales it
+    lr: float = Field(default=1e-4, gt=0)  # of LoRA, and the student; a stage scales it, as those below
     heads_lr: float = Field(default=5e-4, gt=0)  # of the heads and, under LoRA, the thinking embeddings
+    rows_lr: float | None = Field(default=None, gt=0)  # of the thinking embeddings under LoRA; None: heads_lr
+    student_lr: float | None = Field(default=None, gt=0)  # of what student.train names, or lora.full trains; None: lr
     weight_decay: float = Field(default=0.01, ge=0)  # of matrices only
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = Field(default=1.0, gt=0)  # of the global gradient norm
@@ -162,8 +192,24 @@ DEFAULT_STAGES = (
 )
 
 
+class BenchmarkConfig(ConfigSection):
+    """A benchmark or manifest that is asked beside the training, as `coat evaluate` does it."""
+
+    on_resume = "free"
+
+    data: str = Field(min_length=1)  # a manifest, or the benchmark's official file
+    name: str = "manifest"  # of a benchmark: `coat benchmarks`
+    audio_root: str | None = None  # what the paths of an official file count from
+    template: str | None = None  # None: the benchmark's own
+    rows: int | None = Field(default=200, ge=1)  # drawn by seed; None: all
+    seed: int = 0
+    every: int | None = Field(default=None, ge=1)  # steps, and at the end; None: evaluation.every
+    max_new_tokens: int | None = Field(default=None, ge=1)  # None: as the benchmark says
+    guard: int = Field(default=8, ge=0)  # rows that are asked again with other audio and with silence
+
+
 class EvaluationConfig(ConfigSection):
-    """Beside the training, on held-out shards: losses, accuracy and sample answers. It never changes the training."""
+    """Beside the training: losses, accuracy and answers on held-out shards, and benchmarks. It never changes it."""
 
     on_resume = "free"
 
@@ -172,6 +218,7 @@ class EvaluationConfig(ConfigSection):
     samples: int = Field(default=256, ge=1)  # the first so many: their losses
     answers: int = Field(default=64, ge=0)  # the first so many of those are asked, too
     max_new_tokens: int = Field(default=256, ge=1)  # of an answer; those that are cut there are counted
+    benchmarks: tuple[BenchmarkConfig, ...] = ()  # [[evaluation.benchmarks]]
 
 
 class RunConfig(ConfigSection):
@@ -185,9 +232,17 @@ class RunConfig(ConfigSection):
     compile: str | None = Field(default=None, json_schema_extra=WITH_CHANGE)
     save_every: int = Field(default=500, ge=1, json_schema_extra=FREE)  # steps
     keep: int = Field(default=2, ge=1, json_schema_extra=FREE)  # newest checkpoints
+    # Keep the checkpoint whose held-out figure is best, too: accuracy, ce, distill/<expert>, a key of evaluation.jsonl.
+    best: str | None = Field(default=None, min_length=1, json_schema_extra=FREE)
+    # Which of its values is the best; None: the highest of accuracies, the lowest of losses and error rates.
+    best_is: Literal["highest", "lowest"] | None = Field(default=None, json_schema_extra=FREE)
+    # End the run behind so many evaluations without a better one. None: never.
+    patience: int | None = Field(default=None, ge=1, json_schema_extra=FREE)
     log_every: int = Field(default=10, ge=1, json_schema_extra=FREE)  # steps
     # Stop where the gradient's norm is over so many times its median for 10 steps running. None: never.
     max_growth: float | None = Field(default=None, gt=1, json_schema_extra=FREE)
+    # Steps of the run whose loss or gradient is not finite, that are left out (and named) before one stops it.
+    max_skipped_steps: int = Field(default=0, ge=0, json_schema_extra=FREE)
     # Beside metrics.jsonl and TensorBoard: wandb, trackio, mlflow, ...
     trackers: tuple[str, ...] = Field(default=(), json_schema_extra=FREE)
     project: str = Field(default="coat", min_length=1, json_schema_extra=FREE)  # where a tracker files the run
@@ -198,3 +253,25 @@ class RunConfig(ConfigSection):
         if "://" in out:
             raise ValueError("checkpoints are renamed when whole, which object stores cannot; expected a local folder")
         return out
+
+    @model_validator(mode="after")
+    def best_is_known(self) -> Self:
+        if self.best is None and (self.best_is or self.patience):
+            raise ValueError("best_is and patience are of a figure; give best, such as accuracy or ce")
+        if self.best is not None and self.best_is is None and is_highest(self.best) is None:
+            raise ValueError(
+                f"best {self.best!r}: its name does not say what is better; give best_is: highest or lowest"
+            )
+        return self
+
+    @property
+    def best_is_highest(self) -> bool:
+        return is_highest(self.best or "") is True if self.best_is is None else self.best_is == "highest"
+
+
+def is_highest(figure: str) -> bool | None:
+    """Whether more of a held-out figure is better; None where its name does not say."""
+    name = figure.rpartition(".")[2]
+    if re.match(r"accuracy(/|$)", name):
+        return True
+    return False if re.match(r"(ce|loss|distill/.+|cut|unparsed|missing|wer|cer)(/|$)", name) else None

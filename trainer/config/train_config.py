@@ -4,10 +4,10 @@ config = TrainConfig.read("train.toml", ["optim.lr=1e-4", "run.out=runs/a"])
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import tomli_w
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from coat.manifests import InputError
 from coat.trainer.config.reading import apply_override, merge_tables, read_toml
@@ -40,6 +40,26 @@ class TrainConfig(ConfigSection):
     stages: tuple[StageConfig, ...] = Field(default=DEFAULT_STAGES, min_length=1)
     evaluation: EvaluationConfig = EvaluationConfig()
     run: RunConfig
+
+    @model_validator(mode="after")
+    def best_has_evaluations(self) -> Self:
+        if self.run.best is not None and self.evaluation.shards is None:
+            raise ValueError(f"run.best {self.run.best!r} is a held-out figure; give evaluation.shards")
+        return self
+
+    @model_validator(mode="after")
+    def four_bits_are_frozen(self) -> Self:
+        if self.lora.full and self.student.quantize:
+            raise ValueError(
+                "student.quantize with lora.full: weights in 4 bits cannot be trained; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def train_is_beside_lora(self) -> Self:
+        if self.lora.full and self.student.train:
+            raise ValueError("student.train with lora.full: all weights are trained anyhow; leave one of them out")
+        return self
 
     @property
     def steps(self) -> int:
@@ -94,4 +114,7 @@ def describe_error(error: Any) -> str:
     if error["type"] == "missing":
         flag = {"student": "--student", "data": "--shards", "run": "--out"}.get(key.split(".")[0])
         return f"{key} is missing" + (f" (give {flag}, or a --config that has it)" if flag else "")
-    return f"{key} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+    message = error["msg"].removeprefix("Value error, ")
+    if isinstance(error["input"], Mapping):  # of a section as a whole
+        return f"{key}: {message}" if key else message
+    return f"{key} = {error['input']!r}: {message}"

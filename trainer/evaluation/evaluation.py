@@ -76,15 +76,27 @@ def evaluate(
 ) -> Results | None:
     """Ask and score. The results, on the main rank. InputError, RunError: one line."""
     if ranks.is_main:
-        settings = prepare_folder(out, settings)
-        look_for_leaks(settings, read_asked(out, settings), out, progress)
+        begin(settings, out, progress)
     ranks.wait()
     settings = EvaluationSettings.read(out)
     asked = read_asked(out, settings)
     ask(settings, asked, out, make_asker, ranks=ranks, workers=workers, progress=progress)
     ranks.wait()
-    if not ranks.is_main:
-        return None
+    return end(settings, asked, out, make_judge, progress) if ranks.is_main else None
+
+
+def begin(settings: EvaluationSettings, out: Path, progress: Progress) -> tuple[EvaluationSettings, list[Asked]]:
+    """On the main rank, before any is asked: the folder with its rows, and what of them was trained on."""
+    settings = prepare_folder(out, settings)
+    asked = read_asked(out, settings)
+    look_for_leaks(settings, asked, out, progress)
+    return settings, asked
+
+
+def end(
+    settings: EvaluationSettings, asked: list[Asked], out: Path, make_judge: MakeJudge, progress: Progress
+) -> Results:
+    """On the main rank, when all are asked."""
     join(settings, asked, out)
     if settings.judge is not None:
         judge(asked, out, make_judge(settings.judge), settings.batch_size, progress)

@@ -50,7 +50,8 @@ class Prediction:
         if not isinstance(data, dict) or not isinstance(data.get("benchmark"), str) or "id" not in data:
             raise ValueError("expected a line that `coat evaluate` wrote")
         known: dict[str, Any] = {f.name: data[f.name] for f in fields(cls) if f.name in data}
-        return cls(**known | {"choices": tuple(known.get("choices") or ())})
+        known["choices"] = tuple(known.get("choices") or ())
+        return cls(**known)
 
 
 def read_predictions(folder: Path, name: str = PREDICTIONS) -> dict[Key, Prediction]:

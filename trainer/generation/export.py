@@ -15,13 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from coat.manifests import InputError, RunError, storage
 from coat.trainer.generation.generate import Trained, generation_config
 from coat.trainer.generation.model_card import CardResults, hub_id, model_card
 from coat.trainer.generation.run_student import load_run, save_adapter
-from coat.trainer.model.thinking import ThinkingBlock
+from coat.trainer.model.thinking import ThinkingBlock, is_tied
+from coat.trainer.model.trained import choose_trained, unfrozen
+from coat.trainer.records.checkpoint_files import Step
 from coat.trainer.students.base import Student
+from coat.trainer.students.four_bit import dequantized
+from coat.trainer.students.registry import load_student
 
 TRIAL_SECONDS, TRIAL_PROMPT = 1.0, "What is heard?"  # what the written template is tried with
 
@@ -33,32 +40,37 @@ class Export:
     base: str | None  # hub id of the base model; None: not known
     bytes: int
     positions: int  # of the block, begin and end not counted
+    step: int  # of the run
 
 
 def export_run(
     run: str | Path,
     out: str | Path,
     *,
+    step: Step = None,
     merged: bool = False,
     positions: int | None = None,
     base: str | None = None,
     results: CardResults | None = None,
 ) -> Export:
-    """Write the student of a finished run to `out`: its adapter, or (`merged`, `lora.full`) the whole model.
+    """Write the student of a run to `out`: its adapter, or (`merged`, `lora.full`) the whole model.
+
+    `step` is that of a checkpoint, or "best"; None: the finished student, or else the newest checkpoint.
 
     `positions` is how many think positions the template has, where the run's follow the length of the audio
     (`thinking.rate_hz`); `base` the hub id of the base model, where the run has a folder of this machine; `results`
     what its card says of evaluations.
-    InputError: `out` is not empty, or an option does not fit. RunError: the run is not finished, or cannot be written.
+    InputError: `out` is not empty, or an option does not fit. RunError: the checkpoint is not whole, or the export
+    cannot be written.
     """
     target = Path(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target}: not an empty folder; choose another --out")
     if base is not None and hub_id(base) is None:
         raise InputError(f"--base {base}: not the id of a model on the hub; expected owner/name")
-    trained = load_run(run, device="cpu")
+    trained = load_run(run, device="cpu", step=step)
     block = fixed_block(trained.block, positions)
-    fixed = Trained(trained.student, block, trained.config)
+    fixed = Trained(trained.student, block, trained.config, trained.step)
     kind = "model" if merged or trained.student.peft_model is None else "adapter"
     base = base or hub_id(trained.config.student.path)
     expected = trial_ids(fixed)  # before its template is changed
@@ -66,7 +78,7 @@ def export_run(
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
         partial.mkdir(parents=True)
-        write(fixed, partial, kind, base)
+        write(fixed, trained.block, partial, kind, base)
         check_template(fixed.student, expected, partial)
         (partial / "README.md").write_text(model_card(fixed, Path(run), kind, base, results), encoding="utf-8")
         size = sum(p.stat().st_size for p in partial.rglob("*") if p.is_file())
@@ -75,7 +87,7 @@ def export_run(
         raise RunError(f"{target}: cannot be written ({e.strerror or e}); see to that, and export again") from e
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Export(target, kind, base, size, len(block.ids_K))
+    return Export(target, kind, base, size, len(block.ids_K), trained.step or 0)
 
 
 def fixed_block(block: ThinkingBlock, positions: int | None) -> ThinkingBlock:
@@ -94,23 +106,85 @@ def fixed_block(block: ThinkingBlock, positions: int | None) -> ThinkingBlock:
     return replace(block, config=config, ids_K=block.ids_K[:positions])
 
 
-def write(trained: Trained, folder: Path, kind: str, base: str | None) -> None:
-    """All but the card. The student's template is changed."""
+def write(trained: Trained, whole: ThinkingBlock, folder: Path, kind: str, base: str | None) -> None:
+    """All but the card. The student's template is changed. `whole`: the block with all of its tokens, never said."""
     student = trained.student
-    generation = generation_config(student, trained.block)
+    generation = generation_config(student, whole)
     if kind == "adapter":
         save_adapter(student, folder)
-        settings = storage.read_json(str(folder / "adapter_config.json"))
-        storage.write_bytes(
-            str(folder / "adapter_config.json"), storage.to_json({**settings, "base_model_name_or_path": base})
-        )  # peft writes where the base was loaded from
+        changed = {"base_model_name_or_path": base, **add_whole_modules(student, folder)}
+        settings = storage.read_json(str(folder / "adapter_config.json"))  # peft writes where the base was loaded from
+        storage.write_bytes(str(folder / "adapter_config.json"), storage.to_json({**settings, **changed}))
     else:
+        if trained.config.student.quantize:
+            student = in_full_precision(trained)
+        if not is_tied(student.model):
+            own_output(student.model)  # whatever its config said
         model = student.model if student.peft_model is None else student.peft_model.merge_and_unload()
         model.generation_config = generation
+        never_say(model, whole)
         model.save_pretrained(folder)
     generation.save_pretrained(folder)
     write_template(student, trained.block)
     student.processor.save_pretrained(folder)
+
+
+def in_full_precision(trained: Trained) -> Student:
+    """The same student with the weights that its 4 bits stand for, in `student.dtype`: adapters merge into these
+    without being rounded to 4 bits themselves.
+    """
+    config = trained.config
+    student = load_student(config.student.path, config.student.dtype)
+    choose_trained(student, ThinkingBlock.add_to(student, config.thinking), config)
+    weights = dict(trained.student.model.named_parameters())
+    modules = dict(trained.student.model.named_modules())
+    with torch.no_grad():
+        for name, parameter in student.model.named_parameters():
+            owner = modules[name.rpartition(".")[0]]
+            is_four_bit = name.endswith(".weight") and getattr(owner.weight, "quant_state", None) is not None
+            parameter.copy_(dequantized(owner) if is_four_bit else weights[name])
+    return student
+
+
+def add_whole_modules(student: Student, folder: Path) -> dict[str, Any]:
+    """Add what `student.train` names to an adapter, as peft's `modules_to_save`: what adapter_config.json says of it.
+
+    peft takes whole modules: of one that is trained in part, the rest is added as it is.
+    """
+    names = sorted({name.rpartition(".")[0] for name in unfrozen(student.model)})
+    if not names:
+        return {}
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    for name in names:
+        for key, tensor in student.model.get_submodule(name).state_dict().items():
+            tensors[f"base_model.model.{name}.{key}"] = tensor.detach().cpu().contiguous()
+    save_file(tensors, file, {"format": "pt"})
+    return {"modules_to_save": names}
+
+
+@torch.no_grad()
+def never_say(model: Any, block: ThinkingBlock) -> None:
+    """Let no server say a think token, though it may not know `suppress_tokens`: of a token whose output row is the
+    mean of the others' the logit is the mean of theirs, and never the largest.
+
+    Where output embeddings are the input's, that row is what the block is read by: they become a matrix of their own.
+    """
+    if not block.new_ids:
+        return
+    embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
+    if is_tied(model):
+        output.weight = nn.Parameter(embeddings.weight.detach().clone(), requires_grad=False)
+        own_output(model)
+    others = torch.ones(len(output.weight), dtype=torch.bool)
+    others[block.new_ids] = False
+    output.weight[block.new_ids] = output.weight[others].float().mean(0).to(output.weight.dtype)
+
+
+def own_output(model: Any) -> None:
+    """Its config, and what transformers goes by, say that output embeddings are a matrix of their own."""
+    model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
+    model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
 
 
 def write_template(student: Student, block: ThinkingBlock) -> None:

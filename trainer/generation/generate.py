@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import LogitsProcessor, LogitsProcessorList
 
-from coat.manifests import Clip, InputError, decode
+from coat.manifests import Clip, InputError, RunError, decode
 from coat.manifests.audio.clip import AudioError
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.data.collator import render_prompt
@@ -52,10 +53,10 @@ MAX_NEW_TOKENS = 256  # of an answer: a transcript of a minute; one that ends so
 
 
 class Trained:
-    """A student with its thinking block, in eval mode."""
+    """A student with its thinking block, in eval mode. `step`: of its run, where it was loaded from one."""
 
-    def __init__(self, student: Student, block: ThinkingBlock, config: TrainConfig) -> None:
-        self.student, self.block, self.config = student, block, config
+    def __init__(self, student: Student, block: ThinkingBlock, config: TrainConfig, step: int | None = None) -> None:
+        self.student, self.block, self.config, self.step = student, block, config, step
         # Never in train mode or with checkpointing: the cache is off there, and the text wrong.
         self.student.model.eval()
 
@@ -99,12 +100,21 @@ class Trained:
 
     @torch.inference_mode()
     def generate(self, inputs: Mapping[str, torch.Tensor], max_new_tokens: int, **options: Any) -> torch.Tensor:
-        """New token ids, `[B, N]`, greedily; rows that end sooner are padded."""
+        """New token ids, `[B, N]`, greedily; rows that end sooner are padded.
+
+        Never one of the block's: not by `suppress_tokens` alone, which a checkpoint's own way of generating may leave
+        out of account. RunError where there is one all the same.
+        """
         config = generation_config(self.student, self.block)
         config.max_new_tokens = max_new_tokens
-        return self.student.model.generate(**inputs, **options, generation_config=config)[
-            :, inputs["input_ids"].shape[1] :
-        ]
+        processors = LogitsProcessorList([NeverSaid(self.block.new_ids)] if self.block.new_ids else [])
+        ids_BN = self.student.model.generate(
+            **inputs, **options, generation_config=config, logits_processor=processors
+        )[:, inputs["input_ids"].shape[1] :]
+        if said := sorted(set(ids_BN.unique().tolist()) & set(self.block.new_ids)):
+            names = ", ".join(self.student.tokenizer.convert_ids_to_tokens(said))
+            raise RunError(f"{self.student.source}: its answer holds think tokens ({names}), which are no text")
+        return ids_BN
 
     def decode(self, ids_BN: torch.Tensor) -> list[Answer]:
         texts = self.student.tokenizer.batch_decode(ids_BN, skip_special_tokens=True)
@@ -132,6 +142,16 @@ class Trained:
             **self.student.stack_features([features for _, features in prompts]),
         }
         return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
+class NeverSaid(LogitsProcessor):
+    """Makes tokens impossible, whatever a generation config says."""
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        self.ids_K = torch.tensor(ids)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return scores.index_fill(-1, self.ids_K.to(scores.device), -torch.inf)
 
 
 def generation_config(student: Student, block: ThinkingBlock) -> Any:

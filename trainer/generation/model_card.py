@@ -15,7 +15,9 @@ from coat.manifests import ShardIndex
 from coat.trainer.config.train_config import TrainConfig, without_none
 from coat.trainer.generation.generate import Trained
 from coat.trainer.model.experts import experts_of
+from coat.trainer.model.thinking import is_tied
 from coat.trainer.run_folder import EVALUATION_FILE, METRICS_FILE, RunFolder, read_rows
+from coat.trainer.students.four_bit import ELSEWHERE
 
 PAPER = "[Continuous Audio Thinking](https://arxiv.org/abs/2606.18273)"
 FIGURES = re.compile(r"(loss|ce|distill/.*|samples|audio_hours|accuracy.*|chance|unparsed.*)$")
@@ -57,7 +59,7 @@ def model_card(trained: Trained, run: Path, kind: str, base: str | None, results
         f"## Data\n\n{data_section(folder.index)}",
         f"## Targets\n\n{targets_section(config, folder.index)}",
         *([f"## Evaluation\n\n{results.text}"] if results else []),
-        f"## Figures\n\n{figures_section(run)}",
+        f"## Figures\n\n{figures_section(run, trained.step)}",
         f"## Config\n\n```toml\n{public_config(config)}```",
         f"## Licence\n\n{licence_section(kind, base)}",
     ]
@@ -94,11 +96,13 @@ def front_matter(kind: str, base: str | None, model_type: str, figures: Sequence
 
 def heading(trained: Trained, kind: str, base: str | None, distilled: bool) -> str:
     block, student = trained.block, trained.student
-    what = "An adapter (LoRA and rows of think tokens) for" if kind == "adapter" else "A fine-tuned form of"
+    whole = ", weights trained whole" if trained.config.student.train else ""
+    what = f"An adapter (LoRA{whole} and rows of think tokens) for" if kind == "adapter" else "A fine-tuned form of"
     where = {"after_audio": "behind the audio", "before_response": "behind the whole prompt"}[block.config.placement]
     positions = (
         f"A block of {len(block.ids_K)} think positions stands {where}; the chat template puts it there. It is read in "
-        "the one prefill, and adds nothing to decoding. Its tokens mean nothing as text, and are suppressed in answers."
+        "the one prefill, and adds nothing to decoding. Its tokens mean nothing as text, and are suppressed in answers"
+        f"{by_config_alone(trained, kind)}."
         if block.ids_K
         else "It has no thinking block: a baseline."
     )
@@ -112,12 +116,24 @@ def heading(trained: Trained, kind: str, base: str | None, distilled: bool) -> s
     )
 
 
+def by_config_alone(trained: Trained, kind: str) -> str:
+    """Of an adapter to a model whose output embeddings are the input's, rows of think tokens included."""
+    if kind == "model" or not is_tied(trained.student.model):
+        return ""
+    return (
+        ": by `suppress_tokens` of generation_config.json alone. What serves it and does not know that may say them; "
+        "export the run with `--merged` for such a server"
+    )
+
+
 def usage(trained: Trained, kind: str, base: str | None) -> str:
     student = trained.student
     loading = LOAD_MODEL
     if kind == "adapter":
         loading = LOAD_ADAPTER.replace("ROWS", str(student.model.get_input_embeddings().weight.shape[0]))
         loading = loading.replace("BASE_ID", base or "path/to/the/base/model")
+    if kind == "adapter" and trained.config.student.quantize:
+        loading = loading.replace("import torch\n", FOUR_BIT_IMPORT).replace("dtype=torch.DTYPE)", FOUR_BIT)
     code = (loading + ASK).replace("STUDENT", student.model_class).replace("DTYPE", trained.config.student.dtype)
     return f"```python\n{code}```\n\nAudio goes before the text, one user turn to an answer, as in training."
 
@@ -142,6 +158,13 @@ model.resize_token_embeddings(ROWS, mean_resizing=False)  # before the adapter: 
 model.generation_config = GenerationConfig.from_pretrained(HERE)
 model = PeftModel.from_pretrained(model, HERE)
 """
+
+# The base as the adapter was trained on it. What is not the language model's layers stays as it is.
+FOUR_BIT_IMPORT = "import torch\nimport transformers\n"
+FOUR_BIT = """dtype=torch.DTYPE, quantization_config=transformers.BitsAndBytesConfig(
+    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.DTYPE,
+    llm_int8_skip_modules=[r"PATTERN"],
+))""".replace("PATTERN", ELSEWHERE)
 
 ASK = """
 content = [{"type": "audio", "audio": "clip.wav"}, {"type": "text", "text": "What is heard?"}]
@@ -180,11 +203,12 @@ def public_name(checkpoint: str) -> str:
     return "(a local one)" if is_place or checkpoint.count("/") > 1 or Path(checkpoint).exists() else checkpoint
 
 
-def figures_section(run: Path) -> str:
-    """The last lines of evaluation.jsonl and metrics.jsonl."""
+def figures_section(run: Path, step: int | None) -> str:
+    """Of evaluation.jsonl and metrics.jsonl, the last lines up to the step that is exported."""
     sections = []
     for name, title in ((EVALUATION_FILE, "held-out samples"), (METRICS_FILE, "training, since the line before")):
         rows = read_rows(run / name) if (run / name).exists() else []
+        rows = [row for row in rows if step is None or row["step"] <= step]
         if rows:
             values = [[k, f"{v:.4g}"] for k, v in rows[-1].items() if FIGURES.match(k)]
             sections.append(f"Step {rows[-1]['step']}, {title}:\n\n{table(['figure', 'value'], values)}")

@@ -10,29 +10,21 @@ from coat.manifests import ExpertInfo, InputError
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.heads import CrossBlock, DistillHeads
-from coat.trainer.model.lora import add_lora
 from coat.trainer.model.thinking import ThinkingBlock
+from coat.trainer.model.trained import choose_trained, keep_in_float32
 from coat.trainer.students.registry import load_student
 
 
 def build_model(config: TrainConfig, experts: Mapping[str, ExpertInfo]) -> CoatModel:
     """The student with block, LoRA (unless `lora.full`) and heads, as a run starts: random by `run.seed`."""
-    student = load_student(config.student.path, config.student.dtype)
+    student = load_student(config.student.path, config.student.dtype, config.student.quantize)
     block = ThinkingBlock.add_to(student, config.thinking)
     layers = len(cast(nn.ModuleList, student.language_model.layers))
     if config.thinking.layer is not None and not -layers <= config.thinking.layer < layers:
         raise InputError(f"thinking.layer {config.thinking.layer}: the student has {layers} layers")
     torch.manual_seed(config.run.seed)
-    if config.lora.full:
-        if config.student.dtype != "float32":
-            raise InputError(
-                f"student.dtype {config.student.dtype} with lora.full: small updates would be rounded away; "
-                "use float32 (run.precision computes in bf16 where it can)"
-            )
-        student.model.requires_grad_(True)
-        freeze_constants(student.model)
-    else:
-        add_lora(student, block, config)
+    choose_trained(student, block, config)
+    keep_in_float32(student.model)
     if config.run.gradient_checkpointing:
         checkpoint_gradients(student.model)
     model = CoatModel(student, block, DistillHeads(config.heads, student.hidden_size, experts, config.losses))
@@ -67,12 +59,3 @@ def compile_blocks(model: CoatModel, backend: str) -> None:
     blocks += [module for module in model.heads.modules() if isinstance(module, CrossBlock)]
     for block in blocks:
         block.forward = torch.compile(block.forward, backend=backend, dynamic=True)
-
-
-def freeze_constants(model: nn.Module) -> None:
-    """Whisper's sinusoidal positions, as transformers has them; and what nothing ever reaches, so that ranks would wait
-    for its gradients: a vision tower, and embeddings that Qwen2.5-Omni's audio tower has and does not use.
-    """
-    for name, parameter in model.named_parameters():
-        if name.endswith(("embed_positions.weight", "audio_bos_eos_token.weight")) or ".visual." in name:
-            parameter.requires_grad_(False)

@@ -16,6 +16,8 @@ from coat.trainer.model.loss_gradient_norms import LossGradientNorms
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.students.base import Student
 
+STUDENT_PREFIX = "network."  # before the name of the student's weights
+
 
 class CoatModel(nn.Module):
     """Gives *sums* of losses, so that the caller can divide by counts over accumulation and ranks."""
@@ -23,7 +25,9 @@ class CoatModel(nn.Module):
     def __init__(self, student: Student, block: ThinkingBlock, heads: DistillHeads) -> None:
         super().__init__()
         self.student, self.block = student, block
-        self.register_module("network", student.model)  # its weights are this module's, under the name in checkpoints
+        self.register_module(
+            STUDENT_PREFIX[:-1], student.model
+        )  # its weights are this module's, under the name in checkpoints
         self.heads = heads
         self.layer = block.config.layer
         self.loss_gradient_norms = LossGradientNorms()

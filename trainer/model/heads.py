@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from coat.manifests import ExpertInfo, InputError
 from coat.trainer.config.sections import HeadsConfig, LossConfig
 from coat.trainer.model.batch import Targets
+from coat.trainer.model.loss_scales import outputs_of_mean
 from coat.trainer.model.losses import DistillLoss
 
 SHORTEST_PERIOD_S, LONGEST_PERIOD_S = 0.02, 60.0  # of the time encoding: finer than any frame, longer than a clip
@@ -82,6 +83,11 @@ class HeadGroup(nn.Module):
     def add(self, name: str, expert: ExpertInfo) -> None:
         self.outputs[name] = nn.Sequential(nn.LayerNorm(self.dim), nn.Linear(self.dim, DistillLoss.outputs(expert)))
 
+    @torch.no_grad()
+    def begin_at(self, name: str, outputs_O: Tensor) -> None:
+        """Let an expert's outputs lie around these values before anything is learnt."""
+        cast(nn.Linear, cast(nn.Sequential, self.outputs[name])[1]).bias.copy_(outputs_O)
+
     def forward(self, name: str, states_BKD: Tensor, mask_BK: Tensor, seconds_B: Tensor, times_N: Tensor) -> Tensor:
         """`[B, N, O]`: the outputs of one expert. Every row needs a state: attention over none is NaN."""
         times_BK = think_times(mask_BK, seconds_B)
@@ -130,6 +136,8 @@ class DistillHeads(nn.Module):
                 share = (names.index(group), len(names)) if config.positions == "own" else (0, 1)
                 self.groups[group] = HeadGroup(config, states_dim, share)
             cast(HeadGroup, self.groups[group]).add(name, expert)
+            if losses.scale == "prior":
+                cast(HeadGroup, self.groups[group]).begin_at(name, outputs_of_mean(expert))
         self.losses = nn.ModuleDict({name: DistillLoss(e, losses) for name, e in experts.items()})
 
     def forward(

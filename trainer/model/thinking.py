@@ -8,6 +8,7 @@ audio placeholder. Each position has a token of its own, so that their states do
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -106,6 +107,13 @@ def max_think_positions(config: ThinkingConfig, max_seconds: float) -> int:
     if config.rate_hz is None or config.count == 0:
         return config.count
     return math.ceil(config.rate_hz * max_seconds - 1e-9)
+
+
+def is_tied(model: Any) -> bool:
+    """Whether its output embeddings are those of the input: by its class, not by its config alone, which some of
+    transformers' classes do not heed.
+    """
+    return bool(model.get_expanded_tied_weights_keys(all_submodels=True))
 
 
 @torch.no_grad()

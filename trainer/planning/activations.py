@@ -9,6 +9,7 @@ B batch, T positions of a sequence, R response tokens, K think positions, N fram
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -169,13 +170,16 @@ def head_bytes(
 
 
 def tower_bytes(counter: ActivationCounter, shape: Shape) -> tuple[int, int]:
-    """An audio tower that is trained, without and with gradient checkpointing: Whisper's convolutions and layers."""
+    """An audio tower that is trained, without and with gradient checkpointing: Whisper's convolutions and layers.
+
+    Below the first layer that is trained nothing is kept.
+    """
     from transformers import WhisperConfig
     from transformers.models.whisper.modeling_whisper import WhisperEncoderLayer
 
     config = counter.model.student.model.config.audio_config
     positions = config.max_source_positions
-    dim, layers = config.hidden_size, config.num_hidden_layers
+    dim, (layers, trains_convolutions) = config.hidden_size, trained_tower(counter.model.student.model)
     window_s = 2 * positions * counter.model.student.hop / counter.model.student.sample_rate
     windows = shape.batch * math.ceil(shape.seconds / window_s)
     whisper_config = WhisperConfig(
@@ -191,6 +195,18 @@ def tower_bytes(counter: ActivationCounter, shape: Shape) -> tuple[int, int]:
     states = torch.empty(windows, positions, dim, requires_grad=True)
     with counter.autocast():
         layer_bytes = saved_bytes(lambda: layer(states, None), storages(layer))
-        convolution_bytes = saved_bytes(lambda: convolutions(mel), storages(convolutions))
+        convolution_bytes = saved_bytes(lambda: convolutions(mel), storages(convolutions)) if trains_convolutions else 0
     inputs = layers * math.prod(states.shape) * FLOAT32_BYTES
     return layers * layer_bytes + convolution_bytes, inputs + convolution_bytes
+
+
+def trained_tower(model: nn.Module) -> tuple[int, bool]:
+    """How many of the tower's layers gradients go through, and whether they come to its convolutions."""
+    total, first, below = 0, None, False
+    for name, parameter in model.named_parameters():
+        match = re.search(r"audio_tower\.(?:\w+\.)*?layers\.(\d+)\.", name)
+        total = max(total, int(match[1]) + 1) if match else total
+        if match and parameter.requires_grad:
+            first = int(match[1]) if first is None else min(first, int(match[1]))
+        below |= parameter.requires_grad and re.search(r"audio_tower\.(conv|embed)", name) is not None
+    return total if below else 0 if first is None else total - first, below

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from coat.manifests import ExpertInfo
 from coat.trainer.config.train_config import TrainConfig
@@ -25,8 +25,10 @@ from coat.trainer.planning.activations import (
     language_model_bytes,
     storages,
     tower_bytes,
+    trained_tower,
 )
 from coat.trainer.planning.online_experts import ONLINE_EXPERTS
+from coat.trainer.students.four_bit import is_quantized, quantized_bytes
 
 SPARE = 0.1  # of a GPU: CUDA's context, workspaces, and what the allocator loses to fragments
 
@@ -84,7 +86,7 @@ class Footprint:
 def footprint(model: CoatModel, config: TrainConfig, experts: Mapping[str, ExpertInfo], shape: Shape) -> Footprint:
     """Of a model on the meta device; its weights become fake ones."""
     student, trained = model.student, list(model.trainable().values())
-    weights = sum(t.numel() * t.element_size() for t in storages(model))
+    weights = sum(t.numel() * t.element_size() for t in storages(model)) - saved_by_four_bits(model, config)
     gradients = sum(p.numel() * p.element_size() for p in trained)
     audio = student.audio_positions(round(shape.seconds * student.sample_rate))
     head_positions = audio if config.thinking.states == "audio" else model.block.think_positions(shape.seconds)
@@ -99,7 +101,7 @@ def footprint(model: CoatModel, config: TrainConfig, experts: Mapping[str, Exper
             for name, expert in experts.items()
         )
         saved = text - checkpointed_text  # by gradient checkpointing
-        if config.lora.full:
+        if config.lora.full or any(trained_tower(student.model)):
             tower, checkpointed_tower = tower_bytes(counter, shape)
             activations["audio tower"] = tower
             saved += tower - checkpointed_tower
@@ -118,6 +120,15 @@ def footprint(model: CoatModel, config: TrainConfig, experts: Mapping[str, Exper
         online_weights=sum(e.weight_bytes(itemsize) for e in ONLINE_EXPERTS),
         online_activations=max(e.activation_bytes(shape.batch, shape.seconds, itemsize) for e in ONLINE_EXPERTS),
     )
+
+
+def saved_by_four_bits(model: CoatModel, config: TrainConfig) -> int:
+    """Bytes that `student.quantize` takes off the weights."""
+    if config.student.quantize is None:
+        return 0
+    layers = [m for name, m in model.student.model.named_modules() if is_quantized(name, m) and "lora_" not in name]
+    frozen = [cast(Tensor, layer.weight) for layer in layers]
+    return sum(w.numel() * w.element_size() - quantized_bytes(w.numel()) for w in frozen)
 
 
 def parts_of(model: CoatModel) -> Iterator[ModelPart]:

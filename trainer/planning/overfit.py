@@ -88,7 +88,7 @@ def overfit(config: TrainConfig, log: Callable[[str], None] = lambda _: None) ->
     watchdog = Watchdog(config.run, math.inf, log=lambda _: None, kept=lambda: "nothing is written")
     trainer = Trainer(config, model, experts, accelerator, watchdog)
     batch = first_batch(config, index, model, log).to(accelerator.device)
-    counts, weights = batch.counts(), loss_weights(config.stages[0], 0, config.losses, experts)
+    counts, weights = batch.counts(), loss_weights(config.stages[0], 0, trainer.expert_weights)
     names = [name for name, weight in weights.items() if weight and counts[name]]
     if not names:
         raise InputError(f"the first batch ({', '.join(batch.ids)}) has no response, and no target of a trained expert")
@@ -119,7 +119,7 @@ def overfit_config(config: TrainConfig, steps: int) -> TrainConfig:
         "optim": config.optim.model_copy(update={"schedule": "constant", "warmup": WARMUP, "ema": None}),
         "stages": (stage,),  # long enough for all of the warm-up, which is half of a stage at most
         "evaluation": config.evaluation.model_copy(update={"shards": None}),
-        "run": config.run.model_copy(update={"max_growth": None}),
+        "run": config.run.model_copy(update={"max_growth": None, "max_skipped_steps": 0}),
     }
     return config.model_copy(update=changes)
 

@@ -7,12 +7,11 @@ import torch
 from coat.manifests import ExpertInfo, ShardIndex
 from coat.trainer.config.sections import ThinkingConfig
 from coat.trainer.config.train_config import TrainConfig
-from coat.trainer.model.build import freeze_constants
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.experts import experts_of
 from coat.trainer.model.heads import DistillHeads
-from coat.trainer.model.lora import add_lora
 from coat.trainer.model.thinking import ThinkingBlock, grow_embeddings, max_think_positions
+from coat.trainer.model.trained import choose_trained, keep_in_float32
 from coat.trainer.planning.activations import Shape
 from coat.trainer.planning.footprint import Footprint, footprint
 from coat.trainer.planning.online_experts import ONLINE_EXPERTS
@@ -33,11 +32,8 @@ def meta_model(config: TrainConfig, experts: Mapping[str, ExpertInfo], seconds: 
     student = meta_student(config.student.path, config.student.dtype)
     block = thinking_block(student, config.thinking, seconds)
     with torch.device("meta"):
-        if config.lora.full:
-            student.model.requires_grad_(True)
-            freeze_constants(student.model)
-        else:
-            add_lora(student, block, config)
+        choose_trained(student, block, config)
+        keep_in_float32(student.model)
         return CoatModel(student, block, DistillHeads(config.heads, student.hidden_size, experts, config.losses))
 
 

@@ -5,7 +5,7 @@ as transformers has it; an adapter only says where audio stands in the text, and
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -66,13 +66,18 @@ class Student(ABC):
         self.source = source
         self.model = model  # ...ForConditionalGeneration
         self.processor = processor
-        self.known_tokens: tuple[int, tuple[str, ...]] = (-1, ())  # size of the vocabulary, and `added_tokens` then
+        # Size of the vocabulary, and `added_tokens` then.
+        self.known_tokens: tuple[int, tuple[tuple[str, ...], tuple[str, ...]]] = (-1, ((), ()))
+        self.log: Callable[[str], None] = lambda _: None  # for lines about texts
+        self.words_seen: set[str] = set()  # of its own, that texts had
         self.digest = ""  # of the weights as they were read
         self.peft_model: Any = None  # the PeftModel around `model`, where LoRA was added
 
     @classmethod
-    def load(cls, source: str, dtype: torch.dtype) -> Self:
-        """Read weights and processor of a hub id or folder. OSError or ValueError where it is not such a checkpoint.
+    def load(cls, source: str, dtype: torch.dtype, **options: Any) -> Self:
+        """Read weights and processor of a hub id or folder; `options` are further ones of `from_pretrained`.
+
+        OSError or ValueError where it is not such a checkpoint.
 
         InputError where a tensor is missing, unknown, or of another shape.
         """
@@ -80,7 +85,7 @@ class Student(ABC):
 
         model_class, processor_class = (getattr(transformers, n) for n in (cls.model_class, cls.processor_class))
         model, info = model_class.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+            source, dtype=dtype, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True, **options
         )
         check_all_read(source, info, cls.not_read)
         student = cls(source, model, processor_class.from_pretrained(source))
@@ -175,16 +180,35 @@ class Student(ABC):
             )
 
     def check_text(self, text: str) -> None:
-        """UnusableInput where a text would be read as the end of a turn, as audio, or as a think position."""
-        if any(token in text for token in self.added_tokens()):
+        """UnusableInput where a text would be read as the end of a turn, as audio, or as a think position.
+
+        What is one token to this student and yet a text (`<think>`) stays as it is, and is said once.
+        """
+        markup, words = self.added_tokens()
+        if any(token in text for token in markup):
             raise UnusableInput(
                 "special_token", f"{text[:60]!r} holds a special token of {self.model_type}; leave it out"
             )
+        for word in words:
+            if word in text and word not in self.words_seen:
+                self.words_seen.add(word)
+                self.log(
+                    f"texts hold {word}, which is one token to this {self.model_type}: it is read, learnt and said as "
+                    "that, not letter by letter, and is none of coat's think tokens"
+                )
 
-    def added_tokens(self) -> tuple[str, ...]:
-        """Texts that the tokenizer reads as one token: its special ones. To ask it for them takes some 40 ms."""
+    def added_tokens(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Texts that the tokenizer reads as one token: its special ones, that are markup and none of any text; and
+        others, that are words of its own (`<think>`, `<tool_call>`). To ask it for them takes some 40 ms.
+        """
         if self.known_tokens[0] != (size := len(self.tokenizer)):  # think tokens may have been added
-            self.known_tokens = size, tuple(self.tokenizer.get_added_vocab())
+            added, tokens = self.tokenizer.get_added_vocab(), self.tokenizer.added_tokens_decoder
+            always = {self.audio_token, self.turn_end}  # whatever the tokenizer says of them, and of all in <| |>
+            markup = tuple(
+                text for text, id in added.items()
+                if tokens[id].special or text in always or (text.startswith("<|") and text.endswith("|>"))
+            )  # fmt: skip
+            self.known_tokens = size, (markup, tuple(text for text in added if text not in markup))
         return self.known_tokens[1]
 
     def render_chat(self, prompt: str, audios: int = 1, turns: Turns = ()) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from coat.manifests import InputError
 from coat.manifests.errors import one_line
+from coat.trainer.students.four_bit import quantization_config, without_repacking
 
 if TYPE_CHECKING:
     import torch
@@ -25,11 +26,17 @@ STUDENTS = {
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def load_student(source: str, dtype: str = "float32") -> "Student":
-    """Read a student of a hub id or folder. InputError: no such checkpoint, or none that coat trains."""
+def load_student(source: str, dtype: str = "float32", quantize: str | None = None) -> "Student":
+    """Read a student of a hub id or folder; `quantize` nf4: with frozen weights in 4 bits (see four_bit.py).
+
+    InputError: no such checkpoint, or none that coat trains.
+    """
     adapter, precision = student_class(source, read_config(source)), dtype_of(dtype)
+    options = {"quantization_config": quantization_config(precision)} if quantize else {}
     try:
-        return adapter.load(source, precision)
+        student = adapter.load(source, precision, **options)
+        without_repacking(student.model)
+        return student
     except InputError:
         raise
     except (

@@ -20,11 +20,12 @@ def audio_flamingo3(sizes: Sizes) -> tuple[Any, Any]:
     )
 
     tokenizer = byte_tokenizer(list(SOUND.values()), sizes.texts)
+    tied: dict[str, Any] = {"tie_word_embeddings": sizes.tied}  # which its class does not heed
     text = Qwen2Config(**sizes.text, **vocabulary_ids(tokenizer), bos_token_id=None)
     audio = AudioFlamingo3EncoderConfig(**sizes.audio)
     audio_id = tokenizer.convert_tokens_to_ids(SOUND["audio_token"])
     model = AudioFlamingo3ForConditionalGeneration(
-        AudioFlamingo3Config(audio_config=audio, text_config=text, audio_token_id=audio_id)
+        AudioFlamingo3Config(audio_config=audio, text_config=text, audio_token_id=audio_id, **tied)
     )
     model.model.audio_tower.embed_positions.weight.data.copy_(sinusoids(sizes.positions, sizes.hidden))
     processor = AudioFlamingo3Processor(

@@ -19,11 +19,12 @@ def qwen2_audio(sizes: Sizes) -> tuple[Any, Any]:
     )
 
     tokenizer = byte_tokenizer(list(QWEN_AUDIO.values()), sizes.texts)
+    tied: dict[str, Any] = {"tie_word_embeddings": sizes.tied}  # which its class does not heed
     text = Qwen2Config(**sizes.text, **vocabulary_ids(tokenizer), bos_token_id=None)
     audio_id = tokenizer.convert_tokens_to_ids(QWEN_AUDIO["audio_token"])
     audio = Qwen2AudioEncoderConfig(**sizes.audio)
     model = Qwen2AudioForConditionalGeneration(
-        Qwen2AudioConfig(audio_config=audio, text_config=text, audio_token_index=audio_id)
+        Qwen2AudioConfig(audio_config=audio, text_config=text, audio_token_index=audio_id, **tied)
     )
     model.model.audio_tower.embed_positions.weight.data.copy_(sinusoids(sizes.positions, sizes.hidden))
     return model, Qwen2AudioProcessor(feature_extractor=feature_extractor(sizes.seconds), tokenizer=tokenizer)

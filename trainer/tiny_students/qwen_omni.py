@@ -30,6 +30,7 @@ def qwen2_5_omni(sizes: Sizes) -> tuple[Any, Any]:
     tokenizer = byte_tokenizer({**QWEN_AUDIO, **QWEN_VISION}, sizes.texts)
     id_of = tokenizer.convert_tokens_to_ids
     config: dict[str, Any] = {
+        "tie_word_embeddings": sizes.tied,
         "audio_config": {**sizes.audio, "output_dim": sizes.hidden},
         "vision_config": {**sizes.vision, "fullatt_block_indexes": [0]},
         "text_config": {**sizes.text, **vocabulary_ids(tokenizer), "rope_parameters": sizes.rope},
@@ -59,6 +60,7 @@ def qwen3_omni(sizes: Sizes) -> tuple[Any, Any]:
     text = {**sizes.text, **vocabulary_ids(tokenizer), "max_position_embeddings": 2 * QWEN3_RATE * 4 * sizes.seconds}
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": sizes.hidden}
     config: dict[str, Any] = {
+        "tie_word_embeddings": sizes.tied,
         "audio_config": {**sizes.audio, "output_dim": sizes.hidden, "downsample_hidden_size": 8},
         "vision_config": {**sizes.vision, "num_position_embeddings": 16, "deepstack_visual_indexes": []},
         "text_config": {**text, **experts, "rope_parameters": sizes.rope},

@@ -25,6 +25,7 @@ class Sizes:
     # Standard deviation of the random weights, but for the embeddings of tokens. 0.02, as transformers has it, is for
     # dims of thousands; of dim 64, weights near 1 / sqrt(64) learn from scratch in half the steps.
     weights_std: float = EMBEDDINGS_STD
+    tied: bool = False  # whether output embeddings are the input's, in classes that know how: Omni's
     texts: Sequence[str] = ()  # whose words are tokens; none: a token a byte, and sequences five times as long
 
     def __post_init__(self) -> None:
@@ -51,7 +52,7 @@ class Sizes:
             "num_attention_heads": self.heads,
             "num_key_value_heads": self.heads,
             "max_position_embeddings": 4096,
-            "tie_word_embeddings": False,
+            "tie_word_embeddings": self.tied,
             "initializer_range": self.weights_std,
         }
 

@@ -1,4 +1,4 @@
-"""Tensors and random state of a checkpoint: written, and put back exactly."""
+"""The optimizer and random state of a checkpoint: written, and put back exactly. Weights: model/saved_weights.py."""
 
 import io
 from collections.abc import Mapping
@@ -6,30 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from coat.manifests import RunError
+from coat.trainer.model.saved_weights import load_shards, shard_names
+from coat.trainer.records.checkpoint_files import OPTIMIZER_FILE
 
-WEIGHTS_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.pt"
-
-
-def save_weights(weights: Mapping[str, Tensor], file: Path) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, file)
-
-
-def load_weights(file: Path, parameters: Mapping[str, Tensor]) -> None:
-    """Copy a file's tensors into the parameters. RunError where names or shapes are not exactly the same."""
-    tensors = load_file(file)
-    if wrong := sorted(set(tensors) ^ set(parameters)):
-        raise RunError(
-            f"{file}: weights do not fit the model: {wrong[0]} and {len(wrong) - 1} more are on one side only"
-        )
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            if parameter.shape != tensors[name].shape:
-                raise RunError(f"{file}: {name} is {list(tensors[name].shape)}, the model's {list(parameter.shape)}")
-            parameter.copy_(tensors[name])
+MOMENT = "optimizer."  # before the name of a tensor of the optimizer in a sharded checkpoint
 
 
 def save_tensors(value: Mapping[str, Any], path: Path) -> None:
@@ -37,6 +20,35 @@ def save_tensors(value: Mapping[str, Any], path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(value, buffer)
     path.write_bytes(buffer.getbuffer())
+
+
+def moments(optimizer: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of an optimizer's state by name, as a sharded checkpoint holds them."""
+    names = {i: n for g in optimizer["param_groups"] for i, n in zip(g["params"], g["param_names"], strict=True)}
+    return {
+        f"{MOMENT}{names[i]}.{key}": tensor
+        for i, values in optimizer["state"].items()
+        for key, tensor in values.items()
+    }
+
+
+def load_moments(checkpoint: Path, trainable: Mapping[str, Tensor]) -> dict[str, Any]:
+    """An optimizer's state of a sharded checkpoint, as each rank holds its part of it."""
+    tensors: dict[str, Tensor] = {}
+    for key in shard_names(checkpoint):
+        if key.startswith(MOMENT):
+            name, _, moment = key.removeprefix(MOMENT).rpartition(".")
+            if name not in trainable:
+                raise RunError(f"{checkpoint}: the optimizer's state does not fit the model: it has {name}")
+            weights = trainable[name].detach()
+            tensors[key] = torch.zeros(()) if moment == "step" else torch.zeros_like(weights)
+    load_shards(checkpoint, tensors)
+    state: dict[int, dict[str, Tensor]] = {}
+    names = list(trainable)
+    for key, tensor in tensors.items():
+        name, _, moment = key.removeprefix(MOMENT).rpartition(".")
+        state.setdefault(names.index(name), {})[moment] = tensor
+    return {"state": state, "param_groups": [{"params": list(range(len(names))), "param_names": names}]}
 
 
 def load_optimizer(checkpoint: Path) -> dict[str, Any]:

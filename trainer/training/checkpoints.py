@@ -3,6 +3,8 @@
 RUN/checkpoints/step-00000500/
     model.safetensors    trained weights by name (under LoRA: adapters, new embedding rows, heads); ema.<name>: averages
     optimizer.pt         tensors and numbers only, read with weights_only=True
+    shard-00001-*, ...   in place of these two where what is trained is sharded: each rank's part of the same tensors,
+                         of the optimizer's as optimizer.<name>.<moment>
     rank-0.pt, ...       random state of each rank
     rank-0.json, ...     its place in the data
     state.json           step, meter, watchdog, ids of the think tokens
@@ -17,26 +19,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import xxhash
 from accelerate import Accelerator
 from torch import Tensor
 
 from coat.manifests import InputError, RunError, storage
 from coat.manifests.errors import one_line
-from coat.trainer.ranks import gather_from_ranks, raise_on_all_ranks
-from coat.trainer.run_folder import disk_errors
-from coat.trainer.training.checkpoint_tensors import (
+from coat.trainer.model.saved_weights import save_shards, save_weights
+from coat.trainer.ranks import gather_from_ranks, raise_on_all_ranks, result_or_error
+from coat.trainer.records.checkpoint_files import (
+    DONE_FILE,
     OPTIMIZER_FILE,
+    STATE_FILE,
     WEIGHTS_FILE,
-    random_state,
-    random_state_file,
-    save_tensors,
-    save_weights,
+    checkpoint_name,
+    checkpoint_paths,
+    damage,
+    file_digest,
+    read_state,
 )
+from coat.trainer.run_folder import disk_errors
+from coat.trainer.training.checkpoint_tensors import moments, random_state, random_state_file, save_tensors
+from coat.trainer.training.full_sharding import is_sharded
 
-DONE_FILE = "done.json"
 PARTIAL = ".partial"  # suffix of a checkpoint that is being written, or was when the run was killed
-BLOCK_BYTES = 1 << 24
 
 
 class Checkpoints:
@@ -45,12 +50,13 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int, accelerator: Accelerator, log: Callable[[str], None]) -> None:
         self.folder, self.keep, self.accelerator, self.log = folder, keep, accelerator, log
         self.is_main, self.rank = accelerator.is_main_process, accelerator.process_index
+        self.also_kept: int | None = None  # a step that is never old: of the best
 
     def path(self, step: int) -> Path:
-        return self.folder / f"step-{step:08d}"
+        return self.folder / checkpoint_name(step)
 
     def partial_path(self, step: int) -> Path:
-        return self.folder / f".step-{step:08d}{PARTIAL}"
+        return self.folder / f".{checkpoint_name(step)}{PARTIAL}"
 
     def save(
         self,
@@ -70,9 +76,11 @@ class Checkpoints:
                     self.partial_path(step).mkdir(parents=True)
             with self.shared_errors(step):
                 self.write_rank(step, cursor)
+            sharded = is_sharded(weights.values())
+            digests = self.write_shards(step, {**weights, **moments(optimizer)}) if sharded else {}
             with self.shared_errors(step):
                 if self.is_main:
-                    self.write_shared(step, weights, optimizer, state)
+                    self.write_shared(step, {} if sharded else weights, optimizer, state, digests)
                     self.publish(step)
                     self.drop_old(step)
         except RunError:
@@ -91,15 +99,31 @@ class Checkpoints:
         save_tensors(random_state(), random_state_file(partial, self.rank))
         cursor_file(partial, self.rank).write_bytes(storage.to_json(cursor))
 
-    def write_shared(
-        self, step: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Any], state: Mapping[str, Any]
-    ) -> None:
-        """What is the same on all ranks; last the file that says that all is there."""
+    def write_shards(self, step: int, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """This rank's part of the weights and of the optimizer: digests of the files of all ranks."""
         partial = self.partial_path(step)
-        save_weights(weights, partial / WEIGHTS_FILE)
-        save_tensors(dict(optimizer), partial / OPTIMIZER_FILE)
-        (partial / "state.json").write_bytes(storage.to_json({**state, "step": step}))
-        files = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
+        failed = result_or_error(lambda: save_shards(tensors, partial))
+        with self.shared_errors(step):
+            if isinstance(failed, Exception):
+                raise failed
+            own = {path.name: file_digest(path) for path in partial.glob(f"shard-{self.rank + 1:05d}-*")}
+        return dict(gather_from_ranks(self.accelerator, list(own.items())))
+
+    def write_shared(
+        self,
+        step: int,
+        weights: Mapping[str, Tensor],
+        optimizer: Mapping[str, Any],
+        state: Mapping[str, Any],
+        digests: Mapping[str, Any],
+    ) -> None:
+        """What is the same on all ranks; last the file that says that all is there. `digests`: of files of ranks."""
+        partial = self.partial_path(step)
+        if weights:
+            save_weights(weights, partial / WEIGHTS_FILE)
+            save_tensors(dict(optimizer), partial / OPTIMIZER_FILE)
+        (partial / STATE_FILE).write_bytes(storage.to_json({**state, "step": step}))
+        files = {path.name: digests.get(path.name) or file_digest(path) for path in sorted(partial.iterdir())}
         (partial / DONE_FILE).write_bytes(storage.to_json({"step": step, "files": files}))
 
     def publish(self, step: int) -> None:
@@ -113,9 +137,13 @@ class Checkpoints:
         sync_to_disk(self.folder)
 
     def drop_old(self, step: int) -> None:
-        """All but the newest; and any of a later step: it was broken when the run went on from an older one."""
+        """All but the newest and the best; and any of a later step: it was broken when the run went on from an older
+        one.
+        """
         paths = self.all()
-        for old in {*paths[: -self.keep], *(path for path in paths if path.name > self.path(step).name)}:
+        later = {path for path in paths if path.name > self.path(step).name}
+        best = set() if self.also_kept is None else {self.path(self.also_kept)}
+        for old in sorted({*paths[: -self.keep]} - best | later):
             self.remove(old)
 
     def remove(self, old: Path) -> None:
@@ -154,7 +182,7 @@ class Checkpoints:
 
     @staticmethod
     def state(checkpoint: Path) -> dict[str, Any]:
-        return json.loads((checkpoint / "state.json").read_bytes())
+        return read_state(checkpoint)
 
     def cursor(self, checkpoint: Path) -> dict[str, Any]:
         """This rank's place in the data."""
@@ -162,7 +190,7 @@ class Checkpoints:
 
     def all(self) -> list[Path]:
         """Oldest first, whole or not."""
-        return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
+        return checkpoint_paths(self.folder)
 
     def kept(self) -> str:
         """What a run that stops leaves, in words."""
@@ -183,28 +211,6 @@ class Checkpoints:
 
 def cursor_file(checkpoint: Path, rank: int) -> Path:
     return checkpoint / f"rank-{rank}.json"
-
-
-def damage(checkpoint: Path) -> str | None:
-    """Why a checkpoint is not whole, or None."""
-    try:
-        files = json.loads((checkpoint / DONE_FILE).read_bytes())["files"]
-        damaged = [name for name, digest in files.items() if file_digest(checkpoint / name) != digest]
-    except FileNotFoundError as e:
-        return f"no {Path(e.filename).name}"
-    except OSError as e:
-        return f"{e.filename}: {e.strerror}"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{DONE_FILE} cannot be read"
-    return f"{damaged[0]} is damaged" if damaged else None
-
-
-def file_digest(path: Path) -> dict[str, Any]:
-    digest = xxhash.xxh3_64()
-    with path.open("rb") as f:
-        while block := f.read(BLOCK_BYTES):
-            digest.update(block)
-    return {"bytes": path.stat().st_size, "xxh3": digest.hexdigest()}
 
 
 def sync_to_disk(path: Path) -> None:

@@ -5,9 +5,10 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-PREFIX = "ema."  # of its tensors in a checkpoint
+from coat.trainer.records.checkpoint_files import AVERAGE
 
 
 class Ema:
@@ -24,12 +25,12 @@ class Ema:
     def update(self, step: int) -> None:
         """After step `step`, counted from 1."""
         update_averages = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
-        weights = [parameter.detach().float() for parameter in self.parameters.values()]
-        update_averages(list(self.averages.values()), weights, step)
+        weights = [own_part(parameter).detach().float() for parameter in self.parameters.values()]
+        update_averages([own_part(average) for average in self.averages.values()], weights, step)
 
     def tensors(self) -> dict[str, Tensor]:
         """The averages by name, as a checkpoint holds them."""
-        return {PREFIX + name: average for name, average in self.averages.items()}
+        return {AVERAGE + name: average for name, average in self.averages.items()}
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -47,3 +48,8 @@ class Ema:
             weights = parameter.detach().clone()
             parameter.copy_(self.averages[name])
             self.averages[name].copy_(weights)
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """Of a sharded one, what this rank holds: an average is of each number by itself."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -83,6 +83,8 @@ class HeldOut:
         self.config, self.model, self.accelerator = config, model, accelerator
         self.index = held_out_index(config, experts)
         self.collator = Collator(model.student, model.block, self.index, list(experts))
+        # Weights are float32 and bfloat16, or float32 that is gathered as bfloat16: only autocast computes with them.
+        self.types_are_mixed = bool(config.student.train) or (sharded and config.lora.full)
         self.rank, self.ranks = (0, 1) if sharded else (accelerator.process_index, accelerator.num_processes)
 
     def evaluate(self, forward: Callable[[Batch], dict[str, Tensor]]) -> HeldOutResults:
@@ -120,7 +122,9 @@ class HeldOut:
                 if number < self.config.evaluation.answers and sample.response is not None
             ]
             for asked in within_budget(iter(to_ask), size, budget, lambda item: item[2].response + longest):
-                texts = trained.ask_many([question_of(sample) for _, sample, _ in asked], max_new_tokens=longest)
+                inputs = trained.inputs([question_of(sample) for _, sample, _ in asked])
+                with self.accelerator.autocast() if self.types_are_mixed else nullcontext():
+                    texts = trained.decode(trained.generate(inputs, longest))
                 results.answers += [
                     (number, without_arrays(sample), text)
                     for (number, sample, _), text in zip(asked, texts, strict=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from coat.trainer.model.parameters import model_part
+from coat.trainer.training.full_sharding import total_norm
 
 PROCESS_STATUS = Path("/proc/self/status")  # of Linux
 
@@ -19,7 +20,7 @@ def gradient_norms(parameters: Mapping[str, nn.Parameter]) -> dict[str, float]:
     for name, parameter in parameters.items():
         if parameter.grad is not None:
             groups.setdefault(f"grad_norm/{model_part(name)}", []).append(parameter.grad)
-    norms = torch.stack([torch.nn.utils.get_total_norm(gradients) for gradients in groups.values()])
+    norms = torch.stack([total_norm(gradients) for gradients in groups.values()])
     return dict(zip(groups, norms.tolist(), strict=True))
 
 

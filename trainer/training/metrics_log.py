@@ -8,6 +8,7 @@ from typing import Any
 
 from coat.trainer.run_folder import EVALUATION_FILE, METRICS_FILE, SAMPLES_FILE, read_rows
 from coat.trainer.training.trackers import Trackers
+from coat.trainer.training.watchdog import SkippedStep
 
 TENSORBOARD_ANSWERS = 8  # of an evaluation
 
@@ -36,6 +37,12 @@ class MetricsLog:
     def write(self, report: Report) -> None:
         self.files[METRICS_FILE].write({"step": report.step, "stage": report.stage, **report.values})
         self.write_scalars(report.values, report.step)
+
+    def write_skipped(self, steps: Sequence[SkippedStep]) -> None:
+        """A row for each: `not_finite`, what was not, and `ids` of its samples. A step that is logged has its own."""
+        for skipped in steps:
+            row = {"step": skipped.step, "not_finite": list(skipped.what), "ids": list(skipped.ids)}
+            self.files[METRICS_FILE].write(row)
 
     def evaluated(self, step: int) -> bool:
         return self.files[EVALUATION_FILE].last_step == step

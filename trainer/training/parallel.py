@@ -1,4 +1,4 @@
-"""How a run is distributed over ranks, as its launcher says: DDP, or FSDP2 of what is frozen.
+"""How a run is distributed over ranks, as its launcher says: DDP, FSDP2 of what is frozen, or (`lora.full`) of all.
 
 Under LoRA nearly all memory is frozen weights. So FSDP2 shards those, layer by layer, and what is trained stays whole
 on every rank, its gradients averaged here: checkpoints, resume, EMA and export are the same as under DDP.
@@ -13,10 +13,12 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, parse_flag_from_env
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from coat.manifests import InputError
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.model.coat_model import CoatModel
+from coat.trainer.training.full_sharding import shard_trained
 
 SUPPORTED_TYPES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP)
 
@@ -33,8 +35,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     plugin = fsdp_plugin(accelerator)
     if plugin is not None and plugin.fsdp_version != 2:
         raise InputError("FSDP 1: coat shards with FSDP2 alone: accelerate launch --use_fsdp --fsdp_version 2")
-    if plugin is not None and config.lora.full:
-        raise InputError("FSDP shards frozen weights, and with lora.full there are none; launch without --use_fsdp")
+    if plugin is not None and config.student.quantize:
+        raise InputError("student.quantize with FSDP: weights in 4 bits are not shared out; launch without --use_fsdp")
     return accelerator
 
 
@@ -58,8 +60,14 @@ def distribute(model: CoatModel, accelerator: Accelerator) -> Callable[..., Any]
     plugin = fsdp_plugin(accelerator)
     if plugin is None:
         return accelerator.prepare(model)
-    shard_frozen(model, accelerator, plugin)
+    shard = shard_trained if trains_all(model) else shard_frozen
+    shard(model, accelerator, plugin)
     return model.to(accelerator.device)
+
+
+def trains_all(model: CoatModel) -> bool:
+    """`lora.full`: there is nothing frozen to share out, but what is trained."""
+    return model.student.peft_model is None
 
 
 def shard_frozen(model: CoatModel, accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin) -> None:
@@ -82,8 +90,10 @@ def shard_frozen(model: CoatModel, accelerator: Accelerator, plugin: FullySharde
 @torch.no_grad()
 def average_gradients(accelerator: Accelerator, parameters: Iterable[nn.Parameter]) -> None:
     """Average gradients over ranks, in one call: what DDP does where weights are not sharded."""
-    # The same parameters on all ranks: the model reaches every weight.
-    gradients = [cast(Tensor, p.grad) for p in parameters if p.grad is not None]
+    # The same parameters on all ranks: the model reaches every weight. Those of sharded weights are averaged already.
+    gradients = [cast(Tensor, p.grad) for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)]
+    if not gradients:
+        return
     flat = cast(Tensor, accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean"))
     for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from coat.manifests import ShardIndex
+from coat.manifests import InputError, ShardIndex
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.data.collator import Collator
 from coat.trainer.data.loader import Loader
@@ -20,15 +21,16 @@ from coat.trainer.generation.run_student import write_student
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.build import build_model
 from coat.trainer.model.experts import experts_of
+from coat.trainer.model.saved_weights import load_shards, load_weights
 from coat.trainer.ranks import gather_from_ranks, raise_on_all_ranks, result_or_error, sum_over_ranks
-from coat.trainer.run_folder import RunFolder, disk_errors
-from coat.trainer.training.checkpoint_tensors import (
-    WEIGHTS_FILE,
-    load_optimizer,
-    load_weights,
-    restore_random_state,
-)
+from coat.trainer.records.best import BestRecord
+from coat.trainer.records.checkpoint_files import WEIGHTS_FILE, is_sharded_checkpoint
+from coat.trainer.records.runs import drop_process, note_process
+from coat.trainer.run_folder import RunFolder, disk_errors, read_evaluations
+from coat.trainer.training.asked_benchmarks import AskedBenchmarks
+from coat.trainer.training.checkpoint_tensors import load_moments, load_optimizer, restore_random_state
 from coat.trainer.training.checkpoints import Checkpoints
+from coat.trainer.training.full_sharding import is_sharded, whole
 from coat.trainer.training.held_out import HeldOut
 from coat.trainer.training.measurements import peak_memory
 from coat.trainer.training.metrics_log import MetricsLog, Report
@@ -64,10 +66,16 @@ class TrainingRun:
         self.on_report, self.log = on_report, log
         self.experts = experts_of(config, index)
         rank, ranks = accelerator.process_index, accelerator.num_processes
+        if config.student.train and config.student.dtype != "float32" and accelerator.mixed_precision == "no":
+            raise InputError(
+                f"student.train keeps what it names in float32, which a {config.student.dtype} student computes with "
+                "only where run.precision is bf16; set that, or student.dtype=float32"
+            )
         with raise_on_all_ranks(accelerator):
             order = {"seed": config.data.seed, "shuffle": config.data.shuffle, "rank": rank, "ranks": ranks}
             stream = ShardStream(index, **order, experts=list(self.experts))
             self.model = build_model(config, self.experts)
+        self.model.student.log = log
         self.checkpoints = Checkpoints(folder.checkpoints, config.run.keep, accelerator, log)
         watchdog = Watchdog(config.run, 2 * index.samples * ranks, log, self.checkpoints.kept)
         self.trainer = Trainer(config, self.model, self.experts, accelerator, watchdog)
@@ -76,7 +84,17 @@ class TrainingRun:
         self.held_out: HeldOut | None = None
         if config.evaluation.shards is not None:
             self.held_out = HeldOut(config, self.model, self.experts, accelerator, self.trainer.sharded)
+        self.asked: AskedBenchmarks | None = None
+        if config.evaluation.benchmarks:
+            if self.trainer.sharded:
+                raise InputError(
+                    "evaluation.benchmarks: not while FSDP shards the weights; `coat evaluate --run ... --step N` asks "
+                    "any checkpoint"
+                )
+            with raise_on_all_ranks(accelerator):
+                self.asked = AskedBenchmarks(config, self.model, accelerator)
         self.metrics: MetricsLog | None = None  # on the main rank, while it runs
+        self.best: BestRecord | None = None  # with run.best, the same on all ranks
         self.first_step = 0  # of this call: above 0 where it resumed
 
     @property
@@ -86,7 +104,13 @@ class TrainingRun:
 
     @property
     def finished(self) -> bool:
-        return self.step == self.config.steps
+        return self.step >= self.config.steps or self.ended_early
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether `run.patience` is at its end."""
+        patience = self.config.run.patience
+        return self.best is not None and patience is not None and self.best.without_improvement >= patience
 
     def run(self, stop_requested: Callable[[], bool] = lambda: False) -> TrainResult:
         """Train from the last checkpoint to the end, or until a rank is asked to stop; `stop_requested` each step."""
@@ -100,6 +124,8 @@ class TrainingRun:
             if self.accelerator.is_main_process:
                 trackers = Trackers(self.config, self.folder.path, self.log)
                 self.metrics = MetricsLog(self.folder.path, self.step, trackers)
+                note_process(self.folder.path)
+        self.begin_best()
         batches = iter(self.loader)
         try:
             self.evaluate_if_missed()
@@ -109,7 +135,7 @@ class TrainingRun:
                     stop = self.timed_step(batches, lambda: bool(signals) or stop_requested())
                     if self.step % self.config.run.log_every == 0 or self.finished:
                         self.report()
-                    if self.step % self.config.run.save_every == 0 or self.finished or stop:
+                    if self.save_is_due or stop:
                         self.save()
                     if self.finished or not stop:
                         self.evaluate()
@@ -117,11 +143,21 @@ class TrainingRun:
             batches.close()  # type: ignore[attr-defined]
             if self.metrics is not None:
                 self.metrics.close()
-        with self.shared_errors(), self.trainer.averaged_weights():
-            if self.finished and self.accelerator.is_main_process:
-                write_student(self.folder, self.model, self.step)
+                drop_process(self.folder.path)
+        if self.finished:
+            self.write_student()
         seconds = time.monotonic() - start
         return TrainResult(self.folder.path, self.step, self.finished, seconds, self.skipped())
+
+    def write_student(self) -> None:
+        """What the run leaves, with averaged weights where there are some. Sharded ones are gathered, on all ranks."""
+        is_main, sharded = self.accelerator.is_main_process, is_sharded(self.model.trainable().values())
+        with self.trainer.averaged_weights():
+            weights = whole(self.model.student.model.state_dict(), keep=is_main) if sharded else None
+            with self.shared_errors():
+                if is_main:
+                    patience = self.config.run.patience if self.step < self.config.steps else None
+                    write_student(self.folder, self.model, self.step, patience, weights)
 
     def timed_step(self, batches: Iterator[Batch], stop_requested: Callable[[], bool]) -> bool:
         """One step over the next batches; whether to stop behind it."""
@@ -133,6 +169,10 @@ class TrainingRun:
         else:
             stop = self.trainer.step(loaded, stop=stop_requested())
         self.trainer.meter.add_time(time.monotonic() - start, waited)
+        if skipped := self.trainer.watchdog.pop_skipped():  # the same on all ranks
+            with self.shared_errors():
+                if self.metrics is not None:
+                    self.metrics.write_skipped(skipped)
         return stop
 
     def skipped(self) -> dict[str, int]:
@@ -147,6 +187,7 @@ class TrainingRun:
             "samples": self.trainer.samples,
             "audio_hours": self.trainer.audio_s / 3600,
             **{f"skipped/{reason}": float(count) for reason, count in sorted(self.skipped().items())},
+            **({"skipped_steps": float(steps)} if (steps := self.trainer.watchdog.skipped_steps) else {}),
             "peak_memory_gib": max(gather_from_ranks(self.accelerator, [peak_memory(self.accelerator.device)])),
         }
         self.trainer.meter.clear()
@@ -162,17 +203,64 @@ class TrainingRun:
         if self.step and not sum_over_ranks(self.accelerator, [evaluated])[0]:
             self.evaluate()
 
+    @property
+    def evaluation_is_due(self) -> bool:
+        return self.held_out_is_due or (self.asked is not None and self.asked.is_due(self.step, self.finished))
+
+    @property
+    def held_out_is_due(self) -> bool:
+        return self.held_out is not None and (self.step % self.config.evaluation.every == 0 or self.finished)
+
+    @property
+    def save_is_due(self) -> bool:
+        """Also before each evaluation, where the best is kept: any may be that."""
+        may_be_best = self.best is not None and self.evaluation_is_due
+        return self.step % self.config.run.save_every == 0 or self.finished or may_be_best
+
     def evaluate(self) -> None:
         """On held-out data, where it is due at this step; with averaged weights, where there are some."""
-        due = self.step % self.config.evaluation.every == 0 or self.finished
-        if self.held_out is None or not due:
+        if not self.evaluation_is_due:
             return
+        values: dict[str, float] = {}
+        answers: list[dict[str, Any]] = []
+        lines: list[str] = []
         with self.trainer.averaged_weights():
-            results = self.held_out.evaluate(lambda batch: self.trainer.forward(batch, self.model))
+            if self.held_out is not None and self.held_out_is_due:
+                results = self.held_out.evaluate(lambda batch: self.trainer.forward(batch, self.model))
+                values, answers, lines = dict(results.values), results.answers, [str(results)]
+            if self.asked is not None:
+                found, headings = self.asked.evaluate(self.step, self.finished, self.folder.path)
+                values, lines = values | found, lines + headings
         with self.shared_errors():
             if self.metrics is not None:
-                self.metrics.write_evaluation(self.step, results.values, results.answers)
-                self.log(f"step {self.step}: {results}")
+                self.metrics.write_evaluation(self.step, values, answers)
+                for line in lines:
+                    self.log(f"step {self.step}: {line}")
+        self.update_best()
+
+    def begin_best(self) -> None:
+        """Go on with the record of the best checkpoint, or begin one."""
+        if self.config.run.best is not None:
+            with self.shared_errors():
+                before = BestRecord.read(self.folder.path) if self.accelerator.is_main_process else None
+            before = gather_from_ranks(self.accelerator, [before] if self.accelerator.is_main_process else [])[0]
+            self.best = BestRecord.begin(self.config, before, self.step)
+            self.update_best()
+
+    def update_best(self) -> None:
+        """From what was evaluated until now."""
+        if self.best is None:
+            return
+        now: list[BestRecord] = []
+        with self.shared_errors():
+            if self.accelerator.is_main_process:
+                now = [self.best.over(read_evaluations(self.folder.path))]
+                now[0].write(self.folder.path)
+                self.checkpoints.also_kept = now[0].step
+                self.checkpoints.drop_old(self.step)
+        self.best = gather_from_ranks(self.accelerator, now)[0]
+        if self.ended_early and self.step < self.config.steps:
+            self.log(f"step {self.step}: {self.best}; the run ends here, --change or more run.patience goes on with it")
 
     @contextmanager
     def shared_errors(self) -> Iterator[None]:
@@ -192,15 +280,23 @@ class TrainingRun:
         if checkpoint is None:
             torch.manual_seed(self.config.run.seed + self.accelerator.process_index)
             return
+        if is_sharded_checkpoint(checkpoint):
+            self.load_shards(checkpoint)
         with raise_on_all_ranks(self.accelerator):
             self.load(checkpoint)
         self.log(f"resumed at step {self.step} of {self.config.steps}")
 
+    def load_shards(self, checkpoint: Path) -> None:
+        """Weights and optimizer, of which each rank reads its part; all ranks call it, and fail alike."""
+        load_shards(checkpoint, self.trainer.weights())
+        self.trainer.load_optimizer(load_moments(checkpoint, self.model.trainable()))
+
     def load(self, checkpoint: Path) -> None:
         state = self.checkpoints.state(checkpoint)
         self.model.block.check_ids(state["think_ids"], f"{checkpoint}")
-        load_weights(checkpoint / WEIGHTS_FILE, self.trainer.weights())
-        self.trainer.load_optimizer(load_optimizer(checkpoint))
+        if not is_sharded_checkpoint(checkpoint):
+            load_weights(checkpoint / WEIGHTS_FILE, self.trainer.weights())
+            self.trainer.load_optimizer(load_optimizer(checkpoint))
         self.trainer.load_state_dict(state)
         self.loader.load_state_dict(self.checkpoints.cursor(checkpoint))
         restore_random_state(checkpoint, self.accelerator.process_index)

@@ -3,8 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from coat.manifests import ExpertInfo
-from coat.trainer.config.sections import LossConfig, OptimConfig, StageConfig
+from coat.trainer.config.sections import OptimConfig, StageConfig
 
 
 def stage_at(stages: Sequence[StageConfig], step: int) -> tuple[StageConfig, int]:
@@ -41,9 +40,7 @@ def distill_weight(stage: StageConfig, stage_step: int) -> float:
     return stage.distill + (end - stage.distill) * stage_step / max(1, stage.steps - 1)
 
 
-def loss_weights(
-    stage: StageConfig, stage_step: int, config: LossConfig, experts: Mapping[str, ExpertInfo]
-) -> dict[str, float]:
-    """Of `ce` and each expert: the weight of its mean loss."""
+def loss_weights(stage: StageConfig, stage_step: int, experts: Mapping[str, float]) -> dict[str, float]:
+    """Of `ce` and each expert: the weight of its mean loss. `experts`: what they have at `distill` 1."""
     distill = distill_weight(stage, stage_step)
-    return {"ce": stage.ce} | {n: distill * config.weight(n, e.spec.family) for n, e in experts.items()}
+    return {"ce": stage.ce} | {name: distill * weight for name, weight in experts.items()}

@@ -36,6 +36,8 @@ def train(
     accelerator = make_accelerator(config)
     log_on_main = log if accelerator.is_main_process else lambda _: None
     with raise_on_all_ranks(accelerator):
+        config = folder.as_begun(config, restart, log_on_main)
+    with raise_on_all_ranks(accelerator):
         index = ShardIndex.read(config.data.shards)
         if accelerator.is_main_process:
             for line in folder.open(config, index, restart, change):
@@ -44,6 +46,7 @@ def train(
         folder.check_shared(accelerator.process_index)
         index = same_experts(config, folder.index, index)
     if folder.finished:
-        log_on_main(f"{folder.path}: this run is finished; --restart trains it anew")
-        return TrainResult(folder.path, config.steps, True, 0.0, {})
+        early = f" at step {folder.done_step}" if folder.done_step < config.steps else ""
+        log_on_main(f"{folder.path}: this run is finished{early}; --restart trains it anew")
+        return TrainResult(folder.path, folder.done_step, True, 0.0, {})
     return TrainingRun(config, index, folder, accelerator, on_report, log_on_main).run(stop)

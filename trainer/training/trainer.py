@@ -19,14 +19,18 @@ from coat.manifests import ExpertInfo
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.coat_model import CoatModel
-from coat.trainer.model.parameters import parameter_groups
+from coat.trainer.model.loss_scales import expert_weights, loss_scales
+from coat.trainer.model.parameters import optimizer_state_by_name, parameter_groups
+from coat.trainer.model.saved_weights import as_part_of
 from coat.trainer.ranks import gather_from_ranks, raise_shared_error, sum_over_ranks
 from coat.trainer.training.ema import Ema
+from coat.trainer.training.full_sharding import clip_gradients, is_sharded
+from coat.trainer.training.loss_balance import LossBalance
 from coat.trainer.training.measurements import gradient_norms
 from coat.trainer.training.meter import Meter
 from coat.trainer.training.parallel import average_gradients, distribute, fsdp_plugin
 from coat.trainer.training.schedule import loss_weights, rate_factor, stage_at
-from coat.trainer.training.watchdog import Watchdog
+from coat.trainer.training.watchdog import NotFinite, Watchdog
 
 
 @dataclass(frozen=True)
@@ -79,34 +83,47 @@ class Trainer:
         self.distributed_model = distribute(model, accelerator)
         self.optimizer = torch.optim.AdamW(parameter_groups(model, config), fused=True)
         self.ema = Ema(model.trainable(), config.optim.ema) if config.optim.ema else None
+        self.scales = loss_scales(config.losses, experts)
+        self.expert_weights = expert_weights(config.losses, experts)
+        self.balance = LossBalance(config.losses, list(experts))
         self.meter = Meter()
         self.steps_done, self.samples, self.audio_s = 0, 0, 0.0
 
     def step(self, batches: Sequence[Batch], *, stop: bool = False, error: Exception | None = None) -> bool:
         """Take one step; whether any rank was asked to stop. Where any rank has an error, all raise it."""
         stage, stage_step = stage_at(self.config.stages, self.steps_done)
-        weights = loss_weights(stage, stage_step, self.config.losses, self.experts)
+        weights = self.balance.applied(loss_weights(stage, stage_step, self.expert_weights))
         counts = StepCounts.of(batches, list(weights), stop, error is not None).sum_over_ranks(self.accelerator)
         if counts.errors:
             raise_shared_error(self.accelerator, error)
+        if stage_step == 0:
+            self.watchdog.begin_stage()
         self.watchdog.check_counts(self.steps_done + 1, stage, counts.losses, weights, round(counts.samples))
-        sums, state_norms = self.backward(batches, counts.losses, weights)
+        sums, state_norms, not_finite = self.backward(batches, counts.losses, weights)
         ids = [id for batch in batches for id in batch.ids]
-        norms = self.update(rate_factor(self.config.optim, stage, stage_step), stage_step, ids)
+        norms = None if not_finite else self.update(rate_factor(self.config.optim, stage, stage_step), ids)
+        if norms is None:
+            self.skip(not_finite)
+        else:
+            self.meter.add_losses(sums, counts.losses, weights)
+            self.learn_balance(sums, counts.losses, weights, state_norms)
+            named = {f"state_grad_norm/{name}": norm for name, norm in state_norms.items()}
+            for name, norm in {**norms, **named}.items():
+                self.meter.add(name, norm)
         self.samples += round(counts.samples)
         self.audio_s += counts.audio_s
-        self.meter.add_losses(sums, counts.losses, weights)
         self.meter.add_work(counts.positions, counts.padded_positions, counts.samples)
-        for name, norm in {**norms, **state_norms}.items():
-            self.meter.add(name, norm)
         return counts.stops > 0
 
     def backward(
         self, batches: Sequence[Batch], counts: Mapping[str, float], weights: Mapping[str, float]
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        """Forward and backward of all passes: the losses' sums, and the norms of their gradients at the states."""
+    ) -> tuple[dict[str, float], dict[str, float], list[NotFinite]]:
+        """Forward and backward of all passes: by loss its sum, and the norm of its gradient at the states.
+
+        Last: which losses of which passes are not finite, of all ranks.
+        """
         sums = dict.fromkeys(weights, 0.0)
-        not_finite: list[tuple[str, tuple[str, ...]]] = []  # losses, and the samples of their pass
+        not_finite: list[NotFinite] = []
         for i, batch in enumerate(batches):
             is_last = i == len(batches) - 1
             with nullcontext() if is_last or self.sharded else self.accelerator.no_sync(self.distributed_model):
@@ -122,27 +139,60 @@ class Trainer:
         squares = self.model.loss_gradient_norms.pop_squares(list(weights))
         shared = sum_over_ranks(self.accelerator, [*sums.values(), *squares])
         sums = dict(zip(weights, shared[: len(weights)], strict=True))
-        if not all(map(math.isfinite, sums.values())):
-            raise self.watchdog.loss_error(self.steps_done + 1, gather_from_ranks(self.accelerator, not_finite))
+        if wrong := [name for name, value in sums.items() if not math.isfinite(value)]:
+            not_finite = gather_from_ranks(self.accelerator, not_finite) or [(name, ()) for name in wrong]
         ranks = self.accelerator.num_processes  # each rank's losses are multiplied by it: see `weighted_mean`
         norms = [math.sqrt(square) / ranks for square in shared[len(weights) :]]
-        return sums, {f"state_grad_norm/{name}": norm for name, norm in zip(weights, norms, strict=True)}
+        return sums, dict(zip(weights, norms, strict=True)), not_finite
 
-    def update(self, rate: float, stage_step: int, ids: Sequence[str]) -> dict[str, float]:
-        """Change the weights by the gradients, at `rate` times the base rates; the norms before they are clipped."""
+    def update(self, rate: float, ids: Sequence[str]) -> dict[str, float] | None:
+        """Change the weights by the gradients, at `rate` times the base rates; the norms before they are clipped.
+
+        None: they are not finite, and nothing was changed.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
         parameters = self.model.trainable()
         group_norms = gradient_norms(parameters)
-        clipped = self.accelerator.clip_grad_norm_(list(parameters.values()), self.config.optim.clip)
-        norm = float(cast(Tensor, clipped))
-        self.watchdog.check_gradient(self.steps_done + 1, stage_step, norm, group_norms, ids)
+        clip = clip_gradients if is_sharded(parameters.values()) else self.accelerator.clip_grad_norm_
+        norm = float(cast(Tensor, clip(list(parameters.values()), self.config.optim.clip)))
+        if not math.isfinite(norm):
+            ids = gather_from_ranks(self.accelerator, list(ids))
+            self.watchdog.gradient_not_finite(self.steps_done + 1, group_norms, ids)
+            return None
+        self.watchdog.check_gradient(self.steps_done + 1, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.steps_done += 1
         if self.ema is not None:
             self.ema.update(self.steps_done)
         return {"grad_norm": norm, **group_norms}
+
+    def skip(self, not_finite: Sequence[NotFinite]) -> None:
+        """Leave a step out: its samples are gone by, its gradients are nobody's, and no weight is changed.
+
+        The step counts, so that a run has as many as its stages say. RunError where no more may be left out.
+        """
+        if not_finite:
+            self.watchdog.loss_not_finite(self.steps_done + 1, not_finite)
+        self.optimizer.zero_grad()
+        self.steps_done += 1
+
+    def learn_balance(
+        self,
+        sums: Mapping[str, float],
+        counts: Mapping[str, float],
+        weights: Mapping[str, float],
+        norms: Mapping[str, float],
+    ) -> None:
+        """For the next step's weights. What this one's were multiplied by is logged."""
+        seen = [name for name in self.scales if counts[name]]
+        for name, factor in self.balance.factors().items():
+            self.meter.add(f"balance/{name}", factor)
+        self.balance.update(
+            {name: sums[name] / counts[name] / self.scales[name] for name in seen},
+            {name: norms[name] / weights[name] / self.scales[name] for name in seen if weights[name]},
+        )
 
     def forward(self, batch: Batch, model: Callable[[Batch], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Sums of losses, in the precision of the run."""
@@ -164,7 +214,10 @@ class Trainer:
         """Learning rates of the last step."""
         stage, stage_step = stage_at(self.config.stages, self.steps_done - 1)
         factor = rate_factor(self.config.optim, stage, stage_step)
-        return {"lr": self.config.optim.lr * factor, "lr/heads": self.config.optim.heads_lr * factor}
+        optim = self.config.optim
+        own = {"lr/rows": optim.rows_lr, "lr/student": optim.student_lr}
+        rates = {"lr": optim.lr, "lr/heads": optim.heads_lr} | {k: lr for k, lr in own.items() if lr is not None}
+        return {name: lr * factor for name, lr in rates.items()}
 
     def weights(self) -> dict[str, Tensor]:
         """The tensors of a checkpoint: what is trained, and its averages."""
@@ -172,9 +225,15 @@ class Trainer:
 
     def load_optimizer(self, state: dict[str, Any]) -> None:
         """Its moments; rates and other settings are the config's, which may have changed."""
-        self.optimizer.load_state_dict(state)
-        for group, now in zip(self.optimizer.param_groups, parameter_groups(self.model, self.config), strict=True):
-            group.update({name: value for name, value in now.items() if name != "params"})
+        trainable = self.model.trainable()
+        by_name, now = optimizer_state_by_name(state, trainable), self.optimizer.state_dict()
+        names = {i: n for g in now["param_groups"] for i, n in zip(g["params"], g["param_names"], strict=True)}
+        moments = {
+            i: {key: as_part_of(trainable[name], value) for key, value in values.items()}
+            for i, name in names.items()
+            if (values := by_name[name]) is not None
+        }
+        self.optimizer.load_state_dict({**now, "state": moments})
 
     def state_dict(self) -> dict[str, Any]:
         """All else that a checkpoint holds of it; the step is the checkpoint's own."""
@@ -183,9 +242,11 @@ class Trainer:
             "samples": self.samples,
             "audio_s": self.audio_s,
             "monitor": self.watchdog.state_dict(),
+            "balance": self.balance.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.meter.load_state_dict(state["meter"])
         self.watchdog.load_state_dict(state["monitor"])
+        self.balance.load_state_dict(state.get("balance", {}))  # runs of before have none
         self.steps_done, self.samples, self.audio_s = state["step"], state["samples"], state["audio_s"]

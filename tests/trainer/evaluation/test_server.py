@@ -33,6 +33,7 @@ class Server(ThreadingHTTPServer):
         self.keys: list[str | None] = []
         self.replies: list[tuple[int, Any]] = []
         self.models = ["listener"]
+        self.judgements: list[str] = []
 
     @property
     def url(self) -> str:
@@ -55,6 +56,11 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(*self.server.replies.pop(0))
             return
         self.server.requests.append(body)
+        if isinstance(body["messages"][0]["content"], str):  # a judge is asked
+            said = self.server.judgements.pop(0)
+            choice = {"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
+            self.reply(200, {"choices": [choice], "usage": {"prompt_tokens": 50, "completion_tokens": 3}})
+            return
         audio = body["messages"][0]["content"][0]["input_audio"]
         samples, rate = soundfile.read(io.BytesIO(base64.b64decode(audio["data"])))
         crossings = np.count_nonzero(np.diff(np.signbit(samples))) * rate / len(samples)
@@ -93,6 +99,8 @@ def test_a_server_is_asked(server: Server, tmp_path: Path, monkeypatch: pytest.M
         "MY_KEY",
         "--guard",
         3,
+        "--cost",
+        0,
         "--out",
         tmp_path / "e",
     ]
@@ -155,3 +163,39 @@ def test_a_server_that_is_not_there() -> None:
         ChatClient("http://127.0.0.1:9/v1", retries=0)
     with pytest.raises(InputError, match=r"expected the URL of an API"):
         ChatClient("localhost:8000")
+
+
+JUDGED = """
+from coat.trainer.evaluation.benchmark import Verdict
+from coat.trainer.evaluation.benchmarks.manifest import ManifestQuestions
+
+class Mine(ManifestQuestions):
+    name = "mine"
+    def judge_request(self, row, answer):
+        return f"Is {answer!r} the same as {row.response!r}? Say yes or no."
+    def judged(self, row, judgement):
+        return Verdict(judgement == "yes", judgement, unparsed=judgement not in ("yes", "no"))
+"""
+
+
+def test_a_judge(server: Server, tmp_path: Path) -> None:
+    """A benchmark of one's own, in a file; its answers are scored by a judge, or not at all."""
+    (tmp_path / "mine.py").write_text(JUDGED)
+    data = write_questions(tmp_path / "data", rows=4)
+    answers = tmp_path / "answers.jsonl"
+    given = {"q0": "it is high", "q1": "it is low", "q2": "perhaps", "q3": ""}
+    answers.write_text("".join(json.dumps({"id": i, "response": said}) + "\n" for i, said in given.items()))
+    options = ["--benchmark", f"{tmp_path / 'mine.py'}:Mine", "--data", data, "--predictions", answers, "--json"]
+    alone = json.loads(coat("evaluate", *options, "--out", tmp_path / "alone").stdout)["benchmarks"]["Mine"]
+    assert (alone["unscored"], alone["empty"], alone["scores"]["strict"]) == (3, 1, {"accuracy": 0.0})
+    server.judgements = ["yes", "no", "who knows?"]
+    judged = coat("evaluate", *options, "--judge", server.url, "--batch-size", 1, "--out", tmp_path / "e")
+    found = json.loads(judged.stdout)["benchmarks"]["Mine"]
+    assert (found["unscored"], found["unparsed"], found["scores"]["strict"]) == (0, 1, {"accuracy": 0.25})
+    judge = found["judge"]
+    assert (judge["model"], judge["rows"], judge["unparsed"]) == ("listener", 3, 1)
+    assert (judge["prompt_tokens"], judge["answer_tokens"]) == (150, 9)
+    assert judge["prompt"] == "Is 'it is high' the same as 'high'? Say yes or no."
+    assert [body["temperature"] for body in server.requests] == [0.0] * 3
+    again = coat("evaluate", *options, "--judge", server.url, "--batch-size", 1, "--out", tmp_path / "e")
+    assert (len(server.requests), again.stdout) == (3, judged.stdout)  # each was judged once

@@ -79,7 +79,7 @@ def test_many_are_answered_as_each_alone(trained: Trained) -> None:
 
 
 def test_a_loaded_run_has_the_logits_of_the_trained_model(run: Path) -> None:
-    from coat.trainer.training.checkpoint_tensors import load_weights
+    from coat.trainer.model.saved_weights import load_weights
 
     trained = load_run(run)
     live = build_model(trained.config, experts_of(trained.config, ShardIndex.read(str(run))))
@@ -103,11 +103,11 @@ def test_files_at_other_rates_are_heard(trained: Trained, tmp_path: Path) -> Non
         trained.ask(str(tmp_path / "short.wav"), "What?")
 
 
-def test_runs_that_are_none_or_unfinished_are_refused(run: Path, tmp_path: Path) -> None:
+def test_runs_that_are_none_or_have_no_checkpoint_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config\.toml"):
         load_run(tmp_path)
     (tmp_path / "config.toml").write_bytes((run / "config.toml").read_bytes())
-    with pytest.raises(RunError, match="not finished"):
+    with pytest.raises(InputError, match="no checkpoint in it yet; the same `coat train` command"):
         load_run(tmp_path)
 
 

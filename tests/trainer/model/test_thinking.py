@@ -125,6 +125,30 @@ def test_prompts_with_special_tokens_are_refused(student: Student) -> None:
             student.prefix(ONE_SECOND, f"hear {token} this")
 
 
+def test_a_students_own_words_stay_text_and_are_said_once(student: Student) -> None:
+    """`<think>` of a reasoning student is one token, and no markup; of another student it is letters."""
+    lines: list[str] = []
+    student.log = lines.append
+    spelled = student.response_ids("<think>a</think>")
+    assert not lines
+    student.tokenizer.add_tokens(["<think>", "</think>", "<|unsaid|>"])
+    student.model.resize_token_embeddings(len(student.tokenizer), mean_resizing=False)
+    block = ThinkingBlock.add_to(student, ThinkingConfig(count=4))
+    ids = student.response_ids("<think>a</think>")
+    opened, closed = student.tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    assert (ids[0], ids[-2], len(ids) < len(spelled)) == (opened, closed, True)
+    assert student.tokenizer.decode(ids, skip_special_tokens=True) == "<think>a</think>"
+    prompted = student.prefix(ONE_SECOND, "What does <think> mean?").ids
+    assert opened in prompted
+    assert not {*ids, *prompted} & set(block.new_ids)  # no position of the block comes from a text
+    assert [line.split(",")[0] for line in lines] == ["texts hold <think>", "texts hold </think>"]
+    student.response_ids("<think>b")
+    assert len(lines) == 2
+    for token in ["<|unsaid|>", *student.tokenizer.convert_ids_to_tokens(block.new_ids)]:
+        with pytest.raises(UnusableInput, match="special token"):
+            student.response_ids(f"so {token} it is")
+
+
 def test_audio_that_cannot_be_heard_whole_is_refused(student: Student) -> None:
     with pytest.raises(UnusableInput, match=r"0\.012 s gives no audio positions"):
         student.prefix(np.ones(192, dtype=np.float32), "?")

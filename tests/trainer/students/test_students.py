@@ -22,11 +22,11 @@ from coat.trainer.generation.generate import Trained
 from coat.trainer.model.batch import IGNORED, Batch
 from coat.trainer.model.build import build_model
 from coat.trainer.model.experts import experts_of
+from coat.trainer.model.saved_weights import load_weights
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.students.base import Student, UnusableInput
 from coat.trainer.students.registry import STUDENTS, load_student
 from coat.trainer.tiny_students.make import make_tiny_student
-from coat.trainer.training.checkpoint_tensors import load_weights
 from tests.trainer.helpers import toy_config, toy_sample
 
 ALIKE = 2e-5  # of the largest value: what other shapes of matrix products change

@@ -120,9 +120,10 @@ def count_shards(config: TrainConfig, out: Path) -> None:
     os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
     index, folder = ShardIndex.read(config.data.shards), RunFolder(Path(config.run.out))
     model = TrainingRun(config, index, folder, make_accelerator(config), lambda _: None, lambda _: None).model
-    held = {"layers": [0, 0], "rest": [0, 0], "trained": [0, 0]}
+    held = {"layers": [0, 0], "rest": [0, 0], "trained": [0, 0], "heads": [0, 0]}
     for name, p in model.named_parameters():
         kind = "trained" if p.requires_grad else "layers" if "language_model.layers" in name else "rest"
+        kind = "heads" if name.startswith("heads.") else kind
         here: Any = p.to_local() if isinstance(p, DTensor) else p
         held[kind][0] += here.numel()
         held[kind][1] += p.numel()

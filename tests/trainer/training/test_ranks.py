@@ -191,10 +191,3 @@ def test_sharded_weights_train_evaluate_save_resume_and_export_as_whole_ones(
         held[0]["layers"][1] // 2,
     ]
     assert all(h[kind][0] == h[kind][1] for h in held for kind in ("rest", "trained"))
-
-
-def test_sharding_needs_something_frozen(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    config = toy_config(student_dir, shards_dir, tmp_path / "run", lora={"full": True})
-    assert run_ranks(2, train_sharded, config, None, log) == [1, 1]
-    assert "with lora.full there are none; launch without --use_fsdp" in log.read_text()

@@ -44,8 +44,9 @@ def stepped(config: TrainConfig, size: int) -> tuple[TrainingRun, list[Batch], d
 
 def test_gradient_norms_by_group_and_by_loss(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
     config = toy_config(
-        student_dir, shards_dir, tmp_path, lora={"full": False, "rank": 2}, losses={"weights": {"mel": 3.0}}
-    )
+        student_dir, shards_dir, tmp_path, lora={"full": False, "rank": 2},
+        losses={"weights": {"mel": 3.0}, "scale": "none"},
+    )  # fmt: skip
     training, batches, gradients = stepped(config, 8)
     logged = training.trainer.meter.means()
     marks = {

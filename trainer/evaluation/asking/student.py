@@ -96,7 +96,8 @@ class StudentAsker:
         """
         trained, config = self.trained, self.trained.config
         no_block = config.thinking.model_copy(update={"count": 0, "rate_hz": None})
-        if trained.student.peft_model is None and self.subject.kind == "run":
+        has_changed = trained.student.peft_model is None or config.student.train
+        if has_changed and self.subject.kind == "run":
             yield StudentAsker(
                 base_student(config.student.path, config.student.dtype, device_of(trained)), self.subject
             )

@@ -13,7 +13,8 @@ from coat.trainer.evaluation.asking.server import ServerAsker
 from coat.trainer.evaluation.asking.student import StudentAsker, base_student, subject_of
 from coat.trainer.evaluation.evaluation import Ranks
 from coat.trainer.evaluation.settings import EvaluationSettings
-from coat.trainer.generation.run_student import load_run
+from coat.trainer.generation.run_student import find_student, load_run
+from coat.trainer.records.checkpoint_files import parse_step
 
 WAIT = timedelta(days=7)  # of ranks for each other: they share no work, and end at unlike times
 
@@ -31,9 +32,11 @@ def make_asker(
     if subject.kind == "student":
         trained = base_student(source, dtype_here(subject.dtype), device)
         return StudentAsker(trained, subject_of(trained, "student", source))
-    trained = load_run(source, device)
-    found = subject_of(trained, "run", source)
-    return StudentAsker(trained, found.model_copy(update={"digest": digest_of_run(Path(source), found.digest)}))
+    step = parse_step(subject.step)
+    saved = find_student(source, step)
+    trained = load_run(source, device, step)
+    found = subject_of(trained, "run", source, trained.step)
+    return StudentAsker(trained, found.model_copy(update={"digest": digest_of(saved.path, found.digest)}))
 
 
 def dtype_here(wanted: str) -> str:
@@ -43,10 +46,10 @@ def dtype_here(wanted: str) -> str:
     return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
 
 
-def digest_of_run(run: Path, base: str) -> str:
-    """Of the weights that a run has trained and of those that they belong to."""
+def digest_of(folder: Path, base: str) -> str:
+    """Of the weights that a run has trained, which lie in the folder, and of those that they belong to."""
     digest = xxhash.xxh3_128(base.encode())
-    for path in sorted((run / "student").glob("*.safetensors")):
+    for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as f:
             while block := f.read(1 << 24):
                 digest.update(block)

@@ -47,7 +47,7 @@ class TrainingData:
 
     def known_sounds(self, index: ShardIndex) -> bool:
         """Whether samples.parquet says what was heard, of all samples: it does not in sets of before it."""
-        if not index.samples_xxh3 or index.layout == "none":
+        if not index.samples_xxh3:
             return False
         sources = read_samples_table(index.path, index.samples_xxh3).column("source").to_pylist()
         self.sounds |= {source for source in sources if source}
