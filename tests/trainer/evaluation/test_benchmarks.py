@@ -250,6 +250,13 @@ def test_baselines_say_what_the_rule_reads(tmp_path: Path) -> None:
     )  # of the other rows, cat and bird, or cat and cat
     asr = baselines(find_benchmark("asr"), [Utterance(id="t", audio="a", audio_filepath="a", response="hello there")])
     assert asr["no answer"].strict["wer"] == 1.0
+    balanced = [
+        Utterance(id=str(i), audio="a", audio_filepath="a", prompt="?", choices=("x", "y"), response="xy"[i % 2])
+        for i in range(20)
+    ]
+    assert (
+        baselines(find_benchmark("manifest"), balanced)["most common answer"].strict["accuracy"] == 0.5
+    )  # not of others alone
 
 
 def test_import_says_what_is_missing_and_downloads_nothing(tmp_path: Path) -> None:
