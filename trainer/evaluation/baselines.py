@@ -12,6 +12,7 @@ from coat.trainer.evaluation.results import Scores
 
 FIRST, LONGEST, MAJORITY = "first choice", "longest choice", "most common answer"
 SILENT = "no answer"
+MANY = 4  # rows for each of their choices: a set of labels, and no questions with choices of their own
 
 
 def baselines(benchmark: Benchmark, rows: Sequence[QuestionRow]) -> dict[str, Scores]:
@@ -23,11 +24,10 @@ def baselines(benchmark: Benchmark, rows: Sequence[QuestionRow]) -> dict[str, Sc
         ]
         figures = benchmark.figures(nothing)
         return {SILENT: Scores(official=figures, strict=figures)} if nothing else {}
-    common = common_answers(asked)
     picks = {
         FIRST: [0] * len(asked),
         LONGEST: [max(range(len(row.choices)), key=lambda i, row=row: len(row.choices[i])) for row in asked],
-        MAJORITY: [most_common(row, common) for row in asked],
+        MAJORITY: common_choices(asked),
     }
     return {name: scores_of(benchmark, asked, indices) for name, indices in picks.items()}
 
@@ -43,13 +43,19 @@ def scores_of(benchmark: Benchmark, rows: Sequence[QuestionRow], indices: Sequen
     )
 
 
-def common_answers(rows: Sequence[QuestionRow]) -> Counter[str]:
-    return Counter(normalise(row.response or "") for row in rows)
-
-
-def most_common(row: QuestionRow, common: Counter[str]) -> int:
-    """The choice that is most often the answer of the other rows: the majority class, where rows share their
-    choices."""
-    own = normalise(row.response or "")
-    counts = [common[text] - (text == own) for text in map(normalise, row.choices)]
-    return counts.index(max(counts))
+def common_choices(rows: Sequence[QuestionRow]) -> list[int]:
+    """For each row the choice that is most often right: of rows with the same choices, where these are many (the
+    majority class); else of all other rows, for which its own answer does not count.
+    """
+    texts = [tuple(map(normalise, row.choices)) for row in rows]
+    answers = [normalise(row.response or "") for row in rows]
+    of_set: dict[frozenset[str], Counter[str]] = {}
+    for choices, answer in zip(texts, answers, strict=True):
+        of_set.setdefault(frozenset(choices), Counter())[answer] += 1
+    of_all, picks = Counter(answers), []
+    for choices, answer in zip(texts, answers, strict=True):
+        shared = of_set[frozenset(choices)]
+        many = shared.total() >= MANY * len(choices)
+        counts = [shared[text] if many else of_all[text] - (text == answer) for text in choices]
+        picks.append(counts.index(max(counts)))
+    return picks

@@ -4,6 +4,7 @@ ours.
 The records are made here: fields as the authors have them, other content.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from coat.manifests import InputError, Utterance
 from coat.manifests.errors import ManifestError
+from coat.trainer.evaluation.asking.others import read_others
 from coat.trainer.evaluation.baselines import baselines
 from coat.trainer.evaluation.benchmark import score
 from coat.trainer.evaluation.importing import import_benchmark
@@ -149,6 +151,10 @@ def test_muchomusic(tmp_path: Path) -> None:
     assert (
         find_benchmark("muchomusic").template_named(None).render(first.prompt or "", first.choices) == MUCHO["prompt"]
     )
+    theirs = tmp_path / "outputs.json"  # the official file: two records of one id
+    theirs.write_text(json.dumps([{**MUCHO, "model_output": "C"}, {**other, "model_output": "A"}]))
+    found, key = read_others(str(theirs), find_benchmark("muchomusic"), "muchomusic", [first, second])
+    assert (key, [(p.id, p.answer) for p in found]) == ("model_output", [(first.id, "C"), (second.id, "A")])
     assert rights("muchomusic", first, "C") == (True, True)
     assert rights("muchomusic", first, "(C) Swing.") == (True, True)
     assert rights("muchomusic", first, "Could be") == (True, False)  # a capital anywhere
@@ -244,6 +250,13 @@ def test_baselines_say_what_the_rule_reads(tmp_path: Path) -> None:
     )  # of the other rows, cat and bird, or cat and cat
     asr = baselines(find_benchmark("asr"), [Utterance(id="t", audio="a", audio_filepath="a", response="hello there")])
     assert asr["no answer"].strict["wer"] == 1.0
+    balanced = [
+        Utterance(id=str(i), audio="a", audio_filepath="a", prompt="?", choices=("x", "y"), response="xy"[i % 2])
+        for i in range(20)
+    ]
+    assert (
+        baselines(find_benchmark("manifest"), balanced)["most common answer"].strict["accuracy"] == 0.5
+    )  # not of others alone
 
 
 def test_import_says_what_is_missing_and_downloads_nothing(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Labels, emotions, transcripts and judged answers: official records, the authors' rule with its flaws, and ours."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from coat.manifests import InputError, Manifest, Utterance
+from coat.trainer.evaluation.asking.others import read_others
 from coat.trainer.evaluation.benchmark import score
 from coat.trainer.evaluation.importing import import_benchmark
 from coat.trainer.evaluation.registry import find_benchmark
@@ -80,6 +82,12 @@ def test_meld(tmp_path: Path) -> None:
     assert rights("meld", row, "surprise ") == (False, True)
     assert rights("meld", row, "Surprise") == (False, True)
     assert rights("meld", row, "surprise, or joy") == (False, False)
+    theirs = tmp_path / "meld_out.json"  # as Qwen2-Audio's script writes it
+    theirs.write_text(
+        json.dumps([{"gt": "surprise", "response": "joy", "source": "meld", "audio_path": qwen["audio"]}])
+    )
+    (found,), key = read_others(str(theirs), find_benchmark("meld"), "meld", [row])
+    assert (found.id, found.answer, key) == (row.id, "joy", "response")
     table = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID\n1,Why?,Mo,sadness,negative,3,4\n"
     (other,) = imported(tmp_path, "meld", table, "dia3_utt4.mp4", source="test_sent_emo.csv", read_headers=False)
     assert (other.id, other.response) == ("dia3_utt4", "sadness")
@@ -119,6 +127,10 @@ def test_librispeech(tmp_path: Path) -> None:
     assert rights("librispeech", half, "fifty") == (True, False)  # theirs drops what is left of % and $
     official, strict = verdicts("librispeech", row, "null")  # another harness drops such rows
     assert official.sums["wer"] == strict.sums["wer"] == (5.0, 5.0)
+    quoted = (
+        "The content of the audio is: 'mister quilter said twenty one colors'"  # AudioBench unwraps it for one model
+    )
+    assert verdicts("librispeech", row, quoted)[0].sums["insertions"] == (6.0, 5.0)
     nothing, _ = verdicts("librispeech", row, None)
     assert nothing.sums["wer"] == nothing.sums["deletions"] == (5.0, 5.0)
     assert nothing.sums["insertions"] == (0.0, 5.0)

@@ -22,7 +22,7 @@ class EmotionBenchmark(LabelBenchmark):
     prediction_keys = ("response", "model_prediction")
 
     def to_row(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        audio = record.get("audio") or record.get("context")
+        audio = next((record[key] for key in ("audio", "context", "audio_path") if record.get(key)), None)
         said = record.get("gt") or record.get("answer") or record.get("label")
         if not audio or not isinstance(said, str):
             raise ValueError(
