@@ -21,7 +21,7 @@ from coat.manifests.sources.formats import FORMATS, JSON, detect_format
 from coat.manifests.sources.records import Record
 from coat.manifests.sources.tables.json_lines import read_json_records
 from coat.trainer.evaluation.choices import named_choice, normalise, same_choice
-from coat.trainer.evaluation.templates import AUDIO_FLAMINGO, COAT, COT, Template
+from coat.trainer.evaluation.templates import AS_IT_IS, AUDIO_FLAMINGO, COAT, COT, Template
 
 ACCURACY = "accuracy"
 
@@ -177,7 +177,7 @@ class Benchmark(ABC):
 
     def template_named(self, name: str | None) -> Template:
         """The one of that name; None: the benchmark's own; a text with {question} is one itself."""
-        by_name = {t.name: t for t in (*self.templates, COT)}
+        by_name = {t.name: t for t in (*self.templates, AS_IT_IS, COT)}
         wanted = name or self.template
         if wanted in by_name:
             return by_name[wanted]

@@ -18,13 +18,16 @@ from typing import Any
 
 from coat.manifests import InputError, Utterance, storage
 from coat.manifests.corpus.parsing import parse_row
+from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.evaluation.benchmark import Benchmark, digest_of_rows
+from coat.trainer.evaluation.benchmarks.manifest import ManifestQuestions
 from coat.trainer.evaluation.data import read_rows
 from coat.trainer.evaluation.predictions import lines_of
 from coat.trainer.evaluation.registry import find_benchmark
 from coat.trainer.evaluation.results import Subject
-from coat.trainer.evaluation.settings import BenchmarkSettings, EvaluationSettings, open_folder
-from coat.trainer.evaluation.templates import Template
+from coat.trainer.evaluation.settings import BenchmarkSettings, EvaluationSettings, SubjectSettings, open_folder
+from coat.trainer.evaluation.templates import AS_IT_IS, COAT, Template
+from coat.trainer.run_folder import RunFolder
 
 ROWS, SUBJECT = "rows.jsonl", "subject.json"
 
@@ -58,13 +61,24 @@ def prepare_folder(folder: Path, settings: EvaluationSettings) -> EvaluationSett
         benchmark.template_named(one.template)  # a mistake in it is found before anything is asked
         rows = subset(read_rows(benchmark, one.data, one.audio_root), settings.rows, settings.seed)
         read.append(rows)
-        with_digests.append(one.model_copy(update={"digest": digest_of_rows(rows)}))
+        found = {"digest": digest_of_rows(rows), "template": template_of(one, settings.subject)}
+        with_digests.append(one.model_copy(update=found))
     settings = settings.model_copy(update={"benchmarks": tuple(with_digests)})
     open_folder(folder, settings)
     labelled = zip((one.label for one in settings.benchmarks), read, strict=True)
     lines = "".join(row_lines(labelled)).encode()
     storage.write_bytes(str(folder / ROWS), lines)
     return settings
+
+
+def template_of(one: BenchmarkSettings, subject: SubjectSettings) -> str | None:
+    """As it was said. Where nothing was, a run is asked a manifest's questions as its training asked them."""
+    if one.template is not None or subject.kind != "run" or one.name != ManifestQuestions.name:
+        return one.template
+    file = RunFolder(Path(subject.sources[0])).config_file
+    if not file.exists():
+        raise InputError(f"{subject.sources[0]}: no config.toml; expected what `coat train --out` wrote")
+    return COAT.name if TrainConfig.read(str(file)).data.choices == "append" else AS_IT_IS.name
 
 
 def row_lines(labelled: Iterable[tuple[str, Sequence[Utterance]]]) -> Iterable[str]:

@@ -53,6 +53,8 @@ def letter(index: int) -> str:
 
 # As `data.choices = "append"` writes it in training: a student of coat knows this one.
 COAT = Template("coat", "{question}\nChoices: {choices}")
+# The question alone: for answers without choices, and students that were trained with `data.choices = "ignore"`.
+AS_IT_IS = Template("as-it-is", "{question}")
 # Audio Flamingo's (its issue 29).
 AUDIO_FLAMINGO = Template(
     "audio-flamingo",

@@ -93,3 +93,17 @@ def test_templates_are_recorded(template: str, student_dir: Path, tmp_path: Path
     else:
         assert used["name"] == template
         assert prediction.prompt.endswith("following options:\n(A) high\n(B) low")
+
+
+def test_a_run_is_asked_as_it_was_trained(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
+    """`data.choices` of its training decides, unless a template is named."""
+    config = toy_config(student_dir, shards_dir, tmp_path / "run", steps=2, data={"choices": "ignore"})
+    train(config)
+    data = write_questions(tmp_path / "data", rows=1)
+    for name, expected in ((None, "High or low?"), ("coat", "High or low?\nChoices: high, low")):
+        settings = settings_of(data, tmp_path / "run", "run", guard=0)
+        named = settings.benchmarks[0].model_copy(update={"template": name})
+        out = tmp_path / str(name)
+        evaluate(settings.model_copy(update={"benchmarks": (named,)}), out, make_asker)
+        (prediction,) = read_predictions(out).values()
+        assert prediction.prompt == expected

@@ -4,10 +4,9 @@ import re
 from typing import ClassVar
 
 from coat.trainer.evaluation.benchmark import ACCURACY, Benchmark, QuestionRow, Verdict
-from coat.trainer.evaluation.templates import Template
+from coat.trainer.evaluation.templates import AS_IT_IS
 
 JUDGE = "judge"
-AS_IT_IS = Template("as-it-is", "{question}")
 RATING = re.compile(r"rating\W{0,6}\s*(\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*\d+)?\W*\s*$", re.IGNORECASE)
 
 

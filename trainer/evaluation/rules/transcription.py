@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from coat.trainer.evaluation.benchmark import Benchmark, QuestionRow, Verdict
-from coat.trainer.evaluation.templates import Template
+from coat.trainer.evaluation.templates import AS_IT_IS
 from coat.trainer.evaluation.transcripts.error_rate import Edits, character_edits, word_edits
 from coat.trainer.evaluation.transcripts.whisper_basic import normalise_basic
 from coat.trainer.evaluation.transcripts.whisper_english import normalise_english
@@ -14,7 +14,6 @@ WER, CER = "wer", "cer"
 ERROR_RATES = (WER, CER, "substitutions", "deletions", "insertions")  # the last three by word: they add up to WER
 WITHOUT_SPACES = frozenset(["zh", "yue", "ja", "th", "lo", "my", "km"])  # languages that write no space between words
 TAG = re.compile(r"<\|.*?\|>")
-AS_IT_IS = Template("as-it-is", "{question}")
 QUESTION = "Transcribe the speech."
 
 
