@@ -8,6 +8,7 @@ RUN/metrics.jsonl       one object per logged step
 RUN/evaluation.jsonl    one per evaluation: held-out losses and accuracy
 RUN/samples.jsonl       one per held-out prompt that was asked there: prompt, answer and truth
 RUN/best.json           with run.best: which checkpoint is the best by it, see records/best.py
+RUN/evaluations/        by step and name: evaluation.benchmarks, as `coat evaluate` writes them
 RUN/tensorboard/        the same numbers
 RUN/tracked.json        the run's id with trackers, where there are any
 RUN/checkpoints/        see training/checkpoints.py
@@ -35,7 +36,7 @@ METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE = "metrics.jsonl", "evaluation.jsonl
 BEST_FILE, PROCESS_FILE = "best.json", "process.json"
 RUN_FILES = (
     "config.toml", "base.json", "index.json", METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE, BEST_FILE, PROCESS_FILE,
-    "tensorboard", "wandb", "tracked.json", "data", "checkpoints", "student", "heads.safetensors",
+    "evaluations", "tensorboard", "wandb", "tracked.json", "data", "checkpoints", "student", "heads.safetensors",
 )  # fmt: skip
 
 

@@ -10,6 +10,9 @@ import typer
 from typer.core import TyperGroup
 
 from coat.cli import (
+    benchmarks,
+    compare,
+    evaluate,
     experts,
     export,
     extract,
@@ -20,6 +23,7 @@ from coat.cli import (
     plan,
     plan_train,
     quickstart,
+    report,
     runs,
     shards,
     stats,
@@ -84,6 +88,11 @@ app.command("train", rich_help_panel=TRAINING)(train.train)
 app.command("runs", rich_help_panel=TRAINING)(runs.runs)
 app.command("tiny-student", rich_help_panel=TRAINING)(train.tiny_student)
 app.command("generate", rich_help_panel=TRAINED)(generate.generate)
+app.command("evaluate", rich_help_panel=TRAINED)(evaluate.evaluate)
+app.command("compare", rich_help_panel=TRAINED)(compare.compare)
+app.command("report", rich_help_panel=TRAINED)(report.report)
+app.command("benchmarks", rich_help_panel=TRAINED)(benchmarks.benchmarks)
+app.add_typer(benchmarks.app, name="benchmark", rich_help_panel=TRAINED)
 app.command("export", rich_help_panel=TRAINED)(export.export)
 
 

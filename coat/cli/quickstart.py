@@ -12,16 +12,17 @@ import typer
 from coat.cli.extract import ProgressListener, show_summaries
 from coat.cli.options import Json
 from coat.cli.output import bytes_text, duration_text, table
-from coat.cli.progress import progress
 
 if TYPE_CHECKING:
     from coat.pipeline.extraction.summary import Summary
     from coat.trainer.config.train_config import TrainConfig
-    from coat.trainer.evaluation.evaluate import Evaluation
+    from coat.trainer.evaluation.results import Counts, Results
 
 EXPERTS = ("pitch", "vad", "mel", "yamnet", "prosody")  # whose weights come inside packages
 STUDENT: dict[str, Any] = {"hidden": 64, "heads": 4, "text_layers": 2, "audio_layers": 1, "weights_std": 0.1}
 EXAMPLES = 5  # answers that are shown
+GUARD = 16  # clips that are asked again with other audio and with silence
+REPORT_AUDIO = 24_000_000  # bytes of clips in the page
 
 
 def quickstart(
@@ -53,8 +54,8 @@ def quickstart(
     index = build(root, [s.expert for s in summaries])
     say("a tiny Qwen2-Audio, from scratch, with its thinking block")
     trained = train_student(root, seed, set_ or [], json_output)
-    say("held-out clips, each answered with the block in one prefill")
-    evaluation = ask(root, json_output)
+    say("held-out clips, each answered with the block in one prefill, as `coat evaluate` asks them")
+    results = ask(root, json_output)
 
     result = {
         "out": out,
@@ -63,14 +64,14 @@ def quickstart(
         "experts": {s.expert: {"ok": s.ok, "rtfx": s.rtfx, "bytes": s.bytes, "frames": s.frames} for s in summaries},
         "shards": {"samples": index.samples, "bytes": index.bytes, "seconds": index.seconds},
         "train": trained,
-        "heldout": scores(evaluation),
+        "heldout": scores(results),
         "seconds": time.monotonic() - started,
     }
     if json_output:
         typer.echo(json.dumps(result, indent=2))
         return
     show_summaries(summaries)
-    show(root, result, evaluation)
+    show(root, result, results)
 
 
 def claim(root: Path, settings: dict[str, Any]) -> None:
@@ -156,27 +157,37 @@ def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> d
     return {"steps": result.step, "seconds": result.seconds, "losses": losses}
 
 
-def ask(root: Path, quiet: bool) -> "Evaluation":
+def ask(root: Path, quiet: bool) -> "Results":
+    """`coat evaluate` of the held-out clips, and `coat report` of that."""
     from coat.cli import train as train_command
+    from coat.cli.evaluate import run_evaluation, settings_of
+    from coat.trainer.evaluation.reports.report import write_report
+
+    settings = settings_of(
+        None, [str(root / "corpus" / "heldout.jsonl")], whom={"run": str(root / "run")}, max_new_tokens=12, guard=GUARD
+    )
+    with train_command.quiet():
+        results = run_evaluation(settings, root / "evaluation", 1, quiet)
+    assert results is not None  # there is one rank
+    write_report([str(root / "evaluation")], str(root / "report.html"), "embed", REPORT_AUDIO)
+    return results
+
+
+def scores(results: "Results") -> dict[str, Any]:
+    """By the strict rule, of all clips and by task."""
+    found = results.benchmarks["manifest"]
+    return {name: of_part(part) for name, part in {"all": found, **found.groups.get("task", {})}.items()}
+
+
+def of_part(part: "Counts") -> dict[str, Any]:
+    unparsed = (part.unparsed + part.missing + part.empty) / part.rows
+    accuracy, chance = part.scores.strict["accuracy"], part.chance or 0.0
+    return {"rows": part.rows, "accuracy": accuracy, "chance": chance, "unparsed": unparsed}
+
+
+def show(root: Path, result: dict[str, Any], results: "Results") -> None:
     from coat.manifests.corpus.manifest import Manifest
-    from coat.trainer.evaluation.evaluate import evaluate
-    from coat.trainer.generation.run_student import load_run
-
-    rows = Manifest.read(str(root / "corpus" / "heldout.jsonl"))
-    with train_command.quiet(), progress(len(rows), "clips", "ask", quiet=quiet) as advance:
-        return evaluate(load_run(root / "run"), rows, max_new_tokens=12, on_rows=advance)
-
-
-def scores(evaluation: "Evaluation") -> dict[str, Any]:
-    parts = {"all": evaluation.total, **evaluation.by_task}
-    return {
-        name: {"rows": s.rows, "accuracy": s.accuracy, "chance": s.chance, "unparsed": s.unparsed_rate}
-        for name, s in parts.items()
-    }
-
-
-def show(root: Path, result: dict[str, Any], evaluation: "Evaluation") -> None:
-    from coat.manifests.corpus.manifest import Manifest
+    from coat.trainer.evaluation.predictions import read_predictions
 
     losses = [[name, f"{a:.3f}", f"{b:.3f}"] for name, (a, b) in result["train"]["losses"].items()]
     table("Losses", ["loss", "first", "last"], losses)
@@ -186,9 +197,9 @@ def show(root: Path, result: dict[str, Any], evaluation: "Evaluation") -> None:
     ]
     table("Held-out clips", ["task", "clips", "right", "by chance", "unparsed"], found)
     asked = {u.id: u for u in Manifest.read(str(root / "corpus" / "heldout.jsonl"))}
+    answers = list(read_predictions(root / "evaluation").values())[:EXAMPLES]
     examples = [
-        [asked[p.id].audio_filepath, asked[p.id].prompt, p.prediction or "(none)", p.answer]
-        for p in evaluation.predictions[:EXAMPLES]
+        [asked[p.id].audio_filepath, asked[p.id].prompt, p.answer or "(none)", asked[p.id].response] for p in answers
     ]
     table("Answers", ["clip", "question", "answered", "truth"], examples)
     audio, held = result["hours"] * 3600, result["heldout"]["all"]
@@ -199,15 +210,18 @@ def show(root: Path, result: dict[str, Any], evaluation: "Evaluation") -> None:
         ["shards", f"{result['shards']['samples']} samples, {bytes_text(result['shards']['bytes'])}"],
         ["training", f"{result['train']['steps']} steps, {duration_text(result['train']['seconds'])}"],
         ["held-out accuracy", f"{held['accuracy']:.0%}, by chance {held['chance']:.0%}"],
+        ["every answer, with its audio", str(root / "report.html")],
         ["all of it took", duration_text(result["seconds"])],
     ]
     table("Quickstart", ["what", "came out"], rows)
-    first = evaluation.predictions[0]
-    clip, prompt = root / "corpus" / asked[first.id].audio_filepath, asked[first.id].prompt
+    typer.echo(results.heading)
+    first = asked[answers[0].id]
+    clip, prompt = root / "corpus" / first.audio_filepath, first.prompt
     typer.echo("Next:")
     for line in (
         f"coat status {root / 'targets'}",
         f'coat generate --run {root / "run"} --audio {clip} --prompt "{prompt}"',
+        f"coat evaluate --run {root / 'run'} --data YOURS.jsonl --out evals/yours",
         f"tensorboard --logdir {root / 'run' / 'tensorboard'}",
         "coat extract --expert pitch --manifest YOURS.jsonl --store targets",
     ):

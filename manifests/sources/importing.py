@@ -46,7 +46,7 @@ def import_manifest(
     source: str,
     out: str,
     *,
-    format: str | None = None,
+    format: str | Format | None = None,
     column_map: Mapping[str, str] | None = None,
     audio_root: str | None = None,
     split: str | None = None,
@@ -67,13 +67,17 @@ def import_manifest(
     ManifestError lists every bad row, and nothing is written; with `skip_bad` they are left out. `advance(n, rows)` is
     called as rows are read, with their number where it is known. Audio in tars and tables is read where it lies, or
     with `copy` written to files beside the manifest. `tars`: of a manifest of NeMo's, a pattern; `tar_in_id`: ids begin
-    with the name of their tar.
+    with the name of their tar. `format` may be one of the caller's own, under the name `own`.
     """
     check_column_map(column_map or {})
     sources = source_files(source)
     audio_root, tars = os.path.expanduser(audio_root or ""), os.path.expanduser(tars)
-    form = chosen_format(source, sources[0], format, audio_root, tars)
-    takes = FORMATS[form].takes
+    if isinstance(format, Format):
+        form, chosen = "own", format
+    else:
+        form = chosen_format(source, sources[0], format, audio_root, tars)
+        chosen = FORMATS[form]
+    takes = chosen.takes
     for one in sources:
         if takes != "either" and is_folder(one) != (takes == "folder"):
             raise InputError(f"{one}: expected a {takes} for --format {form}")
@@ -84,7 +88,7 @@ def import_manifest(
     if storage.absolute(out) in map(storage.absolute, sources):
         raise InputError(f"{out}: would replace its own source; give another name")
     reader = RecordReader(
-        FORMATS[form],
+        chosen,
         column_map or {},
         audio_root,
         AudioFolder(out),
@@ -94,7 +98,7 @@ def import_manifest(
         copy,
         TarOptions(tars, tar_in_id, frozenset((column_map or {}).values())),
     )
-    count = FORMATS[form].count_rows if advance and split is None else None
+    count = chosen.count_rows if advance and split is None else None
     total = sum(map(count, sources)) if count else None
     done: Callable[[int], None] = (lambda n: advance(n, total)) if advance else (lambda n: None)
     unreadable: list[tuple[int, Problem]] = []
@@ -102,7 +106,7 @@ def import_manifest(
         found = reader.read(sources)
         while block := list(islice(found, ROWS_AT_ONCE)):
             utterances, origins = [u for u, _ in block], [origin for _, origin in block]
-            if not FORMATS[form].at_channel:
+            if not chosen.at_channel:
                 utterances, origins = choose_channels(utterances, origins, channel)
             written = [True] * len(utterances)
             if read_headers:
@@ -116,7 +120,7 @@ def import_manifest(
         repeated = dict(rows.repeated_ids())
         left_out = np.zeros(len(rows), bool)
         left_out[list(repeated)] = True
-        if repeated and FORMATS[form].read_tars and not tar_in_id:
+        if repeated and chosen.read_tars and not tar_in_id:
             hint = "; --tar-in-id puts the name of its tar before each id"
             repeated = {row: replace(p, message=p.message + hint) for row, p in repeated.items()}
         problems = sorted([*reader.problems, *repeated.items()], key=lambda found: found[0])

@@ -96,6 +96,24 @@ def test_from_shards_to_an_exported_model(quickstarted: Path) -> None:
     assert {"model.safetensors", "chat_template.jinja"} <= {p.name for p in (quickstarted / "merged").iterdir()}
 
 
+def test_a_second_run_is_compared(quickstarted: Path) -> None:
+    """The rehearsal of docs/evaluate.md."""
+    (lines,) = [block for block in blocks("docs/evaluate.md", "sh") if "coat compare" in block]
+    script = 'set -e\ncoat() { $PYTHON -m coat "$@"; }\n' + lines
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=quickstarted,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": shlex.join(forked_python())},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"manifest, accuracy \(strict\): asked-second [\d.]+ against evaluation [\d.]+", done.stdout)
+    page = (quickstarted / "report.html").read_text()
+    assert page.count("data:audio/ogg;base64,") == 8
+    assert "asked-second" in page
+
+
 def test_a_quickstart_goes_on_and_does_not_mix(quickstarted: Path) -> None:
     small = ["--clips", 42, "--set", "stages.0.steps=2", "--set", "stages.1.steps=3", "--set", "run.log_every=1"]
     done = coat("quickstart", "--out", "runs/quickstart", *small, cwd=quickstarted)

@@ -235,8 +235,24 @@ DEFAULT_STAGES = (
 )
 
 
+class BenchmarkConfig(ConfigSection):
+    """A benchmark or manifest that is asked beside the training, as `coat evaluate` does it."""
+
+    on_resume = "free"
+
+    data: str = Field(min_length=1)  # a manifest, or the benchmark's official file
+    name: str = "manifest"  # of a benchmark: `coat benchmarks`
+    audio_root: str | None = None  # what the paths of an official file count from
+    template: str | None = None  # None: the benchmark's own
+    rows: int | None = Field(default=200, ge=1)  # drawn by seed; None: all
+    seed: int = 0
+    every: int | None = Field(default=None, ge=1)  # steps, and at the end; None: evaluation.every
+    max_new_tokens: int | None = Field(default=None, ge=1)  # None: as the benchmark says
+    guard: int = Field(default=8, ge=0)  # rows that are asked again with other audio and with silence
+
+
 class EvaluationConfig(ConfigSection):
-    """Beside the training, on held-out shards: losses, accuracy and sample answers. It never changes the training."""
+    """Beside the training: losses, accuracy and answers on held-out shards, and benchmarks. It never changes it."""
 
     on_resume = "free"
 
@@ -245,6 +261,7 @@ class EvaluationConfig(ConfigSection):
     samples: int = Field(default=256, ge=1)  # the first so many: their losses
     answers: int = Field(default=64, ge=0)  # the first so many of those are asked, too
     max_new_tokens: int = Field(default=256, ge=1)  # of an answer; those that are cut there are counted
+    benchmarks: tuple[BenchmarkConfig, ...] = ()  # [[evaluation.benchmarks]]
 
 
 class RunConfig(ConfigSection):

@@ -21,7 +21,7 @@ from torch import nn
 
 from coat.manifests import InputError, RunError, storage
 from coat.trainer.generation.generate import Trained, generation_config
-from coat.trainer.generation.model_card import hub_id, model_card
+from coat.trainer.generation.model_card import CardResults, hub_id, model_card
 from coat.trainer.generation.run_student import load_run, save_adapter
 from coat.trainer.model.thinking import ThinkingBlock, is_tied
 from coat.trainer.model.trained import choose_trained, unfrozen
@@ -51,13 +51,15 @@ def export_run(
     merged: bool = False,
     positions: int | None = None,
     base: str | None = None,
+    results: CardResults | None = None,
 ) -> Export:
     """Write the student of a run to `out`: its adapter, or (`merged`, `lora.full`) the whole model.
 
     `step` is that of a checkpoint, or "best"; None: the finished student, or else the newest checkpoint.
 
     `positions` is how many think positions the template has, where the run's follow the length of the audio
-    (`thinking.rate_hz`); `base` the hub id of the base model, where the run has a folder of this machine.
+    (`thinking.rate_hz`); `base` the hub id of the base model, where the run has a folder of this machine; `results`
+    what its card says of evaluations.
     InputError: `out` is not empty, or an option does not fit. RunError: the checkpoint is not whole, or the export
     cannot be written.
     """
@@ -78,7 +80,7 @@ def export_run(
         partial.mkdir(parents=True)
         write(fixed, trained.block, partial, kind, base)
         check_template(fixed.student, expected, partial)
-        (partial / "README.md").write_text(model_card(fixed, Path(run), kind, base), encoding="utf-8")
+        (partial / "README.md").write_text(model_card(fixed, Path(run), kind, base, results), encoding="utf-8")
         size = sum(p.stat().st_size for p in partial.rglob("*") if p.is_file())
         os.replace(partial, target)  # onto an empty folder, or nothing
     except OSError as e:

@@ -157,7 +157,8 @@ class NeverSaid(LogitsProcessor):
 def generation_config(student: Student, block: ThinkingBlock) -> Any:
     """transformers' GenerationConfig of an answer; an export has the same.
 
-    The checkpoint's own, but greedy, ended by a turn's end, and without think tokens.
+    The checkpoint's own, but greedy with nothing laid over it (some checkpoints sample, or punish repetition), ended by
+    a turn's end, and without think tokens.
     """
     config = copy.deepcopy(student.model.generation_config)
     config._from_model_config = False  # or a checkpoint that is saved with it might have it made anew
@@ -165,7 +166,10 @@ def generation_config(student: Student, block: ThinkingBlock) -> Any:
     config.update(
         **sampling,
         do_sample=False,
-        suppress_tokens=block.new_ids or None,
+        num_beams=1,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        suppress_tokens=block.new_ids or config.suppress_tokens,  # an export of coat, asked as a student, has its own
         eos_token_id=student.stop_ids,
         pad_token_id=student.tokenizer.pad_token_id,
     )

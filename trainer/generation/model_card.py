@@ -5,6 +5,7 @@ It says what was trained on what, and how it is loaded; nothing of the machine i
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,41 @@ FIGURES = re.compile(r"(loss|ce|distill/.*|samples|audio_hours|accuracy.*|chance
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
+@dataclass(frozen=True)
+class CardFigure:
+    """One score, for the hub. `value` as a share."""
+
+    benchmark: str
+    version: str
+    source: str
+    metric: str
+    rule: str
+    value: float
+
+
+@dataclass(frozen=True)
+class CardResults:
+    """Of evaluations of the run: Markdown, and the figures in it."""
+
+    text: str
+    figures: tuple[CardFigure, ...]
+
+
 def hub_id(path: str) -> str | None:
     """`owner/name`, where that is what it is: None for a folder of this machine."""
     return path if HUB_ID.fullmatch(path) and not Path(path).exists() else None
 
 
-def model_card(trained: Trained, run: Path, kind: str, base: str | None) -> str:
+def model_card(trained: Trained, run: Path, kind: str, base: str | None, results: CardResults | None = None) -> str:
     """Markdown; the code under "Use" is what the tests run."""
     folder, config = RunFolder(run), trained.config
     parts = [
-        front_matter(kind, base, trained.student.model_type),
+        front_matter(kind, base, trained.student.model_type, results.figures if results else ()),
         heading(trained, kind, base, bool(experts_of(config, folder.index))),
         f"## Use\n\n{usage(trained, kind, base)}",
         f"## Data\n\n{data_section(folder.index)}",
         f"## Targets\n\n{targets_section(config, folder.index)}",
+        *([f"## Evaluation\n\n{results.text}"] if results else []),
         f"## Figures\n\n{figures_section(run, trained.step)}",
         f"## Config\n\n```toml\n{public_config(config)}```",
         f"## Licence\n\n{licence_section(kind, base)}",
@@ -44,12 +66,22 @@ def model_card(trained: Trained, run: Path, kind: str, base: str | None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def front_matter(kind: str, base: str | None, model_type: str) -> str:
-    from huggingface_hub import ModelCardData
+def front_matter(kind: str, base: str | None, model_type: str, figures: Sequence[CardFigure] = ()) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
 
     relation: dict[str, Any] = {}
     if base:
         relation["base_model_relation"] = "adapter" if kind == "adapter" else "finetune"
+    if figures:
+        relation["model_name"] = f"{base or model_type} with Continuous Audio Thinking"
+        relation["eval_results"] = [
+            EvalResult(
+                task_type="audio-text-to-text", dataset_type=f.benchmark, dataset_name=f"{f.benchmark} {f.version}",
+                metric_type=f.metric, metric_name=f"{f.metric} ({f.rule} rule)", metric_value=f.value,
+                source_name=f.benchmark, source_url=f.source,
+            )
+            for f in figures
+        ]  # fmt: skip
     card = ModelCardData(
         base_model=base,
         library_name="peft" if kind == "adapter" else "transformers",

@@ -21,8 +21,11 @@ from coat.trainer.data.collator import Collator, EncodedSample, prompt_and_respo
 from coat.trainer.data.decoding import decode_sample
 from coat.trainer.data.samples import BadSample, RawSample, Sample
 from coat.trainer.data.shard_reading import read_shard_or_lost
-from coat.trainer.evaluation.evaluate import Evaluation, is_cut
-from coat.trainer.generation.generate import Question, Trained
+from coat.trainer.evaluation.benchmark import ACCURACY
+from coat.trainer.evaluation.benchmarks.manifest import ManifestQuestions
+from coat.trainer.evaluation.predictions import Prediction
+from coat.trainer.evaluation.scoring import by_group, counts, score_row
+from coat.trainer.generation.generate import Answer, Question, Trained
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.ranks import gather_from_ranks, sum_over_ranks
@@ -30,6 +33,7 @@ from coat.trainer.students.base import UnusableInput
 from coat.trainer.training.parallel import fsdp_plugin, whole_weights
 
 Item = TypeVar("Item")
+QUESTIONS = ManifestQuestions()  # held-out samples are scored like a manifest
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class RankResults:
 
     sums: dict[str, float]
     counts: Counter[str] = field(default_factory=Counter)
-    answers: list[tuple[int, Sample, str]] = field(default_factory=list)
+    answers: list[tuple[int, Sample, Answer]] = field(default_factory=list)
 
 
 class HeldOut:
@@ -164,21 +168,23 @@ def within_budget(
         yield group
 
 
-def add_accuracy(values: dict[str, float], answers: list[tuple[int, Sample, str]]) -> HeldOutResults:
-    """With accuracy, in all and by task, over samples that have choices."""
-    evaluation, rows = Evaluation(), []
+def add_accuracy(values: dict[str, float], answers: list[tuple[int, Sample, Answer]]) -> HeldOutResults:
+    """With accuracy by the strict rule, in all and by task, over samples that have choices."""
+    scored, rows = [], []
     for _, sample, text in answers:
         if sample.choices:
-            evaluation.add(sample, text)
+            given = Prediction(benchmark=QUESTIONS.name, id=sample.id, answer=str(text), cut=text.is_cut)
+            scored.append(score_row(QUESTIONS, sample, given))
         row = {"id": sample.id, "prompt": sample.prompt, "choices": list(sample.choices)}
-        rows.append({**row, "answer": text, "truth": sample.response, "cut": is_cut(text)})
+        rows.append({**row, "answer": text, "truth": sample.response, "cut": text.is_cut})
     if rows:
         values |= {"cut": sum(row["cut"] for row in rows) / len(rows)}
-    if evaluation.total.rows:
-        total = evaluation.total
-        values |= {"accuracy": total.accuracy, "chance": total.chance, "unparsed": total.unparsed_rate}
-        values |= {"answers": total.rows}
-        values |= {f"accuracy/{task}": score.accuracy for task, score in sorted(evaluation.by_task.items())}
+    if scored:
+        total = counts(QUESTIONS, scored)
+        values |= {"accuracy": total.scores.strict[ACCURACY], "chance": total.chance or 0.0}
+        values |= {"unparsed": (total.unparsed + total.empty) / total.rows, "answers": total.rows}
+        by_task = by_group(QUESTIONS, scored).get("task", {})
+        values |= {f"accuracy/{task}": part.scores.strict[ACCURACY] for task, part in by_task.items()}
     return HeldOutResults(values, rows)
 
 

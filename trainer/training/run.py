@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -29,6 +30,7 @@ from coat.trainer.records.best import BestRecord
 from coat.trainer.records.checkpoint_files import WEIGHTS_FILE, is_sharded_checkpoint
 from coat.trainer.records.runs import drop_process, note_process
 from coat.trainer.run_folder import RunFolder, disk_errors, read_evaluations
+from coat.trainer.training.asked_benchmarks import AskedBenchmarks
 from coat.trainer.training.checkpoint_tensors import load_moments, load_optimizer, restore_random_state
 from coat.trainer.training.checkpoints import Checkpoints
 from coat.trainer.training.full_sharding import is_sharded, whole
@@ -87,6 +89,15 @@ class TrainingRun:
         self.held_out: HeldOut | None = None
         if config.evaluation.shards is not None:
             self.held_out = HeldOut(config, self.model, self.experts, accelerator)
+        self.asked: AskedBenchmarks | None = None
+        if config.evaluation.benchmarks:
+            if self.trainer.sharded:
+                raise InputError(
+                    "evaluation.benchmarks: not while FSDP shards the weights; `coat evaluate --run ... --step N` asks "
+                    "any checkpoint"
+                )
+            with raise_on_all_ranks(accelerator):
+                self.asked = AskedBenchmarks(config, self.model, accelerator)
         self.metrics: MetricsLog | None = None  # on the main rank, while it runs
         self.best: BestRecord | None = None  # with run.best, the same on all ranks
         self.first_step = 0  # of this call: above 0 where it resumed
@@ -211,6 +222,10 @@ class TrainingRun:
 
     @property
     def evaluation_is_due(self) -> bool:
+        return self.held_out_is_due or (self.asked is not None and self.asked.is_due(self.step, self.finished))
+
+    @property
+    def held_out_is_due(self) -> bool:
         return self.held_out is not None and (self.step % self.config.evaluation.every == 0 or self.finished)
 
     @property
@@ -221,14 +236,23 @@ class TrainingRun:
 
     def evaluate(self) -> None:
         """On held-out data, where it is due at this step; with averaged weights, where there are some."""
-        if self.held_out is None or not self.evaluation_is_due:
+        if not self.evaluation_is_due:
             return
+        values: dict[str, float] = {}
+        answers: list[dict[str, Any]] = []
+        lines: list[str] = []
         with self.trainer.averaged_weights():
-            results = self.held_out.evaluate(lambda batch: self.trainer.forward(batch, self.model))
+            if self.held_out is not None and self.held_out_is_due:
+                results = self.held_out.evaluate(lambda batch: self.trainer.forward(batch, self.model))
+                values, answers, lines = dict(results.values), results.answers, [str(results)]
+            if self.asked is not None:
+                found, headings = self.asked.evaluate(self.step, self.finished, self.folder.path)
+                values, lines = values | found, lines + headings
         with self.shared_errors():
             if self.metrics is not None:
-                self.metrics.write_evaluation(self.step, results.values, results.answers)
-                self.log(f"step {self.step}: {results}")
+                self.metrics.write_evaluation(self.step, values, answers)
+                for line in lines:
+                    self.log(f"step {self.step}: {line}")
         self.update_best()
 
     def begin_best(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from coat.manifests import InputError, storage
+from coat.manifests import InputError
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.data.data_sets import DataSet, DataSets
 from coat.trainer.data.sample_record import RunData, SampleRecord, longest_seconds, record_of
@@ -65,7 +65,7 @@ def open_run(folder: RunFolder, config: TrainConfig, data: DataSets, restart: bo
 
     InputError where it holds something else. On the main rank alone.
     """
-    if folder.finished and not restart and config.steps <= storage.read_json(str(folder.done_file))["step"]:
+    if folder.finished and not restart and config.steps <= folder.done_step:
         return folder.open(config, data.index, restart, change)  # its record stays what it was trained on
     run_data = RunData(folder.path)
     goes_on = folder.started and not restart

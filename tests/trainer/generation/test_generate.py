@@ -8,9 +8,8 @@ import pytest
 import soundfile
 import torch
 
-from coat.manifests import InputError, RunError, ShardIndex, Utterance
+from coat.manifests import InputError, RunError, ShardIndex
 from coat.trainer import load_run, train
-from coat.trainer.evaluation.evaluate import evaluate, majority_baseline, parse_choice
 from coat.trainer.generation.generate import Trained
 from coat.trainer.model.build import build_model
 from coat.trainer.model.experts import experts_of
@@ -62,19 +61,13 @@ def test_think_tokens_are_never_said(trained: Trained) -> None:
 
 
 def test_answers_that_are_cut_are_marked(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By themselves, together with others, and in an evaluation's counts."""
+    """By themselves, and together with others."""
     stop = trained.student.stop_ids[0]
     ids_BN = torch.tensor([[5, 6, stop, trained.student.tokenizer.pad_token_id], [5, 6, 7, 8], [5, 6, 7, stop]])
     assert [a.is_cut for a in trained.decode(ids_BN)] == [False, True, False]
     monkeypatch.setattr(type(trained.student), "stop_ids", trained.block.new_ids)  # never said
     answer = trained.ask(AUDIO, "High or low?", max_new_tokens=3)
     assert (answer.is_cut, pickle.loads(pickle.dumps(answer)).is_cut) == (True, True)
-    soundfile.write(Path(trained.config.run.out) / "a.wav", AUDIO[0], AUDIO[1])
-    row = Utterance(
-        id="a", audio=f"{trained.config.run.out}/a.wav", audio_filepath="a.wav", prompt="High?", response="high"
-    )
-    found = evaluate(trained, [row], max_new_tokens=3)
-    assert (found.total.cut, found.predictions[0].is_cut) == (1, True)
 
 
 def test_many_are_answered_as_each_alone(trained: Trained) -> None:
@@ -141,40 +134,3 @@ def test_a_student_learns_to_tell_two_tones_apart(student_dir: Path, tmp_path: P
     for i in range(4):
         said = trained.ask((toy_sample(i, 0.5)["audio"], 16000), "High or low?", choices=("high", "low"))
         assert said == ("low" if i % 2 else "high")
-
-
-def row(path: Path, **changes: object) -> Utterance:
-    return Utterance(**{"id": "a", "audio": str(path), "audio_filepath": "a.wav", "prompt": "?", **changes})  # type: ignore[arg-type]
-
-
-def test_evaluation_counts_missing_and_unparsed_as_wrong(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a.wav"
-    soundfile.write(path, np.zeros(16000), 16000)
-    rows = [
-        row(path, response="low", choices=("high", "low"), extra={"task": "tone"}),
-        row(path, response="high", choices=("high", "low"), extra={"task": "tone"}),
-        row(path, response="Low!", extra={"task": "free"}),
-        row(path, response="x", choices=("x", "y", "z"), extra={"task": "free"}),
-        row(tmp_path / "none.wav", response="low", choices=("high", "low")),
-        row(path, response=None),
-    ]
-    monkeypatch.setattr(trained, "ask_many", lambda asked, **_: ["It is low."] * 2 + ["low", "x or y"])
-    result = evaluate(trained, rows)
-    assert (result.total.rows, result.total.right) == (5, 2)
-    assert (result.total.unparsed, result.total.missing) == (1, 1)
-    assert result.total.unparsed_rate == 0.4
-    assert result.by_task["tone"].accuracy == 0.5
-    assert result.total.chance == pytest.approx((0.5 + 0.5 + 0 + 1 / 3 + 0.5) / 5)
-    assert majority_baseline(rows) == 0.6
-    with pytest.raises(InputError, match="nothing to evaluate"):
-        evaluate(trained, [row(path, response=None)])
-
-
-@pytest.mark.parametrize(
-    ("text", "choice"),
-    [("Rising.", "rising"), ("It is rising", "rising"), ("rising falling", None), ("raising", None), ("", None)],
-)
-def test_parse(text: str, choice: str | None) -> None:
-    assert parse_choice(text, ("rising", "falling")) == choice

@@ -1,0 +1,201 @@
+"""A server with OpenAI's chat API, started here: what is sent, what is made of its answers, and of its failures."""
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from coat.manifests import InputError, RunError
+from coat.trainer.evaluation.asking.chat import ChatClient
+from coat.trainer.evaluation.asking.server import ServerAsker
+from coat.trainer.evaluation.evaluation import evaluate
+from coat.trainer.evaluation.predictions import read_predictions
+from tests.integration.helpers import coat
+from tests.trainer.evaluation.helpers import settings_of, write_questions
+
+KEY = "sk-do-not-write-me-down"
+
+
+class Server(ThreadingHTTPServer):
+    """Says high or low by what it hears. `replies`: statuses and bodies that are given before that."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.replies: list[tuple[int, Any]] = []
+        self.models = ["listener"]
+        self.judgements: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.reply(200, {"data": [{"id": name} for name in self.server.models]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.keys.append(self.headers.get("Authorization"))
+        if self.server.replies:
+            self.reply(*self.server.replies.pop(0))
+            return
+        self.server.requests.append(body)
+        if isinstance(body["messages"][0]["content"], str):  # a judge is asked
+            said = self.server.judgements.pop(0)
+            choice = {"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
+            self.reply(200, {"choices": [choice], "usage": {"prompt_tokens": 50, "completion_tokens": 3}})
+            return
+        audio = body["messages"][0]["content"][0]["input_audio"]
+        samples, rate = soundfile.read(io.BytesIO(base64.b64decode(audio["data"])))
+        crossings = np.count_nonzero(np.diff(np.signbit(samples))) * rate / len(samples)
+        text = "silence" if not samples.any() else "high" if crossings > 800 else "low"
+        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        self.reply(200, {"choices": [choice], "usage": {"prompt_tokens": 30, "completion_tokens": 2}})
+
+    def reply(self, status: int, body: Any) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    thread = threading.Thread(target=made.serve_forever, daemon=True)
+    thread.start()
+    yield made
+    made.shutdown()
+    made.server_close()
+    thread.join()
+
+
+def test_a_server_is_asked(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    data = write_questions(tmp_path / "data", turns=[["What is it?", "a tone"]])
+    options = [
+        "--data",
+        data,
+        "--server",
+        server.url,
+        "--key-variable",
+        "MY_KEY",
+        "--guard",
+        3,
+        "--cost",
+        0,
+        "--out",
+        tmp_path / "e",
+    ]
+    done = coat("evaluate", *options, "--json")
+    results = json.loads(done.stdout)
+    assert results["benchmarks"]["manifest"]["scores"]["strict"]["accuracy"] == 1.0
+    assert results["subject"] == {
+        **results["subject"], "kind": "server", "source": server.url, "model_type": "listener",
+        "generation": {"temperature": 0.0},
+    }  # fmt: skip
+    assert results["hearing"]["hears"]
+    assert len(server.requests) == 6 + 3 + 3
+    asked = server.requests[0]
+    assert (asked["model"], asked["temperature"], asked["max_tokens"]) == ("listener", 0.0, 256)
+    first, answer, second = asked["messages"]
+    assert [part["type"] for part in first["content"]] == ["input_audio", "text"]
+    assert (first["content"][1]["text"], answer) == ("What is it?", {"role": "assistant", "content": "a tone"})
+    assert second["content"] == [{"type": "text", "text": "High or low?\nChoices: high, low"}]
+    prediction = read_predictions(tmp_path / "e")["manifest", "q0", ""]
+    assert (prediction.prompt_tokens, prediction.answer_tokens, prediction.choice) == (30, 2, "high")
+    assert set(server.keys) == {f"Bearer {KEY}"}
+    written = b"".join(p.read_bytes() for p in (tmp_path / "e").iterdir())
+    assert KEY not in written.decode() + done.stdout + done.stderr
+
+
+def test_failures(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that it refuses fails alone; a server that is busy is asked again; one that is gone stops it all."""
+    monkeypatch.setenv("MY_KEY", KEY)
+    data = write_questions(tmp_path / "data", rows=3)
+    settings = settings_of(data, server.url, "server", guard=0, batch_size=1)
+
+    def asker(_: object) -> ServerAsker:
+        return ServerAsker(ChatClient(server.url, key_variable="MY_KEY", timeout=5.0, retries=2), 1)
+
+    server.replies = [(400, {"error": {"message": f"audio is too long, {KEY}"}}), (503, {}), (429, {})]
+    found = evaluate(settings, tmp_path / "a", asker)
+    assert found
+    assert (found.benchmarks["manifest"].failed, found.benchmarks["manifest"].missing) == (1, 1)
+    (failed,) = [p for p in read_predictions(tmp_path / "a").values() if p.error]
+    assert failed.error == "the server refuses it (400: audio is too long, (key))"
+
+    server.replies = [(401, {"error": "who are you?"})]
+    with pytest.raises(InputError, match=r"401 with the key in MY_KEY .who are you"):
+        evaluate(settings, tmp_path / "b", asker)
+    server.replies = [(500, {})] * 9
+    with pytest.raises(RunError, match=r"500 .*the same command goes on"):
+        evaluate(settings, tmp_path / "c", asker)
+    server.replies = []
+    assert evaluate(settings, tmp_path / "c", asker)
+    server.models = ["a", "b"]
+    with pytest.raises(InputError, match=r"serves 2 models .a, b.; name one with --model"):
+        asker(None)
+    gone = f"http://127.0.0.1:{server.server_address[1]}/nothing"
+    with pytest.raises(InputError, match=r"key does not belong into the URL"):
+        ChatClient(gone.replace("//", f"//me:{KEY}@"))
+
+
+def test_a_server_that_is_not_there() -> None:
+    with pytest.raises(RunError, match=r"127\.0\.0\.1:9/v1: does not answer"):
+        ChatClient("http://127.0.0.1:9/v1", retries=0)
+    with pytest.raises(InputError, match=r"expected the URL of an API"):
+        ChatClient("localhost:8000")
+
+
+JUDGED = """
+from coat.trainer.evaluation.benchmark import Verdict
+from coat.trainer.evaluation.benchmarks.manifest import ManifestQuestions
+
+class Mine(ManifestQuestions):
+    name = "mine"
+    def judge_request(self, row, answer):
+        return f"Is {answer!r} the same as {row.response!r}? Say yes or no."
+    def judged(self, row, judgement):
+        return Verdict(judgement == "yes", judgement, unparsed=judgement not in ("yes", "no"))
+"""
+
+
+def test_a_judge(server: Server, tmp_path: Path) -> None:
+    """A benchmark of one's own, in a file; its answers are scored by a judge, or not at all."""
+    (tmp_path / "mine.py").write_text(JUDGED)
+    data = write_questions(tmp_path / "data", rows=4)
+    answers = tmp_path / "answers.jsonl"
+    given = {"q0": "it is high", "q1": "it is low", "q2": "perhaps", "q3": ""}
+    answers.write_text("".join(json.dumps({"id": i, "response": said}) + "\n" for i, said in given.items()))
+    options = ["--benchmark", f"{tmp_path / 'mine.py'}:Mine", "--data", data, "--predictions", answers, "--json"]
+    alone = json.loads(coat("evaluate", *options, "--out", tmp_path / "alone").stdout)["benchmarks"]["Mine"]
+    assert (alone["unscored"], alone["empty"], alone["scores"]["strict"]) == (3, 1, {"accuracy": 0.0})
+    server.judgements = ["yes", "no", "who knows?"]
+    judged = coat("evaluate", *options, "--judge", server.url, "--batch-size", 1, "--out", tmp_path / "e")
+    found = json.loads(judged.stdout)["benchmarks"]["Mine"]
+    assert (found["unscored"], found["unparsed"], found["scores"]["strict"]) == (0, 1, {"accuracy": 0.25})
+    judge = found["judge"]
+    assert (judge["model"], judge["rows"], judge["unparsed"]) == ("listener", 3, 1)
+    assert (judge["prompt_tokens"], judge["answer_tokens"]) == (150, 9)
+    assert judge["prompt"] == "Is 'it is high' the same as 'high'? Say yes or no."
+    assert [body["temperature"] for body in server.requests] == [0.0] * 3
+    again = coat("evaluate", *options, "--judge", server.url, "--batch-size", 1, "--out", tmp_path / "e")
+    assert (len(server.requests), again.stdout) == (3, judged.stdout)  # each was judged once

@@ -1,0 +1,75 @@
+"""A server with OpenAI's chat API: vLLM, SGLang, or a hosted model. Audio is sent as WAV within the request."""
+
+import base64
+import io
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from coat.manifests import Clip
+from coat.trainer.evaluation.asking.ask import Answered, Ask, Timed
+from coat.trainer.evaluation.asking.chat import ChatClient, Refused
+from coat.trainer.evaluation.results import Subject
+
+TOKENS_PER_S = 25  # of audio; only like lengths go together by it
+TOKENS_PER_CHARACTER = 0.3
+
+
+class ServerAsker:
+    """A batch is so many requests at once; answers keep their order."""
+
+    def __init__(self, client: ChatClient, requests: int) -> None:
+        self.client, self.requests = client, requests
+        self.subject = Subject(
+            kind="server", source=client.url, model_type=client.model, generation={"temperature": 0.0}
+        )
+
+    def positions(self, ask: Ask, seconds: float) -> int:
+        return round(TOKENS_PER_S * seconds + TOKENS_PER_CHARACTER * len(ask.prompt)) + ask.max_new_tokens
+
+    def prepare(self, ask: Ask, clip: Clip | None) -> list[dict[str, Any]]:
+        """Messages. All audio stands in the first turn, before its text."""
+        texts = [*(text for turn in ask.row.turns for text in turn), ask.prompt]
+        messages: list[dict[str, Any]] = [
+            {"role": "assistant" if i % 2 else "user", "content": text if i % 2 else [{"type": "text", "text": text}]}
+            for i, text in enumerate(texts)
+        ]
+        if clip is not None:
+            messages[0]["content"].insert(0, {"type": "input_audio", "input_audio": wav_of(clip)})
+        return messages
+
+    def answer(self, prepared: Sequence[Any], max_new_tokens: int) -> list[Answered]:
+        with ThreadPoolExecutor(self.requests) as pool:
+            return list(pool.map(lambda messages: self.ask(messages, max_new_tokens), prepared))
+
+    def ask(self, messages: list[dict[str, Any]], max_new_tokens: int) -> Answered:
+        try:
+            said = self.client.complete(messages, max_new_tokens)
+        except Refused as e:
+            return Answered(error=str(e))
+        return Answered(
+            text=said.text, prompt_tokens=said.prompt_tokens, answer_tokens=said.answer_tokens, cut=said.cut
+        )
+
+    def timed(self, ask: Ask, clip: Clip | None) -> Timed:
+        """One request by itself. When its first token came a server does not say."""
+        start = time.perf_counter()
+        answered = self.ask(self.prepare(ask, clip), ask.max_new_tokens)
+        if answered.error is not None:
+            raise Refused(answered.error)
+        return Timed(
+            seconds=time.perf_counter() - start,
+            prompt_tokens=answered.prompt_tokens,
+            answer_tokens=answered.answer_tokens,
+        )
+
+
+def wav_of(clip: Clip) -> dict[str, str]:
+    """16-bit mono at the clip's rate."""
+    sink = io.BytesIO()
+    soundfile.write(sink, np.clip(clip.samples_T, -1.0, 1.0), clip.rate, format="WAV", subtype="PCM_16")
+    return {"data": base64.b64encode(sink.getvalue()).decode(), "format": "wav"}

@@ -1,0 +1,1 @@
+"""Rules that several benchmarks share, each as its authors' code has it."""
