@@ -75,8 +75,8 @@ def make_run(name: str, count: int, experts: tuple[str, ...]) -> Any:
     """A run at its first step, as `coat train` makes it; `count` is K."""
     from accelerate import Accelerator
 
-    from coat.manifests import ShardIndex
     from coat.trainer import TrainConfig
+    from coat.trainer.data.data_sets import DataSets
     from coat.trainer.run_folder import RunFolder
     from coat.trainer.training.run import TrainingRun
 
@@ -92,9 +92,9 @@ def make_run(name: str, count: int, experts: tuple[str, ...]) -> Any:
         },
         "benchmark",
     )
-    folder, index = RunFolder(Path(config.run.out)), ShardIndex.read(config.data.shards)
-    folder.open(config, index, True, False)
-    run = TrainingRun(config, index, folder, Accelerator(mixed_precision="no"), lambda _: None, lambda _: None)
+    folder, data = RunFolder(Path(config.run.out)), DataSets.open(config.data)
+    folder.open(config, data.index, True, False)
+    run = TrainingRun(config, data, folder, Accelerator(mixed_precision="no"), lambda _: None, lambda _: None)
     run.model.train()
     return run
 

@@ -57,11 +57,11 @@ def make_members(rng: np.random.Generator, key: str, seconds: float) -> Members:
     return {"flac": flac.getvalue(), "json": json.dumps(meta).encode(), **targets}
 
 
-def write_shards(folder: Path, samples: list[tuple[str, Members]]) -> ShardIndex:
+def write_shards(folder: Path, samples: list[tuple[str, Members]], per_shard: int = SHARD_SAMPLES) -> ShardIndex:
     folder.mkdir(parents=True)
     shards = []
-    for start in range(0, len(samples), SHARD_SAMPLES):
-        part, path = samples[start : start + SHARD_SAMPLES], folder / f"shard-{start // SHARD_SAMPLES:06d}.tar"
+    for start in range(0, len(samples), per_shard):
+        part, path = samples[start : start + per_shard], folder / f"shard-{start // per_shard:06d}.tar"
         path.write_bytes(b"".join([*(sample_bytes(key, members) for key, members in part), TAR_END]))
         digest = xxhash.xxh3_128_hexdigest(path.read_bytes())
         seconds = sum(json.loads(members["json"])["duration"] for _, members in part)
@@ -133,7 +133,7 @@ def flac_spans(folder: Path) -> dict[str, list[tuple[int, int]]]:
 
 
 def coat(folder: Path) -> Counts:
-    from coat.trainer.data.stream import iterate_shards
+    from coat.trainer.data.shard_reading import iterate_shards
 
     return counted((s.samples_S, list(s.targets.values())) for s in iterate_shards(str(folder)))
 
@@ -230,7 +230,7 @@ def resuming(index: ShardIndex, found: Results) -> None:
 
     def first(position: int) -> float:
         stream = ShardStream(index, seed=0, shuffle=16)
-        stream.seek(replace(stream.cursor, position=position))
+        stream.seek(replace(stream.cursor, position=position, window=None))
         started = time.perf_counter()
         next(stream)
         return 1000 * (time.perf_counter() - started)
@@ -277,8 +277,8 @@ def learning(steps: int, found: Results) -> None:
 
 def padding(root: Path, found: Results) -> None:
     from coat.trainer.config.sections import DataConfig, ThinkingConfig
+    from coat.trainer.data.batching import group_by_length
     from coat.trainer.data.collator import Collator
-    from coat.trainer.data.loader import group_by_length
     from coat.trainer.data.stream import ShardStream
     from coat.trainer.model.thinking import ThinkingBlock
     from coat.trainer.students.registry import load_student
@@ -287,7 +287,7 @@ def padding(root: Path, found: Results) -> None:
     index = ShardIndex.read(str(root / "shards"))
     collator = Collator(student, ThinkingBlock.add_to(student, ThinkingConfig(count=16)), index, list(EXPERTS))
     config, stream = DataConfig(shards=index.path), ShardStream(index, seed=0, shuffle=WINDOW)
-    lengths = [collator.sequence_length(raw, config) for raw in stream.next_window()]
+    lengths = [collator.sequence_length(raw, config) for raw in stream.next_window().samples]
     budget = max(BATCH * int(np.mean(lengths)), max(lengths))
 
     def share(groups: list[list[int]]) -> float:

@@ -34,6 +34,8 @@ ORDER = (
     "stats_sampling",
     "storage",
     "loader",
+    "loader_s3",
+    "packing",
     "cost_training",
     "cost_memory",
     "cost_inference",

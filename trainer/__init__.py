@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from coat.trainer.config.train_config import TrainConfig
     from coat.trainer.data.samples import Sample
-    from coat.trainer.data.stream import iterate_shards
+    from coat.trainer.data.shard_reading import iterate_shards
     from coat.trainer.generation.export import export_run
     from coat.trainer.generation.generate import Trained
     from coat.trainer.generation.run_student import load_run
@@ -27,7 +27,7 @@ PUBLIC = {
     "TrainResult": "coat.trainer.training.run",
     "Trained": "coat.trainer.generation.generate",
     "export_run": "coat.trainer.generation.export",
-    "iterate_shards": "coat.trainer.data.stream",
+    "iterate_shards": "coat.trainer.data.shard_reading",
     "load_run": "coat.trainer.generation.run_student",
     "train": "coat.trainer.training.train",
 }

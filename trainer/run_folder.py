@@ -3,6 +3,7 @@
 RUN/config.toml         the whole config
 RUN/base.json           the student that it began with: where it was read, and the digest of its weights
 RUN/index.json          of the shards it was trained on
+RUN/data/               which samples these are: see data/sample_record.py
 RUN/metrics.jsonl       one object per logged step
 RUN/evaluation.jsonl    one per evaluation: held-out losses and accuracy
 RUN/samples.jsonl       one per held-out prompt that was asked there: prompt, answer and truth
@@ -32,7 +33,7 @@ from coat.trainer.config.train_config import TrainConfig
 METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE = "metrics.jsonl", "evaluation.jsonl", "samples.jsonl"
 RUN_FILES = (
     "config.toml", "base.json", "index.json", METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE, "tensorboard", "wandb",
-    "tracked.json", "checkpoints", "student", "heads.safetensors",
+    "tracked.json", "data", "checkpoints", "student", "heads.safetensors",
 )  # fmt: skip
 
 

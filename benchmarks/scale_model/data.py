@@ -26,7 +26,7 @@ from coat.manifests.corpus.writing import write_rows
 from coat.trainer.config.sections import DataConfig
 from coat.trainer.data.collator import Collator, EncodedSample, pad_targets
 from coat.trainer.data.samples import Sample
-from coat.trainer.data.stream import iterate_shards
+from coat.trainer.data.shard_reading import iterate_shards
 from coat.trainer.model.batch import IGNORED, Batch, Targets
 from coat.trainer.students.base import Student
 

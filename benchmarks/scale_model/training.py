@@ -15,6 +15,7 @@ from benchmarks.scale_model.arms import Run, config_of
 from benchmarks.scale_model.data import Asker, Clips, Drawn, index_of
 from benchmarks.scale_model.student import make_student, with_block
 from coat.trainer.data.collator import Collator
+from coat.trainer.data.data_sets import DataSets
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.run_folder import RunFolder, read_metrics
 from coat.trainer.training.run import TrainingRun
@@ -51,7 +52,9 @@ def train_in(out: Path, run: Run, student: Path, cache: Path, clips: Clips, befo
     config, index = config_of(run, student, cache / "shards", out), index_of(cache)
     folder = RunFolder(out)
     folder.open(config, index)
-    training = TrainingRun(config, index, folder, Accelerator(cpu=True), lambda _: None, lambda _: None)
+    training = TrainingRun(
+        config, DataSets.of(config.data, [index]), folder, Accelerator(cpu=True), lambda _: None, lambda _: None
+    )
     collator = training.loader.collator
     training.loader = Drawn(asker_of(run, collator, clips), config.data.batch_size, run.seed)  # type: ignore[assignment]
     if before:

@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coat.manifests import InputError, RunError, ShardIndex
+from coat.manifests import InputError, RunError
 from coat.pipeline.cluster.ray_connection import connected, worker_capacity
 from coat.pipeline.cluster.ray_errors import error_summary
 from coat.pipeline.cluster.resources import Cluster
 from coat.trainer import TrainConfig, TrainResult
+from coat.trainer.data.data_sets import DataSets
 from coat.trainer.run_folder import RunFolder
 from coat.trainer.training.metrics_log import Report
 from coat.trainer.training.stopping import stop_signals
-from coat.trainer.training.train import train
+from coat.trainer.training.train import open_run, train
 
 POLL_S = 0.2  # between looks for messages
 GRACE_S = 30.0  # for all ranks to end, once one has said why it failed
@@ -75,7 +76,7 @@ def train_on_ray(
     """
     folder = RunFolder(Path(config.run.out))
     config = folder.as_begun(config, restart, log)
-    for line in folder.open(config, ShardIndex.read(config.data.shards), restart, change):  # not anew with each start
+    for line in open_run(folder, config, DataSets.of_run(config), restart, change):  # not anew with each start
         log(f"changed from here on: {line}")
     cluster = Cluster(
         workers=workers.count, address=workers.address, cpus_per_worker=workers.cpus, gpus_per_worker=workers.gpus

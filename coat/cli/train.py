@@ -46,7 +46,10 @@ def train(
         bool, typer.Option("--resume/--restart", help="Go on with the run in --out, or drop it and begin anew.")
     ] = True,
     change: Annotated[
-        bool, typer.Option("--change", help="Go on though optim, losses, stages or run.precision differ from before.")
+        bool,
+        typer.Option(
+            "--change", help="Go on though optim, losses, stages, run.precision or the data differ from before."
+        ),
     ] = False,
     overfit_one_batch: Annotated[
         bool,

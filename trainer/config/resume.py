@@ -30,12 +30,23 @@ class Change:
     @property
     def on_resume(self) -> OnResume:
         """What its field says of it, or else its section."""
-        name, *keys = self.key.split(".")
-        annotation: Any = TrainConfig.model_fields[name].annotation
-        section: type[ConfigSection] = get_args(annotation)[0] if get_args(annotation) else annotation  # of stages
-        field = next((section.model_fields[key] for key in keys if key in section.model_fields), None)
-        extra = field.json_schema_extra if field is not None else None
-        return cast(OnResume, extra["on_resume"]) if isinstance(extra, dict) else section.on_resume
+        section: type[ConfigSection] = TrainConfig
+        rule: Any = None
+        for key in self.key.split("."):
+            if (field := section.model_fields.get(key)) is None:  # the number of a stage, the name of a set
+                continue
+            extra = field.json_schema_extra
+            rule = extra["on_resume"] if isinstance(extra, dict) else section.on_resume
+            if (inner := section_within(field.annotation)) is None:
+                break
+            section, rule = inner, inner.on_resume
+        return cast(OnResume, rule)
+
+
+def section_within(annotation: Any) -> type[ConfigSection] | None:
+    """The section that a field is, or has several of."""
+    kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+    return next((kind for kind in kinds if issubclass(kind, ConfigSection)), None)
 
 
 def read_run_config(file: str) -> TrainConfig:
@@ -59,9 +70,10 @@ def changes(old: TrainConfig, new: TrainConfig) -> list[Change]:
 
 
 def tables(config: TrainConfig) -> dict[str, Any]:
-    """The sections as dictionaries, the stages by their numbers."""
-    data = config.to_dict()
-    return data | {"stages": {str(number): stage for number, stage in enumerate(data["stages"])}}
+    """The sections as dictionaries, the stages by their numbers, the sets of data by their names."""
+    tables = config.to_dict()
+    tables["data"]["sets"] = {one["name"]: one for one in tables["data"]["sets"]}
+    return tables | {"stages": {str(number): stage for number, stage in enumerate(tables["stages"])}}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[Change]:

@@ -6,7 +6,7 @@ Where the paper (arXiv 2606.18273) does not say a value, the defaults are ours: 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, model_validator
 
 from coat.manifests.targets.spec import Family
 
@@ -55,17 +55,41 @@ class ThinkingConfig(ConfigSection):
     noise: float = Field(default=0.02, ge=0)  # of new embeddings, in standard deviations of the old ones
 
 
-class DataConfig(ConfigSection):
+ONE_SET = "shards"  # name of the set that `data.shards` gives
+
+
+class DataSetConfig(ConfigSection):
+    """One of several shard sets that are mixed. A limit of its own stands for that of [data]."""
+
+    on_resume = "with_change"
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     shards: str = Field(min_length=1, json_schema_extra=FREE)  # folder or URL with index.json
+    weight: float | None = Field(default=None, gt=0)  # share of the samples that are drawn, against those of the others
+    max_seconds: float | None = Field(default=None, gt=0)
+    max_tokens: int | None = Field(default=None, ge=1)
+
+
+class DataConfig(ConfigSection):
+    """`shards` is one set, `sets` are several."""
+
+    shards: str | None = Field(default=None, json_schema_extra=FREE)  # folder or URL with index.json
+    sets: tuple[DataSetConfig, ...] = Field(default=(), json_schema_extra=WITH_CHANGE)
+    # Where no set has a weight, it is samples^(1 / temperature): 1 draws as if all were one set, more evens them out.
+    temperature: float = Field(default=1.0, gt=0, json_schema_extra=WITH_CHANGE)
     # Samples of one forward pass, per rank.
     batch_size: int = Field(default=8, ge=1, json_schema_extra=WITH_CHANGE)
     # Padded positions of one forward pass, at most: samples of like length go together, up to batch_size of them.
     # None: batch_size samples as they come.
     batch_tokens: int | None = Field(default=None, ge=1, json_schema_extra=WITH_CHANGE)
-    shuffle: int = Field(default=256, ge=1)  # samples that are held and permuted together; twice that in memory
+    # Samples that are held and permuted together, at most, and their bytes ("2GiB"); twice that in memory. bytes None:
+    # 1 GiB, and no bound in runs that were begun before there was one.
+    shuffle: int = Field(default=256, ge=1, json_schema_extra=WITH_CHANGE)
+    shuffle_bytes: ByteSize | None = Field(default=None, gt=0, json_schema_extra=WITH_CHANGE)
     seed: int = 0  # of the order
     # Threads that decode; the order never depends on them.
     workers: int = Field(default=2, ge=0, json_schema_extra=FREE)
+    shards_ahead: int = Field(default=4, ge=1, json_schema_extra=FREE)  # tars that are read at a time, each by a thread
     # Leave longer audio out (default: the student's limit).
     max_seconds: float | None = Field(default=None, gt=0, json_schema_extra=WITH_CHANGE)
     # Leave longer sequences out, of prompt, block and answer: nothing is cut (default: the student's positions).
@@ -76,6 +100,23 @@ class DataConfig(ConfigSection):
     transcribe_prompt: str = "Transcribe the speech."  # of samples that have text, but no prompt and response
     turns: Literal["all", "last"] = "all"  # whose answers have a cross-entropy, where a sample has several turns
     choices: Literal["append", "ignore"] = "append"  # write a sample's choices behind its prompt
+
+    @model_validator(mode="after")
+    def one_or_several_sets(self) -> Self:
+        if bool(self.shards) == bool(self.sets):
+            given = "are both given" if self.sets else "are both missing"
+            raise ValueError(f'shards (--shards) and sets {given}; expected one of them (shards = "" takes it away)')
+        names = [one.name for one in self.sets]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two sets are named {', '.join(twice)}; expected names that differ")
+        unweighted = [one.name for one in self.sets if one.weight is None]
+        if unweighted and len(unweighted) < len(self.sets):
+            raise ValueError(f"{', '.join(unweighted)} without a weight; expected one for each set, or for none")
+        return self
+
+    @property
+    def named_sets(self) -> tuple[DataSetConfig, ...]:
+        return self.sets or (DataSetConfig(name=ONE_SET, shards=self.shards or ""),)
 
 
 class HeadsConfig(ConfigSection):

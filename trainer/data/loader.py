@@ -4,42 +4,35 @@ Threads, not processes: libsndfile, numpy, torch and the tokenizer give up the i
 copy between processes, and the order cannot depend on who was faster.
 """
 
-import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from coat.manifests import InputError, ShardIndex, storage
 from coat.trainer.config.sections import DataConfig
-from coat.trainer.data.collator import Collator
+from coat.trainer.data.ahead import Ahead
+from coat.trainer.data.batching import PlannedBatch, plan_batches
+from coat.trainer.data.collator import Collator, EncodedSample
 from coat.trainer.data.cursor import LoaderCursor
+from coat.trainer.data.data_sets import DataSet, DataSets, SampleStream
 from coat.trainer.data.decoding import decode_meta, decode_sample
 from coat.trainer.data.samples import BadSample, RawSample
-from coat.trainer.data.stream import ShardStream
+from coat.trainer.data.stream import SHUFFLE_BYTES
 from coat.trainer.model.batch import Batch
 from coat.trainer.students.base import UnusableInput
 
-BATCH_ORDER = 1  # use of a window's random numbers
 EXCLUDED = "excluded"
 LOGGED_PER_REASON = 10  # samples left out that are named in the log
 
 
 @dataclass(frozen=True)
-class PlannedBatch:
-    samples: list[RawSample]
-    next_cursor: LoaderCursor  # of the batch behind it
-
-
-@dataclass(frozen=True)
 class LoadedBatch:
     batch: Batch | None  # None: none of its samples can be used
-    errors: list[BadSample | UnusableInput]  # of those that cannot
+    errors: list[tuple[str, BadSample | UnusableInput]]  # of those that cannot, with the names of their sets
+    given: Counter[str]  # see `Loader.given`
     next_cursor: LoaderCursor
 
 
@@ -53,45 +46,52 @@ class Loader:
 
     def __init__(
         self,
-        stream: ShardStream,
+        stream: SampleStream,
         collator: Collator,
         config: DataConfig,
         log: Callable[[str], None] = lambda _: None,
         pin: bool = False,
+        sets: Mapping[str, DataSet] | None = None,
     ) -> None:
+        """`sets`: those of the stream by name, where they are mixed."""
         self.stream, self.collator, self.config, self.log, self.pin = stream, collator, config, log, pin
+        self.sets = dict(sets or {})
+        self.limits = {name: one.limits(config) for name, one in self.sets.items()}
         self.cursor = LoaderCursor(stream.cursor)
         self.skipped: Counter[str] = Counter()
+        # By set, where there are several: <set>/samples, <set>/audio_s, <set>/tokens (positions without padding), and
+        # <set>/skipped/<reason>.
+        self.given: Counter[str] = Counter()
         self.excluded = excluded_ids(config)
 
     def __iter__(self) -> Iterator[Batch]:
         """Without end, unless nothing of a whole epoch can be used: BadSample with the reasons' counts."""
-        stream = copy(self.stream)  # of this iteration alone
+        stream = self.stream.fork()  # of this iteration alone
         stream.seek(self.cursor.stream)
-        planned_batches = self.plan_batches(stream, self.cursor.batch)
-        planned: deque[Future[PlannedBatch]] = deque()
+        plan = plan_batches(stream, self.cursor.window, self.config, self.sequence_length)
+        held = self.config.shuffle_bytes or SHUFFLE_BYTES
+        batches = max(1, self.config.shuffle // self.config.batch_size)
+        planned = Ahead(plan, lambda batch: batch.bytes, held, batches)
         loading: deque[Future[LoadedBatch]] = deque()
         unusable_in_a_row = 0  # samples
-        reader, decoders = ThreadPoolExecutor(1), ThreadPoolExecutor(max(1, self.config.workers))
+        taker, decoders = ThreadPoolExecutor(1), ThreadPoolExecutor(max(1, self.config.workers))
         try:
             while True:
-                while len(planned) < math.ceil(self.config.shuffle / self.config.batch_size):
-                    planned.append(reader.submit(next, planned_batches))
                 while len(loading) < 2 * self.config.workers + 1:
-                    loading.append(decoders.submit(self.load_batch, planned.popleft()))
-                    planned.append(reader.submit(next, planned_batches))
+                    loading.append(decoders.submit(self.load_batch, taker.submit(next, planned)))
                 loaded = loading.popleft().result()
                 self.count_skipped(loaded.errors)
-                self.cursor = replace(loaded.next_cursor, skipped=dict(self.skipped))
+                self.given.update(loaded.given)
+                self.cursor = replace(loaded.next_cursor, skipped=dict(self.skipped), given=dict(self.given))
                 unusable_in_a_row = 0 if loaded.batch else unusable_in_a_row + len(loaded.errors)
                 if unusable_in_a_row > stream.index.samples:
-                    raise nothing_usable_error(stream.index, self.skipped, loaded.errors[-1])
+                    raise nothing_usable_error(stream.index, self.skipped, loaded.errors[-1][1])
                 if loaded.batch:
                     yield loaded.batch
         finally:
-            stream.stopped = True
             # Not waited for: the garbage collector may end an iteration in one of these threads.
-            for pool in (reader, decoders):
+            planned.close()
+            for pool in (taker, decoders):
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def nth(self, number: int) -> Batch:
@@ -102,39 +102,40 @@ class Loader:
         finally:
             batches.close()  # type: ignore[attr-defined]
 
-    def plan_batches(self, stream: ShardStream, first: int) -> Iterator[PlannedBatch]:
-        """Which samples each batch is made of. The batches before number `first` of the first window are left out."""
-        size, budget = self.config.batch_size, self.config.batch_tokens
-        while budget is None:
-            yield PlannedBatch(list(islice(stream, size)), LoaderCursor(stream.cursor))
-        while True:
-            begin, window = stream.cursor, stream.next_window()
-            lengths = [self.collator.sequence_length(raw, self.config) for raw in window]
-            batches = group_by_length(lengths, size, budget)
-            number = (stream.position - 1) // stream.shuffle
-            order = stream.random(stream.epoch, number, BATCH_ORDER).permutation(len(batches))
-            for b in range(first, len(batches)):
-                is_last = b + 1 == len(batches)
-                next_cursor = LoaderCursor(stream.cursor) if is_last else LoaderCursor(begin, b + 1)
-                yield PlannedBatch([window[i] for i in batches[order[b]]], next_cursor)
-            first = 0
+    def set_of(self, raw: RawSample) -> str:
+        return raw.place.data_set if raw.place else ""
+
+    def sequence_length(self, raw: RawSample) -> int:
+        return self.collator.sequence_length(raw, self.config)
 
     def load_batch(self, future: "Future[PlannedBatch]") -> LoadedBatch:
         planned = future.result()
-        encoded, errors = [], []
+        encoded: list[EncodedSample] = []
+        errors: list[tuple[str, BadSample | UnusableInput]] = []
+        given: Counter[str] = Counter()
         for raw in planned.samples:
+            name = self.set_of(raw)
             if self.is_excluded(raw):
-                errors.append(BadSample(EXCLUDED, f"{raw}: named by data.exclude"))
+                errors.append((name, BadSample(EXCLUDED, f"{raw}: named by data.exclude")))
                 continue
             try:
-                sample = decode_sample(raw, self.collator.index, self.collator.experts)
-                encoded.append(self.collator.encode(sample, self.config))
+                encoded.append(self.encode(raw, name))
             except (BadSample, UnusableInput) as e:
                 if self.config.unusable == "raise":
                     raise
-                errors.append(e)
+                errors.append((name, e))
+                continue
+            if self.sets:
+                counts = {"samples": 1, "audio_s": encoded[-1].seconds, "tokens": len(encoded[-1].ids)}
+                given.update({f"{name}/{what}": count for what, count in counts.items()})
         batch = self.collator.collate(encoded) if encoded else None
-        return LoadedBatch(batch.pinned() if batch and self.pin else batch, errors, planned.next_cursor)
+        return LoadedBatch(batch.pinned() if batch and self.pin else batch, errors, given, planned.next_cursor)
+
+    def encode(self, raw: RawSample, name: str) -> EncodedSample:
+        """With the targets that its set has of the trained experts: of the others it has no loss."""
+        index = self.sets[name].index if name in self.sets else self.collator.index
+        experts = [expert for expert in self.collator.experts if expert in index.experts]
+        return self.collator.encode(decode_sample(raw, index, experts), self.limits.get(name, self.config))
 
     def is_excluded(self, raw: RawSample) -> bool:
         if not self.excluded or "json" not in raw.members:
@@ -144,10 +145,12 @@ class Loader:
         except BadSample:
             return False  # decoding says what is wrong with it
 
-    def count_skipped(self, errors: Sequence[BadSample | UnusableInput]) -> None:
+    def count_skipped(self, errors: Sequence[tuple[str, BadSample | UnusableInput]]) -> None:
         """Count them by reason, and name the first of each in the log."""
-        for error in errors:
+        for name, error in errors:
             self.skipped[error.reason] += 1
+            if self.sets:
+                self.given[f"{name}/skipped/{error.reason}"] += 1
             count = self.skipped[error.reason]
             if count <= LOGGED_PER_REASON:
                 more = "; more of these are only counted" if count == LOGGED_PER_REASON else ""
@@ -167,13 +170,31 @@ class Loader:
 
         Where windows are cut into batches otherwise now, the window in hand begins anew.
         """
-        self.cursor = LoaderCursor.from_dict(state)
-        if self.cursor.batch and state.get("batching", self.batching) != self.batching:
+        cursor = LoaderCursor.from_dict(state)
+        if cursor.window and state.get("batching", self.batching) != self.batching:
             said = f"batches are of {self.batching} from here on, and were of {state['batching']}"
             self.log(f"{said}: of {self.config.shuffle} samples, those that were trained on already come again")
-            self.cursor = replace(self.cursor, batch=0)
-        self.stream.seek(self.cursor.stream)
-        self.skipped = Counter(self.cursor.skipped)
+            cursor = replace(cursor, window=None)
+        self.go_on(cursor)
+
+    def go_on(self, cursor: LoaderCursor) -> None:
+        """As `load_state_dict`."""
+        self.stream.seek(cursor.stream)
+        self.cursor = cursor
+        self.skipped, self.given = Counter(cursor.skipped), Counter(cursor.given)
+
+
+def loader_of(
+    data: DataSets,
+    collator: Collator,
+    rank: int = 0,
+    ranks: int = 1,
+    log: Callable[[str], None] = lambda _: None,
+    pin: bool = False,
+) -> Loader:
+    """Of a run's data, from its beginning. InputError where there are fewer shards than ranks."""
+    stream = data.stream(rank, ranks, list(collator.experts))
+    return Loader(stream, collator, data.config, log, pin, data.by_name if data.several else None)
 
 
 def excluded_ids(config: DataConfig) -> frozenset[str]:
@@ -195,17 +216,3 @@ def nothing_usable_error(index: ShardIndex, skipped: Mapping[str, int], last: Ba
         last.reason,
         f"{index.path}: no sample of a whole epoch can be used ({reasons}); build other shards. Last: {last}",
     )
-
-
-def group_by_length(lengths: Sequence[int], size: int, budget: int) -> list[list[int]]:
-    """Indices in groups of like length, each of at most `size`, and of `budget` when padded to its longest.
-
-    What is longer than the budget is alone; equal lengths keep their order.
-    """
-    groups: list[list[int]] = []
-    for i in np.argsort(lengths, kind="stable").tolist():
-        if groups and len(groups[-1]) < size and lengths[i] * (len(groups[-1]) + 1) <= budget:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
-    return groups

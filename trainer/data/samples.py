@@ -22,6 +22,15 @@ class BadSample(InputError):
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a sample comes in the order of the training."""
+
+    data_set: str  # name of its set
+    epoch: int  # of the set
+    number: int  # of the sample in the set, in the order of the index
+
+
+@dataclass(frozen=True)
 class RawSample:
     """A sample as the tar holds it."""
 
@@ -29,9 +38,14 @@ class RawSample:
     key: str
     members: Mapping[str, bytes]  # by suffix: flac, json, <expert>.npy
     lost: str = ""  # why the tar does not give it; then it has no members
+    place: Place | None = None  # None where it was not read for training
 
     def __str__(self) -> str:
         return f"{self.shard}:{self.key}"
+
+    @property
+    def bytes(self) -> int:
+        return sum(map(len, self.members.values()))
 
 
 @dataclass(frozen=True, kw_only=True)

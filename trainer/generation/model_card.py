@@ -175,7 +175,7 @@ def public_config(config: TrainConfig) -> str:
     """The run's config, without paths, URLs and accounts."""
     hidden = {
         "student": ("path",),
-        "data": ("shards",),
+        "data": ("shards", "exclude_file"),
         "evaluation": ("shards",),
         "run": ("out", "trackers", "project"),
     }
@@ -183,6 +183,8 @@ def public_config(config: TrainConfig) -> str:
     for section, keys in hidden.items():
         for key in keys:
             data[section].pop(key, None)
+    for one in data["data"]["sets"]:
+        del one["shards"]
     return tomli_w.dumps(data)
 
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from coat.manifests import InputError, RunError, storage
+from coat.trainer.data.sample_record import RunData
 from coat.trainer.generation.generate import Trained
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.lora import add_lora
@@ -50,16 +51,16 @@ def load_run(run: str | Path, device: str | None = None) -> Trained:
         raise InputError(f"{run}: no config.toml; expected what `coat train --out` wrote")
     if not folder.finished:
         raise RunError(f"{run}: this run is not finished; the same `coat train` command goes on with it")
-    config = folder.config
+    config, longest_s = folder.config, RunData(folder.path).block_s
     if config.lora.full:
         student = load_student(str(folder.student), config.student.dtype)
-        block = ThinkingBlock.add_to(student, config.thinking)
+        block = ThinkingBlock.add_to(student, config.thinking, longest_s)
     else:
         # Order: add tokens, resize, load the adapter.
         student = load_student(config.student.path, config.student.dtype)
         if folder.base_file.exists():  # runs of before have none
             folder.check_base(config.student.path, student.digest)
-        block = ThinkingBlock.add_to(student, config.thinking)
+        block = ThinkingBlock.add_to(student, config.thinking, longest_s)
         add_lora(student, block, config)
         load_adapter(student, folder.student)
     trained_ids = storage.read_json(str(folder.done_file))["think_ids"]

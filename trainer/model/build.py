@@ -18,15 +18,18 @@ from coat.trainer.students.meta import meta_student
 from coat.trainer.students.registry import dtype_of, load_student
 
 
-def build_model(config: TrainConfig, experts: Mapping[str, ExpertInfo], empty: bool = False) -> CoatModel:
+def build_model(
+    config: TrainConfig, experts: Mapping[str, ExpertInfo], longest_s: float | None = None, empty: bool = False
+) -> CoatModel:
     """The student with block, LoRA (unless `lora.full`) and heads, as a run starts: random by `run.seed`.
 
-    `empty`: without weights, for a rank that another one sends them to.
+    `longest_s`: seconds of the longest audio that the block needs positions for, see `ThinkingBlock.add_to`. `empty`:
+    without weights, for a rank that another one sends them to.
     """
     check_attention(config.student.attention, dtype_of(config.student.dtype))
     read = meta_student if empty else load_student
     student = read(config.student.path, config.student.dtype, config.student.attention)
-    block = ThinkingBlock.add_to(student, config.thinking)
+    block = ThinkingBlock.add_to(student, config.thinking, longest_s)
     layers = len(cast(nn.ModuleList, student.language_model.layers))
     if config.thinking.layer is not None and not -layers <= config.thinking.layer < layers:
         raise InputError(f"thinking.layer {config.thinking.layer}: the student has {layers} layers")

@@ -16,20 +16,29 @@ def experts_of(config: TrainConfig, index: ShardIndex) -> dict[str, ExpertInfo]:
 def same_experts(config: TrainConfig, begun: ShardIndex, now: ShardIndex) -> ShardIndex:
     """The index of the shards now, with the experts that a run was begun with: a sidecar added since is not for it.
 
-    InputError where one that it trains is gone, or has other targets.
+    Means and deviations are those that the run was begun with, though the shards may have lost or gained samples.
+    InputError where an expert that it trains is gone, or has other targets.
     """
     for name, expert in experts_of(config, begun).items():
         found = now.experts.get(name)
-        if found is None or (found.spec.fingerprint, found.mean, found.std) != (
-            expert.spec.fingerprint, expert.mean, expert.std,
-        ):  # fmt: skip
+        if found is None or not same_targets(expert, found):
             what = f"are other ones now ({found.spec.fingerprint})" if found else "are gone"
             raise InputError(
                 f"{now.path}: the targets of {name} that this run was begun with ({expert.spec.fingerprint}) {what}; "
                 "put them back, or use another --out"
             )
-    kept = {name: expert for name, expert in now.experts.items() if name in begun.experts}
+    kept = {
+        name: replace(expert, mean=begun.experts[name].mean, std=begun.experts[name].std)
+        for name, expert in now.experts.items()
+        if name in begun.experts
+    }
     return replace(now, experts=kept, sidecars={n: s for n, s in now.sidecars.items() if n in kept})
+
+
+def same_targets(begun: ExpertInfo, now: ExpertInfo) -> bool:
+    """Whether a frame of one means what a frame of the other does; how they are stored is no matter."""
+    bases = [e.reduction.basis if e.reduction else None for e in (begun, now)]
+    return begun.spec.fingerprint == now.spec.fingerprint and bases[0] == bases[1]
 
 
 def chosen_experts(index: ShardIndex, wanted: Sequence[str] | None, weights: Mapping[str, float]) -> list[str]:

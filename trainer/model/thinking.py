@@ -35,12 +35,14 @@ class ThinkingBlock:
     ids_K: tuple[int, ...]
 
     @classmethod
-    def add_to(cls, student: Student, config: ThinkingConfig) -> "ThinkingBlock":
+    def add_to(cls, student: Student, config: ThinkingConfig, longest_s: float | None = None) -> "ThinkingBlock":
         """Add the tokens to the student's tokenizer and their rows to its embeddings.
 
-        A student that has them already (a run's own checkpoint) is left as it is.
+        A student that has them already (a run's own checkpoint) is left as it is. With `rate_hz` there are as many as
+        audio of `longest_s` seconds needs (None: the longest that the student hears); longer audio has no more.
         """
-        think_tokens = [think_token(k) for k in range(max_think_positions(config, student.max_seconds))]
+        longest = student.max_seconds if longest_s is None else min(longest_s, student.max_seconds)
+        think_tokens = [think_token(k) for k in range(max_think_positions(config, longest))]
         tokens = [BEGIN, *think_tokens, END] if think_tokens else []
         known = student.tokenizer.get_vocab()
         check_vocabulary(student, known)

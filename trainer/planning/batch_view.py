@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coat.manifests import ExpertInfo, ShardIndex
+from coat.manifests import ExpertInfo
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.data.collator import Collator
-from coat.trainer.data.loader import Loader
-from coat.trainer.data.stream import ShardStream
+from coat.trainer.data.data_sets import DataSets
+from coat.trainer.data.loader import loader_of
+from coat.trainer.data.sample_record import block_seconds
 from coat.trainer.model.batch import IGNORED, Batch
 from coat.trainer.model.experts import experts_of
 from coat.trainer.model.heads import think_times
@@ -95,12 +96,11 @@ class BatchView:
 
 def nth_batch(config: TrainConfig, number: int, log: Callable[[str], None] = lambda _: None) -> InspectedBatch:
     """The batch that `coat train` gives the student as its `number`th forward pass (from 1), on one rank."""
-    index = ShardIndex.read(config.data.shards)
-    experts = experts_of(config, index)
+    data = DataSets.of_run(config)
+    experts = experts_of(config, data.index)
     student = meta_student(config.student.path, config.student.dtype)
-    block = ThinkingBlock.add_to(student, config.thinking)
-    stream = ShardStream(index, seed=config.data.seed, shuffle=config.data.shuffle)
-    loader = Loader(stream, Collator(student, block, index, list(experts)), config.data, log)
+    block = ThinkingBlock.add_to(student, config.thinking, block_seconds(config, data))
+    loader = loader_of(data, Collator(student, block, data.index, list(experts)), log=log)
     return InspectedBatch(loader.nth(number), number, student, block, experts, dict(loader.skipped))
 
 

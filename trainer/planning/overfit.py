@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from coat.manifests import InputError, RunError, ShardIndex
+from coat.manifests import InputError, RunError
 from coat.trainer.config.sections import StageConfig
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.data.collator import Collator
-from coat.trainer.data.loader import Loader
-from coat.trainer.data.stream import ShardStream
+from coat.trainer.data.data_sets import DataSets
+from coat.trainer.data.loader import loader_of
+from coat.trainer.data.sample_record import block_seconds
 from coat.trainer.model.batch import Batch, Targets
 from coat.trainer.model.build import build_model
 from coat.trainer.model.coat_model import CoatModel
@@ -82,12 +83,12 @@ def overfit(config: TrainConfig, log: Callable[[str], None] = lambda _: None) ->
     accelerator = make_accelerator(config)
     if accelerator.num_processes > 1:
         raise InputError("--overfit-one-batch is for one process; leave the launcher out")
-    index = ShardIndex.read(config.data.shards)
-    experts = experts_of(config, index)
-    model = build_model(config, experts)
+    data = DataSets.of_run(config)
+    experts = experts_of(config, data.index)
+    model = build_model(config, experts, block_seconds(config, data))
     watchdog = Watchdog(config.run, math.inf, log=lambda _: None, kept=lambda: "nothing is written")
     trainer = Trainer(config, model, experts, accelerator, watchdog)
-    batch = first_batch(config, index, model, log).to(accelerator.device)
+    batch = first_batch(data, model, log).to(accelerator.device)
     counts, weights = batch.counts(), loss_weights(config.stages[0], 0, trainer.expert_weights)
     names = [name for name, weight in weights.items() if weight and counts[name]]
     if not names:
@@ -151,10 +152,9 @@ def verdict(result: OverfitResult) -> str:
     raise RunError(f"the first batch was not learnt in {result.steps} steps: {not_learnt}; {'; '.join(advice)}")
 
 
-def first_batch(config: TrainConfig, index: ShardIndex, model: CoatModel, log: Callable[[str], None]) -> Batch:
-    stream = ShardStream(index, seed=config.data.seed, shuffle=config.data.shuffle)
-    collator = Collator(model.student, model.block, index, list(model.heads.specs))
-    return Loader(stream, collator, config.data, log).nth(1)
+def first_batch(data: DataSets, model: CoatModel, log: Callable[[str], None]) -> Batch:
+    collator = Collator(model.student, model.block, data.index, list(model.heads.specs))
+    return loader_of(data, collator, log=log).nth(1)
 
 
 def floor_and_threshold(model: CoatModel, name: str, batch: Batch) -> tuple[float, float]:

@@ -48,12 +48,19 @@ def random_state_file(checkpoint: Path, rank: int) -> Path:
 
 
 def random_state() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    """Of this rank, and of the one GPU that it uses."""
+    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
-def restore_random_state(checkpoint: Path, rank: int) -> None:
+def restore_random_state(checkpoint: Path, rank: int, seed: int) -> None:
+    """Of a rank that wrote the checkpoint; a new one begins with `seed`."""
+    if not random_state_file(checkpoint, rank).exists():
+        torch.manual_seed(seed)
+        return
     state = torch.load(random_state_file(checkpoint, rank), weights_only=True)
     torch.set_rng_state(state["cpu"])
     if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+        # Checkpoints of before have the states of all GPUs that were visible to the rank; fewer may be now.
+        device = torch.cuda.current_device()
+        torch.cuda.set_rng_state(state["cuda"][device if device < len(state["cuda"]) else 0])

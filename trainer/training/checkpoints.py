@@ -21,7 +21,7 @@ import xxhash
 from accelerate import Accelerator
 from torch import Tensor
 
-from coat.manifests import InputError, RunError, storage
+from coat.manifests import RunError, storage
 from coat.manifests.errors import one_line
 from coat.trainer.ranks import gather_from_ranks, raise_on_all_ranks
 from coat.trainer.run_folder import disk_errors
@@ -128,7 +128,7 @@ class Checkpoints:
     def choose(self) -> Path | None:
         """The newest whole checkpoint: the main rank looks, and tells the others. It removes half-written ones.
 
-        InputError where it is of another number of ranks; RunError where a rank does not see it.
+        RunError where a rank does not see it.
         """
         newest: list[Path | None] = []
         with raise_on_all_ranks(self.accelerator):
@@ -145,20 +145,16 @@ class Checkpoints:
     def check(self, checkpoint: Path) -> None:
         if not (checkpoint / DONE_FILE).exists():
             raise RunError(f"{checkpoint}: not seen by rank {self.rank}; run.out must be a folder that all ranks share")
-        ranks = len(list(checkpoint.glob("rank-*.json")))
-        if ranks != self.accelerator.num_processes:
-            raise InputError(
-                f"{checkpoint}: of a run of {ranks} ranks, and these are {self.accelerator.num_processes}, to which "
-                f"the data would be dealt otherwise; resume with {ranks}"
-            )
 
     @staticmethod
     def state(checkpoint: Path) -> dict[str, Any]:
         return json.loads((checkpoint / "state.json").read_bytes())
 
-    def cursor(self, checkpoint: Path) -> dict[str, Any]:
-        """This rank's place in the data."""
-        return json.loads(cursor_file(checkpoint, self.rank).read_bytes())
+    @staticmethod
+    def cursors(checkpoint: Path) -> list[dict[str, Any]]:
+        """The places in the data of all ranks that wrote it, by rank."""
+        ranks = len(list(checkpoint.glob("rank-*.json")))
+        return [json.loads(cursor_file(checkpoint, rank).read_bytes()) for rank in range(ranks)]
 
     def all(self) -> list[Path]:
         """Oldest first, whole or not."""

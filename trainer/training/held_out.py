@@ -20,7 +20,7 @@ from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.data.collator import Collator, EncodedSample, prompt_and_response
 from coat.trainer.data.decoding import decode_sample
 from coat.trainer.data.samples import BadSample, RawSample, Sample
-from coat.trainer.data.stream import read_shard_or_lost
+from coat.trainer.data.shard_reading import read_shard_or_lost
 from coat.trainer.evaluation.evaluate import Evaluation, is_cut
 from coat.trainer.generation.generate import Question, Trained
 from coat.trainer.model.batch import Batch
@@ -65,8 +65,8 @@ class RankResults:
 class HeldOut:
     """All ranks share the samples: rank r of n evaluates samples r, r + n, ..., and results are of all of them.
 
-    Weights that are sharded are gathered once for all of it. InputError: the shards lack a trained expert, or have
-    other targets of it.
+    Weights that are sharded are gathered once for all of it. InputError: the shards lack a trained expert (unless the
+    training data is of several sets), or have other targets of it.
     """
 
     def __init__(
@@ -210,8 +210,11 @@ def evaluation_mode(model: CoatModel, device: torch.device, compiled: bool) -> I
 
 
 def held_out_index(config: TrainConfig, experts: Mapping[str, ExpertInfo]) -> ShardIndex:
+    """With all trained experts: one that the shards lack has no loss there, as in sets of `data.sets` that lack it."""
     held_out = ShardIndex.read(config.evaluation.shards or "")
     for name, expert in experts.items():
+        if name not in held_out.experts and config.data.sets:
+            held_out = replace(held_out, experts={**held_out.experts, name: expert})
         if name not in held_out.experts:
             raise InputError(
                 f"evaluation.shards {held_out.path}: no targets of {name}, which is trained; build them with it"

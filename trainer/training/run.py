@@ -11,11 +11,13 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from coat.manifests import ShardIndex
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.data.collator import Collator
-from coat.trainer.data.loader import Loader
-from coat.trainer.data.stream import ShardStream
+from coat.trainer.data.data_sets import DataSets
+from coat.trainer.data.loader import loader_of
+from coat.trainer.data.redeal import sum_counts
+from coat.trainer.data.resuming import Resuming
+from coat.trainer.data.sample_record import RunData
 from coat.trainer.generation.run_student import write_student
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.build import build_model
@@ -55,27 +57,27 @@ class TrainingRun:
     def __init__(
         self,
         config: TrainConfig,
-        index: ShardIndex,
+        data: DataSets,
         folder: RunFolder,
         accelerator: Accelerator,
         on_report: Callable[[Report], None],
         log: Callable[[str], None],
     ) -> None:
-        self.config, self.folder, self.accelerator = config, folder, accelerator
+        self.config, self.folder, self.accelerator, self.data = config, folder, accelerator, data
         self.on_report, self.log = on_report, log
-        self.experts = experts_of(config, index)
+        self.experts = experts_of(config, data.index)
         rank, ranks = accelerator.process_index, accelerator.num_processes
         with raise_on_all_ranks(accelerator):
-            order = {"seed": config.data.seed, "shuffle": config.data.shuffle, "rank": rank, "ranks": ranks}
-            stream = ShardStream(index, **order, experts=list(self.experts))
             is_sent_weights = fsdp_plugin(accelerator) is not None and not accelerator.is_main_process
-            self.model = build_model(config, self.experts, empty=is_sent_weights)
+            longest_s = RunData(folder.path).block_s
+            self.model = build_model(config, self.experts, longest_s, empty=is_sent_weights)
         self.model.student.log = log
         self.checkpoints = Checkpoints(folder.checkpoints, config.run.keep, accelerator, log)
-        watchdog = Watchdog(config.run, 2 * index.samples * ranks, log, self.checkpoints.kept)
+        watchdog = Watchdog(config.run, 2 * data.index.samples * ranks, log, self.checkpoints.kept)
         self.trainer = Trainer(config, self.model, self.experts, accelerator, watchdog)
-        collator = Collator(self.model.student, self.model.block, index, list(self.experts))
-        self.loader = Loader(stream, collator, config.data, log, pin=accelerator.device.type == "cuda")
+        collator = Collator(self.model.student, self.model.block, data.index, list(self.experts))
+        with raise_on_all_ranks(accelerator):
+            self.loader = loader_of(data, collator, rank, ranks, log, pin=accelerator.device.type == "cuda")
         self.held_out: HeldOut | None = None
         if config.evaluation.shards is not None:
             self.held_out = HeldOut(config, self.model, self.experts, accelerator)
@@ -146,6 +148,17 @@ class TrainingRun:
         """Samples left out since the run began, by reason, of all ranks."""
         return dict(sum(map(Counter, gather_from_ranks(self.accelerator, [dict(self.loader.skipped)])), Counter[str]()))
 
+    def given_by_set(self) -> dict[str, float]:
+        """`set/<name>/samples`, `audio_hours`, `tokens` and `skipped/<reason>` since the run began, of all ranks."""
+        if not self.data.several:
+            return {}
+        counts = sum_counts(gather_from_ranks(self.accelerator, [dict(self.loader.given)]))
+        seconds, hours = "/audio_s", "/audio_hours"
+        return {
+            f"set/{name.replace(seconds, hours)}": count / 3600 if name.endswith(seconds) else float(count)
+            for name, count in sorted(counts.items())
+        }
+
     def report(self) -> None:
         stage, _ = stage_at(self.config.stages, self.step - 1)
         values = {
@@ -154,6 +167,7 @@ class TrainingRun:
             "samples": self.trainer.samples,
             "audio_hours": self.trainer.audio_s / 3600,
             **{f"skipped/{reason}": float(count) for reason, count in sorted(self.skipped().items())},
+            **self.given_by_set(),
             **({"skipped_steps": float(steps)} if (steps := self.trainer.watchdog.skipped_steps) else {}),
             "peak_memory_gib": max(gather_from_ranks(self.accelerator, [peak_memory(self.accelerator.device)])),
         }
@@ -210,5 +224,11 @@ class TrainingRun:
         load_weights(checkpoint / WEIGHTS_FILE, self.trainer.weights())
         self.trainer.load_optimizer(load_optimizer(checkpoint))
         self.trainer.load_state_dict(state)
-        self.loader.load_state_dict(self.checkpoints.cursor(checkpoint))
-        restore_random_state(checkpoint, self.accelerator.process_index)
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        cursors = self.checkpoints.cursors(checkpoint)
+        for line in Resuming(self.data, RunData(self.folder.path), cursors, rank, ranks).go_on(self.loader):
+            self.log(line)
+        if len(cursors) != ranks:
+            samples = self.config.data.batch_size * self.config.run.accumulate * ranks
+            self.log(f"a step takes {samples} samples with {ranks} rank{'s' * (ranks > 1)}, if none are skipped")
+        restore_random_state(checkpoint, rank, hash((self.config.run.seed, self.step, rank)) % 2**63)

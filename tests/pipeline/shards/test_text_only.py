@@ -17,7 +17,7 @@ from coat.pipeline.shard_checks.verification import verify_shards
 from coat.pipeline.shards.build import build_shards
 from coat.pipeline.status.status import status
 from coat.trainer.data.samples import Sample
-from coat.trainer.data.stream import iterate_shards
+from coat.trainer.data.shard_reading import iterate_shards
 from tests.pipeline.conftest import Corpus
 
 TEXT = {"id": "sum", "audio_filepath": None, "prompt": "Two and two?", "response": "four", "turns": [["Hi", "Hello"]]}

@@ -2,10 +2,10 @@
 
 import json
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import accumulate, islice, pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,59 +14,27 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from webdataset.writer import TarWriter
 
-from coat.manifests import InputError, ShardIndex, ShardInfo
+from coat.manifests import InputError, ShardIndex
 from coat.trainer.config.sections import DataConfig, ThinkingConfig
+from coat.trainer.data.batching import group_by_length
 from coat.trainer.data.collator import Collator
-from coat.trainer.data.loader import LOGGED_PER_REASON, Loader, group_by_length
-from coat.trainer.data.samples import BadSample, RawSample, Sample
+from coat.trainer.data.loader import LOGGED_PER_REASON, Loader
+from coat.trainer.data.samples import BadSample
 from coat.trainer.data.stream import ShardStream
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.students.base import Student
-from tests.trainer.helpers import SPECS, members, toy_sample, write_shards
+from tests.trainer.data.bare import Padded, bare_shards, batches
+from tests.trainer.helpers import SPECS, toy_sample, write_shards
 
 EXAMPLES = settings(max_examples=30, deadline=None)
 SIZES = st.lists(st.integers(1, 6), min_size=1, max_size=6)  # samples by shard
 
 
-def bare_shards(folder: str, sizes: Sequence[int]) -> ShardIndex:
-    """Samples of an id and a silent sound each, of 1 to 7 samples."""
-    infos = []
-    for n, (last, size) in enumerate(zip(accumulate(sizes), sizes, strict=True)):
-        path = Path(folder) / f"shard-{n:05d}.tar"
-        with path.open("wb") as f, TarWriter(f, mtime=0, encoder=False) as tar:
-            for i in range(last - size, last):
-                sound = {"audio": np.zeros(1 + i % 7), "meta": {}, "targets": {}}
-                tar.write(members({"key": f"s{i:03d}", **sound}))
-        infos.append(ShardInfo(name=path.name, samples=size, bytes=path.stat().st_size, seconds=0.0, xxh3=""))
-    return ShardIndex(path=folder, layout="joint", sample_rate=16000, shards=tuple(infos), experts={})
-
-
-class Padded:
-    """A collator for which a sample is as long as its sound; a batch is the ids, and the size when padded."""
-
-    def __init__(self, index: ShardIndex) -> None:
-        self.index, self.experts = index, list(index.experts)
-
-    def sequence_length(self, raw: RawSample, _config: DataConfig) -> int:
-        return round(json.loads(raw.members["json"])["duration"] * 16000)
-
-    def encode(self, sample: Sample, _config: DataConfig) -> Sample:
-        return sample
-
-    def collate(self, items: Sequence[Sample]) -> tuple[list[str], int]:
-        return [s.id for s in items], len(items) * max(len(s.samples_S) for s in items)
-
-
-def bare_loader(stream: ShardStream, size: int, budget: int | None, workers: int) -> Loader:
+def stream_loader(stream: ShardStream, size: int, budget: int | None, workers: int) -> Loader:
     data = {"shards": "x", "batch_size": size, "batch_tokens": budget, "shuffle": stream.shuffle, "workers": workers}
     return Loader(stream, cast(Collator, Padded(stream.index)), DataConfig.model_validate(data))
-
-
-def batches(loader: Loader) -> Iterator[tuple[list[str], int]]:
-    return cast(Iterator[tuple[list[str], int]], iter(loader))
 
 
 def epoch_of(stream: ShardStream, epoch: int) -> list[str]:
@@ -87,10 +55,10 @@ def test_an_epoch_of_all_ranks_has_every_sample_once(
         for stream, part in zip(streams, parts, strict=True):  # whatever was read before
             list(islice(stream, 4))
             assert epoch_of(stream, epoch) == part
-            stream.seek(replace(stream.cursor, epoch=epoch, position=0))
+            stream.seek(replace(stream.cursor, epoch=epoch, position=0, window=None))
             runs: list[list[str]] = []
-            while stream.epoch == epoch and stream.position < len(part):
-                runs.append([s.key for s in stream.next_window()])
+            while stream.epoch == epoch:
+                runs.append([s.key for s in stream.next_window().samples])
             assert [key for run in runs for key in run] == part
             assert all(len(run) == shuffle for run in runs[:-1])
 
@@ -110,7 +78,7 @@ def test_killed_at_any_step_the_batches_go_on(
 
         def made(workers: int) -> Loader:
             stream = ShardStream(index, seed=1, shuffle=shuffle, rank=min(rank, ranks - 1), ranks=ranks)
-            return bare_loader(stream, size, budget, workers)
+            return stream_loader(stream, size, budget, workers)
 
         whole = list(islice(batches(made(workers[0])), 24))
         killed = made(workers[1])
@@ -119,7 +87,7 @@ def test_killed_at_any_step_the_batches_go_on(
         resumed = made(workers[2])
         resumed.load_state_dict(state)
         assert list(islice(batches(resumed), 12)) == whole[stop : stop + 12]
-        assert len(json.dumps(state)) < 200
+        assert len(json.dumps(state)) < 1000
 
 
 @EXAMPLES
@@ -131,14 +99,14 @@ def test_batches_by_length_keep_the_budget_and_every_sample(
         stream = ShardStream(bare_shards(folder, sizes), seed=1, shuffle=shuffle)
         for epoch in range(2):
             read: list[str] = []
-            for ids, padded in batches(bare_loader(stream, size, budget, 1)):
+            for ids, padded in batches(stream_loader(stream, size, budget, 1)):
                 assert len(ids) <= size
                 assert padded <= budget
                 read += ids
                 if len(read) == sum(sizes):
                     break
             assert sorted(read) == sorted(epoch_of(stream, epoch))
-            stream.seek(replace(stream.cursor, epoch=epoch + 1, position=0))
+            stream.seek(replace(stream.cursor, epoch=epoch + 1, position=0, window=None))
 
 
 def test_groups_are_of_like_length() -> None:
@@ -167,7 +135,7 @@ def test_lengths_are_known_without_decoding(student: Student, tmp_path: Path, th
     metas = [{"prompt": "Öl?", "response": "ja"}, {"text": "hello"}, {}, {"prompt": "a", "choices": ["b", "c"]}]
     write_shards(tmp_path, [toy_sample(i, s, meta=metas[i % 4]) for i, s in enumerate(lengths_s)])
     made = loader(student, tmp_path, thinking=thinking, batch_size=1)
-    raws = list(made.stream.read_epoch(0, 0))
+    raws = list(cast(ShardStream, made.stream).read_epoch(0, 0))
     found = {raw.key: made.collator.sequence_length(raw, made.config) for raw in raws}
     exact = {b.ids[0]: b.inputs["input_ids"].shape[1] for b in islice(made, len(lengths_s))}
     assert found == exact

@@ -9,7 +9,7 @@ import torch
 from coat.manifests import InputError, ShardIndex
 from coat.trainer.config.sections import ThinkingConfig
 from coat.trainer.data.collator import Collator
-from coat.trainer.data.stream import iterate_shards
+from coat.trainer.data.shard_reading import iterate_shards
 from coat.trainer.model.build import build_model
 from coat.trainer.model.experts import experts_of
 from coat.trainer.model.heads import think_times

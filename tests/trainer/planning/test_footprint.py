@@ -12,7 +12,7 @@ from coat.manifests import InputError, ShardIndex
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.data.collator import Collator
 from coat.trainer.data.decoding import decode_sample
-from coat.trainer.data.stream import read_shard
+from coat.trainer.data.shard_reading import read_shard
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.build import build_model
 from coat.trainer.model.coat_model import CoatModel
@@ -68,6 +68,19 @@ def test_the_published_models_at_their_true_shapes(name: str, tmp_path: Path) ->
     assert found.checkpointed < 0.25 * sum(found.activations.values())
     assert found.fits(80e9, checkpointing=True)
     assert not found.fits(24e9, checkpointing=True, online=True)
+
+
+def test_tied_embeddings_are_counted_once(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision", reason="pip install .[omni]")
+    found: dict[bool, tuple[int, int]] = {}
+    for tied in (False, True):
+        source = make_tiny_student(tmp_path / str(tied), name="qwen2.5-omni", tied=tied)
+        config = real_config(source, thinking={"count": 4}, student={"path": str(source)})
+        model = meta_model(config, {}, 1.0)
+        embeddings = model.student.model.get_input_embeddings().weight.numel()
+        found[tied] = sum(t.numel() * t.element_size() for t in storages(model)), embeddings
+    (untied, embeddings), (once, same) = found[False], found[True]
+    assert (embeddings, untied - once) == (same, 4 * embeddings)
 
 
 def batch_of(model: CoatModel, shards: Path, config: TrainConfig) -> Batch:

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from coat.cli.main import app
-from coat.manifests import ShardIndex
+from coat.trainer.data.data_sets import DataSets
 from coat.trainer.planning.batch_picture import draw_batch
 from coat.trainer.planning.batch_tracks import COLOURS
 from coat.trainer.planning.batch_view import nth_batch, positions_by_role, view_batch
@@ -27,8 +27,8 @@ runner = CliRunner()
 
 def test_it_is_the_batch_that_training_is_given(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
     config = toy_config(student_dir, shards_dir, tmp_path / "run", data={"batch_size": 3})
-    index = ShardIndex.read(str(shards_dir))
-    run = TrainingRun(config, index, RunFolder(tmp_path / "run"), Accelerator(cpu=True), lambda _: None, lambda _: None)
+    data, folder = DataSets.open(config.data), RunFolder(tmp_path / "run")
+    run = TrainingRun(config, data, folder, Accelerator(cpu=True), lambda _: None, lambda _: None)
     batches = iter(run.loader)
     for number, trained in zip((1, 2, 3), batches, strict=False):
         inspected = nth_batch(config, number).batch

@@ -14,7 +14,7 @@ from coat.trainer import train
 from coat.trainer.config.sections import DataConfig, ThinkingConfig
 from coat.trainer.data.collator import Collator, EncodedSample
 from coat.trainer.data.samples import Sample
-from coat.trainer.data.stream import iterate_shards, read_shard
+from coat.trainer.data.shard_reading import iterate_shards, read_shard
 from coat.trainer.generation.generate import Question, Trained
 from coat.trainer.model.batch import IGNORED, positions_before
 from coat.trainer.model.build import build_model

@@ -17,7 +17,7 @@ from coat.manifests import ShardIndex
 from coat.trainer import load_run, train
 from coat.trainer.config.sections import DataConfig, ThinkingConfig
 from coat.trainer.data.collator import Collator
-from coat.trainer.data.stream import iterate_shards
+from coat.trainer.data.shard_reading import iterate_shards
 from coat.trainer.generation.generate import Trained
 from coat.trainer.model.batch import IGNORED, Batch
 from coat.trainer.model.build import build_model

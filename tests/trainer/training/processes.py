@@ -11,7 +11,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,39 @@ def train_and_die(config: TrainConfig, deadly: tuple[int, int, str] | None, out:
         raise SystemExit(1) from None
 
 
+def train_and_log_ids(config: TrainConfig, steps: int | None, out: Path) -> None:
+    """Train so many steps (None: to the end); the ids of a rank's batches go to a file beside the run."""
+    from coat.trainer.training import train
+
+    def line(text: str) -> None:
+        with out.open("a") as f:
+            f.write(text + "\n")
+
+    calls: list[int] = []
+    with noting_ids(config):
+        train.train(config, log=line, stop=lambda: calls.append(1) or len(calls) == steps)
+
+
+@contextmanager
+def noting_ids(config: TrainConfig) -> Iterator[None]:
+    """The ids of this rank's batches go to a file beside the run."""
+    from coat.trainer.training.trainer import Trainer
+
+    file = Path(f"{config.run.out}.ids-{os.environ.get('RANK', '0')}")
+    step = Trainer.step
+
+    def noted(trainer: Trainer, batches: Any, *, stop: bool = False, error: Exception | None = None) -> bool:
+        with file.open("a") as f:
+            f.write("".join(f"{i}\n" for batch in batches for i in batch.ids))
+        return step(trainer, batches, stop=stop, error=error)
+
+    Trainer.step = noted  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Trainer.step = step  # type: ignore[method-assign]
+
+
 def arm(checkpoints: Any, trainer: Any, step: int, where: str) -> None:
     def deadly(owner: Any, name: str, due: Callable[..., bool]) -> None:
         original = getattr(owner, name)
@@ -114,7 +148,7 @@ def count_shards(config: TrainConfig, out: Path) -> None:
     """Write what a rank holds where weights are sharded: values of frozen parameters by whether layers own them; and
     how often weights are gathered in a held-out evaluation. A rank that reads the student, and is not the first, fails.
     """
-    from coat.manifests import ShardIndex
+    from coat.trainer.data.data_sets import DataSets
     from coat.trainer.model import build
     from coat.trainer.run_folder import RunFolder
     from coat.trainer.training.parallel import make_accelerator
@@ -123,8 +157,8 @@ def count_shards(config: TrainConfig, out: Path) -> None:
     os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
     if os.environ["RANK"] != "0":
         build.load_student = None  # type: ignore[assignment]
-    index, folder = ShardIndex.read(config.data.shards), RunFolder(Path(config.run.out))
-    run = TrainingRun(config, index, folder, make_accelerator(config), lambda _: None, lambda _: None)
+    data, folder = DataSets.open(config.data), RunFolder(Path(config.run.out))
+    run = TrainingRun(config, data, folder, make_accelerator(config), lambda _: None, lambda _: None)
     model = run.model
     held = {"layers": [0, 0], "rest": [0, 0], "trained": [0, 0]}
     for name, p in model.named_parameters():

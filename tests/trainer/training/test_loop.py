@@ -16,9 +16,10 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from coat.manifests import InputError, RunError, ShardIndex
+from coat.manifests import InputError, RunError
 from coat.trainer import TrainConfig, load_run, train
 from coat.trainer.data.collator import EncodedSample
+from coat.trainer.data.data_sets import DataSets
 from coat.trainer.data.decoding import decode_sample
 from coat.trainer.model.batch import Batch
 from coat.trainer.run_folder import RunFolder, read_metrics
@@ -35,8 +36,8 @@ TIMES = ("steps_per_s", "samples_per_s", "tokens_per_s", "wait_share", "peak_mem
 def new_run(
     config: TrainConfig, accelerator: Accelerator | None = None, log: Callable[[str], None] = lambda _: None
 ) -> TrainingRun:
-    index, folder = ShardIndex.read(config.data.shards), RunFolder(Path(config.run.out))
-    return TrainingRun(config, index, folder, accelerator or Accelerator(), lambda _: None, log)
+    data, folder = DataSets.open(config.data), RunFolder(Path(config.run.out))
+    return TrainingRun(config, data, folder, accelerator or Accelerator(), lambda _: None, log)
 
 
 def first_items(training: TrainingRun, count: int) -> list[EncodedSample]:
