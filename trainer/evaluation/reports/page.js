@@ -19,7 +19,8 @@ const element = (tag, className, text) => {
 const option = (value, text) => Object.assign(document.createElement("option"), { value, textContent: text });
 
 const verdict = (answer, rule) => answer === null ? null : answer[rule === "official" ? OFFICIAL : STRICT];
-const textOf = rows.map((row) => [row[ID], row[QUESTION], row[TRUTH], ...row[CHOICES], ...row[ANSWERS].map((a) => a?.[ANSWER] ?? "")].join("\n").toLowerCase());
+const texts = []; // what is searched, of each row; made when it is first wanted
+const textOf = (i) => texts[i] ??= [rows[i][ID], rows[i][QUESTION], rows[i][TRUTH], ...rows[i][CHOICES], ...rows[i][ANSWERS].map((a) => a?.[ANSWER] ?? "")].join("\n").toLowerCase();
 
 function fillFilters() {
   if (benchmarks.length > 1) filters.benchmark.append(option("", "all benchmarks"));
@@ -70,7 +71,7 @@ function filter() {
   rows.forEach((row, i) => {
     if (benchmark !== null && row[BENCHMARK] !== benchmark) return;
     if (group && row[GROUPS][group[0]] !== group[1]) return;
-    if (words && !textOf[i].includes(words)) return;
+    if (words && !textOf(i).includes(words)) return;
     if (passes(row, wanted)) shown.push(i);
   });
   spacer.style.height = `${shown.length * LINE}px`;
