@@ -6,6 +6,7 @@ The same rows, student and limits, in turns. The loop is transformers alone; bot
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -40,7 +41,7 @@ def plain_loop(student: Path, rows: Manifest) -> tuple[float, dict[str, str]]:
     from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
     processor = AutoProcessor.from_pretrained(student)
-    model = Qwen2AudioForConditionalGeneration.from_pretrained(student).eval()
+    model: Any = Qwen2AudioForConditionalGeneration.from_pretrained(student).eval()
     start, answers = time.perf_counter(), {}
     for row in rows:
         content = [{"type": "audio", "audio_url": "audio"}, {"type": "text", "text": PROMPT}]

@@ -64,6 +64,7 @@ def evaluate_on_ray(
 def wait_for(ranks: list[Any], look: Callable[[], None]) -> None:
     """InputError or RunError of the first rank that has one."""
     import ray
+    from ray.exceptions import RayError
 
     waiting = list(ranks)
     while waiting:
@@ -72,7 +73,7 @@ def wait_for(ranks: list[Any], look: Callable[[], None]) -> None:
         for rank in done:
             try:
                 said = ray.get(rank)
-            except ray.exceptions.RayError as e:
+            except RayError as e:
                 raise RunError(f"a rank failed: {error_summary(e)}; the same command goes on") from e
             if said is not None:
                 kind, text = said

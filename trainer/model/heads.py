@@ -165,9 +165,9 @@ class DistillHeads(nn.Module):
         if not len(rows_R):
             # Ranks must all reach every weight: one frame of a row that has states, times nothing.
             row_1 = mask_BK.any(1).long().argmax()[None]
-            chosen = (t.index_select(0, row_1) for t in (states_BKD, mask_BK, seconds_B))
-            return self.predict(name, *chosen, 1).float().sum() * 0
+            states_1KD, mask_1K, seconds_1 = (t.index_select(0, row_1) for t in (states_BKD, mask_BK, seconds_B))
+            return self.predict(name, states_1KD, mask_1K, seconds_1, 1).float().sum() * 0
         mask_RN = target.mask_BN.index_select(0, rows_R)
-        chosen = (t.index_select(0, rows_R) for t in (states_BKD, mask_BK, seconds_B))
-        predicted_RNO = self.predict(name, *chosen, mask_RN.shape[1])
+        states_RKD, mask_RK, seconds_R = (t.index_select(0, rows_R) for t in (states_BKD, mask_BK, seconds_B))
+        predicted_RNO = self.predict(name, states_RKD, mask_RK, seconds_R, mask_RN.shape[1])
         return self.losses[name](predicted_RNO, target.frames_BND.index_select(0, rows_R), mask_RN)

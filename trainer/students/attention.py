@@ -69,7 +69,7 @@ def tower_attention(
     if cu_seq_lens_q is None or max_length_q is None:
         return sdpa_attention_forward(module, query_1HSD, key_1HSD, value_1HSD, attention_mask, **options)
     attended_HSD = attend_in_windows(
-        *(t[0] for t in (query_1HSD, key_1HSD, value_1HSD)), cu_seq_lens_q, max_length_q, options["scaling"]
+        query_1HSD[0], key_1HSD[0], value_1HSD[0], cu_seq_lens_q, max_length_q, options["scaling"]
     )
     return attended_HSD.transpose(0, 1)[None], None
 

@@ -8,7 +8,7 @@ import torch
 from coat.manifests import ExpertInfo, ShardIndex
 from coat.trainer.config.sections import DataConfig, HeadsConfig, ThinkingConfig
 from coat.trainer.data.collator import Collator, pad_targets
-from coat.trainer.data.stream import iterate_shards
+from coat.trainer.data.shard_reading import iterate_shards
 from coat.trainer.model.batch import IGNORED, Batch, Targets, positions_before
 from coat.trainer.model.heads import DistillHeads
 from coat.trainer.model.thinking import ThinkingBlock

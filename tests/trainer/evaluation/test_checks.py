@@ -1,6 +1,7 @@
 """Whether a model hears, and whether it chooses by place: on answers whose truth is known."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from coat.trainer.evaluation.results import Results
 from tests.trainer.evaluation.helpers import Listener, settings_of, write_questions
 
 
-def evaluated(tmp_path: Path, asker: Listener, rows: int = 8, **options: object) -> Results:
+def evaluated(tmp_path: Path, asker: Listener, rows: int = 8, **options: Any) -> Results:
     data = write_questions(tmp_path / "data", rows=rows)
     found = evaluate(settings_of(data, "listener", **options), tmp_path / "e", lambda _: asker)
     assert found

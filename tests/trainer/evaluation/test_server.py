@@ -41,7 +41,7 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: Server
+    server: Server  # pyright: ignore[reportIncompatibleVariableOverride] - as http.server has it, narrower
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

@@ -130,11 +130,11 @@ def lora_model(student_dir: Path, folder: Path) -> CoatModel:
 @contextmanager
 def as_peft_has_it(model: nn.Module) -> Iterator[None]:
     """Adapters with their own cast of inputs."""
-    layers = [m for m in model.modules() if isinstance(m, LoraLayer)]
+    layers: list[Any] = [m for m in model.modules() if isinstance(m, LoraLayer)]
     ours = [m.__dict__.pop("_cast_input_dtype") for m in layers]
     yield
     for layer, function in zip(layers, ours, strict=True):
-        layer._cast_input_dtype = function  # type: ignore[method-assign]
+        layer._cast_input_dtype = function
 
 
 def test_adapters_make_no_float32_copies_of_their_inputs_under_autocast(student_dir: Path, tmp_path: Path) -> None:

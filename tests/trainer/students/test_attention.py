@@ -15,7 +15,7 @@ from coat.manifests import InputError, ShardIndex
 from coat.trainer.config.sections import DataConfig, ThinkingConfig
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.data.collator import Collator
-from coat.trainer.data.stream import iterate_shards
+from coat.trainer.data.shard_reading import iterate_shards
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.build import build_model
 from coat.trainer.model.thinking import ThinkingBlock
@@ -39,7 +39,7 @@ def test_windows_are_attended_to_as_each_alone(name: str) -> None:
     ours = attend_in_windows(query, key, value, torch.tensor(bounds, dtype=torch.int32), longest, 0.3)
     alone = torch.cat(
         [
-            F.scaled_dot_product_attention(*(t[:, a:b] for t in (query, key, value)), scale=0.3)
+            F.scaled_dot_product_attention(query[:, a:b], key[:, a:b], value[:, a:b], scale=0.3)
             for a, b in pairwise(bounds)
         ],
         dim=1,

@@ -102,7 +102,7 @@ def test_rates_padding_and_memory_are_logged(student_dir: Path, shards_dir: Path
 def poisoned(config: TrainConfig, at: int, name: str) -> TrainingRun:
     """A run whose weight `name` is NaN from behind step `at` on."""
     training = new_run(config)
-    training.folder.open(config, ShardIndex.read(config.data.shards))
+    training.folder.open(config, ShardIndex.read(str(config.data.shards)))
 
     def poison(report: Any) -> None:
         if report.step == at:
