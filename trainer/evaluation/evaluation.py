@@ -75,11 +75,9 @@ def evaluate(
     make_judge: MakeJudge = lambda judge: ChatClient(judge.url, judge.model),
 ) -> Results | None:
     """Ask and score. The results, on the main rank. InputError, RunError: one line."""
-    if ranks.is_main:
-        begin(settings, out, progress)
+    begun = begin(settings, out, progress) if ranks.is_main else None
     ranks.wait()
-    settings = EvaluationSettings.read(out)
-    asked = read_asked(out, settings)
+    settings, asked = begun or read_begun(out)
     ask(settings, asked, out, make_asker, ranks=ranks, workers=workers, progress=progress)
     ranks.wait()
     return end(settings, asked, out, make_judge, progress) if ranks.is_main else None
@@ -91,6 +89,12 @@ def begin(settings: EvaluationSettings, out: Path, progress: Progress) -> tuple[
     asked = read_asked(out, settings)
     look_for_leaks(settings, asked, out, progress)
     return settings, asked
+
+
+def read_begun(out: Path) -> tuple[EvaluationSettings, list[Asked]]:
+    """What the main rank has begun, for the others."""
+    settings = EvaluationSettings.read(out)
+    return settings, read_asked(out, settings)
 
 
 def end(
