@@ -45,7 +45,7 @@ def test_from_a_tiny_student_to_an_answer(app: typer.Typer, shards_dir: Path, tm
     asked = ["generate", "--run", out, "--audio", str(tmp_path / "a.wav"), "--prompt", "?", "--max-new-tokens", "2"]
     answer = runner.invoke(app, [*asked, "--json"])
     assert answer.exit_code == 0, answer.output
-    assert json.loads(answer.stdout).keys() == {"audio", "prompt", "answer", "cut", "seconds"}
+    assert json.loads(answer.stdout).keys() == {"audio", "prompt", "answer", "cut", "step", "seconds"}
     both = runner.invoke(app, [*asked, "--prompt", "High or low?", "--json"])
     rows = [json.loads(line) for line in both.stdout.splitlines()]
     assert [row["prompt"] for row in rows] == ["?", "High or low?"]
