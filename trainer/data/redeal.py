@@ -47,15 +47,21 @@ def remainder(name: str, cursors: Sequence[LoaderCursor], streams: Sequence[Shar
             if held.data_set == name:
                 left[held.epoch] = np.append(left.get(held.epoch, np.zeros(0, np.int64)), held.number)
         unseen.append((place.epoch, left))
-    last = max(epoch for epoch, _ in unseen)
-    first = min([last, *(epoch for _, left in unseen for epoch, numbers in left.items() if len(numbers))])
+    dealt_anew = {epoch for stream in streams for epoch in stream.order.left}  # already once, and not begun since
+    last = max([*(epoch for epoch, _ in unseen), *dealt_anew])
+    begun = [
+        epoch for reached, left in unseen for epoch in (reached, *(e for e, numbers in left.items() if len(numbers)))
+    ]
     found: dict[int, NDArray[np.bool_]] = {}
-    for epoch in range(first, last + 1):
+    for epoch in range(min(begun), last + 1):
         mask = np.zeros(size, bool)
         for (reached, left), stream in zip(unseen, streams, strict=True):
             mask[left.get(epoch, stream.order.numbers(epoch) if epoch > reached else np.zeros(0, np.int64))] = True
         if not mask.all():
             found[epoch] = mask
+    whole = np.ones(size, bool)
+    first = next((e for e in range(min(begun), last) if found.get(e, whole).any()), last)
+    found = {epoch: mask for epoch, mask in found.items() if epoch >= first}
     return Remainder(first, found)
 
 

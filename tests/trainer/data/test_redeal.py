@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coat.manifests import InputError
@@ -59,6 +59,7 @@ def to_the_end_of(loaders: list[Loader], epoch: int) -> list[str]:
     return left
 
 
+@example(sizes=[1, 1, 1], ranks=(3, 1, 2), budget=None, steps=[0, 0, 1, 0, 0, 0], size=None)  # two epochs dealt twice
 @settings(max_examples=25, deadline=None)
 @given(
     sizes=SIZES, ranks=st.tuples(*[st.integers(1, 3)] * 3), budget=st.none() | st.integers(7, 20),
