@@ -78,7 +78,7 @@ def carry_over(rest: Remainder, then: SampleRecord, now: SampleRecord) -> tuple[
 
 def begin_at(stream: ShardStream, epoch: int) -> None:
     stream.close()
-    stream.epoch, stream.window, stream.start, stream.length, stream.given = epoch, 0, 0, 0, 0
+    stream.begin(epoch)
 
 
 def sum_counts(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -145,12 +145,16 @@ class ShardStream:
     def read_epoch(self, epoch: int, position: int = 0) -> Iterator[RawSample]:
         """The samples of an epoch as they are given, without the first `position`; the stream itself stays."""
         stream = self.fork()
-        stream.epoch, stream.window, stream.start, stream.length, stream.given = epoch, 0, 0, 0, 0
+        stream.begin(epoch)
         samples = islice(stream, position, self.order.count(epoch))
         try:
             yield from samples
         finally:
             stream.close()
+
+    def begin(self, epoch: int) -> None:
+        """Stand before the first sample of an epoch."""
+        self.epoch, self.window, self.start, self.length, self.given = epoch, 0, 0, 0, 0
 
     def fork(self) -> "ShardStream":
         """A stream of its own, at the same place."""
@@ -204,7 +208,7 @@ class ShardStream:
         if self.shuffle_bytes is None:
             self.max_bytes = window.max_bytes
         if cursor.position and cursor.position == self.order.count(cursor.epoch):
-            self.epoch, self.window, self.start, self.length, self.given = cursor.epoch + 1, 0, 0, 0, 0
+            self.begin(cursor.epoch + 1)
 
     def goes_on_from(self, cursor: StreamCursor) -> bool:
         """Whether a cursor is one of this very order."""
