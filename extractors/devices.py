@@ -76,7 +76,9 @@ def keep_freed_memory() -> None:
 def onnx_session(model: str | bytes, external: Mapping[str, bytes] | None = None) -> Any:
     """An onnxruntime session on the CPU with as many threads as this process gives to torch.
 
-    `external` holds the files of weights beside the model, by name.
+    `external` holds the files of weights beside the model, by name. A quantised model is computed in float between its
+    roundings, as it is written: kernels of 8-bit integers add up in 16 bits where a CPU has no VNNI, overflow without a word,
+    and would give other values on one node of a cluster than on the next (github.com/microsoft/onnxruntime/issues/14642).
     """
     import onnxruntime
     import torch
@@ -85,6 +87,7 @@ def onnx_session(model: str | bytes, external: Mapping[str, bytes] | None = None
     options.intra_op_num_threads = torch.get_num_threads()  # the worker sets it by its CPU share
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would starve other workers
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     if external:
         names, data = list(external), list(external.values())
         options.add_external_initializers_from_files_in_memory(names, data, [len(d) for d in data])
