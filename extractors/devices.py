@@ -77,8 +77,8 @@ def onnx_session(model: str | bytes, external: Mapping[str, bytes] | None = None
     """An onnxruntime session on the CPU with as many threads as this process gives to torch.
 
     `external` holds the files of weights beside the model, by name. A quantised model is computed in float between its
-    roundings, as it is written: kernels of 8-bit integers add up in 16 bits where a CPU has no VNNI, overflow without a word,
-    and would give other values on one node of a cluster than on the next (github.com/microsoft/onnxruntime/issues/14642).
+    roundings, as it is written: kernels of 8-bit integers add up in 16 bits where a CPU has no VNNI, overflow without a
+    word, and give other values on one node of a cluster than on the next (microsoft/onnxruntime issue 14642).
     """
     import onnxruntime
     import torch
