@@ -15,6 +15,7 @@ import urllib3
 
 from coat.manifests import InputError, RunError
 from coat.manifests.errors import one_line
+from coat.trainer.evaluation.settings import JudgeSettings
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
@@ -32,6 +33,21 @@ class Completion:
     prompt_tokens: int | None
     answer_tokens: int | None
     cut: bool
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Where the keys of servers and judges are, and how long they have for an answer."""
+
+    key_variable: str = KEY_VARIABLE
+    judge_key_variable: str = KEY_VARIABLE
+    timeout: float = 600.0  # seconds
+
+    def asked(self, url: str, model: str | None, connections: int) -> "ChatClient":
+        return ChatClient(url, model, key_variable=self.key_variable, timeout=self.timeout, connections=connections)
+
+    def judge(self, judge: JudgeSettings) -> "ChatClient":
+        return ChatClient(judge.url, judge.model, key_variable=self.judge_key_variable, timeout=self.timeout)
 
 
 class ChatClient:

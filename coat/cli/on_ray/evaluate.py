@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coat.cli.evaluate import Servers
 from coat.manifests import InputError, RunError
 from coat.pipeline.cluster.ray_connection import connected
 from coat.pipeline.cluster.ray_errors import error_summary
 from coat.pipeline.cluster.resources import Cluster
+from coat.trainer.evaluation.asking.chat import Servers
 from coat.trainer.evaluation.asking.loop import AnswerFiles
 from coat.trainer.evaluation.evaluation import Progress, Ranks, ask, begin, end
 from coat.trainer.evaluation.finishing import all_asks
@@ -111,7 +111,7 @@ def ask_as_rank(out: str, rank: int, count: int, threads: int, servers: Servers,
             settings,
             read_asked(path, settings),
             path,
-            lambda found: make_asker(found, None, servers.key_variable, servers.timeout),
+            lambda found: make_asker(found, None, servers),
             ranks=Ranks(rank, count),
             workers=threads,
             progress=Progress(),

@@ -14,7 +14,7 @@ from coat.cli.telemetry import allow
 
 if TYPE_CHECKING:
     from coat.trainer.config.train_config import TrainConfig
-    from coat.trainer.training.metrics_log import Report
+    from coat.trainer.training.reporting.metrics_log import Report
 
 
 Configs = Annotated[
@@ -100,7 +100,7 @@ def train(
 
             result = run_training(settings, **options)
         else:
-            from coat.cli.ray_train import Workers, train_on_ray
+            from coat.cli.on_ray.train import Workers, train_on_ray
 
             where = Workers(
                 address=ray_address,

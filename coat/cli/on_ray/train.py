@@ -20,7 +20,7 @@ from coat.pipeline.cluster.resources import Cluster
 from coat.trainer import TrainConfig, TrainResult
 from coat.trainer.data.data_sets import DataSets
 from coat.trainer.run_folder import RunFolder
-from coat.trainer.training.metrics_log import Report
+from coat.trainer.training.reporting.metrics_log import Report
 from coat.trainer.training.stopping import stop_signals
 from coat.trainer.training.train import open_run, train
 
