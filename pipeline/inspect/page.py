@@ -4,17 +4,15 @@ Ids, texts and names of channels come from strangers: as text they are escaped, 
 page's policy names the digest of the one script that may run, so that nothing else does.
 """
 
-import base64
-import hashlib
 import io
 import json
 from html import escape
 
 import soundfile
 
+from coat.drawing.html import data_url, definition_list, html_document, read_asset, script_policy
+from coat.drawing.text import short_number
 from coat.manifests.audio.clip import Clip
-from coat.pipeline.drawing.html import data_url, definition_list, html_document, read_asset
-from coat.pipeline.drawing.text import short_number
 from coat.pipeline.inspect.inspection import Inspection
 from coat.pipeline.inspect.panels import Panel, Track
 from coat.pipeline.inspect.plots import css_gradient, time_ticks, track_png
@@ -25,10 +23,6 @@ EDGE = 0.08  # of a track's height: a tick that near to its border is written in
 
 def inspection_page(inspection: Inspection) -> bytes:
     script = read_asset("coat.pipeline.inspect", "page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    )
     panels = [*inspection.sound, *inspection.experts]
     sections = "\n".join(panel_html(i, panel, inspection) for i, panel in enumerate(panels))
     body = f"""{head_html(inspection, panels)}
@@ -41,7 +35,7 @@ def inspection_page(inspection: Inspection) -> bytes:
 <script type="application/json" id="data">{data_json(inspection, panels)}</script>
 <script>{script}</script>"""
     style = read_asset("coat.pipeline.inspect", "page.css")
-    return html_document(f"{inspection.utterance.id} – what the experts heard", policy, style, body)
+    return html_document(f"{inspection.utterance.id} – what the experts heard", script_policy(script), style, body)
 
 
 def head_html(inspection: Inspection, panels: list[Panel]) -> str:

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from coat.drawing.text import short_number
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.drawing.text import short_number
 
 Floats = NDArray[np.float32]
 Style = Literal["line", "area", "band", "image", "wave"]

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from coat.pipeline.drawing.figures import AREA, INK, LINE, PALE, to_png
-from coat.pipeline.drawing.text import shorten
+from coat.drawing.figures import AREA, INK, LINE, PALE, to_png
+from coat.drawing.text import shorten
 from coat.pipeline.inspect.inspection import Inspection
 from coat.pipeline.inspect.panels import Panel, Track
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from coat.pipeline.drawing.html import data_url, definition_list, html_document, read_asset
+from coat.drawing.html import data_url, definition_list, html_document, read_asset
 from coat.pipeline.statistics.plots import statistics_figures
 from coat.pipeline.statistics.statistics import Statistics
 from coat.pipeline.statistics.text import dimension_table, list_facts, list_problems

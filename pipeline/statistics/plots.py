@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from coat.pipeline.drawing.figures import AREA, INK, LINE, PALE, to_png
-from coat.pipeline.drawing.text import shorten
+from coat.drawing.figures import AREA, INK, LINE, PALE, to_png
+from coat.drawing.text import shorten
 from coat.pipeline.statistics.statistics import QUANTILES, Statistics
 from coat.pipeline.statistics.text import PCA_FROM_DIM, dimension_name, most_informative, percent
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from coat.pipeline.drawing.text import short_number
+from coat.drawing.text import short_number
 from coat.pipeline.statistics.statistics import QUANTILES, Statistics
 
 MAX_NAMED = 12  # dead dimensions, or with NaN

@@ -4,6 +4,7 @@ A page needs no network: pictures and sounds are in it, as data URLs. Texts that
 """
 
 import base64
+import hashlib
 from collections.abc import Mapping
 from html import escape
 from importlib.resources import files as package_files
@@ -21,13 +22,24 @@ def html_document(title: str, policy: str, style: str, body: str) -> bytes:
 <meta name="referrer" content="no-referrer">
 <link rel="icon" href="data:,">
 <title>{escape(title)}</title>
-<style>{read_asset("coat.pipeline.drawing", "page.css")}{style}</style>
+<style>{read_asset("coat.drawing", "page.css")}{style}</style>
 </head>
 <body>
 {body}
 </body>
 </html>
 """.encode()
+
+
+def script_policy(script: str, allowed: str = "media-src data:") -> str:
+    """A Content-Security-Policy under which one script runs, and nothing is loaded but pictures in the page and what is
+    `allowed` beside.
+    """
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; img-src data:; {allowed}; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def read_asset(package: str, name: str) -> str:
