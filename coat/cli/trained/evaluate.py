@@ -124,14 +124,17 @@ def evaluate(
 
     with quiet() if predictions is None else nullcontext():
         servers = Servers(key_variable, judge_key_variable, timeout)
-        if ray_address is None or predictions is not None:
+        if ray_address is None:
             result = run_evaluation(settings, Path(out), workers, json_output, servers)
         else:
-            from coat.cli.on_ray.evaluate import Workers, evaluate_on_ray
+            from coat.cli.on_ray.evaluate import evaluate_on_ray
+            from coat.cli.on_ray.ranks import Workers
 
             where = Workers(address=ray_address, count=ranks, gpus=gpus_per_rank, cpus=cpus_per_rank)
             with shown_progress(json_output) as told:
-                result = evaluate_on_ray(settings, Path(out), where, workers, servers, told)
+                result = evaluate_on_ray(
+                    settings, Path(out), where, threads=workers, progress=told, make_judge=servers.judge
+                )
     if result is not None:
         show(result, out, json_output)
 
@@ -279,6 +282,8 @@ def show_cost(cost: "Cost") -> None:
         numbers = ["-" if t is None else f"{t:,.1f}" for t in tokens]
         lines.append([mode, *first, seconds(found.total.p50), seconds(found.total.p95), *numbers])
     table(f"Cost, one by one, on {cost.device} ({cost.threads} threads)", columns, lines)
+    if "server" in cost.modes and cost.modes["server"].first_token is None:
+        typer.echo("The server does not say when its first token comes: it does not stream.")
 
 
 def seconds(value: float) -> str:
