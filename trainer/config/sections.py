@@ -184,8 +184,8 @@ class LossConfig(ConfigSection):
     # What is summed, of targets of these kinds.
     representation: Literal["cosine+smooth_l1", "cosine", "smooth_l1", "mse"] = "cosine+smooth_l1"
     scalars: Literal["smooth_l1", "mse"] = "smooth_l1"
-    # What a loss is divided by. none: nothing, which did best at the scale of this machine (docs/scale-model.md). prior:
-    # what the best constant prediction would lose (model/loss_scales.py): equal weights are one footing for all kinds.
+    # What a loss is divided by. none: nothing, which did best where it was measured (docs/scale-model.md). prior: what
+    # the best constant prediction would lose (model/loss_scales.py): equal weights are one footing for all kinds.
     scale: Literal["none", "prior"] = "none"
     # Whether weights follow the training, by the norms of gradients or by learned variances:
     # training/step/loss_balance.py.

@@ -37,7 +37,8 @@ def load_student(
     options = {"quantization_config": quantization_config(precision)} if quantize else {}
     try:
         student = adapter.load(source, precision, attention, **options)
-        check_rows(student.model, source)
+        if quantize:
+            check_rows(student.model, source)
         without_repacking(student.model)
         return student
     except InputError:
