@@ -22,6 +22,7 @@ from coat.cli import (
     manifest,
     plan,
     plan_train,
+    probe,
     quickstart,
     report,
     runs,
@@ -89,6 +90,7 @@ app.command("runs", rich_help_panel=TRAINING)(runs.runs)
 app.command("tiny-student", rich_help_panel=TRAINING)(train.tiny_student)
 app.command("generate", rich_help_panel=TRAINED)(generate.generate)
 app.command("evaluate", rich_help_panel=TRAINED)(evaluate.evaluate)
+app.command("probe", rich_help_panel=TRAINED)(probe.probe)
 app.command("compare", rich_help_panel=TRAINED)(compare.compare)
 app.command("report", rich_help_panel=TRAINED)(report.report)
 app.command("benchmarks", rich_help_panel=TRAINED)(benchmarks.benchmarks)
