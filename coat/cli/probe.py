@@ -13,7 +13,7 @@ from coat.cli.progress import progress
 from coat.cli.train import quiet
 
 if TYPE_CHECKING:
-    from coat.analysis.probing.probe import Probes
+    from coat.analysis.probing.results import Probes
     from coat.analysis.probing.subject import Subject
 
 
@@ -80,8 +80,8 @@ def probe(
     if step is not None and not run:
         raise InputError("--step is of a --run; a --student has none")
     with quiet():
-        from coat.analysis.probing.probe import ProbeSettings
         from coat.analysis.probing.probe import probe as run_probe
+        from coat.analysis.probing.results import ProbeSettings
 
         settings = ProbeSettings(
             shards, layers, words(positions), None if experts is None else words(experts), label or (), frames, folds,
@@ -92,17 +92,16 @@ def probe(
             found = run_probe(
                 settings, subjects, str(folder), lambda n, unit, label: progress(n, unit, label, json_output)
             )
+    if json_output:
+        typer.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        show(found)
     if out:
         from coat.analysis.probing.page import probes_page
 
         document = probes_page(found)
         storage.write_bytes(out, document)
-    if json_output:
-        typer.echo(json.dumps(found.to_dict(), indent=2))
-    else:
-        show(found)
-        if out:
-            typer.echo(f"{out}: {bytes_text(len(document))}")
+        typer.echo(f"{out}: {bytes_text(len(document))}", err=json_output)
 
 
 def words(text: str) -> tuple[str, ...]:

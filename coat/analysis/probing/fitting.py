@@ -18,7 +18,7 @@ from coat.analysis.probing.scores import SUMS
 from coat.analysis.probing.targets import Target
 
 Blocks = Callable[[], Iterable[NDArray[np.float32]]]  # the states of a place and layer, from the first row on
-LEAST_GROUPS = 10  # that have a target
+LEAST_ROWS = 10  # that have a target
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,10 @@ class TargetGroup:
 
     @property
     def problem(self) -> str | None:
-        groups = len(np.unique(self.group_N))
-        if groups < LEAST_GROUPS:
-            return f"{groups} clips have it; {LEAST_GROUPS} are needed"
-        if len(np.unique(self.fold_N)) < LEAST_FOLDS:
-            return f"the clips that have it lie in {len(np.unique(self.fold_N))} folds; {LEAST_FOLDS} are needed"
-        return None
+        folds = len(np.unique(self.fold_N))
+        if len(self.rows_N) < LEAST_ROWS:
+            return f"has {len(self.rows_N)} rows; {LEAST_ROWS} are needed"
+        return f"has rows in {folds} folds; {LEAST_FOLDS} are needed" if folds < LEAST_FOLDS else None
 
 
 def target_groups(

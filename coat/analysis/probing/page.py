@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 
 from coat.analysis.probing.plots import heat_map
-from coat.analysis.probing.probe import Probes, TargetFacts
+from coat.analysis.probing.results import Probes, TargetFacts
 from coat.analysis.probing.scores import Figure, Score
 from coat.drawing.html import data_url, definition_list, html_document
 

@@ -72,18 +72,24 @@ def read_targets(
                 continue
             meta = decode_meta(raw)
             clip = found[key] = ClipTargets(labels={name: label_of(meta, name) for name in labels})
-            starts = meta.get("starts") if isinstance(meta.get("starts"), dict) else {}
             for name in experts_with_targets(raw.members, wanted):
                 spec = wanted[name].spec
                 frames_FC = known_frames(decode_target(raw, name, wanted[name]), spec)
                 clip.means[name] = mean_of_known(frames_FC)
-                first_s = starts.get(name, spec.start_s)  # of a piece of an utterance, where its targets begin
+                first_s = start_of(meta, name, spec)
                 for count in clips[key].counts:
                     clip.positions[name, count] = at_positions(
                         frames_FC, first_s, spec.rate_hz, count, clips[key].seconds
                     )
             told(1)
     return found
+
+
+def start_of(meta: Mapping[str, Any], expert: str, spec: TargetSpec) -> float:
+    """Seconds of the centre of frame 0; a piece of an utterance has its own."""
+    starts = meta.get("starts")
+    start_s = starts.get(expert) if isinstance(starts, dict) else None
+    return float(start_s) if isinstance(start_s, int | float) else spec.start_s
 
 
 def known_frames(frames_FC: NDArray[np.floating[Any]], spec: TargetSpec) -> Columns:
@@ -174,7 +180,7 @@ def label_target(name: str, values: Sequence[Any], group_N: NDArray[np.int64]) -
     classes = tuple(sorted(word for word, groups in of_word.items() if len(groups) >= LEAST_CLIPS))
     if len(classes) < 2:
         raise InputError(
-            f"--label {name}: {len(classes)} of its {len(of_word)} values are in {LEAST_CLIPS} clips or more; it takes 2"
+            f"--label {name}: {len(classes)} of its {len(of_word)} values are in {LEAST_CLIPS} clips or more, not 2"
         )
     number = {word: c for c, word in enumerate(classes)}
     one_hot = np.full((len(words), len(classes)), np.nan, np.float32)
