@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from coat.analysis.layers import decoder_layers
 from coat.trainer.model.coat_model import CoatModel
 from tests.trainer.helpers import toy_sample, write_shards
 
@@ -55,7 +56,7 @@ class KnownBlock:
             self.of_features[self.key(features["input_features"][0])] = known_pitch(sound)
         self.inputs: dict = {}
         model.student.model.model.register_forward_pre_hook(self.look, with_kwargs=True)
-        model.student.language_model.layers[1].register_forward_pre_hook(self.put, with_kwargs=True)
+        decoder_layers(model.student)[1].register_forward_pre_hook(self.put, with_kwargs=True)
 
     @staticmethod
     def key(features: torch.Tensor) -> bytes:

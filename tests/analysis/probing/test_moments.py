@@ -106,7 +106,10 @@ def test_noise_gives_chance_and_never_more():
     assert selectivity.low < 0 < selectivity.high
     assert word.seen[0] == pytest.approx(0.25, abs=0.08)
     assert word.seen[1] == pytest.approx(0.25, abs=0.08)
-    assert word.figures()[0].low < word.seen[0] < word.figures()[0].high  # pyright: ignore[reportOptionalOperand]
+    _, low, high = word.figures()[0].to_list()
+    assert low is not None
+    assert high is not None
+    assert low < word.seen[0] < high
     assert control.value is not None
     assert control.value < 0.05
 
