@@ -6,6 +6,7 @@ B batch, T positions of a sequence, R response tokens of a batch, K think positi
 from collections.abc import Mapping
 from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,6 +39,8 @@ class CoatModel(nn.Module):
         if self.heads.specs:
             index_BKD = batch.think_BK[..., None].expand(-1, -1, distilled_BTD.shape[-1])
             states_BKD = distilled_BTD.gather(1, index_BKD).float()
+            if self.heads.config.detach:  # a leaf of its own, so that what heads would teach is still measured
+                states_BKD = states_BKD.detach().requires_grad_(torch.is_grad_enabled())
             # Under autocast heads multiply in bf16, as the student does; their losses are float32.
             sums |= self.heads(
                 states_BKD, batch.think_mask_BK, batch.seconds_B, batch.targets, self.loss_gradient_norms.watch
