@@ -38,8 +38,7 @@ def inspect(
     from coat.manifests import storage
     from coat.manifests.errors import InputError
     from coat.pipeline.inspect.inspection import inspect as run
-    from coat.pipeline.inspect.page import inspection_page
-    from coat.pipeline.inspect.plots import inspection_figure
+    from coat.pipeline.inspect.page import inspection_figure, inspection_page
 
     if not (out or png):
         raise InputError("nothing to write: give --out page.html, --png picture.png, or both")

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from coat.drawing.panels import Panel
+from coat.drawing.target_tracks import target_tracks
 from coat.extractors import registry
 from coat.manifests.audio.clip import Clip
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.inspect.panels import Panel
-from coat.pipeline.inspect.target_tracks import target_tracks
 from coat.pipeline.store.rows import Row
 from coat.pipeline.store.target_set import TargetSet
 

@@ -73,6 +73,8 @@ def open_run(folder: RunFolder, config: TrainConfig, data: DataSets, restart: bo
     if changed and not change:
         raise InputError(f"{folder.path}: {'; '.join(changed)}; --change to go on with these, or use another --out")
     lines = folder.open(config, data.index, restart, change) + changed
+    if changed and folder.finished:  # it ended early; with other samples its patience begins again
+        folder.extend(config, from_anew=True)
     if goes_on and (changed or data.index.identity != folder.index.identity):
         begun = folder.index
         replace(same_experts(config, begun, data.index), sidecars={}).write(str(folder.path))

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from coat.drawing.panels import Floats, Readout, Track, ticks_at
 from coat.drawing.text import rounded_number
 from coat.manifests.targets.spec import TargetSpec
-from coat.pipeline.inspect.panels import Floats, Readout, Track, ticks_at
 
 MAX_CURVES = 32  # dimensions that are drawn as curves, one below the other; more of them are an image
 MAX_TALL_CURVES = 6  # of these there is room for tall ones

@@ -21,6 +21,19 @@ Style = Literal["line", "area", "band", "image", "wave"]
 Readout = float | str | None  # what is said of a frame; None: nothing
 
 
+@dataclass(frozen=True)
+class TimeAxis:
+    """The seconds that all panels of a page or figure span, from the left edge to the right one."""
+
+    start_s: float
+    end_s: float  # where the sound ends
+    until_s: float  # where the axis ends: later, where frames are centred behind the sound
+
+    def percent(self, time_s: float) -> float:
+        """Of the way from the left edge to the right one."""
+        return 100 * (time_s - self.start_s) / (self.until_s - self.start_s)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Track:
     """One strip of a panel."""
@@ -37,6 +50,7 @@ class Track:
     log: bool = False
     colour_map: str = "Blues"  # colour map of a band or an image
     ticks: tuple[tuple[float, str], ...] = ()  # height in 0..1, and what stands there
+    reference: Floats | None = None  # [N]; of a line: what it is compared with, drawn in another colour
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +65,7 @@ class Panel:
     tracks: tuple[Track, ...] = ()
     problem: str = ""  # why there is nothing, or what is wrong with it
     spec: TargetSpec | None = None
+    measured: str = ""  # what was measured of it, in a few words
 
     @property
     def frames(self) -> int:
@@ -64,3 +79,9 @@ class Panel:
 def ticks_at(low: float, high: float, values: Sequence[float]) -> tuple[tuple[float, str], ...]:
     """Heights and labels of values on a linear scale."""
     return tuple(((value - low) / (high - low), short_number(value)) for value in values)
+
+
+def axis_of(start_s: float, end_s: float, panels: Sequence[Panel]) -> TimeAxis:
+    """To the end of the sound, or of the last frame that is centred behind it."""
+    last = [float(p.edges()[-1]) for p in panels if p.frames and p.edges()[-2:].mean() > end_s]
+    return TimeAxis(start_s, end_s, max([end_s, *last]))

@@ -6,8 +6,8 @@ T samples, N frames, R mel bands, F bins of a spectrum, W samples of a window.
 import numpy as np
 from numpy.typing import NDArray
 
+from coat.drawing.panels import Floats, Panel, Track, ticks_at
 from coat.drawing.text import rounded_number
-from coat.pipeline.inspect.panels import Floats, Panel, Track, ticks_at
 
 WAVE_COLUMNS = 2000  # of the waveform, at most
 SOUND_BANDS = 128  # of the log-mel
