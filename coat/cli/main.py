@@ -16,6 +16,7 @@ from coat.cli import (
     experts,
     export,
     extract,
+    fidelity,
     generate,
     inspect,
     inspect_batch,
@@ -93,6 +94,7 @@ app.command("compare", rich_help_panel=TRAINED)(compare.compare)
 app.command("report", rich_help_panel=TRAINED)(report.report)
 app.command("benchmarks", rich_help_panel=TRAINED)(benchmarks.benchmarks)
 app.add_typer(benchmarks.app, name="benchmark", rich_help_panel=TRAINED)
+app.command("fidelity", rich_help_panel=TRAINED)(fidelity.fidelity)
 app.command("export", rich_help_panel=TRAINED)(export.export)
 
 

@@ -1,7 +1,7 @@
 """`coat fidelity`: a run, and where it is given a run without distillation, over the same held-out shards."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -25,7 +25,7 @@ GROUP_KEYS = ("corpus", "dataset", "group")  # of a manifest's row
 @dataclass(frozen=True, kw_only=True)
 class FidelityOptions:
     run: str
-    shards: tuple[str, ...]
+    shards: tuple[str, ...] = ()  # none: those of the run's evaluation
     step: Step = None
     floor_run: str | None = None
     samples: int | None = None  # the first so many of each set; None: all
@@ -47,23 +47,24 @@ class OneRun:
     counts: Counts
 
 
-@dataclass(frozen=True)
-class Told:
-    """What is told on the way. `start`: of a pass over so many clips, and gives what is told of its progress."""
-
-    start: Callable[[str, int], Callable[[int], None]] = lambda label, total: lambda n: None
+Start = Callable[[str, int], Callable[[int], None]]  # told of a pass and its clips; gives what is told of its progress
 
 
 def measure_fidelity(
     options: FidelityOptions,
     accelerator: Accelerator | None = None,
-    told: Told = Told(),
+    start: Start = lambda label, total: lambda n: None,
 ) -> FidelityResults:
     """The same on all ranks.
 
     InputError: no such run or shards, no heads, other targets than it was trained on, no clip that can be heard.
     """
-    run = hear(options.run, options.step, options, accelerator, told, constants=True)
+    if not options.shards:
+        held_out = run_config(options.run).evaluation.shards
+        if held_out is None:
+            raise InputError(f"{options.run}: has no evaluation.shards; give --shards with the targets of its experts")
+        options = replace(options, shards=(held_out,))
+    run = hear(options.run, options.step, options, accelerator, start, constants=True)
     kept = {name: {RUN: one, MEAN: run.meter.constant[name]} for name, one in run.meter.kept.items() if one.seen}
     if not kept:
         why = ", ".join(f"{n} {reason}" for reason, n in sorted(run.counts.skipped.items())) or "they are empty"
@@ -71,7 +72,7 @@ def measure_fidelity(
     missing = [name for name in run.experts if name not in kept]
     notes = [f"no clip has a target of {', '.join(missing)}"] if missing else []
     if options.floor_run is not None:
-        floor = hear(options.floor_run, None, options, accelerator, told)
+        floor = hear(options.floor_run, None, options, accelerator, start)
         notes += floor_notes(run, floor)
         for name, by_subject in kept.items():
             if name in floor.experts and floor.meter.kept[name].seen:
@@ -85,7 +86,7 @@ def measure_fidelity(
         by=options.by,
         clips=run.counts.clips,
         skipped=dict(sorted(run.counts.skipped.items())),
-        experts=tuple(score(run.meter.measures[name], by_subject) for name, by_subject in kept.items()),
+        experts=tuple(score(name, run.meter.measures[name], by_subject) for name, by_subject in kept.items()),
         notes=tuple(notes),
     )
 
@@ -95,13 +96,12 @@ def hear(
     step: Step,
     options: FidelityOptions,
     accelerator: Accelerator | None,
-    told: Told,
+    start: Start,
     constants: bool = False,
 ) -> OneRun:
     """The model is in memory only meanwhile."""
-    saved, folder = find_student(path, step), RunFolder(Path(path))
-    config = folder.config
-    experts = experts_of(config, folder.index)
+    saved, config = find_student(path, step), run_config(path)
+    experts = experts_of(config, RunFolder(Path(path)).index)
     if not experts:
         raise InputError(
             f"{path}: has no heads, as it distils nothing; heads on a student without distillation come of a training "
@@ -113,9 +113,16 @@ def hear(
     meter = FidelityMeter(model.heads, experts, options.present, constants, options.budget)
     counts = listen(
         model, config, indices, meter, samples=options.samples, batch_size=options.batch_size, by=options.by,
-        accelerator=accelerator, advance=told.start(path, total),
+        accelerator=accelerator, advance=start(path, total),
     )  # fmt: skip
     return OneRun(path, saved.step, config, experts, meter, counts)
+
+
+def run_config(path: str) -> TrainConfig:
+    folder = RunFolder(Path(path))
+    if not folder.config_file.exists():
+        raise InputError(f"{path}: no config.toml; expected what `coat train --out` wrote")
+    return folder.config
 
 
 def named_indices(shards: Sequence[str], experts: Mapping[str, ExpertInfo], run: str) -> dict[str, ShardIndex]:

@@ -43,7 +43,7 @@ class Clip:
 
     @classmethod
     def of(cls, sample: Sample, place: tuple[int, int], group: str = "") -> "Clip":
-        return cls(place, sample.id, xxhash.xxh3_64_intdigest(np.ascontiguousarray(sample.samples_S)), group)
+        return cls(place, sample.id, xxhash.xxh3_64_intdigest(np.ascontiguousarray(sample.samples_S).data), group)
 
 
 class FidelityMeter:

@@ -54,7 +54,7 @@ class Drawn:
         }
 
 
-def score(measure: Measure, kept: Mapping[str, KeptClips]) -> ExpertFidelity:
+def score(name: str, measure: Measure, kept: Mapping[str, KeptClips]) -> ExpertFidelity:
     """Of one expert; `kept` by subject. All figures are of the clips that all subjects have; at least one."""
     by_place = {subject: {clip.place: clip for clip in one.clips} for subject, one in kept.items()}
     shared = [place for place in by_place[RUN] if all(place in one for one in by_place.values())]
@@ -64,14 +64,16 @@ def score(measure: Measure, kept: Mapping[str, KeptClips]) -> ExpertFidelity:
     rows = {"": np.arange(len(clips)), **group_rows(clips)}
     drawn = draw(measure, stacks, clusters, rows)
     groups = [
-        GroupFigures(name, len(at), sum(clips[i].frames for i in at), {s: drawn[name].row(s) for s in stacks})
-        for name, at in rows.items()
-        if name
+        GroupFigures(group, len(at), sum(clips[i].frames for i in at), {s: drawn[group].row(s) for s in stacks})
+        for group, at in rows.items()
+        if group
     ]
     expert = measure.expert
-    is_pitch = isinstance(measure, PitchMeasure)
+    errors = {}
+    if isinstance(measure, PitchMeasure):
+        errors = {subject: tuple(measure.errors(stack).tolist()) for subject, stack in stacks.items()}
     return ExpertFidelity(
-        expert=expert.spec.expert,
+        expert=name,
         family=expert.spec.family,
         kind=expert.spec.kind,
         rate_hz=expert.spec.rate_hz,
@@ -86,7 +88,7 @@ def score(measure: Measure, kept: Mapping[str, KeptClips]) -> ExpertFidelity:
         over_floor=drawn[""].differences(RUN, FLOOR) if FLOOR in stacks else {},
         groups=tuple(groups),
         parts={subject: tuple(measure.parts(stack)) for subject, stack in stacks.items()},
-        errors={s: tuple(measure.errors(stack).tolist()) for s, stack in stacks.items()} if is_pitch else {},
+        errors=errors,
     )
 
 

@@ -1,4 +1,4 @@
-"""Measures against mir_eval, scikit-learn and numpy on the same numbers; a head that is right, and one that says nothing."""
+"""Measures against mir_eval, scikit-learn and numpy; a head that is right, and one that says nothing."""
 
 from collections.abc import Callable
 from dataclasses import replace
