@@ -10,7 +10,7 @@ import typer
 from coat.cli.options import Json, RunStep
 from coat.cli.output import bytes_text, table
 from coat.cli.progress import progress
-from coat.cli.train import quiet
+from coat.cli.training.train import quiet
 
 if TYPE_CHECKING:
     from coat.trainer.fidelity.results import FidelityResults
