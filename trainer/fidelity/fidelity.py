@@ -75,7 +75,7 @@ def measure_fidelity(
         floor = hear(options.floor_run, None, options, accelerator, start)
         notes += floor_notes(run, floor)
         for name, by_subject in kept.items():
-            if name in floor.experts and floor.meter.kept[name].seen:
+            if name in floor.meter.kept and floor.meter.kept[name].seen:
                 by_subject[FLOOR] = floor.meter.kept[name]
     return FidelityResults(
         run=run.path,
@@ -110,7 +110,7 @@ def hear(
     indices = named_indices(options.shards, experts, path)
     total = sum(min(index.samples, options.samples or index.samples) for index in indices.values())
     model = load_model(path, str(accelerator.device) if accelerator else None, step)
-    meter = FidelityMeter(model.heads, experts, options.present, constants, options.budget)
+    meter = FidelityMeter(model, experts, options.present, constants, options.budget)
     counts = listen(
         model, config, indices, meter, samples=options.samples, batch_size=options.batch_size, by=options.by,
         accelerator=accelerator, advance=start(path, total),

@@ -52,7 +52,7 @@ def listen(
 
     with raise_on_all_ranks(accelerator) if accelerator else nullcontext(), torch.no_grad():
         for number, (name, index) in enumerate(indices.items()):
-            collator = Collator(model.student, model.block, index, list(meter.measures))
+            collator = Collator(model.student, model.block, index, meter.experts)
             usable = usable_samples(collator, config, samples, rank, ranks, skip)
             size, budget = batch_size or config.data.batch_size, config.data.batch_tokens
             for items in within_budget(usable, size, budget, lambda item: len(item.encoded.ids)):

@@ -1,6 +1,6 @@
 """Records of what heads say, taken in passing while a model computes its losses.
 
-    meter = FidelityMeter(model.heads, experts)
+    meter = FidelityMeter(model, experts)
     with torch.no_grad(), meter.watch(batch, clips):
         model(batch)
     meter.kept["pitch"].clips
@@ -27,8 +27,8 @@ from coat.trainer.data.samples import Sample
 from coat.trainer.fidelity.kept import BUDGET, ClipRecord, KeptClips
 from coat.trainer.fidelity.measures.by_kind import measure_of
 from coat.trainer.fidelity.measures.classes import PRESENT
-from coat.trainer.model.batch import Batch
-from coat.trainer.model.heads import DistillHeads
+from coat.trainer.model.batch import Batch, at_audio, expert_of
+from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.ranks import gather_from_ranks
 
 
@@ -47,23 +47,27 @@ class Clip:
 
 
 class FidelityMeter:
-    """Of the experts of some heads. `constants`: also what the training mean would say (`constant`).
+    """Of the experts that a model has heads of; by name, with `@audio` of those that read the audio's states where the
+    block's are distilled as well. `constants`: also what the training mean would say (`constant`).
 
     Memory is that of the records: at most `budget` bytes an expert, twice that with constants.
     """
 
     def __init__(
         self,
-        heads: DistillHeads,
+        model: CoatModel,
         experts: Mapping[str, ExpertInfo],
         present: float = PRESENT,
         constants: bool = False,
         budget: int = BUDGET,
     ) -> None:
-        self.losses = {name: heads.losses[name] for name in experts}
-        self.measures = {name: measure_of(expert, present) for name, expert in experts.items()}
+        self.experts = list(experts)
+        self.losses = {name: model.heads.losses[name] for name in experts}
+        if model.audio_heads is not None:
+            self.losses |= {at_audio(name): model.audio_heads.losses[name] for name in experts}
+        self.measures = {name: measure_of(experts[expert_of(name)], present) for name in self.losses}
         self.constant_outputs = {n: m.constant_outputs() for n, m in self.measures.items()} if constants else {}
-        self.kept = {name: KeptClips(budget) for name in experts}
+        self.kept = {name: KeptClips(budget) for name in self.losses}
         self.constant = {name: KeptClips(budget) for name in self.constant_outputs}
 
     @contextmanager
@@ -75,7 +79,7 @@ class FidelityMeter:
             yield
 
     def hook(self, name: str, batch: Batch, clips: Sequence[Clip]) -> Any:
-        rows = batch.targets[name].rows_R.tolist()
+        rows = batch.targets[expert_of(name)].rows_R.tolist()
 
         def look(_loss: nn.Module, args: tuple[Tensor, Tensor, Tensor], _output: Any) -> None:
             for row, outputs_NO, target_ND, mask_N in zip(rows, *args, strict=True):

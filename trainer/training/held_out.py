@@ -28,6 +28,7 @@ from coat.trainer.fidelity.scoring import point_figures
 from coat.trainer.generation.generate import Answer, Question, Trained
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.coat_model import CoatModel
+from coat.trainer.model.experts import with_audio_losses
 from coat.trainer.ranks import gather_from_ranks, sum_over_ranks
 from coat.trainer.training.distributed.parallel import fsdp_plugin, whole_weights
 
@@ -90,7 +91,7 @@ class HeldOut:
     def evaluate(self, forward: Callable[[Batch], dict[str, Tensor]]) -> HeldOutResults:
         """The same on all ranks; `forward` returns sums of losses."""
         compiled = self.config.run.compile is not None
-        meter = FidelityMeter(self.model.heads, self.experts) if self.config.evaluation.fidelity else None
+        meter = FidelityMeter(self.model, self.experts) if self.config.evaluation.fidelity else None
         with (
             evaluation_mode(self.model, self.accelerator.device, compiled),
             whole_weights(self.model, self.accelerator),
@@ -116,7 +117,8 @@ class HeldOut:
         """This rank's samples, in batches that are no larger than those of the training; so are those of answers, to
         their longest possible end. `meter` takes what heads say meanwhile.
         """
-        results = RankResults(dict.fromkeys(["ce", *self.collator.experts], 0.0))
+        losses = with_audio_losses(self.config, {name: self.index.experts[name] for name in self.collator.experts})
+        results = RankResults(dict.fromkeys(["ce", *losses], 0.0))
         trained = Trained(self.model.student, self.model.block, self.config)
         size, budget = self.config.data.batch_size, self.config.data.batch_tokens
         longest = self.config.evaluation.max_new_tokens
@@ -128,8 +130,8 @@ class HeldOut:
             if meter is not None:
                 watched = meter.watch(batch, [Clip.of(item.sample, (0, item.number)) for item in chunk])
             with torch.no_grad(), watched:
-                losses = forward(batch)
-            for name, value in zip(losses, torch.stack([*losses.values()]).tolist(), strict=True):
+                found = forward(batch)
+            for name, value in zip(found, torch.stack([*found.values()]).tolist(), strict=True):
                 results.sums[name] += value
             results.counts.update({**batch.counts(), "samples": len(batch)})
             answers = self.config.evaluation.answers

@@ -102,9 +102,7 @@ def measure_on_rank(run: Path, held: Path, out: Path) -> None:
     (out / f"rank-{accelerator.process_index}.json").write_text(json.dumps(found.to_dict()))
 
 
-@pytest.mark.parametrize(
-    "thinking", [{"count": 4}, {"count": 4, "states": "audio", "layer": 0}], ids=["block", "audio"]
-)
+@pytest.mark.parametrize("thinking", [{"count": 4}, {"count": 4, "states": "both", "layer": 0}], ids=["block", "both"])
 def test_detached_heads_learn_and_the_student_is_as_in_plain_fine_tuning(
     student_dir: Path, shards_dir: Path, tmp_path: Path, thinking: dict[str, Any]
 ) -> None:
@@ -121,7 +119,7 @@ def test_detached_heads_learn_and_the_student_is_as_in_plain_fine_tuning(
     assert plain
     assert all(torch.equal(weight, detached[name]) for name, weight in plain.items())
     assert not all(torch.equal(weight, weights["distilled"][name]) for name, weight in plain.items())
-    heads = {name: weight for name, weight in detached.items() if name.startswith("heads.")}
+    heads = {name: weight for name, weight in detached.items() if name.startswith(("heads.", "audio_heads."))}
     assert len(heads) == len(detached) - len(plain)
     at_start = dict(new_run(config).model.named_parameters())
     assert not any(torch.equal(weight, at_start[name]) for name, weight in heads.items() if weight.ndim > 1)

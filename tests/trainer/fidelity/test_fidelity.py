@@ -185,12 +185,15 @@ def test_it_takes_every_student_and_arrangement(name: str, tmp_path: Path, shard
     thinking = {
         "qwen2-audio": {"placement": "before_response", "layer": 0},
         "qwen2.5-omni": {"count": 0, "states": "audio"},
+        "qwen3-omni": {"states": "both"},
     }.get(name, {"rate_hz": 4.0})
     lora = {"full": False, "rank": 2} if name == "audio-flamingo-3" else {"full": True}
     config = toy_config(student, shards_dir, tmp_path / "run", steps=2, thinking=thinking, lora=lora, run=RARELY)
     train(config, log=lambda _: None)
     found = measure_fidelity(options(tmp_path / "run", held_dir))
-    assert {one.expert for one in found.experts} == {"pitch", "mel", "events", "prosody"}
+    names = {"pitch", "mel", "events", "prosody"}
+    at_audio = {f"{expert}@audio" for expert in names} if thinking.get("states") == "both" else set()
+    assert {one.expert for one in found.experts} == names | at_audio
     said, _ = asked_one_by_one(tmp_path / "run", held_dir)
     expected = expected_figures(said, RunFolder(tmp_path / "run").index)
     assert values(found, "mel")["cosine"] == pytest.approx(expected["mel"]["cosine"], abs=2e-3)

@@ -19,8 +19,9 @@ from coat.manifests import ExpertInfo
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.coat_model import CoatModel
+from coat.trainer.model.experts import with_audio_losses
 from coat.trainer.model.loss_scales import expert_weights, loss_scales
-from coat.trainer.model.parameters import optimizer_state_by_name, parameter_groups
+from coat.trainer.model.parameters import model_part, optimizer_state_by_name, parameter_groups
 from coat.trainer.model.saved_weights import as_part_of
 from coat.trainer.ranks import gather_from_ranks, raise_shared_error, sum_over_ranks
 from coat.trainer.training.distributed.full_sharding import clip_gradients, is_sharded
@@ -93,9 +94,10 @@ class Trainer:
         self.distributed_model = distribute(model, accelerator)
         self.optimizer = torch.optim.AdamW(parameter_groups(model, config), fused=True)
         self.ema = Ema(model.trainable(), config.optim.ema) if config.optim.ema else None
-        self.scales = loss_scales(config.losses, experts)
-        self.expert_weights = expert_weights(config.losses, experts)
-        self.balance = LossBalance(config.losses, list(experts))
+        losses = with_audio_losses(config, experts)
+        self.scales = loss_scales(config.losses, losses)
+        self.expert_weights = expert_weights(config.losses, losses)
+        self.balance = LossBalance(config.losses, list(losses))
         self.meter = Meter()
         self.steps_done, self.samples, self.audio_s = 0, 0, 0.0
 
@@ -171,7 +173,8 @@ class Trainer:
         clip = clip_gradients if is_sharded(parameters.values()) else self.accelerator.clip_grad_norm_
         parts = [list(parameters.values())]
         if self.config.heads.detach:
-            parts = [[p for n, p in parameters.items() if n.startswith("heads.") is own] for own in (False, True)]
+            of_heads = {name: model_part(name).startswith("heads/") for name in parameters}
+            parts = [[p for name, p in parameters.items() if of_heads[name] is own] for own in (False, True)]
         norms = [cast(Tensor, clip(part, self.config.optim.clip)) for part in parts if part]
         return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
 
