@@ -19,6 +19,7 @@ from coat.cli import (
     generate,
     inspect,
     inspect_batch,
+    listen,
     manifest,
     plan,
     plan_train,
@@ -88,6 +89,7 @@ app.command("train", rich_help_panel=TRAINING)(train.train)
 app.command("runs", rich_help_panel=TRAINING)(runs.runs)
 app.command("tiny-student", rich_help_panel=TRAINING)(train.tiny_student)
 app.command("generate", rich_help_panel=TRAINED)(generate.generate)
+app.command("listen", rich_help_panel=TRAINED)(listen.listen)
 app.command("evaluate", rich_help_panel=TRAINED)(evaluate.evaluate)
 app.command("compare", rich_help_panel=TRAINED)(compare.compare)
 app.command("report", rich_help_panel=TRAINED)(report.report)

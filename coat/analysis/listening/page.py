@@ -21,7 +21,7 @@ WARNING = (
     "token looks at. What the answer needed is said by the right column alone: there the states are replaced, and the "
     "same answer is read again."
 )
-FOOTER = """Made by <code>coat listen</code>. What was heard is decoded from the student's states by the run's own heads, at
+FOOTER = """Made by <code>coat listen</code>. What was heard is decoded from the student's states by the run's heads, at
 each expert's frame times; the figures beside a panel are of this clip alone. See docs/analysis.md."""
 
 
@@ -116,7 +116,8 @@ def fall_html(role: str, fall: float, scale: float) -> str:
     width = abs(share) * (100 - ZERO_AT if fall >= 0 else ZERO_AT)
     left = ZERO_AT if fall >= 0 else ZERO_AT - width
     bar = f'<i style="left:{left:.2f}%;width:{width:.2f}%;background:{COLOURS[role]}"></i>'
-    return f'<div class="fall" title="{role}: {fall:+.3f} nats">{bar}<b>{fall:+.2f}</b></div>'
+    number = f"{fall:+.2f}" if abs(fall) >= 0.005 else "0"
+    return f'<div class="fall" title="{role}: {fall:+.3f} nats">{bar}<b>{number}</b></div>'
 
 
 def probability(token: Token) -> float:
