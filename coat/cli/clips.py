@@ -40,7 +40,9 @@ Limit = Annotated[int, typer.Option(help="Pages at most.", min=1, rich_help_pane
 PageWorkers = Annotated[
     int | None,
     typer.Option(
-        help="Processes that draw pages. Default: one a CPU, up to 8; 0 draws in this one.", rich_help_panel=PANEL
+        help="Processes that draw pages. Default: one a CPU, up to 8; 0 draws in this one.",
+        min=0,
+        rich_help_panel=PANEL,
     ),
 ]
 

@@ -70,7 +70,7 @@ def test_a_head_that_reads_f0_exactly_draws_the_experts_curve(session: Listening
     reads = data_of(document)["panels"][2]["reads"][0]
     assert reads[10] == f"{2 ** (7.0 + times[10]):.4g} / {2 ** (7.0 + times[10]):.4g}"
 
-    octave = target + (1.0, 0.0, 0.0)
+    octave = target + np.array([1.0, 0.0, 0.0], np.float32)
     (other,) = session.listen(sound(targets={"pitch": Target(octave)}), [], names=["pitch"]).heard
     assert other.agreement["cents"] == pytest.approx(1200.0, abs=0.5)
 

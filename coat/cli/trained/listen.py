@@ -23,7 +23,7 @@ from coat.cli.clips import (
 )
 from coat.cli.options import AllowHttp, Json, RunStep
 from coat.cli.output import bytes_text, table
-from coat.cli.train import quiet
+from coat.cli.training.train import quiet
 
 if TYPE_CHECKING:
     from coat.analysis.listening.listened import Listened
