@@ -52,7 +52,7 @@ def listen(
         typer.Option(
             "--replace",
             help="What stands for the states that are replaced: their mean over other clips of the manifest, or zero. "
-            "auto: the mean where there is a manifest."
+            "auto: the mean where there is a manifest.",
         ),
     ] = "auto",
     no_evidence: Annotated[bool, typer.Option("--no-evidence", help="Only what was heard, and answers.")] = False,
