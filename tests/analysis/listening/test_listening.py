@@ -113,14 +113,18 @@ def test_what_a_run_lacks_is_said(
     parts = {"thinking": thinking} | ({"stages": [{"name": "a", "steps": 1, **stages}]} if stages else {})
     train(toy_config(student_dir, shards_dir, tmp_path / "run", steps=2, **parts))
     session = ListeningSession.load(str(tmp_path / "run"))
-    listened = session.listen(sound(), ["High or low?"], max_new_tokens=2)
+    listened = session.listen(sound(), ["High or low?"], max_new_tokens=4)
     assert (note in listened.note) if note else not listened.note
     assert bool(listened.heard) == heard
     document = listening_page(listened).decode()
     assert html.escape(listened.note) in document
     before = thinking.get("placement") == "before_response"
     assert ("may depend on the prompt" in document) == before
-    assert ("There is no block here" in document) == ("count" in thinking and not thinking["count"])
+    has_block = thinking.get("count", 4) > 0
+    for answer in listened.answers:
+        assert answer.tokens or not answer.answer
+        assert all(("block" in token.effect) == ("block" in token.attention) == has_block for token in answer.tokens)
+    assert ("There is no block here" in document) == (not has_block and any(a.tokens for a in listened.answers))
 
 
 def test_reduced_targets_are_compared_as_the_shards_have_them(tmp_path: Path) -> None:
