@@ -7,7 +7,7 @@
 K positions of the block, N frames or tokens, D dim.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coat.analysis.listening.asked import Asked, ask
+from coat.analysis.listening.asked import AUDIO, QUESTION, Asked, ask
 from coat.analysis.listening.effects import MeanStates, effects, mean_states
 from coat.analysis.listening.head_values import head_values
 from coat.analysis.listening.listened import Evidence, Listened, Token
@@ -29,8 +29,10 @@ from coat.drawing.sound import log_mel_panel, waveform_panel
 from coat.manifests import Clip, ExpertInfo, InputError
 from coat.trainer.generation.generate import MAX_NEW_TOKENS, Question, Trained
 from coat.trainer.generation.run_student import find_student, load_model
+from coat.trainer.model.batch import at_audio
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.experts import experts_of
+from coat.trainer.model.heads import DistillHeads
 from coat.trainer.records.checkpoint_files import Step
 from coat.trainer.run_folder import RunFolder
 from coat.trainer.students.base import Turns, UnusableInput
@@ -112,34 +114,43 @@ class ListeningSession:
         )
 
     def panels(self, asked: Asked, sound: Sound, names: Sequence[str]) -> list[HeardPanel]:
-        if not asked.states_K:
-            return []
-        states_1KD = self.block_states(asked)
+        """Of the heads; where the audio's states are distilled beside the block's, those of its heads follow."""
         panels = []
-        for name in names:
-            expert, target = self.experts[name], sound.targets.get(name, Target())
-            frames = len(target.frames_ND) if target.frames_ND is not None else frames_within(expert, asked.seconds)
-            heard_ND = self.heard(name, states_1KD, asked, frames) if frames else None
-            panels.append(heard_panel(name, expert, heard_ND, target))
+        for heads, positions, title in self.readers(asked):
+            states_1KD = self.states(asked, positions)
+            for name in names:
+                expert, target = self.experts[name], sound.targets.get(name, Target())
+                frames = len(target.frames_ND) if target.frames_ND is not None else frames_within(expert, asked.seconds)
+                heard_ND = self.heard(heads, name, states_1KD, asked.seconds, frames) if frames else None
+                panels.append(heard_panel(title(name), expert, heard_ND, target))
         return panels
 
-    @torch.inference_mode()
-    def block_states(self, asked: Asked) -> Tensor:
-        """`[1, K, D]`: what the heads read."""
-        _, distilled_1TD = self.model.states(asked.inputs(self.trained.student.model.device))
-        return distilled_1TD[:, list(asked.states_K)].float()
+    def readers(self, asked: Asked) -> list[tuple[DistillHeads, Sequence[int], Callable[[str], str]]]:
+        """Heads, the positions that they read, and how the panel of an expert is called."""
+        every: list[tuple[DistillHeads | None, Sequence[int], Callable[[str], str]]] = [
+            (self.model.heads, asked.states_K, str),
+            (self.model.audio_heads, asked.positions(AUDIO), at_audio),
+        ]
+        return [(heads, positions, title) for heads, positions, title in every if heads is not None and positions]
 
     @torch.inference_mode()
-    def heard(self, name: str, states_1KD: Tensor, asked: Asked, frames: int) -> NDArray[np.float32]:
+    def states(self, asked: Asked, positions_K: Sequence[int]) -> Tensor:
+        """`[1, K, D]`: of the layer that is distilled."""
+        _, distilled_1TD = self.model.states(asked.inputs(self.trained.student.model.device))
+        return distilled_1TD[:, list(positions_K)].float()
+
+    @torch.inference_mode()
+    def heard(
+        self, heads: DistillHeads, name: str, states_1KD: Tensor, seconds: float, frames: int
+    ) -> NDArray[np.float32]:
         """`[N, D]`: what the head of an expert says at its first N frame times."""
         mask_1K = torch.ones(states_1KD.shape[:2], dtype=torch.bool, device=states_1KD.device)
-        seconds_1 = torch.tensor([asked.seconds], device=states_1KD.device)
-        outputs_1NO = self.model.heads.predict(name, states_1KD, mask_1K, seconds_1, frames)
-        return head_values(outputs_1NO[0], self.experts[name])
+        seconds_1 = torch.tensor([seconds], device=states_1KD.device)
+        return head_values(heads.predict(name, states_1KD, mask_1K, seconds_1, frames)[0], self.experts[name])
 
     def before_block(self, asked: Asked) -> bool:
         """Whether the question stands before the states that are read, so that they may depend on it."""
-        asked_at = asked.positions("question")
+        asked_at = asked.positions(QUESTION)
         return bool(asked_at and asked.states_K) and asked_at[0] < asked.states_K[-1]
 
     def answer(self, sound: Sound, question: Question, others: Sequence[Sound] | None, max_new_tokens: int) -> Evidence:

@@ -104,6 +104,7 @@ def test_strangers_words_stay_words(session: ListeningSession) -> None:
         ({"count": 0}, None, "no thinking block", False),
         ({"states": "audio", "count": 0}, None, "the audio's own states", True),
         ({"count": 4}, {"distill": 0.0, "ce": 1.0}, "has no heads", False),
+        ({"states": "both"}, None, "", True),
         ({"rate_hz": 3.0, "placement": "before_response", "layer": 0}, None, "", True),
     ],
 )
@@ -116,6 +117,9 @@ def test_what_a_run_lacks_is_said(
     listened = session.listen(sound(), ["High or low?"], max_new_tokens=4)
     assert (note in listened.note) if note else not listened.note
     assert bool(listened.heard) == heard
+    titles = [one.expert for one in listened.heard]
+    if thinking.get("states") == "both":
+        assert titles == [*session.experts, *(f"{name}@audio" for name in session.experts)]
     document = listening_page(listened).decode()
     assert html.escape(listened.note) in document
     before = thinking.get("placement") == "before_response"
