@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coat.cli.extract import ProgressListener, show_summaries
 from coat.cli.options import Json
 from coat.cli.output import bytes_text, duration_text, table
+from coat.cli.targets.extract import ProgressListener, show_summaries
 
 if TYPE_CHECKING:
     from coat.pipeline.extraction.summary import Summary
@@ -136,7 +136,7 @@ def recipe(root: Path, seed: int, overrides: list[str]) -> "TrainConfig":
 
 
 def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> dict[str, Any]:
-    from coat.cli import train as train_command
+    from coat.cli.training import train as train_command
     from coat.manifests.corpus.manifest import Manifest
     from coat.trainer.run_folder import read_metrics
     from coat.trainer.tiny_students.make import make_tiny_student, texts_of
@@ -159,8 +159,8 @@ def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> d
 
 def ask(root: Path, quiet: bool) -> "Results":
     """`coat evaluate` of the held-out clips, and `coat report` of that."""
-    from coat.cli import train as train_command
-    from coat.cli.evaluate import run_evaluation, settings_of
+    from coat.cli.trained.evaluate import run_evaluation, settings_of
+    from coat.cli.training import train as train_command
     from coat.trainer.evaluation.reports.report import write_report
 
     settings = settings_of(
@@ -183,6 +183,12 @@ def of_part(part: "Counts") -> dict[str, Any]:
     unparsed = (part.unparsed + part.missing + part.empty) / part.rows
     accuracy, chance = part.scores.strict["accuracy"], part.chance or 0.0
     return {"rows": part.rows, "accuracy": accuracy, "chance": chance, "unparsed": unparsed}
+
+
+def listen_command(root: Path, identity: str) -> str:
+    """What the block heard in a held-out clip, beside the experts' targets."""
+    where = f"--manifest {root / 'corpus' / 'heldout.jsonl'} --store {root / 'targets'} --id {identity}"
+    return f"coat listen --run {root / 'run'} {where} --out {root / 'heard.html'}"
 
 
 def show(root: Path, result: dict[str, Any], results: "Results") -> None:
@@ -221,6 +227,7 @@ def show(root: Path, result: dict[str, Any], results: "Results") -> None:
     for line in (
         f"coat status {root / 'targets'}",
         f'coat generate --run {root / "run"} --audio {clip} --prompt "{prompt}"',
+        listen_command(root, first.id),
         f"coat evaluate --run {root / 'run'} --data YOURS.jsonl --out evals/yours",
         f"tensorboard --logdir {root / 'run' / 'tensorboard'}",
         "coat extract --expert pitch --manifest YOURS.jsonl --store targets",

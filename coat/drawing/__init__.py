@@ -1,4 +1,4 @@
-"""What all pages and figures share: colours, PNG, HTML, CSS, short texts.
+"""What all pages and figures share: colours, PNG, HTML, CSS, short texts; and tracks on one time axis, with a player.
 
-Knows no store, target or utterance; `text.py` needs no matplotlib.
+Knows no store, run or expert; `text.py` and `panels.py` need no matplotlib.
 """

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 INK, LINE, AREA, PALE = "#1f2937", "#0072b2", "#8fc1de", "#e5e7eb"  # blue: told apart in every kind of colour vision
+COMPARED = "#e69f00"  # orange: what something is compared with
 
 
 def to_png(figure: Figure, palette: bool) -> bytes:

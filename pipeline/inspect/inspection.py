@@ -10,6 +10,8 @@ Nothing is extracted: what a target set lacks is said in its place. N frames, D 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from coat.drawing.panels import Panel, TimeAxis, axis_of
+from coat.drawing.sound import log_mel_panel, waveform_panel
 from coat.manifests.audio.clip import AudioError, Clip
 from coat.manifests.audio.file import AudioFile
 from coat.manifests.corpus.manifest import Manifest
@@ -17,9 +19,7 @@ from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.errors import InputError
 from coat.manifests.targets.spec import TargetSpec
 from coat.pipeline.inspect.expert_panels import NamedTarget, expert_panel
-from coat.pipeline.inspect.panels import Panel
 from coat.pipeline.inspect.selection import find_utterance, select_seconds, select_target_sets
-from coat.pipeline.inspect.sound import log_mel_panel, waveform_panel
 
 USUAL_RATE = 16000  # Hz that experts hear at
 
@@ -37,12 +37,15 @@ class Inspection:
     experts: tuple[Panel, ...]
 
     @property
-    def axis_end_s(self) -> float:
-        """Where the time axis ends: behind the sound, where frames are centred there (experts pad short clips)."""
+    def panels(self) -> tuple[Panel, ...]:
+        return *self.sound, *self.experts
+
+    @property
+    def axis(self) -> TimeAxis:
+        """It ends behind the sound where frames are centred there (experts pad short clips)."""
         if self.end_s < self.seconds:
-            return self.end_s
-        last = [float(p.edges()[-1]) for p in self.experts if p.frames and p.edges()[-2:].mean() > self.end_s]
-        return max([self.end_s, *last])
+            return TimeAxis(self.start_s, self.end_s, self.end_s)
+        return axis_of(self.start_s, self.end_s, self.experts)
 
     @property
     def excerpt_note(self) -> str:
@@ -70,10 +73,14 @@ def inspect(
     utterance = find_utterance(manifest, identity)
     if utterance.text_only:
         raise InputError(f"{manifest.path}: {identity} is text alone; there is nothing to hear")
-    targets = [
-        NamedTarget(name, target_set, target_set.rows.get(utterance.digest))
-        for name, target_set in select_target_sets(store, experts)
-    ]
+    targets = [NamedTarget.find(name, found, utterance) for name, found in select_target_sets(store, experts)]
+    return inspect_utterance(utterance, targets, start_s, end_s)
+
+
+def inspect_utterance(
+    utterance: Utterance, targets: Sequence[NamedTarget], start_s: float | None = None, end_s: float | None = None
+) -> Inspection:
+    """The same of targets that were found. InputError: a time that is not there."""
     span, audio_error = None, ""
     try:
         span = AudioFile(utterance.audio).span(utterance.offset, utterance.duration)
@@ -97,7 +104,7 @@ def inspect(
         end_s=end,
         clip=clip,
         sound=sound_panels(clip, start, [t.target_set.spec for t in targets], audio_error),
-        experts=tuple(expert_panel(t, utterance, start, end, seconds, whole) for t in targets),
+        experts=tuple(expert_panel(t, start, end, seconds, whole) for t in targets),
     )
 
 

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from coat.manifests import InputError, RunError, storage
 from coat.manifests.errors import one_line
 from coat.trainer.data.sample_record import RunData
 from coat.trainer.generation.generate import Trained
+from coat.trainer.model.build import heads_of
 from coat.trainer.model.coat_model import STUDENT_PREFIX, CoatModel
+from coat.trainer.model.experts import experts_of
 from coat.trainer.model.saved_weights import load_shards, load_weights, save_weights
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.model.trained import choose_trained, unfrozen
@@ -59,7 +61,7 @@ def write_student(
         if whole := unfrozen(student.model):
             save_weights(whole, folder.student / UNFROZEN_FILE)
     student.processor.save_pretrained(folder.student)
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.heads.state_dict().items()}, folder.heads)
+    save_weights(head_weights(model), folder.heads)
     done = {"step": step, "think_ids": model.block.new_ids} | ({} if patience is None else {"patience": patience})
     storage.write_bytes(str(folder.done_file), storage.to_json(done))
 
@@ -114,7 +116,8 @@ def load_run(run: str | Path, device: str | None = None, step: Step = None) -> T
         block = ThinkingBlock.add_to(student, config.thinking, longest_s)
         choose_trained(student, block, config)
         if saved.is_checkpoint:
-            load_checkpoint(student, saved.path, averaged=config.optim.ema is not None)
+            weights = dict(student.model.named_parameters())
+            load_from_checkpoint(weights, STUDENT_PREFIX, saved.path, averaged=config.optim.ema is not None)
         else:
             load_adapter(student, saved.path)
             if whole := unfrozen(student.model):
@@ -124,10 +127,39 @@ def load_run(run: str | Path, device: str | None = None, step: Step = None) -> T
     return Trained(student, block, config, saved.step)
 
 
-def load_checkpoint(student: Student, checkpoint: Path, averaged: bool) -> None:
-    """The weights of a checkpoint into a student that is built as for training; its heads are left out."""
-    prefix = f"{AVERAGE if averaged else ''}{STUDENT_PREFIX}"
-    trained = {prefix + name: p for name, p in student.model.named_parameters() if p.requires_grad}
+def load_model(run: str | Path, device: str | None = None, step: Step = None) -> CoatModel:
+    """The student of a run with its heads, in eval mode: what the analysis of a run reads. See `load_run`.
+
+    RunError where heads are missing or do not fit.
+    """
+    trained, folder, saved = load_run(run, device, step), RunFolder(Path(run)), find_student(run, step)
+    config, student = trained.config, trained.student
+    experts = experts_of(config, folder.index)
+    model = CoatModel(student, trained.block, *heads_of(config, student.hidden_size, experts)).eval()
+    if saved.is_checkpoint:
+        for part, heads in model.named_heads().items():
+            load_from_checkpoint(
+                dict(heads.named_parameters()), f"{part}.", saved.path, averaged=config.optim.ema is not None
+            )
+    else:
+        load_weights(folder.heads, head_weights(model))
+    return model.to(student.model.device)
+
+
+def head_weights(model: CoatModel) -> dict[str, Tensor]:
+    """By their names in RUN/heads.safetensors, where those of `CoatModel.heads` have no prefix."""
+    prefixes = {"heads": "", "audio_heads": "audio_heads."}
+    return {
+        prefixes[part] + name: weight
+        for part, heads in model.named_heads().items()
+        for name, weight in heads.named_parameters()
+    }
+
+
+def load_from_checkpoint(parameters: Mapping[str, Tensor], prefix: str, checkpoint: Path, averaged: bool) -> None:
+    """The weights of a checkpoint whose names begin so, into a model that is built as for training."""
+    prefix = f"{AVERAGE if averaged else ''}{prefix}"
+    trained = {prefix + name: p for name, p in parameters.items() if p.requires_grad}
     try:
         if is_sharded_checkpoint(checkpoint):
             load_shards(checkpoint, trained)

@@ -4,28 +4,26 @@ positions, think states and targets lie on one axis of seconds. Grey is padding,
 B batch, T positions of a sequence.
 """
 
-import io
-
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from coat.drawing.figures import INK, to_png
+from coat.drawing.text import shorten
 from coat.trainer.planning.batch_tracks import (
     COLOURS,
     MUTED,
     Draw,
     draw_positions,
     mel_track,
-    shorten,
     target_track,
 )
 from coat.trainer.planning.batch_view import ROLES, BatchView, InspectedBatch, SampleView, positions_by_role, roles_of
 
-INK, EMPTY = "#1f2937", COLOURS["padding"]
+EMPTY = COLOURS["padding"]
 WIDTH_IN, DPI = 13.0, 130
 LEFT_IN, RIGHT_IN, GAP_IN, TOP_IN, BOTTOM_IN = 1.75, 0.2, 0.12, 0.6, 0.5
 ROW_IN, SEQUENCE_IN = 0.22, 0.5  # of a sample in the map of positions; what its axis and legend take
@@ -81,7 +79,7 @@ def draw_batch(inspected: InspectedBatch, view: BatchView, max_columns: int = 4)
                 else:
                     axes.set_xlabel("seconds")
                 top += row_in + GAP_IN
-        return to_png(figure)
+        return to_png(figure, palette=False)
 
 
 def draw_sequences(axes: Axes, inspected: InspectedBatch, view: BatchView) -> None:
@@ -117,9 +115,3 @@ def axis_end(inspected: InspectedBatch, sample: SampleView) -> float:
     """Seconds that a column spans: to the batch's longest sound, or the end of a frame behind it."""
     ends = [t.last_s + 0.5 / t.rate_hz for t in sample.targets if t.last_s is not None]
     return max([float(inspected.batch.seconds_B.max()), *ends])
-
-
-def to_png(figure: Figure) -> bytes:
-    out = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(out)
-    return out.getvalue()

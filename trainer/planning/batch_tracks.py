@@ -10,7 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, ListedColormap
 from numpy.typing import NDArray
 
+from coat.drawing.text import shorten
 from coat.manifests import ExpertInfo
+from coat.trainer.model.losses import VOICED
 from coat.trainer.planning.batch_view import InspectedBatch, SampleView, mel_features, positions_by_role
 
 # Distinct in every kind of colour vision (Okabe and Ito); padding is grey everywhere.
@@ -19,7 +21,6 @@ MUTED = "#6b7280"
 MAX_CURVES = 6  # dimensions that are drawn as curves; more are an image
 MAX_CLASSES = 8  # of probabilities: those with the highest peaks in the batch
 MAX_SIGMA = 2.5  # where the colours of standardised values end
-VOICED = 0.5  # voicing from which f0 is drawn, and learnt: see losses.py
 
 Draw = Callable[[Axes, int], None]
 
@@ -127,8 +128,3 @@ def draw_image(
 
 def write_note(axes: Axes, note: str) -> None:
     axes.text(0.5, 0.5, note, ha="center", va="center", transform=axes.transAxes, color=MUTED)
-
-
-def shorten(text: str, letters: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= letters else line[: letters - 1] + "…"

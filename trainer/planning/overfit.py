@@ -22,15 +22,15 @@ from coat.trainer.data.collator import Collator
 from coat.trainer.data.data_sets import DataSets
 from coat.trainer.data.loader import loader_of
 from coat.trainer.data.sample_record import block_seconds
-from coat.trainer.model.batch import Batch, Targets
+from coat.trainer.model.batch import Batch, Targets, expert_of
 from coat.trainer.model.build import build_model
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.experts import experts_of
 from coat.trainer.model.losses import LOG2_F0, SCALARS, VOICED, VOICING, DistillLoss, pitch_bins
-from coat.trainer.training.parallel import make_accelerator
-from coat.trainer.training.schedule import loss_weights
-from coat.trainer.training.trainer import Trainer
-from coat.trainer.training.watchdog import Watchdog
+from coat.trainer.training.distributed.parallel import make_accelerator
+from coat.trainer.training.step.schedule import loss_weights
+from coat.trainer.training.step.trainer import Trainer
+from coat.trainer.training.step.watchdog import Watchdog
 
 MAX_STEPS = 600  # or as many as the run has
 WARMUP = 10  # steps
@@ -159,7 +159,7 @@ def first_batch(data: DataSets, model: CoatModel, log: Callable[[str], None]) ->
 
 def floor_and_threshold(model: CoatModel, name: str, batch: Batch) -> tuple[float, float]:
     """Of an expert's loss per frame."""
-    loss, target = model.heads.losses[name], batch.targets[name]
+    loss, target = model.heads.losses[expert_of(name)], batch.targets[expert_of(name)]
     assert isinstance(loss, DistillLoss)
     loss = loss.to(target.frames_BND.device)
     frames = int(target.mask_BN.sum())

@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,28 +16,30 @@ from torch import Tensor
 
 from coat.manifests import ExpertInfo, InputError, ShardIndex
 from coat.trainer.config.train_config import TrainConfig
-from coat.trainer.data.collator import Collator, EncodedSample, prompt_and_response
-from coat.trainer.data.decoding import decode_sample
-from coat.trainer.data.samples import BadSample, RawSample, Sample
-from coat.trainer.data.shard_reading import read_shard_or_lost
+from coat.trainer.data.collator import Collator
+from coat.trainer.data.samples import Sample
+from coat.trainer.data.usable import usable_samples, within_budget
 from coat.trainer.evaluation.benchmark import ACCURACY
 from coat.trainer.evaluation.benchmarks.manifest import ManifestQuestions
 from coat.trainer.evaluation.predictions import Prediction
 from coat.trainer.evaluation.scoring import by_group, counts, score_row
+from coat.trainer.fidelity.meter import Clip, FidelityMeter
+from coat.trainer.fidelity.scoring import point_figures
 from coat.trainer.generation.generate import Answer, Question, Trained
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.coat_model import CoatModel
+from coat.trainer.model.experts import with_audio_losses
 from coat.trainer.ranks import gather_from_ranks, sum_over_ranks
-from coat.trainer.students.base import UnusableInput
-from coat.trainer.training.parallel import fsdp_plugin, whole_weights
+from coat.trainer.training.distributed.parallel import fsdp_plugin, whole_weights
 
-Item = TypeVar("Item")
 QUESTIONS = ManifestQuestions()  # held-out samples are scored like a manifest
 
 
 @dataclass(frozen=True)
 class HeldOutResults:
-    """Of one evaluation. `values`: ce, distill/<expert>, accuracy, ... `answers`: rows of samples.jsonl."""
+    """Of one evaluation. `values`: ce, distill/<expert>, fidelity/<expert>/<measure>, accuracy, ... `answers`: rows of
+    samples.jsonl.
+    """
 
     values: dict[str, float]
     answers: list[dict[str, Any]]
@@ -80,7 +81,7 @@ class HeldOut:
         experts: Mapping[str, ExpertInfo],
         accelerator: Accelerator,
     ) -> None:
-        self.config, self.model, self.accelerator = config, model, accelerator
+        self.config, self.model, self.experts, self.accelerator = config, model, experts, accelerator
         self.index = held_out_index(config, experts)
         self.collator = Collator(model.student, model.block, self.index, list(experts))
         self.rank, self.ranks = accelerator.process_index, accelerator.num_processes
@@ -90,82 +91,59 @@ class HeldOut:
     def evaluate(self, forward: Callable[[Batch], dict[str, Tensor]]) -> HeldOutResults:
         """The same on all ranks; `forward` returns sums of losses."""
         compiled = self.config.run.compile is not None
+        meter = FidelityMeter(self.model, self.experts) if self.config.evaluation.fidelity else None
         with (
             evaluation_mode(self.model, self.accelerator.device, compiled),
             whole_weights(self.model, self.accelerator),
         ):
-            own = self.evaluate_own(forward)
+            own = self.evaluate_own(forward, meter)
         names, answers = list(own.sums), own.answers
         totals = [*own.sums.values(), *(own.counts[name] for name in names), own.counts["samples"]]
         if self.ranks > 1:
             totals = sum_over_ranks(self.accelerator, totals)
             answers = gather_from_ranks(self.accelerator, answers)
+            if meter is not None:
+                meter.gather(self.accelerator)
         sums, counts, samples = totals[: len(names)], totals[len(names) : -1], totals[-1]
         losses = zip(names, sums, counts, strict=True)
         values = {n if n == "ce" else f"distill/{n}": total / count for n, total, count in losses if count}
         values["samples"] = samples
+        values |= fidelity_values(meter) if meter is not None else {}
         return add_accuracy(values, sorted(answers, key=lambda answer: answer[0]))
 
-    def evaluate_own(self, forward: Callable[[Batch], dict[str, Tensor]]) -> RankResults:
+    def evaluate_own(
+        self, forward: Callable[[Batch], dict[str, Tensor]], meter: FidelityMeter | None = None
+    ) -> RankResults:
         """This rank's samples, in batches that are no larger than those of the training; so are those of answers, to
-        their longest possible end.
+        their longest possible end. `meter` takes what heads say meanwhile.
         """
-        results = RankResults(dict.fromkeys(["ce", *self.collator.experts], 0.0))
+        losses = with_audio_losses(self.config, {name: self.index.experts[name] for name in self.collator.experts})
+        results = RankResults(dict.fromkeys(["ce", *losses], 0.0))
         trained = Trained(self.model.student, self.model.block, self.config)
         size, budget = self.config.data.batch_size, self.config.data.batch_tokens
         longest = self.config.evaluation.max_new_tokens
-        for chunk in within_budget(self.usable_samples(), size, budget, lambda item: len(item[2].ids)):
-            batch = self.collator.collate([item for _, _, item in chunk])
-            with torch.no_grad():
-                losses = forward(batch)
-            for name, value in zip(losses, torch.stack([*losses.values()]).tolist(), strict=True):
+        # `samples` of the results says how many were used
+        usable = usable_samples(self.collator, self.config, self.config.evaluation.samples, self.rank, self.ranks)
+        for chunk in within_budget(usable, size, budget, lambda item: len(item.encoded.ids)):
+            batch = self.collator.collate([item.encoded for item in chunk])
+            watched = nullcontext()
+            if meter is not None:
+                watched = meter.watch(batch, [Clip.of(item.sample, (0, item.number)) for item in chunk])
+            with torch.no_grad(), watched:
+                found = forward(batch)
+            for name, value in zip(found, torch.stack([*found.values()]).tolist(), strict=True):
                 results.sums[name] += value
             results.counts.update({**batch.counts(), "samples": len(batch)})
-            to_ask = [
-                (number, sample, encoded)
-                for number, sample, encoded in chunk
-                if number < self.config.evaluation.answers and sample.response is not None
-            ]
-            for asked in within_budget(iter(to_ask), size, budget, lambda item: item[2].response + longest):
-                inputs = trained.inputs([question_of(sample) for _, sample, _ in asked])
+            answers = self.config.evaluation.answers
+            to_ask = [item for item in chunk if item.number < answers and item.sample.response is not None]
+            for asked in within_budget(iter(to_ask), size, budget, lambda item: item.encoded.response + longest):
+                inputs = trained.inputs([question_of(item.sample) for item in asked])
                 with self.accelerator.autocast() if self.types_are_mixed else nullcontext():
                     texts = trained.decode(trained.generate(inputs, longest))
                 results.answers += [
-                    (number, without_arrays(sample), text)
-                    for (number, sample, _), text in zip(asked, texts, strict=True)
+                    (item.number, without_arrays(item.sample), text) for item, text in zip(asked, texts, strict=True)
                 ]
         return results
-
-    def usable_samples(self) -> Iterator[tuple[int, Sample, EncodedSample]]:
-        """This rank's share of the first `evaluation.samples` in the tars, by number, without unusable ones."""
-        for number, raw in enumerate(islice(self.raw_samples(), self.config.evaluation.samples)):
-            if number % self.ranks != self.rank:
-                continue
-            try:
-                sample = decode_sample(raw, self.index, self.collator.experts)
-                yield number, with_prompt(sample, self.config), self.collator.encode(sample, self.config.data)
-            except (BadSample, UnusableInput):
-                continue  # `samples` of the results says how many were used
-
-    def raw_samples(self) -> Iterator[RawSample]:
-        for shard in self.index.shards:
-            yield from read_shard_or_lost(self.index, shard, self.collator.experts)
-
-
-def within_budget(
-    items: Iterator[Item], size: int, budget: int | None, positions: Callable[[Item], int]
-) -> Iterator[list[Item]]:
-    """Groups in their order, each of at most `size`, and of `budget` positions when padded to its longest."""
-    group: list[Item] = []
-    longest = 0
-    for item in items:
-        longest = max(longest, positions(item))
-        if group and (len(group) == size or (budget is not None and longest * (len(group) + 1) > budget)):
-            yield group
-            group, longest = [], positions(item)
-        group.append(item)
-    if group:
-        yield group
 
 
 def add_accuracy(values: dict[str, float], answers: list[tuple[int, Sample, Answer]]) -> HeldOutResults:
@@ -188,17 +166,18 @@ def add_accuracy(values: dict[str, float], answers: list[tuple[int, Sample, Answ
     return HeldOutResults(values, rows)
 
 
+def fidelity_values(meter: FidelityMeter) -> dict[str, float]:
+    """`fidelity/<expert>/<measure>`: those that these samples have something for."""
+    return {
+        f"fidelity/{name}/{figure}": value
+        for name, measure in meter.measures.items()
+        for figure, value in point_figures(measure, meter.kept[name].clips).items()
+    }
+
+
 def question_of(sample: Sample) -> Question:
     audio = None if sample.text_only else (sample.samples_S, sample.sample_rate)
     return Question(audio, sample.prompt or "", sample.choices, sample.turns)
-
-
-def with_prompt(sample: Sample, config: TrainConfig) -> Sample:
-    """A sample that has text alone gets the prompt that is asked of it in training, and its text as the response."""
-    if sample.prompt is not None:
-        return sample
-    prompt, response = prompt_and_response(replace(sample, choices=()), config.data)
-    return replace(sample, prompt=prompt, response=response)
 
 
 def without_arrays(sample: Sample) -> Sample:

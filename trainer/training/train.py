@@ -14,10 +14,10 @@ from coat.trainer.data.sample_record import RunData, SampleRecord, longest_secon
 from coat.trainer.model.experts import same_experts
 from coat.trainer.ranks import raise_on_all_ranks
 from coat.trainer.run_folder import RunFolder
-from coat.trainer.training.metrics_log import Report
-from coat.trainer.training.parallel import make_accelerator
+from coat.trainer.training.distributed.parallel import make_accelerator
+from coat.trainer.training.reporting.metrics_log import Report
+from coat.trainer.training.reporting.trackers import check_trackers
 from coat.trainer.training.run import TrainingRun, TrainResult
-from coat.trainer.training.trackers import check_trackers
 
 
 def train(
@@ -41,8 +41,6 @@ def train(
     folder = RunFolder(Path(config.run.out))
     accelerator = make_accelerator(config)
     log_on_main = log if accelerator.is_main_process else lambda _: None
-    with raise_on_all_ranks(accelerator):
-        config = folder.as_begun(config, restart, log_on_main)
     with raise_on_all_ranks(accelerator):
         data = DataSets.of_run(config)
         if accelerator.is_main_process:
@@ -73,6 +71,8 @@ def open_run(folder: RunFolder, config: TrainConfig, data: DataSets, restart: bo
     if changed and not change:
         raise InputError(f"{folder.path}: {'; '.join(changed)}; --change to go on with these, or use another --out")
     lines = folder.open(config, data.index, restart, change) + changed
+    if changed and folder.finished:  # it ended early; with other samples its patience begins again
+        folder.extend(config, from_anew=True)
     if goes_on and (changed or data.index.identity != folder.index.identity):
         begun = folder.index
         replace(same_experts(config, begun, data.index), sidecars={}).write(str(folder.path))

@@ -10,13 +10,13 @@ import pytest
 import soundfile
 from PIL import Image
 
+from coat.drawing.sound import log_mel_db
+from coat.drawing.target_tracks import order_by_similarity
+from coat.drawing.tracks import time_ticks
 from coat.manifests import InputError
 from coat.pipeline.inspect.expert_panels import frames_between
 from coat.pipeline.inspect.inspection import inspect
-from coat.pipeline.inspect.page import inspection_page
-from coat.pipeline.inspect.plots import inspection_figure, time_ticks
-from coat.pipeline.inspect.sound import log_mel_db
-from coat.pipeline.inspect.target_tracks import order_by_similarity
+from coat.pipeline.inspect.page import inspection_figure, inspection_page
 from tests.pipeline.inspect.helpers import CLICK_S, PIXEL_S, RATE, corpus, data_of, event, images, place, put, spec_of
 
 
@@ -181,10 +181,10 @@ def test_of_long_audio_a_minute_is_shown(tmp_path: Path, store: Path) -> None:
     spec = spec_of("e", "scalars", 1, 50.0)
     put(store, spec, manifest, np.arange(5000.0)[:, None])
     found = inspect(str(store), str(manifest), "a")
-    assert (found.start_s, found.end_s, found.axis_end_s) == (0.0, 60.0, 60.0)
+    assert (found.start_s, found.end_s, found.axis.until_s) == (0.0, 60.0, 60.0)
     assert "0 to 60 s of 100.0 s are shown" in inspection_page(found).decode()
     later = inspect(str(store), str(manifest), "a", start_s=90.0)
-    assert (later.end_s, later.axis_end_s, later.clip and later.clip.seconds) == (100.0, 100.0, 10.0)
+    assert (later.end_s, later.axis.until_s, later.clip and later.clip.seconds) == (100.0, 100.0, 10.0)
     assert later.experts[0].first_s == 90.0
     assert list(later.experts[0].tracks[0].readouts) == list(range(4500, 5000))
 
@@ -193,7 +193,7 @@ def test_frames_behind_a_short_sound_stay_visible(tmp_path: Path, store: Path) -
     manifest = corpus(tmp_path / "short", seconds=0.05)
     put(store, spec_of("e", "probabilities", 1, 2.0, 0.5), manifest, np.ones((1, 1)))
     found = inspect(str(store), str(manifest), "a")
-    assert (found.end_s, found.axis_end_s) == (pytest.approx(0.05), 0.75)
+    assert (found.end_s, found.axis.until_s) == (pytest.approx(0.05), 0.75)
     assert b"NaN" not in inspection_page(found)
 
 

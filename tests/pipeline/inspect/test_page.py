@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from coat.drawing.tracks_figure import LEFT_IN, RIGHT_IN
 from coat.pipeline.inspect.inspection import inspect
-from coat.pipeline.inspect.page import inspection_page
-from coat.pipeline.inspect.plots import LEFT_IN, RIGHT_IN, inspection_figure
+from coat.pipeline.inspect.page import inspection_figure, inspection_page
 from tests.integration.helpers import coat
 from tests.pipeline.inspect.browser import CHROMIUM, browse
 from tests.pipeline.inspect.helpers import corpus, data_of, event, put, spec_of

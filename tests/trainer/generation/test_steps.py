@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from coat.cli.main import app
 from coat.manifests import InputError, RunError, ShardIndex
 from coat.trainer import export_run, load_run, train
-from coat.trainer.generation.run_student import find_student
+from coat.trainer.generation.run_student import find_student, load_model
 from coat.trainer.model.build import build_model
 from coat.trainer.model.experts import experts_of
 from coat.trainer.model.saved_weights import load_weights
@@ -75,12 +75,23 @@ def test_a_run_that_is_not_finished_is_asked_at_its_newest(student_dir: Path, sh
 
 
 def test_what_does_not_fit_is_never_loaded_in_part(runs: dict[str, Path], tmp_path: Path) -> None:
-    from coat.trainer.generation.run_student import load_checkpoint
+    from coat.trainer.generation.run_student import load_from_checkpoint
 
     trained = load_run(runs["full"])
     checkpoint = runs["lora"] / "checkpoints" / "step-00000001"
     with pytest.raises(RunError, match=r"weights do not fit the model: network\..* more are on one side only"):
-        load_checkpoint(trained.student, checkpoint, averaged=False)
+        load_from_checkpoint(dict(trained.student.model.named_parameters()), "network.", checkpoint, averaged=False)
+
+
+def test_a_model_for_analysis_has_the_heads_of_its_step(runs: dict[str, Path]) -> None:
+    for run in runs.values():
+        finished, first = load_model(run), load_model(run, step=1)
+        written = load_file(run / "heads.safetensors")
+        assert written
+        assert set(written) == set(finished.heads.state_dict())
+        assert all(torch.equal(written[name], tensor) for name, tensor in finished.heads.state_dict().items())
+        assert any(not torch.equal(written[name], tensor) for name, tensor in first.heads.state_dict().items())
+        assert not finished.training
 
 
 @pytest.mark.parametrize("merged", [False, True])

@@ -18,7 +18,7 @@ from coat.manifests import InputError, ShardIndex
 from coat.manifests.shards.samples_table import samples_schema
 from coat.trainer import TrainConfig, load_run, train
 from coat.trainer.run_folder import read_metrics
-from coat.trainer.training.checkpoint_tensors import random_state, restore_random_state, save_tensors
+from coat.trainer.training.checkpointing.checkpoint_tensors import random_state, restore_random_state, save_tensors
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 from tests.trainer.training.processes import run_ranks, train_and_log_ids
 from tests.trainer.training.test_loop import assert_equal_runs, rows_of
@@ -251,3 +251,22 @@ def train_with_ids(config: TrainConfig, stop: Callable[[], bool], **options: Any
 
     with noting_ids(config):
         train(config, stop=stop, **options)
+
+
+def test_a_run_that_ended_early_goes_on_with_other_samples(student_dir: Path, tmp_path: Path) -> None:
+    """Its patience begins again; and what it is recorded to have been trained on is what it was trained on."""
+    shards, out = build(tmp_path / "shards", SAMPLES), tmp_path / "run"
+    held_out = build(tmp_path / "held", SAMPLES[:4], seed=1)
+    config = config_of(
+        student_dir, shards, out, evaluation={"shards": str(held_out), "every": 2, "answers": 0},
+        run={"best": "distill/mel", "best_is": "highest", "patience": 1},  # it only falls
+    )  # fmt: skip
+    ended = train(config).step
+    assert ended < 12
+    begun = (out / "index.json").read_bytes()
+    build(shards, SAMPLES[:10])
+    with pytest.raises(InputError, match="2 samples are gone, 0 are new, 10 are as they were; --change to go on"):
+        train(config)
+    assert (out / "index.json").read_bytes() == begun
+    assert train(config, change=True).step > ended
+    assert ShardIndex.read(str(out)).samples == 10

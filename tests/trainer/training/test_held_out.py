@@ -10,10 +10,10 @@ import torch
 
 from coat.manifests import InputError, ShardIndex
 from coat.trainer import iterate_shards, load_run, train
+from coat.trainer.data.usable import usable_samples, within_budget
 from coat.trainer.generation.generate import Trained
 from coat.trainer.run_folder import read_rows
 from coat.trainer.tiny_students.make import make_tiny_student
-from coat.trainer.training.held_out import within_budget
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 from tests.trainer.training.test_loop import RARELY, new_run, rows_of
 
@@ -78,8 +78,8 @@ def test_figures_are_those_of_the_exported_run_asked_one_by_one(
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
     with training.trainer.ema.in_place(), torch.no_grad():
-        for _, _, item in training.held_out.usable_samples():
-            batch = training.held_out.collator.collate([item])
+        for item in usable_samples(training.held_out.collator, training.config):
+            batch = training.held_out.collator.collate([item.encoded])
             for name, loss in training.model(batch).items():
                 sums[name] = sums.get(name, 0.0) + float(loss)
                 counts[name] = counts.get(name, 0) + batch.counts()[name]
