@@ -94,5 +94,5 @@ def facts_of(expert: ExpertFidelity) -> list[str]:
         )
     for why, names in expert.without_figures.items():
         more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-        facts.append(f"in no mean, {why}: {', '.join(names[:MOST_NAMES])}{more}")
+        facts.append(f"in no mean, {why}: {'; '.join(names[:MOST_NAMES])}{more}")
     return facts
