@@ -19,6 +19,7 @@ from coat.cli import (
     generate,
     inspect,
     inspect_batch,
+    intervene,
     manifest,
     plan,
     plan_train,
@@ -93,6 +94,7 @@ app.command("compare", rich_help_panel=TRAINED)(compare.compare)
 app.command("report", rich_help_panel=TRAINED)(report.report)
 app.command("benchmarks", rich_help_panel=TRAINED)(benchmarks.benchmarks)
 app.add_typer(benchmarks.app, name="benchmark", rich_help_panel=TRAINED)
+app.command("intervene", rich_help_panel=TRAINED)(intervene.intervene)
 app.command("export", rich_help_panel=TRAINED)(export.export)
 
 

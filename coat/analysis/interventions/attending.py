@@ -41,7 +41,7 @@ def hiding(model: CoatModel, place: str, ids_BT: Tensor) -> Hidden:
         hidden = positions_of(model, place, ids)
         start = hidden[-1] + 1
         if place == AUDIO and (block := positions_of(model, BLOCK, ids)):
-            start = block[-1]
+            start = ids.index(model.block.end_id)
             if model.block.config.placement == "after_audio":
                 hidden = list(range(hidden[0], block[0]))
         columns_BT[b, hidden] = True

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coat.analysis.interventions.kinds import UNTOUCHED
+from coat.manifests import InputError
 from coat.trainer.evaluation.statistics.bootstrap import Clusters, spread, wilson
 
 SHARES = ("accuracy", "lost", "changed", "donor", "exact")
@@ -74,10 +75,11 @@ def sums_of(record: Record, intervention: str) -> list[float]:
 
 
 def key_of(records: Sequence[Record], by: str | None) -> str | None:
-    """The key that rows are grouped by: as asked, else the first usual one that any row has."""
-    if by is not None:
-        return by
-    return next((key for key in USUAL_KEYS if any(key in record["extra"] for record in records)), None)
+    """The key that rows are grouped by: as asked, else the first usual one that any has. InputError: none has it."""
+    known = {key: None for record in records for key in record["extra"]}
+    if by is not None and by not in known:
+        raise InputError(f"--by {by}: no row has that key; there are {', '.join(sorted(known)) or 'none'}")
+    return by or next((key for key in USUAL_KEYS if key in known), None)
 
 
 def lines_of(

@@ -53,12 +53,15 @@ def find(model: CoatModel, place: str, ids_BT: Tensor) -> At:
 def positions_of(model: CoatModel, place: str, ids: Sequence[int]) -> list[int]:
     """In one row; empty where it has no such place.
 
-    The block has with it the tokens that begin and end it: they have heard the audio, too.
+    The block has with it the tokens that begin and end it: they have heard the audio, too. But where it stands before
+    the response, its last token begins the answer: with it a donor's whole answer would be put there, not its block.
     """
     if place == AUDIO:
         return model.student.audio_indices(ids)
     if place == BLOCK:
         block = set(model.block.new_ids)
+        if model.block.config.placement == "before_response":
+            block.discard(model.block.end_id)
         return [i for i, token in enumerate(ids) if token in block]
     think = set(model.block.ids_K)
     positions = [i for i, token in enumerate(ids) if token in think]
@@ -88,7 +91,9 @@ def check_place(model: CoatModel, place: str, positions: str) -> None:
     if not model.block.ids_K and place in (BLOCK, *experts):
         why = "this run has no thinking block (thinking.count is 0)"
     elif place in experts:
-        why = f"all heads read the whole block (heads.positions is {positions!r}); with 'own' each has its own positions"
+        why = (
+            f"all heads read the whole block (heads.positions is {positions!r}); with 'own' each has its own positions"
+        )
     else:
         why = f"expected {', '.join(places_of(model, positions))}"
     raise InputError(f"{place}: {why}")

@@ -51,10 +51,12 @@ class Pool:
         return [row for row in self.rows if isinstance(row, Row)]
 
 
-def shard_pools(index: ShardIndex, config: TrainConfig, size: int, limit: int | None = None) -> Iterator[Pool]:
-    """All rows of a shard set, or the first `limit`; `size` of them a pool."""
+def shard_pools(
+    index: ShardIndex, config: TrainConfig, size: int, limit: int | None = None, first: int = 0
+) -> Iterator[Pool]:
+    """All rows of a shard set, or the first `limit`; `size` of them a pool. `first`: the number of the first row."""
     raws = (raw for shard in index.shards for raw in read_shard_or_lost(index, shard, ()))
-    numbered = enumerate(islice(raws, limit))
+    numbered = enumerate(islice(raws, limit), start=first)
     for number in range(1 << 62):
         if not (rows := [row_of(n, raw, index, config) for n, raw in islice(numbered, size)]):
             return
@@ -114,9 +116,9 @@ class Encoder:
 def donors_of(rows: Sequence[Row], encoder: Encoder, key: str | None = None) -> list[Row | None]:
     """For each row the one whose states it is given; None where the pool has no other clip.
 
-    The next one, round the pool, of those that ask the same and are answered otherwise; else that ask the same; else of
-    all other clips. With `key`, the row whose id stands there in the row's own extra keys: InputError where it is not in
-    the pool.
+    The next one, round the pool, of those that ask the same and are answered otherwise; else that ask the same; else
+    of all other clips. With `key`, the row whose id stands there in its extra keys; InputError where it is not
+    in the pool.
     """
     if key is not None:
         return [named_donor(row, rows, key) for row in rows]

@@ -65,7 +65,7 @@ class KnownNetwork(nn.Module):
 
 
 def known_model(folder: Path, think: int = 4) -> CoatModel:
-    """In the shell of a tiny Qwen2-Audio: its tokens, template and features. Experts pitch and mel share the block out."""
+    """In the shell of a tiny Qwen2-Audio: its tokens, template, features. Pitch and mel share the block out."""
     student = load_student(str(folder))
     block = ThinkingBlock.add_to(student, ThinkingConfig(count=think))
     index = {name: expert_info(name) for name in ("pitch", "mel")}

@@ -33,7 +33,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shards(tmp_path_factory.mktemp("known"), samples)
 
 
-def found(model: CoatModel, shards: Path, *names: str, layers: tuple[int, ...] = (0, 1), **options: Any) -> dict[str, Line]:
+def found(
+    model: CoatModel, shards: Path, *names: str, layers: tuple[int, ...] = (0, 1), **options: Any
+) -> dict[str, Line]:
     """By intervention, of all rows."""
     config = toy_config(shards, shards, shards)
     index = ShardIndex.read(str(shards))
@@ -51,7 +53,9 @@ def values(line: Line, *figures: str) -> list[float | None]:
 
 
 def test_the_block_decides_the_answer(model: CoatModel, shards: Path) -> None:
-    lines = found(model, shards, "block:other", "block:zero", "block:hidden", "block:mean", "audio:other", "audio:hidden")
+    lines = found(
+        model, shards, "block:other", "block:zero", "block:hidden", "block:mean", "audio:other", "audio:hidden"
+    )
     assert values(lines[UNTOUCHED], "accuracy", "exact", "donor", "kl") == [1.0, 1.0, 0.0, 0.0]
     assert values(lines["block:other"], "accuracy", "changed", "donor", "lost", "exact") == [0.0, 1.0, 1.0, 1.0, 0.0]
     assert values(lines["audio:other"], "accuracy", "changed", "donor") == [0.0, 1.0, 1.0]
@@ -80,7 +84,7 @@ def test_where_the_map_does_not_look_nothing_changes(model: CoatModel, shards: P
 
 
 def test_figures_are_those_of_the_map(model: CoatModel, shards: Path) -> None:
-    """KL of "a" or "b" with logits 10 and -9 (-10 and 11) to the other one, by hand; a share of 1 has Wilson's interval."""
+    """KL between the logits 10 and -9 of "a" and "b", and -10 and 11, by hand; of a share of 1, Wilson's interval."""
     line = found(model, shards, "block:other")["block:other"]
     vocabulary = len(model.student.tokenizer) - len(model.block.new_ids)
 

@@ -1,4 +1,4 @@
-"""Answers that share one row are computed as if each stood alone; generation of ours is transformers'; on all students."""
+"""Answers that share one row are computed as if each stood alone, on all students; so are generated ones."""
 
 from pathlib import Path
 from typing import Any
