@@ -57,8 +57,7 @@ def write_shards(run: Run, cache: Path, out: Path, tested: int, experts: Sequenc
     manifest, heard, store = (str(out / name) for name in ("test.jsonl", "heard.jsonl", "targets"))
     write_rows(manifest, rows)
     write_rows(heard, rows[:: len(run.questions)])
-    if experts:
-        extract(heard, store, experts, resources=Resources(workers=0))
+    extract(heard, store, experts, resources=Resources(workers=0))
     options = ReductionOptions.parse(rate=f"{TARGET_HZ}")
     return build_shards(
         manifest, store, experts, str(out / "shards"), missing="mask", seed=None, overwrite=True,
