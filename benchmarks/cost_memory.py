@@ -65,7 +65,7 @@ def child(kind: str, steps: int) -> dict[str, Any]:
     import torch
 
     from coat.trainer import iterate_shards
-    from coat.trainer.training.measurements import peak_memory
+    from coat.trainer.training.step.measurements import peak_memory
 
     torch.set_num_threads(CPUS)
     run = make_run(f"memory-{kind}", 32, EXPERTS)

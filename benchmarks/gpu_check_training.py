@@ -27,9 +27,9 @@ from coat.trainer.planning.footprint import Footprint
 from coat.trainer.planning.online_experts import ONLINE_EXPERTS
 from coat.trainer.planning.plan import plan_training
 from coat.trainer.tiny_students.make import make_tiny_student
-from coat.trainer.training.parallel import make_accelerator
-from coat.trainer.training.trainer import Trainer
-from coat.trainer.training.watchdog import Watchdog
+from coat.trainer.training.distributed.parallel import make_accelerator
+from coat.trainer.training.step.trainer import Trainer
+from coat.trainer.training.step.watchdog import Watchdog
 
 STUDENTS = ("qwen2-audio", "audio-flamingo-3", "qwen2.5-omni")
 LARGE = {"hidden": 2048, "text_layers": 16, "audio_layers": 4, "heads": 16, "seconds": 30}  # 1.3 billion

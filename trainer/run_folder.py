@@ -11,7 +11,7 @@ RUN/best.json           with run.best: which checkpoint is the best by it, see r
 RUN/evaluations/        by step and name: evaluation.benchmarks, as `coat evaluate` writes them
 RUN/tensorboard/        the same numbers
 RUN/tracked.json        the run's id with trackers, where there are any
-RUN/checkpoints/        see training/checkpoints.py
+RUN/checkpoints/        see training/checkpointing/checkpoints.py
 RUN/student/            at the end: the student (or its LoRA adapter), with processor and think tokens
 RUN/heads.safetensors   at the end: the projection heads, which generation does not need
 RUN/done.json           written LAST

@@ -9,30 +9,12 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from coat.cli import (
-    benchmarks,
-    compare,
-    evaluate,
-    experts,
-    export,
-    extract,
-    generate,
-    inspect,
-    inspect_batch,
-    intervene,
-    manifest,
-    plan,
-    plan_train,
-    quickstart,
-    report,
-    runs,
-    shards,
-    stats,
-    status,
-    train,
-    verify,
-)
+from coat.cli import quickstart
+from coat.cli.data import manifest, shards
+from coat.cli.targets import experts, extract, inspect, plan, stats, status, verify
 from coat.cli.telemetry import silence
+from coat.cli.trained import benchmarks, compare, evaluate, export, generate, intervene, report
+from coat.cli.training import inspect_batch, plan_train, runs, train
 
 EPILOG = (
     "Try it:  [bold]coat quickstart --out runs/quickstart[/bold]\n\n"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coat.cli.extract import ProgressListener, show_summaries
 from coat.cli.options import Json
 from coat.cli.output import bytes_text, duration_text, table
+from coat.cli.targets.extract import ProgressListener, show_summaries
 
 if TYPE_CHECKING:
     from coat.pipeline.extraction.summary import Summary
@@ -136,7 +136,7 @@ def recipe(root: Path, seed: int, overrides: list[str]) -> "TrainConfig":
 
 
 def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> dict[str, Any]:
-    from coat.cli import train as train_command
+    from coat.cli.training import train as train_command
     from coat.manifests.corpus.manifest import Manifest
     from coat.trainer.run_folder import read_metrics
     from coat.trainer.tiny_students.make import make_tiny_student, texts_of
@@ -159,8 +159,8 @@ def train_student(root: Path, seed: int, overrides: list[str], quiet: bool) -> d
 
 def ask(root: Path, quiet: bool) -> "Results":
     """`coat evaluate` of the held-out clips, and `coat report` of that."""
-    from coat.cli import train as train_command
-    from coat.cli.evaluate import run_evaluation, settings_of
+    from coat.cli.trained.evaluate import run_evaluation, settings_of
+    from coat.cli.training import train as train_command
     from coat.trainer.evaluation.reports.report import write_report
 
     settings = settings_of(

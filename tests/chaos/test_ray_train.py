@@ -88,7 +88,8 @@ def test_a_run_on_ray_is_the_one_of_other_ranks_whatever_happens_to_it(tmp_path:
 
 
 def test_there_is_no_such_cluster(tmp_path: Path) -> None:
-    from coat.cli.ray_train import Workers, train_on_ray
+    from coat.cli.on_ray.ranks import Workers
+    from coat.cli.on_ray.train import train_on_ray
     from coat.manifests import RunError
 
     student = make_tiny_student(tmp_path / "student")

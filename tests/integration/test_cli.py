@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from coat.cli.extract import allowed_failures
 from coat.cli.options import parse_bytes
+from coat.cli.targets.extract import allowed_failures
 from coat.manifests import InputError
 from tests.integration.helpers import ROOT, coat
 from tests.pipeline.conftest import Corpus, make_corpus

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from coat.cli import progress as progress_module
-from coat.cli.manifest import app
+from coat.cli.data.manifest import app
 from coat.cli.progress import duration, line, progress
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.errors import InputError
@@ -107,7 +107,7 @@ def test_help_teaches_by_example(command: str) -> None:
 
 def test_the_command_line_starts_fast() -> None:
     heavy = "{'numpy', 'soundfile', 'pyarrow', 'rich', 'torch'}"
-    code = f"import sys, coat.cli.manifest, coat.cli.progress; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, coat.cli.data.manifest, coat.cli.progress; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

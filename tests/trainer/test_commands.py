@@ -11,9 +11,9 @@ import soundfile
 import typer
 from typer.testing import CliRunner
 
-from coat.cli import export, generate
-from coat.cli import train as commands
-from coat.trainer.training.metrics_log import Report
+from coat.cli.trained import export, generate
+from coat.cli.training import train as commands
+from coat.trainer.training.reporting.metrics_log import Report
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,7 +64,7 @@ def test_from_a_tiny_student_to_an_answer(app: typer.Typer, shards_dir: Path, tm
 
 def test_importing_the_trainer_loads_nothing_heavy() -> None:
     code = (
-        "import sys, coat.trainer, coat.cli.train\n"
+        "import sys, coat.trainer, coat.cli.training.train\n"
         "print([m for m in ('ray', 'nemo', 'transformers', 'torch', 'peft', 'coat.extractors') if m in sys.modules])\n"
         "from coat.trainer import TrainConfig, iterate_shards\n"
         "print([m for m in ('ray', 'nemo', 'transformers', 'peft', 'coat.extractors') if m in sys.modules])\n"

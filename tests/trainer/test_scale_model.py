@@ -21,8 +21,8 @@ from coat.trainer.generation.generate import Trained
 from coat.trainer.model.build import build_model
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.experts import experts_of
-from coat.trainer.training.trainer import Trainer
-from coat.trainer.training.watchdog import Watchdog
+from coat.trainer.training.step.trainer import Trainer
+from coat.trainer.training.step.watchdog import Watchdog
 from tests.trainer.helpers import toy_sample, toy_targets, write_shards
 
 CLIPS = 5

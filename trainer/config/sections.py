@@ -179,7 +179,8 @@ class LossConfig(ConfigSection):
     # What a loss is divided by. prior: what the best constant prediction would lose (model/loss_scales.py), so that
     # equal weights are one footing for all kinds. none: nothing; so runs of before have it, see resume.py.
     scale: Literal["prior", "none"] = "prior"
-    # Whether weights follow the training, by the norms of gradients or by learned variances: training/loss_balance.py.
+    # Whether weights follow the training, by the norms of gradients or by learned variances:
+    # training/step/loss_balance.py.
     balance: Literal["fixed", "grad_norm", "uncertainty"] = "fixed"
 
     def weight(self, expert: str, family: Family) -> float:

@@ -21,6 +21,7 @@ from coat.trainer.evaluation.checks.judge import judge_answers, requests_of
 from coat.trainer.evaluation.checks.leaks import FILE as LEAKS
 from coat.trainer.evaluation.checks.leaks import TrainingData, find_leaks
 from coat.trainer.evaluation.checks.leaks import sentence as leaks_sentence
+from coat.trainer.evaluation.checks.questions import Questions
 from coat.trainer.evaluation.data import seconds_of
 from coat.trainer.evaluation.finishing import (
     all_asks,
@@ -157,7 +158,7 @@ def look_for_leaks(settings: EvaluationSettings, asked: list[Asked], out: Path, 
     if not settings.train_shards or known == {settings.train_shards}:
         return
     progress.log(f"looking for the rows in {', '.join(settings.train_shards)}")
-    training = TrainingData(settings.train_shards)
+    training = TrainingData(settings.train_shards, Questions(row for one in asked for row in one.rows))
     found = {one.label: find_leaks(one.rows, training) for one in asked}
     for label, leaks in found.items():
         progress.log(leaks_sentence(label, leaks))

@@ -27,10 +27,10 @@ from coat.trainer.model.build import build_model
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.experts import experts_of
 from coat.trainer.model.losses import LOG2_F0, SCALARS, VOICED, VOICING, DistillLoss, pitch_bins
-from coat.trainer.training.parallel import make_accelerator
-from coat.trainer.training.schedule import loss_weights
-from coat.trainer.training.trainer import Trainer
-from coat.trainer.training.watchdog import Watchdog
+from coat.trainer.training.distributed.parallel import make_accelerator
+from coat.trainer.training.step.schedule import loss_weights
+from coat.trainer.training.step.trainer import Trainer
+from coat.trainer.training.step.watchdog import Watchdog
 
 MAX_STEPS = 600  # or as many as the run has
 WARMUP = 10  # steps

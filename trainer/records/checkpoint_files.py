@@ -1,6 +1,6 @@
 """The checkpoints of a run as they lie on the disk: which there are, whether one is whole, and which one is meant.
 
-They are written by training/checkpoints.py, which says what is in them.
+They are written by training/checkpointing/checkpoints.py, which says what is in them.
 """
 
 import json
@@ -72,7 +72,7 @@ def steps_text(paths: list[Path]) -> str:
 
 
 def is_sharded_checkpoint(checkpoint: Path) -> bool:
-    """Whether weights and optimizer are in files of ranks: see training/checkpoints.py."""
+    """Whether weights and optimizer are in files of ranks: see training/checkpointing/checkpoints.py."""
     return not (checkpoint / WEIGHTS_FILE).exists()
 
 

@@ -27,7 +27,7 @@ from coat.trainer.generation.generate import Answer, Question, Trained
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.ranks import gather_from_ranks, sum_over_ranks
-from coat.trainer.training.parallel import fsdp_plugin, whole_weights
+from coat.trainer.training.distributed.parallel import fsdp_plugin, whole_weights
 
 QUESTIONS = ManifestQuestions()  # held-out samples are scored like a manifest
 

@@ -31,18 +31,18 @@ from coat.trainer.records.checkpoint_files import WEIGHTS_FILE, is_sharded_check
 from coat.trainer.records.runs import drop_process, note_process
 from coat.trainer.run_folder import RunFolder, disk_errors, read_evaluations
 from coat.trainer.training.asked_benchmarks import AskedBenchmarks
-from coat.trainer.training.checkpoint_tensors import load_moments, load_optimizer, restore_random_state
-from coat.trainer.training.checkpoints import Checkpoints
-from coat.trainer.training.full_sharding import is_sharded, whole
+from coat.trainer.training.checkpointing.checkpoint_tensors import load_moments, load_optimizer, restore_random_state
+from coat.trainer.training.checkpointing.checkpoints import Checkpoints
+from coat.trainer.training.distributed.full_sharding import is_sharded, whole
+from coat.trainer.training.distributed.parallel import fsdp_plugin
 from coat.trainer.training.held_out import HeldOut
-from coat.trainer.training.measurements import peak_memory
-from coat.trainer.training.metrics_log import MetricsLog, Report
-from coat.trainer.training.parallel import fsdp_plugin
-from coat.trainer.training.schedule import stage_at
+from coat.trainer.training.reporting.metrics_log import MetricsLog, Report
+from coat.trainer.training.reporting.trackers import Trackers
+from coat.trainer.training.step.measurements import peak_memory
+from coat.trainer.training.step.schedule import stage_at
+from coat.trainer.training.step.trainer import Trainer
+from coat.trainer.training.step.watchdog import Watchdog
 from coat.trainer.training.stopping import stop_signals
-from coat.trainer.training.trackers import Trackers
-from coat.trainer.training.trainer import Trainer
-from coat.trainer.training.watchdog import Watchdog
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from coat.trainer.data.sample_record import RunData, SampleRecord, longest_secon
 from coat.trainer.model.experts import same_experts
 from coat.trainer.ranks import raise_on_all_ranks
 from coat.trainer.run_folder import RunFolder
-from coat.trainer.training.metrics_log import Report
-from coat.trainer.training.parallel import make_accelerator
+from coat.trainer.training.distributed.parallel import make_accelerator
+from coat.trainer.training.reporting.metrics_log import Report
+from coat.trainer.training.reporting.trackers import check_trackers
 from coat.trainer.training.run import TrainingRun, TrainResult
-from coat.trainer.training.trackers import check_trackers
 
 
 def train(

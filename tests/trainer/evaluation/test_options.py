@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from coat.cli.evaluate import settings_of
+from coat.cli.trained.evaluate import settings_of
 from coat.manifests import InputError
 
 

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,12 +17,15 @@ import soundfile
 from coat.manifests import InputError, RunError
 from coat.trainer.evaluation.asking.chat import ChatClient
 from coat.trainer.evaluation.asking.server import ServerAsker
+from coat.trainer.evaluation.asking.streaming import Streamed, read_stream
+from coat.trainer.evaluation.checks.cost import Cost
 from coat.trainer.evaluation.evaluation import evaluate
 from coat.trainer.evaluation.predictions import read_predictions
 from tests.integration.helpers import coat
 from tests.trainer.evaluation.helpers import settings_of, write_questions
 
 KEY = "sk-do-not-write-me-down"
+TOKEN_S = 0.1  # that it takes for a token, where it streams
 
 
 class Server(ThreadingHTTPServer):
@@ -34,6 +38,7 @@ class Server(ThreadingHTTPServer):
         self.replies: list[tuple[int, Any]] = []
         self.models = ["listener"]
         self.judgements: list[str] = []
+        self.streams = "refused"  # what becomes of a wish to stream: refused, ignored, at once, or tokens
 
     @property
     def url(self) -> str:
@@ -41,6 +46,7 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
     server: Server  # pyright: ignore[reportIncompatibleVariableOverride] - as http.server has it, narrower
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -55,6 +61,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.replies:
             self.reply(*self.server.replies.pop(0))
             return
+        if body.get("stream") and self.server.streams == "refused":
+            self.reply(400, {"error": {"message": "stream: unknown field"}})
+            return
         self.server.requests.append(body)
         if isinstance(body["messages"][0]["content"], str):  # a judge is asked
             said = self.server.judgements.pop(0)
@@ -66,7 +75,27 @@ class Handler(BaseHTTPRequestHandler):
         crossings = np.count_nonzero(np.diff(np.signbit(samples))) * rate / len(samples)
         text = "silence" if not samples.any() else "high" if crossings > 800 else "low"
         choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-        self.reply(200, {"choices": [choice], "usage": {"prompt_tokens": 30, "completion_tokens": 2}})
+        usage = {"prompt_tokens": 30, "completion_tokens": 2}
+        if body.get("stream") and self.server.streams != "ignored":
+            self.stream(text, usage, 0.0 if self.server.streams == "at once" else TOKEN_S)
+        else:
+            self.reply(200, {"choices": [choice], "usage": usage})
+
+    def stream(self, text: str, usage: dict[str, int], token_s: float) -> None:
+        """In pieces that are cut anywhere, as a network may."""
+        told = [("", None), (text[:2], None), (text[2:], "stop")]
+        events = [{"choices": [{"delta": {"content": said}, "finish_reason": why}]} for said, why in told]
+        lines = [f"data: {json.dumps(e)}\n\n".encode() for e in [*events, {"choices": [], "usage": usage}]]
+        lines.append(b"data: [DONE]\n\n")
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for block in lines if token_s else [b"".join(lines)]:
+            time.sleep(token_s)
+            for piece in (block[:9], block[9:]) if token_s else (block,):
+                self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+        self.wfile.write(b"0\r\n\r\n")
 
     def reply(self, status: int, body: Any) -> None:
         data = json.dumps(body).encode()
@@ -156,6 +185,53 @@ def test_failures(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     gone = f"http://127.0.0.1:{server.server_address[1]}/nothing"
     with pytest.raises(InputError, match=r"key does not belong into the URL"):
         ChatClient(gone.replace("//", f"//me:{KEY}@"))
+
+
+@pytest.mark.parametrize("streams", ["tokens", "at once", "ignored", "refused"])
+def test_the_time_to_its_first_token(server: Server, tmp_path: Path, streams: str) -> None:
+    """Where it streams; else nobody knows it, and it is said to be absent."""
+    server.streams = streams
+    data, out = write_questions(tmp_path / "data", rows=3), tmp_path / "e"
+    done = coat("evaluate", "--data", data, "--server", server.url, "--guard", 0, "--cost", 3, "--out", out)
+    measured = Cost.read(out)
+    assert measured
+    found = measured.modes["server"]
+    assert (found.rows, found.prompt_tokens, found.answer_tokens) == (3, 30, 2)
+    assert {p.answer for p in read_predictions(out).values()} == {"high", "low"}
+    asked_to_stream = [bool(body.get("stream")) for body in server.requests]
+    if streams != "tokens":
+        assert found.first_token is None
+        assert "does not say when its first token comes" in done.stdout
+        assert sum(asked_to_stream) == (0 if streams == "refused" else 4)
+        return
+    assert found.first_token
+    assert 2 * TOKEN_S < found.first_token.p50 < found.total.p50 - 0.9 * TOKEN_S
+    assert found.tokens_per_s == pytest.approx(1 / TOKEN_S, rel=0.5)
+    assert "does not say" not in done.stdout
+
+
+def test_streams_that_break() -> None:
+    def read(*blocks: bytes) -> Streamed:
+        left = [*blocks, b""]
+
+        class Response:
+            def read1(self, amt: int | None = None) -> bytes:
+                return left.pop(0)
+
+        return read_stream(Response())
+
+    said = b'data: {"choices": [{"delta": {"content": "hi"}}]}\r\n\r\n'
+    end = b'data:{"choices": [{"delta": {}, "finish_reason": "length"}]}\n\n'
+    whole = read(b": comment\n", said[:5], said[5:], b"event: x\n" + said + end[:-2], b"\n\ndata: [DONE]\n")
+    assert (whole.text, whole.cut) == ("hihi", True)
+    assert whole.first_at is not None
+    assert read(said + end).first_at is None
+    with pytest.raises(ValueError, match="ended before the answer did"):
+        read(said)
+    with pytest.raises(ValueError, match=r"broke off .out of memory"):
+        read(said, b'data: {"error": {"message": "out of memory"}}\n')
+    with pytest.raises(ValueError, match="an event is list"):
+        read(b"data: [1]\n")
 
 
 def test_a_server_that_is_not_there() -> None:

@@ -20,7 +20,7 @@ from coat.trainer.planning.activations import Shape
 from coat.trainer.planning.plan import plan_training
 from coat.trainer.students.base import Student
 from coat.trainer.students.registry import load_student
-from coat.trainer.training.checkpoint_tensors import load_optimizer, save_tensors
+from coat.trainer.training.checkpointing.checkpoint_tensors import load_optimizer, save_tensors
 from tests.trainer.helpers import toy_config
 from tests.trainer.training.processes import run_ranks, train_and_die
 from tests.trainer.training.test_loop import assert_equal_runs

@@ -67,7 +67,9 @@ def train_and_die(config: TrainConfig, deadly: tuple[int, int, str] | None, out:
     Where: `step`, behind a forward pass of it; `weights`, `done` or `rename`: in the writing of the checkpoint behind
     it, before these. Lines of the log go to `out`; the error that ends it too.
     """
-    from coat.trainer.training import checkpoints, train, trainer
+    from coat.trainer.training import train
+    from coat.trainer.training.checkpointing import checkpoints
+    from coat.trainer.training.step import trainer
 
     def line(text: str) -> None:
         with out.open("a") as f:
@@ -99,7 +101,7 @@ def train_and_log_ids(config: TrainConfig, steps: int | None, out: Path) -> None
 @contextmanager
 def noting_ids(config: TrainConfig) -> Iterator[None]:
     """The ids of this rank's batches go to a file beside the run."""
-    from coat.trainer.training.trainer import Trainer
+    from coat.trainer.training.step.trainer import Trainer
 
     file = Path(f"{config.run.out}.ids-{os.environ.get('RANK', '0')}")
     step = Trainer.step
@@ -151,7 +153,7 @@ def count_shards(config: TrainConfig, out: Path) -> None:
     from coat.trainer.data.data_sets import DataSets
     from coat.trainer.model import build
     from coat.trainer.run_folder import RunFolder
-    from coat.trainer.training.parallel import make_accelerator
+    from coat.trainer.training.distributed.parallel import make_accelerator
     from coat.trainer.training.run import TrainingRun
 
     os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
@@ -194,7 +196,8 @@ def train_offloaded(config: TrainConfig, out: Path) -> None:
 
 def save_gradients(config: TrainConfig, out: Path) -> None:
     """Those of a run's first step, as each rank has them."""
-    from coat.trainer.training import train, trainer
+    from coat.trainer.training import train
+    from coat.trainer.training.step import trainer
 
     def stop_here(trained: dict[str, Any]) -> None:
         gradients = {name: p.grad.contiguous() for name, p in trained.items()}

@@ -18,7 +18,7 @@ from coat.manifests import InputError, ShardIndex
 from coat.manifests.shards.samples_table import samples_schema
 from coat.trainer import TrainConfig, load_run, train
 from coat.trainer.run_folder import read_metrics
-from coat.trainer.training.checkpoint_tensors import random_state, restore_random_state, save_tensors
+from coat.trainer.training.checkpointing.checkpoint_tensors import random_state, restore_random_state, save_tensors
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 from tests.trainer.training.processes import run_ranks, train_and_log_ids
 from tests.trainer.training.test_loop import assert_equal_runs, rows_of

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from coat.trainer import TrainConfig, load_run, train
-from coat.trainer.training.ema import Ema
-from coat.trainer.training.metrics_log import Report
+from coat.trainer.training.reporting.metrics_log import Report
+from coat.trainer.training.step.ema import Ema
 from tests.trainer.helpers import toy_config
 from tests.trainer.training.test_loop import assert_equal_runs
 

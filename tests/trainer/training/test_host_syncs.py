@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from coat.trainer.training.schedule import loss_weights
+from coat.trainer.training.step.schedule import loss_weights
 from tests.trainer.helpers import toy_config
 from tests.trainer.training.test_loop import RARELY, first_batch, new_run
 

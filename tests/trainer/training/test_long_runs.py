@@ -16,8 +16,8 @@ from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.data.stream import ShardStream
 from coat.trainer.run_folder import read_metrics
 from coat.trainer.students.base import Student
-from coat.trainer.training.checkpoints import Checkpoints
-from coat.trainer.training.parallel import make_accelerator
+from coat.trainer.training.checkpointing.checkpoints import Checkpoints
+from coat.trainer.training.distributed.parallel import make_accelerator
 from tests.disks import mounted
 from tests.trainer.data.test_data import loader
 from tests.trainer.helpers import RATE, toy_config, toy_sample, write_shards

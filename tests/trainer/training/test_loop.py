@@ -23,7 +23,7 @@ from coat.trainer.data.data_sets import DataSets
 from coat.trainer.data.decoding import decode_sample
 from coat.trainer.model.batch import Batch
 from coat.trainer.run_folder import RunFolder, read_metrics
-from coat.trainer.training.checkpoint_tensors import load_optimizer
+from coat.trainer.training.checkpointing.checkpoint_tensors import load_optimizer
 from coat.trainer.training.run import TrainingRun
 from tests.integration.helpers import forked_python
 from tests.trainer.helpers import toy_config, toy_sample, write_shards

@@ -13,8 +13,8 @@ from coat.manifests import InputError
 from coat.trainer import TrainConfig, train
 from coat.trainer.config.sections import LossConfig
 from coat.trainer.run_folder import RunFolder, read_metrics
-from coat.trainer.training.loss_balance import LARGEST_STEP, RATE, LossBalance
-from coat.trainer.training.metrics_log import Report
+from coat.trainer.training.reporting.metrics_log import Report
+from coat.trainer.training.step.loss_balance import LARGEST_STEP, RATE, LossBalance
 from tests.trainer.helpers import toy_config
 from tests.trainer.training.test_loop import assert_equal_runs
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from coat.trainer import TrainConfig
-from coat.trainer.training.schedule import distill_weight, rate_factor, stage_at
+from coat.trainer.training.step.schedule import distill_weight, rate_factor, stage_at
 
 
 def config_of(**optim: Any) -> TrainConfig:

@@ -14,7 +14,7 @@ from coat.manifests import RunError
 from coat.trainer import TrainConfig, train
 from coat.trainer.model.batch import Batch
 from coat.trainer.run_folder import read_metrics
-from coat.trainer.training.trainer import Trainer
+from coat.trainer.training.step.trainer import Trainer
 from tests.trainer.helpers import toy_config
 from tests.trainer.training.processes import run_ranks
 from tests.trainer.training.test_ema import Stop, stop_at

@@ -109,7 +109,7 @@ def test_what_is_unknown_or_not_installed_is_said_before_any_work(
 
 
 def test_passwords_in_addresses_are_not_sent(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
-    from coat.trainer.training.trackers import flatten
+    from coat.trainer.training.reporting.trackers import flatten
 
     assert flatten({"data": {"shards": "s3://me:secret@bucket/a@b", "n": [1, None]}}) == {
         "data.shards": "s3://bucket/a@b", "data.n.0": 1, "data.n.1": None,

@@ -20,8 +20,8 @@ from coat.trainer.model.experts import same_experts
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.run_folder import RunFolder, read_metrics
 from coat.trainer.students.registry import load_student
-from coat.trainer.training.measurements import peak_memory
 from coat.trainer.training.run import TrainingRun
+from coat.trainer.training.step.measurements import peak_memory
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 from tests.trainer.training.test_loop import ROOT, first_batch, first_items, new_run
 
@@ -80,7 +80,7 @@ def test_gradient_norms_by_group_and_by_loss(student_dir: Path, shards_dir: Path
 def test_peak_memory_is_the_process_own() -> None:
     """Not its parent's, from which a launcher's ranks would all begin."""
     np.ones(2**27)  # a gigabyte, touched and given back
-    code = "import torch; from coat.trainer.training import measurements as m"
+    code = "import torch; from coat.trainer.training.step import measurements as m"
     code += "; print(m.peak_memory(torch.device('cpu')))"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert 0.05 < float(child.stdout) < 1 < peak_memory(torch.device("cpu"))

@@ -4,7 +4,7 @@ ask.py       what is asked and what comes back; the contract of who answers (Ask
 planning.py  asks of all rows, and their batches
 audio.py     what is heard
 student.py   a trained student, or one without coat
-server.py    an OpenAI-compatible server
+server.py    an OpenAI-compatible server: its client is chat.py, and streaming.py where it is timed
 others.py    predictions that someone else made
 loop.py      the loop over batches, with its files
 """

@@ -6,6 +6,7 @@ The key comes from an environment variable and goes into one header: never into 
 import json
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ import urllib3
 
 from coat.manifests import InputError, RunError
 from coat.manifests.errors import one_line
+from coat.trainer.evaluation.asking.streaming import read_stream
+from coat.trainer.evaluation.settings import JudgeSettings
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
@@ -32,6 +35,30 @@ class Completion:
     prompt_tokens: int | None
     answer_tokens: int | None
     cut: bool
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Where the keys of servers and judges are, and how long they have for an answer."""
+
+    key_variable: str = KEY_VARIABLE
+    judge_key_variable: str = KEY_VARIABLE
+    timeout: float = 600.0  # seconds
+
+    def asked(self, url: str, model: str | None, connections: int) -> "ChatClient":
+        return ChatClient(url, model, key_variable=self.key_variable, timeout=self.timeout, connections=connections)
+
+    def judge(self, judge: JudgeSettings) -> "ChatClient":
+        return ChatClient(judge.url, judge.model, key_variable=self.judge_key_variable, timeout=self.timeout)
+
+
+@dataclass(frozen=True)
+class TimedCompletion:
+    """`first_at` and `last_at`: of time.perf_counter(), when its first and its last token were read."""
+
+    completion: Completion
+    first_at: float | None
+    last_at: float
 
 
 class ChatClient:
@@ -84,8 +111,28 @@ class ChatClient:
 
     def complete(self, messages: Sequence[Mapping[str, Any]], max_tokens: int) -> Completion:
         """Greedily. Refused, where it does not take this one; RunError, where it does not answer."""
-        asked = {"model": self.model, "messages": list(messages), "temperature": 0.0, "max_tokens": max_tokens}
-        answer = self.request("POST", "/chat/completions", asked)
+        return self.completion_of(self.request("POST", "/chat/completions", self.asked(messages, max_tokens)))
+
+    def stream(self, messages: Sequence[Mapping[str, Any]], max_tokens: int) -> TimedCompletion:
+        """As `complete`, and when the first token came; None where the server does not send them one by one."""
+        asked = self.asked(messages, max_tokens) | {"stream": True, "stream_options": {"include_usage": True}}
+        response = self.send("POST", "/chat/completions", asked, preload=False)
+        try:
+            if "event-stream" not in response.headers.get("Content-Type", ""):
+                found = self.completion_of(self.object_of(response.data, "/chat/completions"))
+                return TimedCompletion(found, None, time.perf_counter())
+            told = read_stream(response)
+        except (ValueError, AttributeError, urllib3.exceptions.HTTPError) as e:
+            said = self.clean(one_line(e))
+            raise RunError(f"{self.url}: not a stream of a chat API ({said}); the same command goes on") from e
+        finally:
+            response.release_conn()
+        return TimedCompletion(completion(told.text, told.usage, told.cut), told.first_at, told.last_at)
+
+    def asked(self, messages: Sequence[Mapping[str, Any]], max_tokens: int) -> dict[str, Any]:
+        return {"model": self.model, "messages": list(messages), "temperature": 0.0, "max_tokens": max_tokens}
+
+    def completion_of(self, answer: Mapping[str, Any]) -> Completion:
         try:
             choice, usage = answer["choices"][0], answer.get("usage") or {}
             text = choice["message"].get("content") or ""
@@ -93,22 +140,26 @@ class ChatClient:
                 raise TypeError(f"content is {type(text).__name__}")
         except (KeyError, IndexError, TypeError, AttributeError) as e:
             raise RunError(f"{self.url}: not an answer of a chat API ({one_line(e, 80)})") from e
-        cut = choice.get("finish_reason") == "length"
-        return Completion(text.strip(), usage.get("prompt_tokens"), usage.get("completion_tokens"), cut)
+        return completion(text, usage, choice.get("finish_reason") == "length")
 
     def request(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        return self.object_of(self.send(method, path, body).data, path)
+
+    def send(self, method: str, path: str, body: Any = None, *, preload: bool = True) -> urllib3.BaseHTTPResponse:
+        """A response of status 200, whose body is read already if `preload`."""
         headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        given = {} if body is None else {"json": body}
         try:
-            if body is None:
-                response = self.pool.request(method, self.url + path, headers=headers)
-            else:
-                response = self.pool.request(method, self.url + path, headers=headers, json=body)
+            response = self.pool.request(method, self.url + path, headers=headers, preload_content=preload, **given)
+            if response.status != 200:
+                self.refuse(response.status, response.data)
         except urllib3.exceptions.HTTPError as e:
             raise RunError(f"{self.url}: does not answer ({self.clean(one_line(e))}); the same command goes on") from e
-        if response.status != 200:
-            self.refuse(response.status, response.data)
+        return response
+
+    def object_of(self, data: bytes, path: str) -> dict[str, Any]:
         try:
-            found = json.loads(response.data)
+            found = json.loads(data)
         except ValueError as e:
             raise RunError(f"{self.url}{path}: answered with something that is not JSON") from e
         if not isinstance(found, dict):
@@ -128,6 +179,10 @@ class ChatClient:
 
     def clean(self, text: str) -> str:
         return text.replace(self.key, "(key)") if self.key else text
+
+
+def completion(text: str, usage: Mapping[str, Any], cut: bool) -> Completion:
+    return Completion(text.strip(), usage.get("prompt_tokens"), usage.get("completion_tokens"), cut)
 
 
 def message_of(data: bytes) -> str:

@@ -8,7 +8,7 @@ import torch
 import xxhash
 
 from coat.trainer.evaluation.asking.ask import Asker
-from coat.trainer.evaluation.asking.chat import KEY_VARIABLE, ChatClient
+from coat.trainer.evaluation.asking.chat import Servers
 from coat.trainer.evaluation.asking.server import ServerAsker
 from coat.trainer.evaluation.asking.student import StudentAsker, base_student, subject_of
 from coat.trainer.evaluation.evaluation import Ranks
@@ -19,15 +19,11 @@ from coat.trainer.records.checkpoint_files import parse_step
 WAIT = timedelta(days=7)  # of ranks for each other: they share no work, and end at unlike times
 
 
-def make_asker(
-    settings: EvaluationSettings, device: str | None = None, key_variable: str = KEY_VARIABLE, timeout: float = 600.0
-) -> Asker:
+def make_asker(settings: EvaluationSettings, device: str | None = None, servers: Servers | None = None) -> Asker:
     """InputError, RunError: there is no such run, student or server."""
     subject, source = settings.subject, settings.subject.sources[0]
     if subject.kind == "server":
-        client = ChatClient(
-            source, subject.model, key_variable=key_variable, timeout=timeout, connections=settings.batch_size
-        )
+        client = (servers or Servers()).asked(source, subject.model, settings.batch_size)
         return ServerAsker(client, settings.batch_size)
     if subject.kind == "student":
         trained = base_student(source, dtype_here(subject.dtype), device)

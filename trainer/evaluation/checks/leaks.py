@@ -1,7 +1,8 @@
 """Leaks: rows whose sound, or whose question, lies in the shards that were trained on.
 
 Sound is compared by the digest of what is decoded, so a file that was renamed, moved or packed otherwise is found; one
-that was cut, resampled or encoded anew before it came into the corpus is not. Questions are compared by their words.
+that was cut, resampled or encoded anew before it came into the corpus is not. Questions are found by their words and
+those of their choices, whatever the template (questions.py).
 """
 
 import io
@@ -15,7 +16,7 @@ from coat.manifests.shards.reading import read_samples
 from coat.manifests.shards.samples_table import read_samples_table
 from coat.trainer.data.decoding import AUDIO_SUFFIXES, decode_meta, decode_texts
 from coat.trainer.data.samples import RawSample
-from coat.trainer.evaluation.choices import normalise
+from coat.trainer.evaluation.checks.questions import Questions
 from coat.trainer.evaluation.results import Leaks
 
 FILE = "leaks.json"
@@ -23,13 +24,13 @@ DECODED_AT_ONCE = 4
 
 
 class TrainingData:
-    """What is compared with, of several shard sets: digests of sounds and texts of questions."""
+    """What lies in several shard sets: digests of their sounds, and which of these questions."""
 
-    def __init__(self, shards: Sequence[str]) -> None:
+    def __init__(self, shards: Sequence[str], questions: Questions) -> None:
         self.shards = list(shards)
         self.samples = 0
         self.sounds: set[str] = set()
-        self.questions: set[str] = set()
+        self.questions = questions
         for path in shards:
             self.add(ShardIndex.read(path))
 
@@ -41,7 +42,8 @@ class TrainingData:
                 raw = RawSample(shard.name, sample.key, sample.members)
                 texts = decode_texts(raw, decode_meta(raw))
                 if texts["prompt"]:
-                    self.questions.add(normalise(texts["prompt"]))
+                    turns = [text for turn in texts["turns"] for text in turn]
+                    self.questions.look_in(texts["prompt"], [*texts["choices"], *turns])
                 if not known and not texts["text_only"]:
                     self.sounds |= set(sounds_of(raw))
 
@@ -69,7 +71,7 @@ def find_leaks(rows: Sequence[Utterance], training: TrainingData) -> Leaks:
         shards=training.shards,
         samples=training.samples,
         audio=ids(row for row, digest in zip(rows, heard, strict=True) if digest in training.sounds),
-        question=ids(row for row in rows if row.prompt and normalise(row.prompt) in training.questions),
+        question=ids(row for row in rows if training.questions.found(row)),
         not_compared=sum(digest is None and not row.text_only for row, digest in zip(rows, heard, strict=True)),
     )
 

@@ -7,6 +7,7 @@ import typer
 
 from coat.cli.options import Json, RunStep
 from coat.cli.output import table
+from coat.cli.training.train import quiet, say
 
 if TYPE_CHECKING:
     from coat.analysis.interventions.intervene import Results
@@ -80,9 +81,7 @@ def intervene(
     from coat.analysis.interventions.kinds import Intervention
     from coat.analysis.interventions.measuring import Limits
     from coat.analysis.interventions.page import page_html
-    from coat.cli.evaluate import say
     from coat.cli.progress import progress
-    from coat.cli.train import quiet
     from coat.manifests import InputError, storage
     from coat.trainer.evaluation.asking.who import launched_ranks
     from coat.trainer.records.checkpoint_files import parse_step

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coat.cli.manifest import bad_rows, report, to_json
+from coat.cli.data.manifest import bad_rows, report, to_json
 from coat.cli.options import AllowHttp, Json
 from coat.cli.output import table
 

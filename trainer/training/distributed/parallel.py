@@ -25,7 +25,7 @@ from coat.manifests import InputError
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.thinking import is_tied
-from coat.trainer.training.full_sharding import shard_trained
+from coat.trainer.training.distributed.full_sharding import shard_trained
 
 SUPPORTED_TYPES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from coat.trainer.model.parameters import model_part
-from coat.trainer.training.full_sharding import total_norm
+from coat.trainer.training.distributed.full_sharding import total_norm
 
 PROCESS_STATUS = Path("/proc/self/status")  # of Linux
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from coat.cli.options import AllowHttp, RunStep
-from coat.cli.train import quiet
+from coat.cli.training.train import quiet
 
 
 def generate(

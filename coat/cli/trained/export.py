@@ -7,7 +7,7 @@ import typer
 
 from coat.cli.options import RunStep
 from coat.cli.output import bytes_text
-from coat.cli.train import quiet
+from coat.cli.training.train import quiet
 
 
 def export(

@@ -7,7 +7,7 @@ import typer
 
 from coat.cli.options import Json
 from coat.cli.output import bytes_text
-from coat.cli.train import SHARDS_HELP, STUDENT_HELP, Configs, Overrides, quiet, say, settings_of
+from coat.cli.training.train import SHARDS_HELP, STUDENT_HELP, Configs, Overrides, quiet, say, settings_of
 
 if TYPE_CHECKING:
     from coat.trainer.planning.batch_view import BatchView, SampleView

@@ -7,7 +7,7 @@ import typer
 
 from coat.cli.options import Json, parse_bytes
 from coat.cli.output import bytes_text, table
-from coat.cli.train import Configs, Overrides, quiet, settings_of
+from coat.cli.training.train import Configs, Overrides, quiet, settings_of
 
 if TYPE_CHECKING:
     from coat.trainer.planning.footprint import Footprint

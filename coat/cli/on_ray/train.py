@@ -9,35 +9,23 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coat.cli.on_ray.ranks import Workers, enter_folder, plain_error
 from coat.manifests import InputError, RunError
-from coat.pipeline.cluster.ray_connection import connected, worker_capacity
+from coat.pipeline.cluster.ray_connection import connected
 from coat.pipeline.cluster.ray_errors import error_summary
-from coat.pipeline.cluster.resources import Cluster
 from coat.trainer import TrainConfig, TrainResult
 from coat.trainer.data.data_sets import DataSets
 from coat.trainer.run_folder import RunFolder
-from coat.trainer.training.metrics_log import Report
+from coat.trainer.training.reporting.metrics_log import Report
 from coat.trainer.training.stopping import stop_signals
 from coat.trainer.training.train import open_run, train
 
 POLL_S = 0.2  # between looks for messages
 GRACE_S = 30.0  # for all ranks to end, once one has said why it failed
 LAUNCHER_VARIABLES = ("ACCELERATE_", "FSDP_")  # variables that `accelerate launch` sets, for ranks as for this process
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workers:
-    """Ranks on a cluster, one per worker. `max_failures`: how often they are started anew before the run fails."""
-
-    address: str
-    count: int = 1
-    gpus: float = 0.0  # of each
-    cpus: float = 1.0
-    max_failures: int = 3
 
 
 class MessageQueue:
@@ -78,13 +66,8 @@ def train_on_ray(
     config = folder.as_begun(config, restart, log)
     for line in open_run(folder, config, DataSets.of_run(config), restart, change):  # not anew with each start
         log(f"changed from here on: {line}")
-    cluster = Cluster(
-        workers=workers.count, address=workers.address, cpus_per_worker=workers.cpus, gpus_per_worker=workers.gpus
-    )
-    with connected(cluster):
-        room = worker_capacity(cluster)
-        if room < workers.count:
-            log(f"the cluster has room for {room} of {workers.count} workers; waiting until there is more")
+    with connected(workers.cluster()):
+        workers.say_room(log)
         storage = folder.path.absolute().with_name(f"{folder.path.name}.ray")  # where Ray keeps its own notes
         try:
             return forward_messages(RayTrainRun(config, workers, storage), on_report, log)
@@ -113,7 +96,7 @@ class RayTrainRun:
             run_config=RunConfig(
                 name=f"{time.time_ns()}",
                 storage_path=str(storage),
-                failure_config=FailureConfig(max_failures=workers.max_failures),
+                failure_config=FailureConfig(max_failures=workers.retries),
             ),
         )
         self.error: Exception | None = None
@@ -177,8 +160,7 @@ def run_rank(job: dict[str, Any]) -> None:
 
     queue, main = job["queue"], get_context().get_world_rank() == 0
     os.environ |= job["environment"]
-    if os.path.isdir(job["folder"]):
-        os.chdir(job["folder"])  # where relative paths are meant from
+    enter_folder(job["folder"])
 
     def send(kind: str, value: Any) -> None:
         ray.get(queue.put.remote(kind, value))
@@ -194,7 +176,5 @@ def run_rank(job: dict[str, Any]) -> None:
         )
         if main:
             send("result", result)
-    except InputError as e:
-        send("error", InputError(str(e)))
-    except RunError as e:
-        send("error", RunError(str(e)))
+    except (InputError, RunError) as e:
+        send("error", plain_error(e))

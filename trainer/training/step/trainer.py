@@ -23,14 +23,14 @@ from coat.trainer.model.loss_scales import expert_weights, loss_scales
 from coat.trainer.model.parameters import optimizer_state_by_name, parameter_groups
 from coat.trainer.model.saved_weights import as_part_of
 from coat.trainer.ranks import gather_from_ranks, raise_shared_error, sum_over_ranks
-from coat.trainer.training.ema import Ema
-from coat.trainer.training.full_sharding import clip_gradients, is_sharded
-from coat.trainer.training.loss_balance import LossBalance
-from coat.trainer.training.measurements import gradient_norms
-from coat.trainer.training.meter import Meter
-from coat.trainer.training.parallel import average_gradients, distribute, fsdp_plugin
-from coat.trainer.training.schedule import loss_weights, rate_factor, stage_at
-from coat.trainer.training.watchdog import NotFinite, Watchdog
+from coat.trainer.training.distributed.full_sharding import clip_gradients, is_sharded
+from coat.trainer.training.distributed.parallel import average_gradients, distribute, fsdp_plugin
+from coat.trainer.training.step.ema import Ema
+from coat.trainer.training.step.loss_balance import LossBalance
+from coat.trainer.training.step.measurements import gradient_norms
+from coat.trainer.training.step.meter import Meter
+from coat.trainer.training.step.schedule import loss_weights, rate_factor, stage_at
+from coat.trainer.training.step.watchdog import NotFinite, Watchdog
 
 
 @dataclass(frozen=True)

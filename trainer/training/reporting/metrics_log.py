@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from coat.trainer.run_folder import EVALUATION_FILE, METRICS_FILE, SAMPLES_FILE, read_rows
-from coat.trainer.training.trackers import Trackers
-from coat.trainer.training.watchdog import SkippedStep
+from coat.trainer.training.reporting.trackers import Trackers
+from coat.trainer.training.step.watchdog import SkippedStep
 
 TENSORBOARD_ANSWERS = 8  # of an evaluation
 

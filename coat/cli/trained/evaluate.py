@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,14 +12,14 @@ import typer
 from coat.cli.options import AllowHttp, Json
 from coat.cli.output import table
 from coat.cli.progress import progress
-from coat.cli.train import quiet, say
+from coat.cli.training.train import quiet, say
 
 if TYPE_CHECKING:
-    from coat.trainer.evaluation.asking.chat import ChatClient
+    from coat.trainer.evaluation.asking.chat import Servers
     from coat.trainer.evaluation.checks.cost import Cost
     from coat.trainer.evaluation.evaluation import Progress
     from coat.trainer.evaluation.results import BenchmarkResults, Results
-    from coat.trainer.evaluation.settings import EvaluationSettings, JudgeSettings
+    from coat.trainer.evaluation.settings import EvaluationSettings
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 SHOWN_GROUPS = 12  # values of a key in the table
@@ -121,16 +120,21 @@ def evaluate(
         train_shards=train_shards or (), cost=cost, cot=cot,
         judge=None if judge is None else {"url": judge, "model": judge_model},
     )  # fmt: skip
+    from coat.trainer.evaluation.asking.chat import Servers
+
     with quiet() if predictions is None else nullcontext():
         servers = Servers(key_variable, judge_key_variable, timeout)
-        if ray_address is None or predictions is not None:
+        if ray_address is None:
             result = run_evaluation(settings, Path(out), workers, json_output, servers)
         else:
-            from coat.cli.ray_evaluate import Workers, evaluate_on_ray
+            from coat.cli.on_ray.evaluate import evaluate_on_ray
+            from coat.cli.on_ray.ranks import Workers
 
             where = Workers(address=ray_address, count=ranks, gpus=gpus_per_rank, cpus=cpus_per_rank)
             with shown_progress(json_output) as told:
-                result = evaluate_on_ray(settings, Path(out), where, workers, servers, told)
+                result = evaluate_on_ray(
+                    settings, Path(out), where, threads=workers, progress=told, make_judge=servers.judge
+                )
     if result is not None:
         show(result, out, json_output)
 
@@ -199,30 +203,18 @@ def subject_settings(whom: dict[str, Any], subject: dict[str, Any], count: int) 
     return {"kind": kind, "sources": value if isinstance(value, list) else [value], **subject}
 
 
-@dataclass(frozen=True)
-class Servers:
-    """Where their keys are, and how long they have for an answer."""
-
-    key_variable: str = KEY_VARIABLE
-    judge_key_variable: str = KEY_VARIABLE
-    timeout: float = 600.0
-
-    def judge(self, settings: "JudgeSettings") -> "ChatClient":
-        from coat.trainer.evaluation.asking.chat import ChatClient
-
-        return ChatClient(settings.url, settings.model, key_variable=self.judge_key_variable, timeout=self.timeout)
-
-
 def run_evaluation(
     settings: "EvaluationSettings",
     out: Path,
     workers: int,
     silent: bool,
-    servers: Servers = Servers(),
+    servers: "Servers | None" = None,
 ) -> "Results | None":
     """On this rank. None on all but the main one."""
+    from coat.trainer.evaluation.asking.chat import Servers
     from coat.trainer.evaluation.evaluation import Progress, evaluate
 
+    servers = servers or Servers()
     if settings.subject.kind == "predictions":  # nothing is asked: no student, and none of its libraries
         log = Progress(log=(lambda _: None) if silent else say)
         return evaluate(settings, out, no_asker, progress=log, make_judge=servers.judge)
@@ -233,7 +225,7 @@ def run_evaluation(
         return evaluate(
             settings,
             out,
-            lambda found: make_asker(found, device, servers.key_variable, servers.timeout),
+            lambda found: make_asker(found, device, servers),
             ranks=ranks,
             workers=workers,
             progress=told,
@@ -290,6 +282,8 @@ def show_cost(cost: "Cost") -> None:
         numbers = ["-" if t is None else f"{t:,.1f}" for t in tokens]
         lines.append([mode, *first, seconds(found.total.p50), seconds(found.total.p95), *numbers])
     table(f"Cost, one by one, on {cost.device} ({cost.threads} threads)", columns, lines)
+    if "server" in cost.modes and cost.modes["server"].first_token is None:
+        typer.echo("The server does not say when its first token comes: it does not stream.")
 
 
 def seconds(value: float) -> str:

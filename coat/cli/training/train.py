@@ -14,7 +14,7 @@ from coat.cli.telemetry import allow
 
 if TYPE_CHECKING:
     from coat.trainer.config.train_config import TrainConfig
-    from coat.trainer.training.metrics_log import Report
+    from coat.trainer.training.reporting.metrics_log import Report
 
 
 Configs = Annotated[
@@ -100,14 +100,11 @@ def train(
 
             result = run_training(settings, **options)
         else:
-            from coat.cli.ray_train import Workers, train_on_ray
+            from coat.cli.on_ray.ranks import Workers
+            from coat.cli.on_ray.train import train_on_ray
 
             where = Workers(
-                address=ray_address,
-                count=workers,
-                gpus=gpus_per_worker,
-                cpus=cpus_per_worker,
-                max_failures=max_failures,
+                address=ray_address, count=workers, gpus=gpus_per_worker, cpus=cpus_per_worker, retries=max_failures
             )
             result = train_on_ray(settings, where, **options)
     if is_main_process():

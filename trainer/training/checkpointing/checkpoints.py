@@ -38,8 +38,13 @@ from coat.trainer.records.checkpoint_files import (
     read_state,
 )
 from coat.trainer.run_folder import disk_errors
-from coat.trainer.training.checkpoint_tensors import moments, random_state, random_state_file, save_tensors
-from coat.trainer.training.full_sharding import is_sharded
+from coat.trainer.training.checkpointing.checkpoint_tensors import (
+    moments,
+    random_state,
+    random_state_file,
+    save_tensors,
+)
+from coat.trainer.training.distributed.full_sharding import is_sharded
 
 PARTIAL = ".partial"  # suffix of a checkpoint that is being written, or was when the run was killed
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from coat.cli.manifest import to_json
+from coat.cli.data.manifest import to_json
 from coat.cli.options import Json
 from coat.cli.output import table
 

@@ -1,0 +1,1 @@
+"""Commands of what is on disk: manifests and shard sets."""

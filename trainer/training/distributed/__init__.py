@@ -1,0 +1,1 @@
+"""Ranks: DDP, and FSDP2 of frozen or of all weights."""

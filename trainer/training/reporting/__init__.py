@@ -1,0 +1,1 @@
+"""What a run reports, and to whom: files, TensorBoard, trackers."""
