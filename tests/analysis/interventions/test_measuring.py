@@ -110,6 +110,7 @@ def test_ranks_share_the_pools(model: CoatModel, shards: Path, tmp_path: Path) -
     first = Work(model, shards).run(shared, rank=0, ranks=2)
     first.join()
     assert shared.read_bytes() == alone.read_bytes()
+    assert second.own is not None
     assert not second.own.exists()
 
 
