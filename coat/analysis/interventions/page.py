@@ -40,6 +40,12 @@ def value_text(name: str, figure: Figure) -> str:
     return f"{100 * figure.value:.1f}" if name in PERCENT else f"{figure.value:.3f}"
 
 
+def cells(line: Line, names: Sequence[str]) -> list[str]:
+    """Of what is untouched nothing has changed: that needs no figures."""
+    empty = ("changed", "kl", "shift") if line.intervention == UNTOUCHED else ()
+    return ["-" if name in empty else cell(name, line.figures[name]) for name in names]
+
+
 def interval_text(name: str, figure: Figure) -> str:
     if figure.interval is None:
         return ""
@@ -101,9 +107,8 @@ def section_html(group: str, results: Results) -> str:
 def lines_html(lines: Sequence[Line]) -> str:
     rows = []
     for line in lines:
-        f, style = line.figures, "reference" if line.intervention == UNTOUCHED else ""
-        accuracy = f["accuracy"]
-        numbers = [f"{line.rows:,}", *(cell(name, f[name]) for name in SHOWN), cell("accuracy", accuracy)]
+        accuracy, style = line.figures["accuracy"], "reference" if line.intervention == UNTOUCHED else ""
+        numbers = [f"{line.rows:,}", *cells(line, (*SHOWN, "accuracy"))]
         dot = "" if accuracy.value is None else plot(accuracy.value, accuracy.interval)
         rows.append(row_html(style, [label_of(line.intervention)], numbers, dot or "-"))
     columns = ["", "rows", *(NAMES[name] for name in SHOWN), NAMES["accuracy"], PLOT]

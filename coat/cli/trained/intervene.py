@@ -132,7 +132,7 @@ def show(results: "Results") -> None:
         COMPARED,
         NAMES,
         SHOWN,
-        cell,
+        cells,
         difference_text,
         facts_of,
         label_of,
@@ -147,7 +147,7 @@ def show(results: "Results") -> None:
     for group in groups[: SHOWN_GROUPS + 1]:
         lines = [line for line in results.lines if line.group == group]
         title = f"{results.by}: {group}" if group else "All rows"
-        rows = [[label_of(o.intervention), f"{o.rows:,}", *(cell(n, o.figures[n]) for n in names)] for o in lines]
+        rows = [[label_of(o.intervention), f"{o.rows:,}", *cells(o, names)] for o in lines]
         table(title, ["", "rows", *(NAMES[n] for n in names)], rows)
         compared = [o for o in lines if o.against is not None and o.against["accuracy"].rows]
         if compared and results.against is not None:
