@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 
 from coat.manifests import InputError, RunError, ShardIndex, storage
 from coat.manifests.errors import one_line
-from coat.trainer.config.resume import as_begun, changes, read_run_config
+from coat.trainer.config.resume import changes
 from coat.trainer.config.train_config import TrainConfig
 
 METRICS_FILE, EVALUATION_FILE, SAMPLES_FILE = "metrics.jsonl", "evaluation.jsonl", "samples.jsonl"
@@ -65,17 +65,8 @@ class RunFolder:
 
     @property
     def config(self) -> TrainConfig:
-        """The run's, as it means it now."""
-        return read_run_config(str(self.config_file))
-
-    def as_begun(self, config: TrainConfig, restart: bool, log: Callable[[str], None]) -> TrainConfig:
-        """A command's config for the run that is there, if one is (see resume.as_begun). To be asked before `open`."""
-        if restart or not (self.started and self.config_file.exists()):
-            return config
-        begun = as_begun(config, self.config)
-        if begun != config:
-            log(f"losses.scale is {begun.losses.scale}, as this run began; the default is {config.losses.scale} now")
-        return begun
+        """The run's own."""
+        return TrainConfig.read(str(self.config_file))
 
     def open(self, config: TrainConfig, index: ShardIndex, restart: bool = False, change: bool = False) -> list[str]:
         """Make the folder, or check that it holds this same run: what was changed on purpose is returned.

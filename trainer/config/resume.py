@@ -7,13 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from coat.trainer.config.reading import merge_tables, read_toml
 from coat.trainer.config.sections import ConfigSection, OnResume
 from coat.trainer.config.train_config import TrainConfig
-
-# What a run's own config.toml means where it lacks a key, because it was written before there was one: keys whose
-# default is not what such runs did.
-MEANT_BEFORE = {"losses": {"scale": "none"}}
 
 
 @dataclass(frozen=True)
@@ -47,21 +42,6 @@ def section_within(annotation: Any) -> type[ConfigSection] | None:
     """The section that a field is, or has several of."""
     kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
     return next((kind for kind in kinds if issubclass(kind, ConfigSection)), None)
-
-
-def read_run_config(file: str) -> TrainConfig:
-    """RUN/config.toml, which says all that a run is."""
-    return TrainConfig.from_dict(merge_tables(MEANT_BEFORE, read_toml(file)), file)
-
-
-def as_begun(config: TrainConfig, run: TrainConfig) -> TrainConfig:
-    """A command's config, with `losses.scale` as the `run` has it that it goes on with, unless the command names it.
-
-    So the command that began a run before there was that key goes on with the same losses.
-    """
-    if "scale" in config.losses.model_fields_set:
-        return config
-    return config.model_copy(update={"losses": config.losses.model_copy(update={"scale": run.losses.scale})})
 
 
 def changes(old: TrainConfig, new: TrainConfig) -> list[Change]:

@@ -66,9 +66,16 @@ class ThinkingConfig(ConfigSection):
     rate_hz: float | None = Field(default=None, gt=0)  # positions per second of audio
     placement: Literal["after_audio", "before_response"] = "after_audio"
     layer: int | None = None  # decoder layer whose output is distilled; None: behind the final norm
-    # Whose states are distilled: the block's, or the audio's own (multi-task learning, for comparison).
-    states: Literal["think", "audio"] = "think"
+    # Whose states are distilled: the block's, the audio's own (multi-task learning, for comparison), or both, each with
+    # heads of their own.
+    states: Literal["think", "audio", "both"] = "think"
     noise: float = Field(default=0.02, ge=0)  # of new embeddings, in standard deviations of the old ones
+
+    @model_validator(mode="after")
+    def both_there(self) -> Self:
+        if self.states == "both" and self.count == 0:
+            raise ValueError('states "both" without a block (count 0); states "audio" distils the audio\'s alone')
+        return self
 
 
 ONE_SET = "shards"  # name of the set that `data.shards` gives
@@ -173,12 +180,13 @@ class LossConfig(ConfigSection):
     weights: Mapping[str, Weight] = Field(default_factory=dict)  # by expert
     families: Mapping[Family, Weight] = Field(default_factory=dict)  # by family, of experts that are not named
     default: Weight = 1.0  # of all others
+    audio: Weight = 1.0  # times these, of what is read off the audio's states where `thinking.states` is "both"
     # What is summed, of targets of these kinds.
     representation: Literal["cosine+smooth_l1", "cosine", "smooth_l1", "mse"] = "cosine+smooth_l1"
     scalars: Literal["smooth_l1", "mse"] = "smooth_l1"
-    # What a loss is divided by. prior: what the best constant prediction would lose (model/loss_scales.py), so that
-    # equal weights are one footing for all kinds. none: nothing; so runs of before have it, see resume.py.
-    scale: Literal["prior", "none"] = "prior"
+    # What a loss is divided by. none: nothing, which did best where it was measured (docs/scale-model.md). prior: what
+    # the best constant prediction would lose (model/loss_scales.py): equal weights are one footing for all kinds.
+    scale: Literal["none", "prior"] = "none"
     # Whether weights follow the training, by the norms of gradients or by learned variances:
     # training/step/loss_balance.py.
     balance: Literal["fixed", "grad_norm", "uncertainty"] = "fixed"

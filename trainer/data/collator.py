@@ -33,6 +33,7 @@ class EncodedSample:
     ids: list[int]  # prompt, block and response
     response: int  # index of the response's first id
     positions: list[int]  # of the states that heads read
+    audio: list[int]  # of the audio's, where `thinking.states` is "both": heads of their own read them
     features: dict[str, Tensor]
     seconds: float
     targets: Mapping[str, np.ndarray]  # [N, D]
@@ -91,7 +92,7 @@ class Collator:
         clip = Clip(sample.samples_S, sample.sample_rate)
         audio_S = None if sample.text_only else clip.at(self.student.sample_rate)
         prefix = self.student.prefix(audio_S, prompt, sample.id, sample.turns)
-        ids, positions = self.with_block(prefix, sample.seconds)
+        ids, positions, audio = self.with_block(prefix, sample.seconds)
         answer = [] if response is None else self.student.response_ids(response)
         self.check_length(sample.id, len(ids) + len(answer), config)
         block_start, inserted = self.block.insertion_index(prefix), len(ids) - len(prefix.ids)
@@ -99,7 +100,7 @@ class Collator:
             range(a.start + inserted, a.stop + inserted) if a.start >= block_start else a for a in prefix.answers
         )
         return EncodedSample(
-            sample.id, [*ids, *answer], len(ids), positions, prefix.features, sample.seconds, targets,
+            sample.id, [*ids, *answer], len(ids), positions, audio, prefix.features, sample.seconds, targets,
             tuple(answers) if earlier_turns else (),
         )  # fmt: skip
 
@@ -114,17 +115,20 @@ class Collator:
             if limit is not None and positions > limit:
                 raise UnusableInput("too_many_tokens", f"{identity}: {positions} positions; {limit} fit ({whose})")
 
-    def with_block(self, prefix: Prefix, seconds: float) -> tuple[list[int], list[int]]:
-        """The prompt's ids with the block, and the positions of the states that heads read."""
-        ids, positions = self.block.insert(prefix, seconds)
-        return ids, self.student.audio_indices(ids) if self.block.config.states == "audio" else positions
+    def with_block(self, prefix: Prefix, seconds: float) -> tuple[list[int], list[int], list[int]]:
+        """The prompt's ids with the block; positions of the states that heads read, and that audio heads read."""
+        ids, block = self.block.insert(prefix, seconds)
+        if self.block.config.states == "think":
+            return ids, block, []
+        audio = self.student.audio_indices(ids)
+        return (ids, block, audio) if self.block.config.states == "both" else (ids, audio, [])
 
     @cached_property
     def silence(self) -> EncodedSample:
         """The shortest audio, with nothing to learn from it."""
         prefix = self.student.prefix(np.zeros(self.student.min_samples, np.float32), "")
-        ids, positions = self.with_block(prefix, 0.0)
-        return EncodedSample("", ids, len(ids), positions, prefix.features, 0.0, {})
+        ids, positions, audio = self.with_block(prefix, 0.0)
+        return EncodedSample("", ids, len(ids), positions, audio, prefix.features, 0.0, {})
 
     def collate(self, encoded: Sequence[EncodedSample]) -> Batch:
         """Pad on the right. At least one sample.
@@ -140,18 +144,24 @@ class Collator:
         labels_BT = pad_ids([labels_of(sample) for sample in encoded], IGNORED)
         features = self.student.stack_features([sample.features for sample in encoded])
         inputs = {"input_ids": ids_BT, "attention_mask": mask_BT, **features}
+        think_BK, think_mask_BK = pad_positions([sample.positions for sample in encoded])
+        audio_BK = audio_mask_BK = None
+        if self.block.config.states == "both":
+            audio_BK, audio_mask_BK = pad_positions([sample.audio for sample in encoded])
         return Batch(
             inputs=inputs,
             indices=self.student.indices(inputs),
             labels_BT=labels_BT,
-            think_BK=pad_ids([sample.positions for sample in encoded], 0),
-            think_mask_BK=pad_ids([[1] * len(sample.positions) for sample in encoded], 0).bool(),
+            think_BK=think_BK,
+            think_mask_BK=think_mask_BK,
             seconds_B=torch.tensor([sample.seconds for sample in encoded], dtype=torch.float32),
             targets={
                 name: pad_targets([sample.targets.get(name) for sample in encoded], spec.dim)
                 for name, spec in self.experts.items()
             },
             ids=ids,
+            audio_BK=audio_BK,
+            audio_mask_BK=audio_mask_BK,
         )
 
 
@@ -165,6 +175,11 @@ def labels_of(sample: EncodedSample) -> list[int]:
 
 def pad_ids(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     return pad_sequence([torch.tensor(r, dtype=torch.long) for r in rows], batch_first=True, padding_value=value)
+
+
+def pad_positions(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """`[B, K]` positions, and which of them are there."""
+    return pad_ids(rows, 0), pad_ids([[1] * len(row) for row in rows], 0).bool()
 
 
 def pad_targets(targets: Sequence[np.ndarray | None], dim: int) -> Targets:

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from coat.manifests import InputError, RunError, storage
 from coat.manifests.errors import one_line
 from coat.trainer.data.sample_record import RunData
 from coat.trainer.generation.generate import Trained
+from coat.trainer.model.build import heads_of
 from coat.trainer.model.coat_model import STUDENT_PREFIX, CoatModel
 from coat.trainer.model.experts import experts_of
-from coat.trainer.model.heads import DistillHeads
 from coat.trainer.model.saved_weights import load_shards, load_weights, save_weights
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.model.trained import choose_trained, unfrozen
@@ -61,7 +61,7 @@ def write_student(
         if whole := unfrozen(student.model):
             save_weights(whole, folder.student / UNFROZEN_FILE)
     student.processor.save_pretrained(folder.student)
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.heads.state_dict().items()}, folder.heads)
+    save_weights(head_weights(model), folder.heads)
     done = {"step": step, "think_ids": model.block.new_ids} | ({} if patience is None else {"patience": patience})
     storage.write_bytes(str(folder.done_file), storage.to_json(done))
 
@@ -135,12 +135,25 @@ def load_model(run: str | Path, device: str | None = None, step: Step = None) ->
     trained, folder, saved = load_run(run, device, step), RunFolder(Path(run)), find_student(run, step)
     config, student = trained.config, trained.student
     experts = experts_of(config, folder.index)
-    heads = DistillHeads(config.heads, student.hidden_size, experts, config.losses)
+    model = CoatModel(student, trained.block, *heads_of(config, student.hidden_size, experts)).eval()
     if saved.is_checkpoint:
-        load_from_checkpoint(dict(heads.named_parameters()), "heads.", saved.path, config.optim.ema is not None)
+        for part, heads in model.named_heads().items():
+            load_from_checkpoint(
+                dict(heads.named_parameters()), f"{part}.", saved.path, averaged=config.optim.ema is not None
+            )
     else:
-        load_weights(folder.heads, dict(heads.named_parameters()))
-    return CoatModel(student, trained.block, heads.to(student.model.device)).eval()
+        load_weights(folder.heads, head_weights(model))
+    return model.to(student.model.device)
+
+
+def head_weights(model: CoatModel) -> dict[str, Tensor]:
+    """By their names in RUN/heads.safetensors, where those of `CoatModel.heads` have no prefix."""
+    prefixes = {"heads": "", "audio_heads": "audio_heads."}
+    return {
+        prefixes[part] + name: weight
+        for part, heads in model.named_heads().items()
+        for name, weight in heads.named_parameters()
+    }
 
 
 def load_from_checkpoint(parameters: Mapping[str, Tensor], prefix: str, checkpoint: Path, averaged: bool) -> None:

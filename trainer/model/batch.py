@@ -13,6 +13,20 @@ import torch
 from torch import Tensor
 
 IGNORED = -100  # label of positions without a cross-entropy
+AT_AUDIO = "@audio"  # behind an expert's name: its loss at the audio's states, where the block's are distilled as well
+
+
+def at_audio(expert: str) -> str:
+    return expert + AT_AUDIO
+
+
+def is_at_audio(loss: str) -> bool:
+    return loss.endswith(AT_AUDIO)
+
+
+def expert_of(loss: str) -> str:
+    """Whose targets a loss is of."""
+    return loss.removesuffix(AT_AUDIO)
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,9 @@ class Batch:
     ids: tuple[str, ...]  # of the samples; a row more than these is silence, see Collator.collate
     indices: dict[str, Tensor] = field(default_factory=dict)  # Student.indices; none: the student makes its own
     before_R: Tensor = field(default=None, kw_only=True)  # type: ignore[assignment]  # see `positions_before`
+    # Where `thinking.states` is "both": the same of the audio's states, which heads of their own read.
+    audio_BK: Tensor | None = field(default=None, kw_only=True)
+    audio_mask_BK: Tensor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.before_R is None:
@@ -51,8 +68,10 @@ class Batch:
         return len(self.ids)
 
     def counts(self) -> dict[str, int]:
-        """What losses are divided by: `ce` label tokens, and frames by expert."""
+        """What losses are divided by: `ce` label tokens, and frames by expert (and place)."""
         frames = {name: int(t.mask_BN.sum()) for name, t in self.targets.items()}
+        if self.audio_BK is not None:
+            frames |= {at_audio(name): count for name, count in frames.items()}
         return {"ce": int((self.labels_BT != IGNORED).sum()), **frames}
 
     @property
@@ -79,6 +98,8 @@ class Batch:
             targets={k: t.map_tensors(change) for k, t in self.targets.items()},
             indices={k: change(v) for k, v in self.indices.items()},
             before_R=change(self.before_R),
+            audio_BK=None if self.audio_BK is None else change(self.audio_BK),
+            audio_mask_BK=None if self.audio_mask_BK is None else change(self.audio_mask_BK),
         )
 
 

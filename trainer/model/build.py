@@ -40,13 +40,24 @@ def build_model(
     with torch.device("meta") if empty else nullcontext():
         choose_trained(student, block, config)
         keep_in_float32(student.model)
-        heads = DistillHeads(config.heads, student.hidden_size, experts, config.losses)
+        heads = heads_of(config, student.hidden_size, experts)
     if config.run.gradient_checkpointing:
         checkpoint_gradients(student.model)
-    model = CoatModel(student, block, heads)
+    model = CoatModel(student, block, *heads)
     if config.run.compile is not None:
         compile_blocks(model, config.run.compile)
     return model
+
+
+def heads_of(
+    config: TrainConfig, states_dim: int, experts: Mapping[str, ExpertInfo]
+) -> tuple[DistillHeads, DistillHeads | None]:
+    """CoatModel's heads and, where the block's states are distilled and the audio's too, its audio_heads."""
+    heads = DistillHeads(config.heads, states_dim, experts, config.losses)
+    if config.thinking.states != "both":
+        return heads, None
+    shared = config.heads.model_copy(update={"positions": "all"})  # "own" shares out the block
+    return heads, DistillHeads(shared, states_dim, experts, config.losses)
 
 
 def checkpoint_gradients(model: Any) -> None:
@@ -72,6 +83,6 @@ def compile_blocks(model: CoatModel, backend: str) -> None:
         known = ", ".join(torch.compiler.list_backends())
         raise InputError(f"run.compile {backend!r}: torch has no such backend; it has {known}")
     blocks = [*cast(nn.ModuleList, model.student.language_model.layers)]
-    blocks += [module for module in model.heads.modules() if isinstance(module, CrossBlock)]
+    blocks += [module for name, module in model.named_modules() if "heads." in name and isinstance(module, CrossBlock)]
     for block in blocks:
         block.forward = torch.compile(block.forward, backend=backend, dynamic=True)

@@ -3,13 +3,13 @@
 B batch, T positions of a sequence, R response tokens of a batch, K think positions, D dim.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coat.trainer.model.batch import Batch
+from coat.trainer.model.batch import Batch, at_audio
 from coat.trainer.model.heads import DistillHeads
 from coat.trainer.model.loss_gradient_norms import LossGradientNorms
 from coat.trainer.model.thinking import ThinkingBlock
@@ -21,13 +21,17 @@ STUDENT_PREFIX = "network."  # before the name of the student's weights
 class CoatModel(nn.Module):
     """Gives *sums* of losses, so that the caller can divide by counts over accumulation and ranks."""
 
-    def __init__(self, student: Student, block: ThinkingBlock, heads: DistillHeads) -> None:
+    def __init__(
+        self, student: Student, block: ThinkingBlock, heads: DistillHeads, audio_heads: DistillHeads | None = None
+    ) -> None:
+        """`heads` read the states that `thinking.states` names; where it is "both" the block's, and `audio_heads` the
+        audio's.
+        """
         super().__init__()
         self.student, self.block = student, block
-        self.register_module(
-            STUDENT_PREFIX[:-1], student.model
-        )  # its weights are this module's, under the name in checkpoints
-        self.heads = heads
+        # Its weights are this module's, under the name that they have in checkpoints.
+        self.register_module(STUDENT_PREFIX.rstrip("."), student.model)
+        self.heads, self.audio_heads = heads, audio_heads
         self.layer = block.config.layer
         self.loss_gradient_norms = LossGradientNorms()
 
@@ -36,13 +40,28 @@ class CoatModel(nn.Module):
         states_BTD, distilled_BTD = self.states(batch.inputs, batch.indices)
         sums = {"ce": self.cross_entropy(states_BTD, batch.labels_BT, batch.before_R)}
         if self.heads.specs:
-            index_BKD = batch.think_BK[..., None].expand(-1, -1, distilled_BTD.shape[-1])
-            states_BKD = distilled_BTD.gather(1, index_BKD).float()
-            # Under autocast heads multiply in bf16, as the student does; their losses are float32.
-            sums |= self.heads(
-                states_BKD, batch.think_mask_BK, batch.seconds_B, batch.targets, self.loss_gradient_norms.watch
-            )
+            sums |= self.distil(self.heads, distilled_BTD, batch.think_BK, batch.think_mask_BK, batch)
+        if self.audio_heads is not None and batch.audio_BK is not None and batch.audio_mask_BK is not None:
+            named = self.distil(self.audio_heads, distilled_BTD, batch.audio_BK, batch.audio_mask_BK, batch, at_audio)
+            sums |= {at_audio(name): loss for name, loss in named.items()}
         return sums
+
+    def distil(
+        self,
+        heads: DistillHeads,
+        states_BTD: Tensor,
+        positions_BK: Tensor,
+        mask_BK: Tensor,
+        batch: Batch,
+        loss_name: Callable[[str], str] = lambda expert: expert,
+    ) -> dict[str, Tensor]:
+        """The sum of each expert's loss, by its head at some positions."""
+        states_BKD = states_BTD.gather(1, positions_BK[..., None].expand(-1, -1, states_BTD.shape[-1])).float()
+        watch = self.loss_gradient_norms.watch
+        # Under autocast heads multiply in bf16, as the student does; their losses are float32.
+        return heads(
+            states_BKD, mask_BK, batch.seconds_B, batch.targets, lambda expert, states: watch(loss_name(expert), states)
+        )
 
     def states(
         self, inputs: Mapping[str, Tensor], indices: Mapping[str, Tensor] | None = None
@@ -71,6 +90,10 @@ class CoatModel(nn.Module):
         states_RD = self.loss_gradient_norms.watch("ce", states_BTD.flatten(0, 1).index_select(0, before_R))
         logits_RV = self.student.logits(states_RD).float()
         return F.cross_entropy(logits_RV, labels_BT.flatten().index_select(0, before_R + 1), reduction="sum")
+
+    def named_heads(self) -> dict[str, DistillHeads]:
+        """By their names in checkpoints."""
+        return {"heads": self.heads} | ({} if self.audio_heads is None else {"audio_heads": self.audio_heads})
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """By name, in the module's order: what a checkpoint holds."""

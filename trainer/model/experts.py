@@ -5,12 +5,19 @@ from dataclasses import replace
 
 from coat.manifests import ExpertInfo, InputError, ShardIndex
 from coat.trainer.config.train_config import TrainConfig
+from coat.trainer.model.batch import at_audio
 
 
 def experts_of(config: TrainConfig, index: ShardIndex) -> dict[str, ExpertInfo]:
     """What is distilled."""
     names = chosen_experts(index, config.heads.experts, config.losses.weights)
     return {name: index.experts[name] for name in names} if config.distils else {}
+
+
+def with_audio_losses(config: TrainConfig, experts: Mapping[str, ExpertInfo]) -> dict[str, ExpertInfo]:
+    """By loss: experts at the states that are distilled and, where these are the block's and the audio's, at both."""
+    at_both = config.thinking.states == "both"
+    return {**experts, **({at_audio(name): expert for name, expert in experts.items()} if at_both else {})}
 
 
 def same_experts(config: TrainConfig, begun: ShardIndex, now: ShardIndex) -> ShardIndex:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from coat.manifests import ExpertInfo
 from coat.trainer.config.sections import LossConfig
+from coat.trainer.model.batch import expert_of, is_at_audio
 from coat.trainer.model.losses import DEAD_STD, PITCH_BINS, SCALARS, VOICING, DistillLoss
 
 # Mean losses of saying 0 of a standard normal: E min(z^2 / 2, |z| - 1/2), and E z^2.
@@ -33,7 +34,10 @@ def loss_scales(config: LossConfig, experts: Mapping[str, ExpertInfo]) -> dict[s
 def expert_weights(config: LossConfig, experts: Mapping[str, ExpertInfo]) -> dict[str, float]:
     """What the mean loss of each expert is multiplied by where the stage's `distill` is 1."""
     scales = loss_scales(config, experts)
-    return {name: config.weight(name, expert.spec.family) / scales[name] for name, expert in experts.items()}
+    return {
+        name: config.weight(expert_of(name), expert.spec.family) * (config.audio if is_at_audio(name) else 1.0) / scale
+        for (name, expert), scale in zip(experts.items(), scales.values(), strict=True)
+    }
 
 
 def loss_of_mean(expert: ExpertInfo, config: LossConfig) -> float:

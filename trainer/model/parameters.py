@@ -8,6 +8,7 @@ from torch import nn
 from coat.manifests import RunError
 from coat.trainer.config.sections import OptimConfig
 from coat.trainer.config.train_config import TrainConfig
+from coat.trainer.model.batch import at_audio
 from coat.trainer.model.coat_model import CoatModel
 
 
@@ -50,9 +51,10 @@ def model_part(name: str) -> str:
 
     What a group of several experts shares is heads/<group>.
     """
-    if name.startswith("heads."):
-        _, _, group, kind, expert, *_ = name.split(".")  # heads.groups.<group>.outputs.<expert>. or .trunk.
-        return f"heads/{expert if kind == 'outputs' else group}"
+    if name.startswith(("heads.", "audio_heads.")):
+        place, _, group, kind, expert, *_ = name.split(".")  # heads.groups.<group>.outputs.<expert>. or .trunk.
+        head = expert if kind == "outputs" else group
+        return f"heads/{at_audio(head) if place == 'audio_heads' else head}"
     return "lora" if "lora_" in name else "rows" if "trainable_tokens" in name else "student"
 
 

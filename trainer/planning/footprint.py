@@ -89,7 +89,8 @@ def footprint(model: CoatModel, config: TrainConfig, experts: Mapping[str, Exper
     weights = sum(t.numel() * t.element_size() for t in storages(model)) - saved_by_four_bits(model, config)
     gradients = sum(p.numel() * p.element_size() for p in trained)
     audio = student.audio_positions(round(shape.seconds * student.sample_rate))
-    head_positions = audio if config.thinking.states == "audio" else model.block.think_positions(shape.seconds)
+    read = {"think": model.block.think_positions(shape.seconds), "audio": audio}  # by heads
+    places = [*read] if config.thinking.states == "both" else [config.thinking.states]
     positions = shape.tokens + audio + model.block.inserted_positions(shape.seconds)
     autocasts = config.run.precision != "no"
     counter = ActivationCounter(model, autocasts)
@@ -97,8 +98,9 @@ def footprint(model: CoatModel, config: TrainConfig, experts: Mapping[str, Exper
         text, layer, checkpointed_text = language_model_bytes(counter, shape, positions)
         activations = {"language model": text, "cross-entropy": cross_entropy_bytes(counter, shape)}
         activations["heads and their losses"] = sum(
-            head_bytes(counter, name, expert, shape, head_positions, student.hidden_size)
+            head_bytes(counter, name, expert, shape, read[place], student.hidden_size)
             for name, expert in experts.items()
+            for place in places
         )
         saved = text - checkpointed_text  # by gradient checkpointing
         if config.lora.full or any(trained_tower(student.model)):

@@ -22,7 +22,7 @@ from coat.trainer.data.collator import Collator
 from coat.trainer.data.data_sets import DataSets
 from coat.trainer.data.loader import loader_of
 from coat.trainer.data.sample_record import block_seconds
-from coat.trainer.model.batch import Batch, Targets
+from coat.trainer.model.batch import Batch, Targets, expert_of
 from coat.trainer.model.build import build_model
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.experts import experts_of
@@ -159,7 +159,7 @@ def first_batch(data: DataSets, model: CoatModel, log: Callable[[str], None]) ->
 
 def floor_and_threshold(model: CoatModel, name: str, batch: Batch) -> tuple[float, float]:
     """Of an expert's loss per frame."""
-    loss, target = model.heads.losses[name], batch.targets[name]
+    loss, target = model.heads.losses[expert_of(name)], batch.targets[expert_of(name)]
     assert isinstance(loss, DistillLoss)
     loss = loss.to(target.frames_BND.device)
     frames = int(target.mask_BN.sum())

@@ -7,9 +7,9 @@ import torch
 from coat.manifests import ExpertInfo, ShardIndex
 from coat.trainer.config.sections import ThinkingConfig
 from coat.trainer.config.train_config import TrainConfig
+from coat.trainer.model.build import heads_of
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.experts import experts_of
-from coat.trainer.model.heads import DistillHeads
 from coat.trainer.model.thinking import ThinkingBlock, grow_embeddings, max_think_positions
 from coat.trainer.model.trained import choose_trained, keep_in_float32
 from coat.trainer.planning.activations import Shape
@@ -34,7 +34,7 @@ def meta_model(config: TrainConfig, experts: Mapping[str, ExpertInfo], seconds: 
     with torch.device("meta"):
         choose_trained(student, block, config)
         keep_in_float32(student.model)
-        return CoatModel(student, block, DistillHeads(config.heads, student.hidden_size, experts, config.losses))
+        return CoatModel(student, block, *heads_of(config, student.hidden_size, experts))
 
 
 def thinking_block(student: Student, config: ThinkingConfig, seconds: float) -> ThinkingBlock:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from coat.manifests import InputError
 from coat.manifests.errors import one_line
-from coat.trainer.students.four_bit import quantization_config, without_repacking
+from coat.trainer.students.four_bit import check_rows, quantization_config, without_repacking
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +37,8 @@ def load_student(
     options = {"quantization_config": quantization_config(precision)} if quantize else {}
     try:
         student = adapter.load(source, precision, attention, **options)
+        if quantize:
+            check_rows(student.model, source)
         without_repacking(student.model)
         return student
     except InputError:

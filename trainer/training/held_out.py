@@ -26,6 +26,7 @@ from coat.trainer.evaluation.scoring import by_group, counts, score_row
 from coat.trainer.generation.generate import Answer, Question, Trained
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.coat_model import CoatModel
+from coat.trainer.model.experts import with_audio_losses
 from coat.trainer.ranks import gather_from_ranks, sum_over_ranks
 from coat.trainer.training.distributed.parallel import fsdp_plugin, whole_weights
 
@@ -106,7 +107,8 @@ class HeldOut:
         """This rank's samples, in batches that are no larger than those of the training; so are those of answers, to
         their longest possible end.
         """
-        results = RankResults(dict.fromkeys(["ce", *self.collator.experts], 0.0))
+        losses = with_audio_losses(self.config, {name: self.index.experts[name] for name in self.collator.experts})
+        results = RankResults(dict.fromkeys(["ce", *losses], 0.0))
         trained = Trained(self.model.student, self.model.block, self.config)
         size, budget = self.config.data.batch_size, self.config.data.batch_tokens
         longest = self.config.evaluation.max_new_tokens
@@ -115,8 +117,8 @@ class HeldOut:
         for chunk in within_budget(usable, size, budget, lambda item: len(item.encoded.ids)):
             batch = self.collator.collate([item.encoded for item in chunk])
             with torch.no_grad():
-                losses = forward(batch)
-            for name, value in zip(losses, torch.stack([*losses.values()]).tolist(), strict=True):
+                found = forward(batch)
+            for name, value in zip(found, torch.stack([*found.values()]).tolist(), strict=True):
                 results.sums[name] += value
             results.counts.update({**batch.counts(), "samples": len(batch)})
             answers = self.config.evaluation.answers

@@ -42,8 +42,6 @@ def train(
     accelerator = make_accelerator(config)
     log_on_main = log if accelerator.is_main_process else lambda _: None
     with raise_on_all_ranks(accelerator):
-        config = folder.as_begun(config, restart, log_on_main)
-    with raise_on_all_ranks(accelerator):
         data = DataSets.of_run(config)
         if accelerator.is_main_process:
             for line in open_run(folder, config, data, restart, change):

@@ -63,7 +63,6 @@ def train_on_ray(
     InputError and RunError as `train`; RunError where workers fail too often, or there is no cluster.
     """
     folder = RunFolder(Path(config.run.out))
-    config = folder.as_begun(config, restart, log)
     for line in open_run(folder, config, DataSets.of_run(config), restart, change):  # not anew with each start
         log(f"changed from here on: {line}")
     with connected(workers.cluster()):

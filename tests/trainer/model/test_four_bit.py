@@ -20,6 +20,7 @@ from coat.trainer.planning.activations import Shape, storages
 from coat.trainer.planning.plan import plan_training
 from coat.trainer.students import four_bit
 from coat.trainer.students.registry import load_student
+from coat.trainer.tiny_students.make import make_tiny_student
 from tests.trainer.generation.test_export import SERVER, TOKENS
 from tests.trainer.helpers import toy_config, toy_sample
 from tests.trainer.training.processes import run_ranks, train_and_die
@@ -34,6 +35,12 @@ NF4 = torch.tensor([
 ])  # fmt: skip
 
 needs_it = pytest.mark.skipif(four_bit.find_spec("bitsandbytes") is None, reason="pip install .[4bit]")
+
+
+@pytest.fixture(scope="module")
+def student_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With rows of whole blocks, as published students have them."""
+    return make_tiny_student(tmp_path_factory.mktemp("student") / "wide", hidden=four_bit.BLOCK)
 
 
 def config_of(student: Path, shards: Path, out: Path, **parts: Any) -> TrainConfig:
@@ -59,6 +66,13 @@ def test_layers_of_the_language_model_are_nf4_and_nothing_else_is(student_dir: P
         scale = blocks.abs().amax(1, keepdim=True)
         nearest = NF4[(blocks[..., None] / scale[..., None] - NF4).abs().argmin(-1)] * scale
         assert torch.allclose(found.flatten(), nearest.flatten(), atol=1e-6), name
+
+
+@needs_it
+def test_rows_that_are_no_whole_blocks_are_refused(tmp_path: Path) -> None:
+    narrow = make_tiny_student(tmp_path / "narrow", hidden=32)
+    with pytest.raises(InputError, match=r"layers\.0\.self_attn\.q_proj has 32 inputs; 4 bits need a multiple of 64"):
+        load_student(str(narrow), quantize="nf4")
 
 
 @needs_it

@@ -109,7 +109,7 @@ def test_targets_that_never_vary_are_not_blown_up() -> None:
 
 def test_weights_are_divided_by_the_scale_or_left() -> None:
     experts = {"mel": expert_of("representation", targets_of("normal")), "f0": expert_of("pitch", targets_of("pitch"))}
-    config = LossConfig(weights={"mel": 3.0}, default=0.5)
+    config = LossConfig(weights={"mel": 3.0}, default=0.5, scale="prior")
     scales = loss_scales(config, experts)
     assert expert_weights(config, experts) == {"mel": 3.0 / scales["mel"], "f0": 0.5 / scales["f0"]}
     assert min(scales.values()) > 1

@@ -101,6 +101,7 @@ def batch_of(model: CoatModel, shards: Path, config: TrainConfig) -> Batch:
         ("qwen2.5-omni", 3, 1.5, False, {}),
         ("qwen2-audio", 2, 2.5, True, {}),
         ("qwen2-audio", 4, 2.5, False, {"count": 0, "states": "audio"}),
+        ("qwen2-audio", 3, 2.5, False, {"count": 4, "states": "both"}),
     ],
 )
 def test_activations_are_what_autograd_keeps(

@@ -2,17 +2,13 @@
 
 import json
 import math
-import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
-import tomli_w
 
-from coat.manifests import InputError
 from coat.trainer import TrainConfig, train
 from coat.trainer.config.sections import LossConfig
-from coat.trainer.run_folder import RunFolder, read_metrics
+from coat.trainer.run_folder import read_metrics
 from coat.trainer.training.reporting.metrics_log import Report
 from coat.trainer.training.step.loss_balance import LARGEST_STEP, RATE, LossBalance
 from tests.trainer.helpers import toy_config
@@ -119,40 +115,3 @@ def test_balanced_experts_pull_alike(student_dir: Path, shards_dir: Path, tmp_pa
 
     assert spread("fixed") > 2
     assert spread("grad_norm") < 1.5  # batches differ
-
-
-def before_scales(run: Path) -> None:
-    """As the run was written when there was no `losses.scale`."""
-    file = run / "config.toml"
-    data = tomllib.loads(file.read_text())
-    assert data["losses"].pop("scale")
-    data["losses"].pop("balance")
-    data["run"].pop("max_skipped_steps")
-    file.write_text(tomli_w.dumps(data))
-
-
-def test_a_run_of_before_goes_on_with_the_losses_that_it_had(
-    student_dir: Path, shards_dir: Path, tmp_path: Path
-) -> None:
-    def config(name: str, **losses: Any) -> TrainConfig:
-        return toy_config(student_dir, shards_dir, tmp_path / name, losses=losses)
-
-    train(config("whole", scale="none"))
-    with pytest.raises(Stop):
-        train(config("old", scale="none"), on_report=lambda report: stop_at(5, report))
-    before_scales(tmp_path / "old")
-    assert RunFolder(tmp_path / "old").config.losses.scale == "none"
-    with pytest.raises(InputError, match=r"losses\.scale: 'none' -> 'prior'\); .* --change to go on with it"):
-        train(config("old", scale="prior"))
-    lines: list[str] = []
-    train(config("old"), log=lines.append)  # the command that began it
-    assert lines[:2] == [
-        "losses.scale is none, as this run began; the default is prior now",
-        "resumed at step 4 of 6",
-    ]
-    assert_equal_runs(tmp_path / "old", tmp_path / "whole")
-
-
-def test_a_new_run_has_scales(student_dir: Path, shards_dir: Path, tmp_path: Path) -> None:
-    train(toy_config(student_dir, shards_dir, tmp_path / "a", steps=2))
-    assert tomllib.loads((tmp_path / "a" / "config.toml").read_text())["losses"]["scale"] == "prior"

@@ -19,6 +19,7 @@ from coat.manifests import ExpertInfo
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.coat_model import CoatModel
+from coat.trainer.model.experts import with_audio_losses
 from coat.trainer.model.loss_scales import expert_weights, loss_scales
 from coat.trainer.model.parameters import optimizer_state_by_name, parameter_groups
 from coat.trainer.model.saved_weights import as_part_of
@@ -93,9 +94,10 @@ class Trainer:
         self.distributed_model = distribute(model, accelerator)
         self.optimizer = torch.optim.AdamW(parameter_groups(model, config), fused=True)
         self.ema = Ema(model.trainable(), config.optim.ema) if config.optim.ema else None
-        self.scales = loss_scales(config.losses, experts)
-        self.expert_weights = expert_weights(config.losses, experts)
-        self.balance = LossBalance(config.losses, list(experts))
+        losses = with_audio_losses(config, experts)
+        self.scales = loss_scales(config.losses, losses)
+        self.expert_weights = expert_weights(config.losses, losses)
+        self.balance = LossBalance(config.losses, list(losses))
         self.meter = Meter()
         self.steps_done, self.samples, self.audio_s = 0, 0, 0.0
 
