@@ -79,7 +79,7 @@ def group_of(model: CoatModel, expert: str) -> HeadGroup:
 
 def places_of(model: CoatModel, positions: str) -> list[str]:
     """The places that rows of this model have. `positions`: the run's `heads.positions`."""
-    own = list(model.heads.specs) if positions == "own" and model.block.config.states == "think" else []
+    own = list(model.heads.specs) if positions == "own" and model.block.config.states != "audio" else []
     return [*([BLOCK, *own] if model.block.ids_K else []), AUDIO]
 
 
