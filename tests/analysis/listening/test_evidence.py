@@ -163,7 +163,9 @@ def test_a_mean_is_of_the_question_that_is_asked(session: ListeningSession) -> N
     first = session.mean_of(others, question)
     assert session.mean_of(others, question) is first
     second = session.mean_of(others, other_question)
-    assert first and second
+    assert first
+    assert second
     assert second.by_role[QUESTION][0].shape != first.by_role[QUESTION][0].shape
     one = session.mean_of(others[:1], other_question)
-    assert one and one.clips == 1
+    assert one
+    assert one.clips == 1
