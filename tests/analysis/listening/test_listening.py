@@ -1,6 +1,7 @@
 """What is heard, beside what experts heard: a head made by hand that reads f0 exactly draws the expert's own curve."""
 
 import html
+import io
 import json
 import re
 from dataclasses import replace
@@ -170,7 +171,7 @@ def test_the_command_writes_a_page_and_says_what(one_run: Path, corpus: Path, st
     png = tmp_path / "page.png"
     said = json.loads(listen(*where, "--id", "c1", "--out", out, "--png", png, "--json"))
     assert said["written"] == {str(path): path.stat().st_size for path in (out, png)}
-    assert Image.open(png).size[0] == 1600
+    assert Image.open(io.BytesIO(png.read_bytes())).size[0] == 1600
     assert {e["expert"]: bool(e["agreement"]) for e in said["experts"]} == {
         "pitch": True, "mel": True, "events": True, "prosody": False,
     }  # fmt: skip
