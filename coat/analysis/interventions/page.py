@@ -113,7 +113,7 @@ def lines_html(lines: Sequence[Line]) -> str:
         dot = "" if accuracy.value is None else plot(accuracy.value, accuracy.interval)
         rows.append(row_html(style, [label_of(line.intervention)], numbers, dot or "-"))
     columns = ["", "rows", *(NAMES[name] for name in SHOWN), NAMES["accuracy"], PLOT]
-    return table_html(columns, rows)
+    return table_html(columns, rows, range(1, len(columns) - 1))
 
 
 def against_html(lines: Sequence[Line], other: str) -> str:
@@ -125,7 +125,7 @@ def against_html(lines: Sequence[Line], other: str) -> str:
     ]
     if not rows:
         return ""
-    table = table_html(["", *(NAMES[name] for name in COMPARED)], rows)
+    table = table_html(["", *(NAMES[name] for name in COMPARED)], rows, range(1, len(COMPARED) + 1))
     return f"<h3>Less what {escape(other)} has, on rows of both (*: the interval leaves out 0)</h3>{table}"
 
 
