@@ -13,7 +13,7 @@ from coat.cli import quickstart
 from coat.cli.data import manifest, shards
 from coat.cli.targets import experts, extract, inspect, plan, stats, status, verify
 from coat.cli.telemetry import silence
-from coat.cli.trained import benchmarks, compare, evaluate, export, fidelity, generate, listen, probe, report
+from coat.cli.trained import benchmarks, compare, evaluate, export, fidelity, generate, intervene, listen, probe, report
 from coat.cli.training import inspect_batch, plan_train, runs, train
 
 EPILOG = (
@@ -79,6 +79,7 @@ app.command("benchmarks", rich_help_panel=TRAINED)(benchmarks.benchmarks)
 app.add_typer(benchmarks.app, name="benchmark", rich_help_panel=TRAINED)
 app.command("fidelity", rich_help_panel=TRAINED)(fidelity.fidelity)
 app.command("probe", rich_help_panel=TRAINED)(probe.probe)
+app.command("intervene", rich_help_panel=TRAINED)(intervene.intervene)
 app.command("export", rich_help_panel=TRAINED)(export.export)
 
 

@@ -121,7 +121,9 @@ class StatesSet:
 
     def blocks(self, unit: Unit) -> list[dict[str, Any]]:
         """What `Block.facts` gives, of each block. RunError where the unit is not there, or damaged."""
-        return self.done(unit)[BLOCKS]
+        if unit.name not in self.facts:
+            self.facts[unit.name] = self.done(unit)[BLOCKS]
+        return self.facts[unit.name]
 
     def skipped(self, unit: Unit) -> dict[str, int]:
         return self.done(unit)[LEFT_OUT]
@@ -135,10 +137,8 @@ class StatesSet:
     def read(self, units: Sequence[Unit], place: str, layer: int) -> Iterator[NDArray[np.float32]]:
         """`[N, D]` of each block in turn. RunError where a unit was damaged after its commit."""
         for unit in units:
-            if unit.name not in self.facts:
-                self.facts[unit.name] = self.blocks(unit)
             first = 0
-            for block in self.facts[unit.name]:
+            for block in self.blocks(unit):
                 counts = {name: sum(block["rows"].get(name, ())) for name in self.places}
                 before = first
                 for name in self.places[: self.places.index(place)]:
