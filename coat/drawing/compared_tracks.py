@@ -46,7 +46,9 @@ def compared_tracks(heard_ND: Floats, target_ND: Floats, spec: TargetSpec) -> tu
         both = np.concatenate([heard_ND, target_ND])
         scale = {"low": float(both.min()), "high": float(max(both.max(), both.min() + 1e-6))}
         heard, target = (replace(spectrum_track(x_ND, names), **scale) for x_ND in (heard_ND, target_ND))
-        return (replace(heard, name="heard"), replace(target, name="target")), "one scale for both"
+        # One image stands on the other: where they meet there is no room for the names of both edges.
+        heard = replace(heard, name="heard", ticks=heard.ticks[1:])
+        return (heard, replace(target, name="target", ticks=target.ticks[:1])), "one scale for both"
     return image_tracks(
         heard_ND, target_ND
     ), "dimensions standardised by the target's, in one order; one scale for both"

@@ -10,6 +10,7 @@ from coat.analysis.listening.effects import REPLACED
 from coat.analysis.listening.listened import Evidence, Listened, Token
 from coat.drawing.figures import COMPARED, LINE
 from coat.drawing.html import definition_list, read_asset
+from coat.drawing.tracks_figure import tracks_figure
 from coat.drawing.tracks_page import links_html, tracks_page
 
 COLOURS = {"audio": "#0072b2", "block": "#cc79a7", "question": "#56b4e9", "answer": "#009e73", "rest": "#c7cbd3"}
@@ -37,6 +38,13 @@ def listening_page(listened: Listened) -> bytes:
         below=answers,
         style=read_asset("coat.analysis.listening", "page.css"),
     )
+
+
+def listening_figure(listened: Listened) -> bytes:
+    """The panels in one figure, as PNG; answers are its second line."""
+    said = "  ·  ".join(f"{a.prompt} → {a.answer or '(nothing)'}" for a in listened.answers)
+    said += f"  ·  truth: {listened.truth}" if listened.truth and listened.answers else ""
+    return tracks_figure(f"{listened.name} ({listened.seconds:.2f} s)", said, listened.panels, listened.axis)
 
 
 def head_html(listened: Listened) -> str:

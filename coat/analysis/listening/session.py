@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -56,6 +56,7 @@ class ListeningSession:
     trained: Trained
     experts: Mapping[str, ExpertInfo]  # those that heads were trained for
     run: str
+    last_mean: dict[Any, MeanStates | None] = field(default_factory=dict, repr=False)  # of the last question
 
     @classmethod
     def load(cls, run: str, step: Step = None, device: str | None = None) -> Self:
@@ -185,12 +186,18 @@ class ListeningSession:
         return found.with_tokens(tokens, replaced_by, why_no_rollout)
 
     def mean_of(self, others: Sequence[Sound], question: Question) -> MeanStates | None:
+        """Kept until other clips, or something else, are asked: a gallery of one question asks the same again."""
+
         def asked() -> Iterator[Asked]:
             for other in others:
                 with suppress(UnusableInput):  # longer than the student hears: others do as well
                     yield ask(self.trained, other.clip, other.name, question)
 
-        return mean_states(self.model, asked())
+        key = question, tuple(other.name for other in others)
+        if key not in self.last_mean:
+            self.last_mean.clear()
+            self.last_mean[key] = mean_states(self.model, asked())
+        return self.last_mean[key]
 
     def rollout_shares(self, asked: Asked, said: Sequence[int]) -> tuple[list[dict[str, float]], str]:
         """For each token, the share of each role in the position that it was said at; or why there is none."""

@@ -36,6 +36,7 @@ MEAN_CLIPS = 8  # whose states are averaged
 def listen(
     run: Annotated[str, typer.Option(help="Folder of a run.")],
     out: Annotated[str, typer.Option(help="HTML page to write. Of several clips: a folder.")],
+    png: Annotated[str | None, typer.Option(help="Picture of the panels to write, for a paper.")] = None,
     step: RunStep = None,
     audio: Annotated[str | None, typer.Option(help="Audio file.")] = None,
     manifest: Annotated[str | None, typer.Option(help="Manifest that the clip is a row of.")] = None,
@@ -93,6 +94,8 @@ def listen(
         raise InputError("--audio is one file by itself: --store, --id, --replace mean and galleries need --manifest")
     if manifest is not None and (identity is not None) == options.is_gallery:
         raise InputError("which clips? give --id, or one of --sample, --ids, --failed, --longest, --disagree, --wrong")
+    if options.is_gallery and png:
+        raise InputError("--png is of one clip; give --id, or leave it out")
     if store is None and (failed or disagree):
         raise InputError(f"{'--failed' if failed else '--disagree'} reads targets: give --store")
     names = [e.strip() for e in experts.split(",") if e.strip()]
@@ -107,7 +110,7 @@ def listen(
         if options.is_gallery:
             write_gallery(asked, options, out, workers, json_output)
         else:
-            write_page(asked, audio, identity, out, json_output)
+            write_page(asked, audio, identity, out, png, json_output)
 
 
 @dataclass(frozen=True)
@@ -189,8 +192,10 @@ def readable(utterance: "Utterance") -> "Sound | None":
         return None
 
 
-def write_page(asked: Asking, audio: str | None, identity: str | None, out: str, json_output: bool) -> None:
-    from coat.analysis.listening.page import listening_page
+def write_page(
+    asked: Asking, audio: str | None, identity: str | None, out: str, png: str | None, json_output: bool
+) -> None:
+    from coat.analysis.listening.page import listening_figure, listening_page
     from coat.analysis.listening.session import Sound
     from coat.manifests import storage
     from coat.pipeline.inspect.selection import find_utterance
@@ -201,14 +206,16 @@ def write_page(asked: Asking, audio: str | None, identity: str | None, out: str,
     else:
         assert identity is not None
         listened = asked.of_row(find_utterance(asked.manifest, identity))
-    document = listening_page(listened)
-    storage.write_bytes(out, document)
+    documents = {out: listening_page(listened)} | ({png: listening_figure(listened)} if png else {})
+    for path, document in documents.items():
+        storage.write_bytes(path, document)
+    written = {path: len(document) for path, document in documents.items()}
     if json_output:
-        found = {**listened.to_dict(), "written": {out: len(document)}}
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps({**listened.to_dict(), "written": written}, indent=2, ensure_ascii=False))
         return
     show(listened)
-    typer.echo(f"{out}: {bytes_text(len(document))}")
+    for path, size in written.items():
+        typer.echo(f"{path}: {bytes_text(size)}")
 
 
 def show(listened: "Listened") -> None:

@@ -21,6 +21,7 @@ from coat.manifests.storage.urls import is_local, local_path
 
 INDEX = "index.html"
 SLUG_LETTERS = 40  # of an id in the name of its file
+SHOWN_FROM = 0.001  # what is smaller is written as 0
 
 
 @dataclass(frozen=True)
@@ -111,4 +112,4 @@ def cell_html(value: float | str | None) -> str:
         return "<td></td>"
     if isinstance(value, str):
         return f"<td>{escape(value)}</td>"
-    return f'<td class="number" data-v="{value!r}">{value:.4g}</td>'
+    return f'<td class="number" data-v="{value!r}">{f"{value:.3g}" if abs(value) >= SHOWN_FROM else 0}</td>'

@@ -154,3 +154,18 @@ def test_probabilities_are_those_of_generation(session: ListeningSession) -> Non
     torch.testing.assert_close(got, expected)
     assert [t.log_probability for t in answer.tokens] == pytest.approx(expected.tolist(), abs=1e-5)
     assert all(sum(token.attention.values()) == pytest.approx(1.0, abs=1e-5) for token in answer.tokens)
+
+
+def test_a_mean_is_of_the_question_that_is_asked(session: ListeningSession) -> None:
+    """It is kept for the same clips and question, and for nothing else."""
+    others = [Sound(clip(i), f"o{i}") for i in (2, 3)]
+    question, other_question = Question(None, PROMPT), Question(None, "And how loud is it?")
+    first = session.mean_of(others, question)
+    assert session.mean_of(others, question) is first
+    second = session.mean_of(others, other_question)
+    assert first
+    assert second
+    assert second.by_role[QUESTION][0].shape != first.by_role[QUESTION][0].shape
+    one = session.mean_of(others[:1], other_question)
+    assert one
+    assert one.clips == 1

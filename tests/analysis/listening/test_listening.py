@@ -1,6 +1,7 @@
 """What is heard, beside what experts heard: a head made by hand that reads f0 exactly draws the expert's own curve."""
 
 import html
+import io
 import json
 import re
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -166,8 +168,10 @@ def listen(*arguments: object, status: int = 0) -> str:
 def test_the_command_writes_a_page_and_says_what(one_run: Path, corpus: Path, store: Path, tmp_path: Path) -> None:
     where = ("--run", one_run, "--manifest", corpus, "--store", store, "--max-new-tokens", 3)
     out = tmp_path / "page.html"
-    said = json.loads(listen(*where, "--id", "c1", "--out", out, "--json"))
-    assert said["written"] == {str(out): out.stat().st_size}
+    png = tmp_path / "page.png"
+    said = json.loads(listen(*where, "--id", "c1", "--out", out, "--png", png, "--json"))
+    assert said["written"] == {str(path): path.stat().st_size for path in (out, png)}
+    assert Image.open(io.BytesIO(png.read_bytes())).size[0] == 1600
     assert {e["expert"]: bool(e["agreement"]) for e in said["experts"]} == {
         "pitch": True, "mel": True, "events": True, "prosody": False,
     }  # fmt: skip
