@@ -25,7 +25,7 @@ test-real: .venv/.installed-all
 
 # What is promised of speed, in under 15 minutes on 2 cores. COAT_WHISPER_DIR: a tiny.en, else random weights. Those that take
 # long, or are no benchmark, are run by themselves.
-BY_THEMSELVES := driver_store experts feeding gpu_check invariance scale_manifests scale_shards scale_store seams shards_s3 share_decode stats tars whisper_padding
+BY_THEMSELVES := driver_store experts feeding gpu_check invariance probing scale_manifests scale_shards scale_store seams shards_s3 share_decode stats tars whisper_padding
 NO_BENCHMARK := __init__ common gpu_check_experts gpu_check_training paced_expert report slow_s3
 BENCHMARKS := $(filter-out $(BY_THEMSELVES) $(NO_BENCHMARK),$(basename $(notdir $(wildcard benchmarks/*.py))))
 bench: .venv/.installed-all

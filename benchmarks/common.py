@@ -56,6 +56,7 @@ class Results:
     """What one script found. `data` holds every single measurement behind the figures."""
 
     name: str
+    part: str = ""  # of the script, where it was asked for a part: the option that says so
     figures: list[Figure] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
@@ -69,13 +70,14 @@ class Results:
         ROOT.mkdir(parents=True, exist_ok=True)
         found = {
             "benchmark": self.name,
-            "command": f"python -m benchmarks.{self.name}",
+            "command": f"python -m benchmarks.{self.name} {self.part}".strip(),
             "seconds": round(time.perf_counter() - self.started, 1),
             "machine": machine(),
             "figures": [asdict(f) for f in self.figures],
             "data": self.data,
         }
-        (ROOT / f"{self.name}.json").write_text(json.dumps(found, indent=2) + "\n")
+        file = "-".join([self.name, *self.part.replace("-", "").split()])
+        (ROOT / f"{file}.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
 def machine() -> dict[str, Any]:
@@ -238,12 +240,12 @@ def format_range(values: Sequence[float]) -> str:
 
 
 @contextmanager
-def results(name: str) -> Iterator[Results]:
-    """Saves what was found, unless the script fails; leaves the models' own noise out."""
+def results(name: str, part: str = "") -> Iterator[Results]:
+    """Saves what was found, unless the script fails; leaves the models' own noise out. `part`: see Results."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    found = Results(name)
+    found = Results(name, part)
     print(f"== {name}: {' '.join(sys.argv[1:]) or 'all'}", flush=True)
     yield found  # a script that fails leaves none
     found.save()

@@ -192,8 +192,8 @@ def main() -> None:
     parser.add_argument("--kind", choices=list(KINDS), action="append")
     parser.add_argument("--seconds", type=float, default=28800.0)
     asked = parser.parse_args()
-    with results("feeding") as found:
-        for kind in asked.kind or KINDS:
+    for kind in asked.kind or KINDS:
+        with results("feeding", f"--kind {kind}") as found:
             manifest = corpus_of(kind, asked.seconds)
             for speed in SPEEDS:
                 measure(found, kind, manifest, speed)

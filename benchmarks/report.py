@@ -49,7 +49,7 @@ def main() -> None:
         raise SystemExit(f"{ROOT}: no results; run `make bench` first")
     before, _, rest = PAGE.read_text().partition(BEGIN)
     old, _, after = rest.partition(END)
-    lines = [*lines_of(found), *kept_lines(old, {f["benchmark"] for f in found})]
+    lines = [*lines_of(found), *kept_lines(old, {f["command"] for f in found})]
     lines.sort(key=lambda line: ORDER.index(name) if (name := benchmark_of(line)) in ORDER else len(ORDER))
     table = ["| what | measured | promised | | command |", "|---|---|---|---|---|", *lines, ""]
     page = "\n".join([*described(found[0]["machine"]), "", *table])
@@ -72,9 +72,9 @@ def lines_of(found: list[dict[str, Any]]) -> list[str]:
 
 
 def kept_lines(old: str, measured: set[str]) -> list[str]:
-    """Those of the table as it was whose benchmark was not run again."""
+    """Those of the table as it was whose command was not run again."""
     lines = [line for line in old.splitlines() if line.startswith("|") and benchmark_of(line)]
-    return [line for line in lines if benchmark_of(line) not in measured]
+    return [line for line in lines if not any(line.endswith(f"`{command}` |") for command in measured)]
 
 
 def benchmark_of(line: str) -> str:

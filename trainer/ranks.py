@@ -1,17 +1,31 @@
 """What the ranks of a run send each other. A rank is one process of the run; all ranks must call these functions."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 
 from coat.manifests import InputError, RunError
 from coat.manifests.errors import one_line
 
 T = TypeVar("T")
+
+
+WAIT = timedelta(days=7)  # of ranks that share no step, and end at unlike times
+
+
+def launched_accelerator() -> Accelerator | None:
+    """As `accelerate launch` or torchrun has it, for what is no training; None where neither began this process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        return None
+    if not torch.accelerator.is_available():
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # else ranks on CPUs would not know of each other
+    return Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)])
 
 
 def sum_over_ranks(accelerator: Accelerator, values: Sequence[float]) -> list[float]:

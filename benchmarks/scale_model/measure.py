@@ -1,10 +1,10 @@
 """What is read off a trained model: answers, and what they depend on.
 
-B clips of a batch, T positions of a row, Q questions, K positions that are replaced, D dim of the states, L layers.
+B clips of a batch, T positions of a row, Q questions, K positions that are replaced, D dim of the states, R tokens that
+are read: two of each question.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,11 +14,26 @@ from torch.nn import functional as F
 
 from benchmarks.scale_model.corpus import ASKABLE
 from benchmarks.scale_model.data import Asker
+from coat.analysis.interventions.kinds import (
+    MEAN,
+    OTHER,
+    ZERO,
+    Intervention,
+    States,
+    StatesMean,
+    of_donors,
+    of_mean,
+    of_zeros,
+)
+from coat.analysis.interventions.packing import Asked
+from coat.analysis.interventions.places import AUDIO, BLOCK, At, find
+from coat.analysis.interventions.reading import read
+from coat.analysis.interventions.student import Intervener
+from coat.analysis.layers import decoder_layers
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.coat_model import CoatModel
 
 BATCH = 100  # clips
-LayerInputs = list[Tensor]  # L of [B, T, D]
 
 
 @dataclass(frozen=True)
@@ -33,13 +48,19 @@ class Answers:
 @torch.inference_mode()
 def answers(model: CoatModel, asker: Asker, batch: Batch) -> Answers:
     """One pass over the true response: greedy generation gives it where every token of it is the most likely one."""
-    states_BTD, _ = model.states(batch.inputs)
-    at_Q = asker.response_Q
-    logits_BQ2V = model.student.logits(states_BTD[:, torch.stack([at_Q - 1, at_Q], 1)])
-    logits_BQ2V[..., model.block.new_ids] = -torch.inf  # as generation suppresses them
-    said_BQ2 = logits_BQ2V.argmax(-1)
-    right_BQ2 = said_BQ2 == batch.labels_BT[:, torch.stack([at_Q, at_Q + 1], 1)]
-    return Answers(right_BQ2.all(-1), said_BQ2[..., 0], states_BTD[:, at_Q - 1])
+    return answers_of(model, asker, batch, model.states(batch.inputs)[0])
+
+
+def answers_of(model: CoatModel, asker: Asker, batch: Batch, states_BTD: Tensor) -> Answers:
+    """Of a pass: each question's answer and the end, read as `coat intervene` reads answers."""
+    said_BQ2 = torch.stack([asker.response_Q, asker.response_Q + 1], 1).expand(len(batch), -1, -1)
+    rows_B11 = torch.arange(len(batch))[:, None, None] * states_BTD.shape[1]
+    tokens_BQ2 = batch.labels_BT.flatten()[rows_B11 + said_BQ2]
+    answer_R = torch.arange(tokens_BQ2[..., 0].numel()).repeat_interleave(2)
+    found = read(model, states_BTD, Asked((rows_B11 + said_BQ2 - 1).flatten(), tokens_BQ2.flatten(), answer_R))
+    found_BQ2 = found.said_R.view(tokens_BQ2.shape)
+    states_BQD = found.states_RD.view(*tokens_BQ2.shape, -1)[:, :, 0]
+    return Answers((found_BQ2 == tokens_BQ2).all(-1), found_BQ2[..., 0], states_BQD)
 
 
 def batches(asker: Asker, clips: int | None = None) -> Iterator[Batch]:
@@ -81,69 +102,23 @@ def least_losses(model: CoatModel, questions: Iterable[str]) -> dict[str, float]
     return found
 
 
-# Causal tests: hidden states of some positions are replaced at the input of every layer, and the answers looked at.
-# What is put there comes from a pass of its own, without any replacing.
-
-
-@torch.inference_mode()
-def layer_inputs(model: CoatModel, batch: Batch) -> LayerInputs:
-    kept: LayerInputs = []
-    with hooked(model, lambda _, states_BTD: kept.append(states_BTD.clone())):
-        model.states(batch.inputs)
-    return kept
-
-
-@contextmanager
-def replaced(model: CoatModel, where_BK: Tensor, states_LBKD: Sequence[Tensor]) -> Iterator[None]:
-    index_BKD = where_BK[..., None].expand(-1, -1, states_LBKD[0].shape[-1])
-    with hooked(model, lambda layer, states_BTD: states_BTD.scatter(1, index_BKD, states_LBKD[layer])):
-        yield
-
-
-@contextmanager
-def hooked(model: CoatModel, change: Callable[[int, Tensor], Tensor | None]) -> Iterator[None]:
-    """`change` gets each decoder layer's number and input, and may give another one."""
-
-    def hook_of(layer: int) -> Callable[..., Any]:
-        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if args:
-                new = change(layer, args[0])
-                return None if new is None else ((new, *args[1:]), kwargs)
-            new = change(layer, kwargs["hidden_states"])
-            return None if new is None else (args, {**kwargs, "hidden_states": new})
-
-        return hook
-
-    layers = cast(nn.ModuleList, model.student.language_model.layers)
-    handles = [layer.register_forward_pre_hook(hook_of(i), with_kwargs=True) for i, layer in enumerate(layers)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+# Causal tests: hidden states of some positions are replaced at the input of every layer, and the answers looked at, by
+# the functions of `coat intervene`. What is put there comes from a pass of its own, without any replacing.
 
 
 def block_at(model: CoatModel, batch: Batch) -> Tensor:
     """`[B, K + 2]`: the whole block, with the tokens that begin and end it."""
-    return where(batch, model.block.new_ids)
+    return find(model, BLOCK, batch.inputs["input_ids"]).positions_BP
 
 
 def audio_at(model: CoatModel, batch: Batch) -> Tensor:
-    return where(batch, [model.student.tokenizer.convert_tokens_to_ids(model.student.audio_token)])
+    return find(model, AUDIO, batch.inputs["input_ids"]).positions_BP
 
 
-def where(batch: Batch, ids: Sequence[int]) -> Tensor:
-    found_BT = torch.isin(batch.inputs["input_ids"], torch.tensor(ids))
-    return found_BT.nonzero()[:, 1].view(len(batch), -1)
+NAMES: Mapping[str, str] = {OTHER: "other clip", MEAN: "batch mean", ZERO: "zero"}  # in results
 
 
-INSTEAD: Mapping[str, Callable[[Tensor], Tensor]] = {  # of [B, K, D]
-    "other clip": lambda states_BKD: states_BKD.roll(1, 0),
-    "batch mean": lambda states_BKD: states_BKD.mean(0, keepdim=True).expand_as(states_BKD).contiguous(),
-    "zero": torch.zeros_like,
-}
-
-
+@torch.inference_mode()
 def causal(model: CoatModel, asker: Asker, clips: int) -> dict[str, dict[str, dict[str, float]]]:
     """By what is replaced (block or audio, and by what): accuracy, and more, by question.
 
@@ -152,25 +127,42 @@ def causal(model: CoatModel, asker: Asker, clips: int) -> dict[str, dict[str, di
     truth (other clip alone), the share that now give the donor's.
     """
     parts: dict[str, dict[str, list[Tensor]]] = {}
+    done = interventions(model)
+    intervener = Intervener(model, done, range(len(decoder_layers(model.student))))
     for batch in batches(asker, clips):
-        before, kept = answers(model, asker, batch), layer_inputs(model, batch)
-        truth_BQ = batch.labels_BT[:, asker.response_Q]
+        at = {place: find(model, place, batch.inputs["input_ids"]) for place in intervener.places(*NAMES)}
+        states_BTD, kept = intervener.keep(batch.inputs, at)
+        before, truth_BQ = answers_of(model, asker, batch, states_BTD), batch.labels_BT[:, asker.response_Q]
         add(parts, "untouched", accuracy=before.right_BQ)
-        for place, instead, at_BK in interventions(model, batch):
-            index_BKD = at_BK[..., None].expand(-1, -1, kept[0].shape[-1])
-            states_LBKD = [INSTEAD[instead](states_BTD.gather(1, index_BKD)) for states_BTD in kept]
-            with replaced(model, at_BK, states_LBKD):
+        for one in done:
+            with intervener.applied(one, batch.inputs["input_ids"], instead(one.what, kept[one.place], at[one.place])):
                 after = answers(model, asker, batch)
-            name = f"{place}: {instead}"
+            name = f"{one.place}: {NAMES[one.what]}"
             shift_BQ = (after.states_BQD - before.states_BQD).norm(dim=-1)
             usual_BQ = (before.states_BQD.roll(1, 0) - before.states_BQD).norm(dim=-1)
             add(parts, name, accuracy=after.right_BQ, changed=after.said_BQ != before.said_BQ)
             add(parts, name, shift=shift_BQ / usual_BQ.mean(0).clamp(min=1e-9))
-            if instead == "other clip":
+            if one.what == OTHER:
                 donor_BQ = truth_BQ.roll(1, 0)
                 follows_BQ = (after.said_BQ == donor_BQ).float()
                 add(parts, name, donor=torch.where(donor_BQ != truth_BQ, follows_BQ, torch.nan))
     return {name: {what: means(asker, part) for what, part in found.items()} for name, found in parts.items()}
+
+
+def instead(what: str, own: States, at: At) -> States:
+    """What is put in the place of states: the last clip's, the batch's mean, or zeros. Clips are equally long."""
+    if what == OTHER:
+        return of_donors({layer: states_BKD.roll(1, 0) for layer, states_BKD in own.items()}, at.matching(at))
+    if what == ZERO:
+        return of_zeros(own)
+    mean = StatesMean(at.counts[0])
+    mean.add(own, at.matching(at))
+    return of_mean(mean.mean(), at.matching(at))
+
+
+def interventions(model: CoatModel) -> list[Intervention]:
+    block = [Intervention(BLOCK, what) for what in NAMES] if model.block.ids_K else []
+    return [*block, Intervention(AUDIO, OTHER)]
 
 
 def add(parts: dict[str, dict[str, list[Tensor]]], name: str, **found_BQ: Tensor) -> None:
@@ -181,10 +173,3 @@ def add(parts: dict[str, dict[str, list[Tensor]]], name: str, **found_BQ: Tensor
 def means(asker: Asker, part: Sequence[Tensor]) -> dict[str, float]:
     """Over clips, by question; NaN counts nothing."""
     return {q: round(float(m), 4) for q, m in zip(asker.questions, torch.cat(list(part)).nanmean(0), strict=True)}
-
-
-def interventions(model: CoatModel, batch: Batch) -> Iterator[tuple[str, str, Tensor]]:
-    if model.block.ids_K:
-        for instead in INSTEAD:
-            yield "block", instead, block_at(model, batch)
-    yield "audio", "other clip", audio_at(model, batch)

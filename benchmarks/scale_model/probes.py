@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from benchmarks.scale_model.corpus import QUESTIONS
 from benchmarks.scale_model.data import Asker
 from benchmarks.scale_model.measure import audio_at, batches, block_at
+from coat.analysis.probing.ridge import Matrix, Part, fit_and_score, r_squared
+from coat.analysis.probing.ridge import accuracy as class_accuracy
 from coat.trainer.model.coat_model import CoatModel
 
 # And what is asked meanwhile: the first of these that the model was trained on.
@@ -24,8 +26,6 @@ PROBED = {
     "vowel": ("count", "contour"),
     "mood": ("count", "note"),
 }
-PENALTIES = tuple(10.0**p for p in range(-2, 5))
-Matrix = NDArray[np.floating[Any]]
 
 
 def probe(model: CoatModel, train: Asker, validation: Asker, test: Asker, clips: int) -> dict[str, dict[str, float]]:
@@ -69,22 +69,6 @@ def truth(asker: Asker, what: str) -> Matrix:
 
 
 def fitted(x: Sequence[Matrix], y: Sequence[Matrix]) -> float:
-    """Ridge on the first split, its penalty chosen on the second, its score on the third."""
-    mean, std = x[0].mean(0), x[0].std(0) + 1e-9
-    train, validation, test = (np.hstack([(part - mean) / std, np.ones((len(part), 1))]) for part in x)
-    weights = [ridge(train, y[0], penalty) for penalty in PENALTIES]
-    best = max(weights, key=lambda w: score(validation @ w, y[1]))
-    return score(test @ best, y[2])
-
-
-def ridge(x: Matrix, y: Matrix, penalty: float) -> Matrix:
-    """The constant is the last column, and not penalised."""
-    penalties = np.full(x.shape[1], penalty)
-    penalties[-1] = 0.0
-    return np.linalg.solve(x.T @ x + np.diag(penalties), x.T @ y)
-
-
-def score(predicted: Matrix, y: Matrix) -> float:
-    if y.shape[1] == 1:
-        return float(1 - ((y - predicted) ** 2).sum() / ((y - y.mean(0)) ** 2).sum())
-    return float((predicted.argmax(1) == y.argmax(1)).mean())
+    """Ridge on the first split, its penalty chosen on the second, its score on the third: as `coat probe` does it."""
+    train, validation, test = (Part(states, targets) for states, targets in zip(x, y, strict=True))
+    return fit_and_score(train, validation, test, r_squared if y[0].shape[1] == 1 else class_accuracy)

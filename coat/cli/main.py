@@ -13,7 +13,7 @@ from coat.cli import quickstart
 from coat.cli.data import manifest, shards
 from coat.cli.targets import experts, extract, inspect, plan, stats, status, verify
 from coat.cli.telemetry import silence
-from coat.cli.trained import benchmarks, compare, evaluate, export, generate, probe, report
+from coat.cli.trained import benchmarks, compare, evaluate, export, fidelity, generate, intervene, listen, probe, report
 from coat.cli.training import inspect_batch, plan_train, runs, train
 
 EPILOG = (
@@ -71,12 +71,15 @@ app.command("train", rich_help_panel=TRAINING)(train.train)
 app.command("runs", rich_help_panel=TRAINING)(runs.runs)
 app.command("tiny-student", rich_help_panel=TRAINING)(train.tiny_student)
 app.command("generate", rich_help_panel=TRAINED)(generate.generate)
+app.command("listen", rich_help_panel=TRAINED)(listen.listen)
 app.command("evaluate", rich_help_panel=TRAINED)(evaluate.evaluate)
 app.command("compare", rich_help_panel=TRAINED)(compare.compare)
 app.command("report", rich_help_panel=TRAINED)(report.report)
 app.command("benchmarks", rich_help_panel=TRAINED)(benchmarks.benchmarks)
 app.add_typer(benchmarks.app, name="benchmark", rich_help_panel=TRAINED)
+app.command("fidelity", rich_help_panel=TRAINED)(fidelity.fidelity)
 app.command("probe", rich_help_panel=TRAINED)(probe.probe)
+app.command("intervene", rich_help_panel=TRAINED)(intervene.intervene)
 app.command("export", rich_help_panel=TRAINED)(export.export)
 
 

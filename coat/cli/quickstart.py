@@ -185,6 +185,12 @@ def of_part(part: "Counts") -> dict[str, Any]:
     return {"rows": part.rows, "accuracy": accuracy, "chance": chance, "unparsed": unparsed}
 
 
+def listen_command(root: Path, identity: str) -> str:
+    """What the block heard in a held-out clip, beside the experts' targets."""
+    where = f"--manifest {root / 'corpus' / 'heldout.jsonl'} --store {root / 'targets'} --id {identity}"
+    return f"coat listen --run {root / 'run'} {where} --out {root / 'heard.html'}"
+
+
 def show(root: Path, result: dict[str, Any], results: "Results") -> None:
     from coat.manifests.corpus.manifest import Manifest
     from coat.trainer.evaluation.predictions import read_predictions
@@ -221,6 +227,7 @@ def show(root: Path, result: dict[str, Any], results: "Results") -> None:
     for line in (
         f"coat status {root / 'targets'}",
         f'coat generate --run {root / "run"} --audio {clip} --prompt "{prompt}"',
+        listen_command(root, first.id),
         f"coat evaluate --run {root / 'run'} --data YOURS.jsonl --out evals/yours",
         f"tensorboard --logdir {root / 'run' / 'tensorboard'}",
         "coat extract --expert pitch --manifest YOURS.jsonl --store targets",

@@ -50,15 +50,26 @@ def target_tracks(frames_ND: Floats, spec: TargetSpec) -> tuple[tuple[Track, ...
 
 def pitch_tracks(frames_ND: Floats, names: Sequence[str]) -> tuple[Track, ...]:
     """f0 on a log axis, then voicing, then what else there is."""
-    hz_N = np.where(frames_ND[:, 1] >= VOICED_FROM, np.exp2(frames_ND[:, 0]), np.nan).astype(np.float32)
-    voiced = hz_N[np.isfinite(hz_N)]
+    hz_N = voiced_hz(frames_ND)
+    rest = [curve_track(n, x, 54) for n, x in zip(names[2:], frames_ND.T[2:], strict=True)]
+    return f0_track(hz_N, hz_N), probability_track(names[1], frames_ND[:, 1]), *rest
+
+
+def voiced_hz(frames_ND: Floats) -> Floats:
+    """f0 of each frame in Hz, `[N]`; NaN where it is not voiced."""
+    return np.where(frames_ND[:, 1] >= VOICED_FROM, np.exp2(frames_ND[:, 0]), np.nan).astype(np.float32)
+
+
+def f0_track(hz_N: Floats, scaled_N: Floats) -> Track:
+    """On a log axis whose scale spans `scaled_N`, which may hold more than what is drawn."""
+    voiced = scaled_N[np.isfinite(scaled_N)]
     low, high = NO_F0_HZ
     if len(voiced):
         low, high = (float(hz) for hz in np.percentile(voiced, F0_PERCENTILES) * (1 / 1.2, 1.2))
     if high < 2 * low:  # less than an octave would make much of a little
         low, high = (low * high) ** 0.5 / 2**0.5, (low * high) ** 0.5 * 2**0.5
     inside = [hz for hz in F0_TICKS_HZ[:: 1 if high < 3 * low else 2 if high < 10 * low else 4] if low <= hz <= high]
-    f0 = Track(
+    return Track(
         name="f0",
         style="line",
         values=hz_N,
@@ -70,16 +81,11 @@ def pitch_tracks(frames_ND: Floats, names: Sequence[str]) -> tuple[Track, ...]:
         log=True,
         ticks=tuple((float(np.log(hz / low) / np.log(high / low)), f"{hz:g}") for hz in inside),
     )
-    rest = [curve_track(n, x, 54) for n, x in zip(names[2:], frames_ND.T[2:], strict=True)]
-    return f0, probability_track(names[1], frames_ND[:, 1]), *rest
 
 
 def class_tracks(frames_ND: Floats, names: Sequence[str]) -> tuple[tuple[Track, ...], str]:
     if len(names) <= MAX_TALL_CURVES:
         return tuple(probability_track(n, x) for n, x in zip(names, frames_ND.T, strict=True)), "from 0 to 1"
-    peaks_D, means_D = frames_ND.max(axis=0), frames_ND.mean(axis=0)
-    top: list[int] = np.lexsort((-means_D, -peaks_D))[:MAX_CLASSES].tolist()
-    shown = max(MIN_CLASSES, int((peaks_D[top] >= SHOWN_FROM).sum()))
     bands = [
         Track(
             name=names[d],
@@ -90,9 +96,16 @@ def class_tracks(frames_ND: Floats, names: Sequence[str]) -> tuple[tuple[Track, 
             readouts=three_decimal_readouts(frames_ND[:, d]),
             height=20,
         )
-        for d in top[:shown]
+        for d in class_order(frames_ND)
     ]
     return tuple(bands), f"{len(bands)} of {len(names)} classes, those with the highest peaks; probability"
+
+
+def class_order(frames_ND: Floats) -> list[int]:
+    """Of many classes those that are worth a band, the highest peak first."""
+    peaks_D, means_D = frames_ND.max(axis=0), frames_ND.mean(axis=0)
+    top: list[int] = np.lexsort((-means_D, -peaks_D))[:MAX_CLASSES].tolist()
+    return top[: max(MIN_CLASSES, int((peaks_D[top] >= SHOWN_FROM).sum()))]
 
 
 def probability_track(name: str, values_N: Floats) -> Track:
@@ -108,8 +121,10 @@ def probability_track(name: str, values_N: Floats) -> Track:
     )
 
 
-def curve_track(name: str, values_N: Floats, height: int) -> Track:
-    least, most = float(values_N.min()), float(values_N.max())
+def curve_track(name: str, values_N: Floats, height: int, scaled_N: Floats | None = None) -> Track:
+    """On a scale that spans `scaled_N`, by default the values themselves."""
+    scaled_N = values_N if scaled_N is None else scaled_N
+    least, most = float(scaled_N.min()), float(scaled_N.max())
     margin = 0.08 * (most - least) or max(1e-3, 0.1 * abs(most))
     low, high = least - margin, most + margin
     return Track(

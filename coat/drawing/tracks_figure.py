@@ -55,7 +55,7 @@ def draw_panel_label(figure: Figure, panel: Panel, y: float) -> None:
     figure.text(MARGIN, y, shorten(panel.title, 2 * NAME_LETTERS), fontweight="bold", color=INK)
     spec = panel.spec
     facts = f"{spec.dim} × {spec.rate_hz:.5g} Hz, {spec.fingerprint}" if spec else ""
-    description = panel.problem or "; ".join(filter(None, [facts, panel.description]))
+    description = panel.problem or "; ".join(filter(None, [panel.measured, facts, panel.description]))
     colour = "#b45309" if panel.problem else "#6b7280"
     figure.text(LEFT_IN / FIGURE_WIDTH_IN, y, shorten(description, TITLE_LETTERS), fontsize=7, color=colour)
 

@@ -176,11 +176,46 @@ TASKS = {
 }
 
 
+# What a pair of clips can differ in, and the tasks that ask about it.
+FACTORS: dict[str, tuple[str, ...]] = {
+    "pitch": ("glide", "melody"),
+    "vowel": ("vowel",),
+    "event": ("sound",),
+    "prosody": ("loudness", "tempo"),
+    "count": ("count",),
+}
+Draws = Callable[[str], Rng]  # which generator a part of a clip is drawn by: its length, its scene, how it is recorded
+
+
 def make_clip(rng: Rng, task: ListeningTask, answer: str, seconds: float) -> tuple[bytes, dict[str, Any]]:
     """The FLAC of one clip and the truth about it; the same generator state gives the same bytes."""
-    samples = round(rng.uniform(2.0 / 3.0, 1.0) * seconds * SAMPLE_RATE)
-    scene = Scene(rng, np.zeros(samples))
+    return drawn_clip(lambda _: rng, task, answer, seconds)
+
+
+def make_pair(seed: int, number: int, name: str, seconds: float = LONGEST_S) -> list[tuple[bytes, str, dict[str, Any]]]:
+    """Two clips that differ in the answer to one task alone: FLAC, answer and truth of each.
+
+    Both are drawn by equal generators, part by part: length, timbre, middle pitch, timing, level and background are the
+    same wherever the answer leaves them free. Which answers they have follows from `number`.
+    """
+    task, key = TASKS[name], [seed, list(TASKS).index(name), number]
+    count = len(task.answers)
+    first, second = divmod(number % (count * (count - 1)), count - 1)
+    answers = (task.answers[first], task.answers[second + (second >= first)])  # every ordered pair in turn
+
+    def draws() -> Draws:
+        parts = {part: np.random.default_rng([*key, i]) for i, part in enumerate(("length", "scene", "recording"))}
+        return parts.__getitem__
+
+    made = [(*drawn_clip(draws(), task, answer, seconds), answer) for answer in answers]
+    return [(flac, answer, truth) for flac, truth, answer in made]
+
+
+def drawn_clip(draws: Draws, task: ListeningTask, answer: str, seconds: float) -> tuple[bytes, dict[str, Any]]:
+    samples = round(draws("length").uniform(2.0 / 3.0, 1.0) * seconds * SAMPLE_RATE)
+    scene = Scene(draws("scene"), np.zeros(samples))
     task.fill(scene, answer)
+    rng = draws("recording")
     level_db, noise_db = rng.uniform(-12.0, -3.0), rng.uniform(-66.0, -52.0)
     scene.signal_T *= 10.0 ** (level_db / 20.0) / np.abs(scene.signal_T).max()
     scene.signal_T += 10.0 ** (noise_db / 20.0) * sounds.noise(rng, samples, rng.uniform(0.0, 0.5))

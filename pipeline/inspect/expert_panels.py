@@ -24,16 +24,22 @@ class NamedTarget:
     name: str
     target_set: TargetSet
     row: Row | None
+    missing: str = ""  # why there is no row
+
+    @classmethod
+    def find(cls, name: str, targets: TargetSet, utterance: Utterance) -> "NamedTarget":
+        """It holds nothing of the set's index, so that it is small for another process."""
+        row = targets.rows.get(utterance.digest)
+        missing = why_missing(targets, utterance) if row is None else ""
+        return cls(name, TargetSet(targets.url, targets.spec), row, missing)
 
 
-def expert_panel(
-    target: NamedTarget, utterance: Utterance, start: float, end: float, seconds: float, whole: Clip | None
-) -> Panel:
+def expert_panel(target: NamedTarget, start: float, end: float, seconds: float, whole: Clip | None) -> Panel:
     """The target, or why there is none. `whole`: the sound now, where all of it was decoded."""
     spec, row = target.target_set.spec, target.row
     panel = Panel(title=target.name, description=describe_expert(spec), spec=spec)
     if row is None:
-        return replace(panel, problem=why_missing(target.target_set, utterance))
+        return replace(panel, problem=target.missing)
     if row.status != "ok":
         return replace(panel, problem=f"{row.status}: {row.error}")
     first, stop = frames_between(spec, start, math.inf if end >= seconds else end, row.frames)

@@ -73,10 +73,14 @@ def inspect(
     utterance = find_utterance(manifest, identity)
     if utterance.text_only:
         raise InputError(f"{manifest.path}: {identity} is text alone; there is nothing to hear")
-    targets = [
-        NamedTarget(name, target_set, target_set.rows.get(utterance.digest))
-        for name, target_set in select_target_sets(store, experts)
-    ]
+    targets = [NamedTarget.find(name, found, utterance) for name, found in select_target_sets(store, experts)]
+    return inspect_utterance(utterance, targets, start_s, end_s)
+
+
+def inspect_utterance(
+    utterance: Utterance, targets: Sequence[NamedTarget], start_s: float | None = None, end_s: float | None = None
+) -> Inspection:
+    """The same of targets that were found. InputError: a time that is not there."""
     span, audio_error = None, ""
     try:
         span = AudioFile(utterance.audio).span(utterance.offset, utterance.duration)
@@ -100,7 +104,7 @@ def inspect(
         end_s=end,
         clip=clip,
         sound=sound_panels(clip, start, [t.target_set.spec for t in targets], audio_error),
-        experts=tuple(expert_panel(t, utterance, start, end, seconds, whole) for t in targets),
+        experts=tuple(expert_panel(t, start, end, seconds, whole) for t in targets),
     )
 
 

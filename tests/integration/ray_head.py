@@ -66,6 +66,7 @@ def ray_environment() -> dict[str, str]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_metrics_report_interval_ms": "500",
+        "RAY_worker_niceness": "0",  # not 15, with which workers on a busy machine hardly run at all
         "NO_COLOR": "1",
     }
 

@@ -69,6 +69,23 @@ def test_a_page_from_python(quickstarted: Path) -> None:
     assert int(printed[-1]) > 50_000
 
 
+def test_what_the_student_of_the_quickstart_heard(quickstarted: Path) -> None:
+    """The command of docs/analysis.md, as it stands."""
+    (line,) = [block for block in blocks("docs/analysis.md", "sh") if "coat listen" in block]
+    done = subprocess.run(
+        ["bash", "-c", 'set -e\ncoat() { $PYTHON -m coat "$@"; }\n' + line],
+        cwd=quickstarted,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": shlex.join(forked_python())},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    pages = [path.read_text() for path in sorted((quickstarted / "heard").glob("0*.html"))]
+    assert len(pages) == 2
+    assert all("cents off (median)" in page or "nothing voiced" in page for page in pages)
+    assert all("greedy, as `coat generate` answers" in page for page in pages)
+
+
 def test_statistics_are_read_with_and_without_coat(quickstarted: Path) -> None:
     alone, ours = blocks("docs/statistics.md")
     assert "from coat" not in alone

@@ -12,6 +12,7 @@ from benchmarks.scale_model import corpus, measure, probes
 from benchmarks.scale_model.arms import SCALES, Run, config_of
 from benchmarks.scale_model.data import Asker, Clips, Drawn
 from benchmarks.scale_model.student import make_student, with_block
+from coat.analysis.layers import gathered, replaced, states_at
 from coat.manifests import ShardIndex
 from coat.manifests.corpus.sounds import SAMPLE_RATE
 from coat.trainer.data.collator import Collator
@@ -134,8 +135,8 @@ def test_states_of_another_clip_are_what_it_would_have_been(coat_world: World) -
     """All of the prefix from another clip: its answers. Their own states: no change at all. The block alone: some."""
     model, asker = coat_world.model, coat_world.asker
     batch = asker.batch(range(CLIPS))
-    kept = measure.layer_inputs(model, batch)
-    assert len(kept) == 3
+    everywhere_BT = torch.arange(batch.inputs["input_ids"].shape[1]).expand(CLIPS, -1)
+    kept = states_at(model, batch.inputs, everywhere_BT, range(3))
     clean_BTD = model.states(batch.inputs)[0].detach()
     donor = asker.batch([CLIPS - 1, *range(CLIPS - 1)])
     donor_BTD = model.states({**batch.inputs, "input_features": donor.inputs["input_features"]})[0].detach()
@@ -145,8 +146,8 @@ def test_states_of_another_clip_are_what_it_would_have_been(coat_world: World) -
     assert prefix_BK.shape[1] > int(block_BK.max())
 
     def with_states(at_BK: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        states = [s[rows].gather(1, at_BK[..., None].expand(-1, -1, s.shape[-1])) for s in kept]
-        with measure.replaced(model, at_BK, states):
+        states = {layer: gathered(states_BTD[rows], at_BK) for layer, states_BTD in kept.items()}
+        with replaced(model.student, at_BK, states):
             return model.states(batch.inputs)[0].detach()
 
     rolled = [CLIPS - 1, *range(CLIPS - 1)]
@@ -170,9 +171,8 @@ def test_heard_through_the_block_alone(coat_world: World) -> None:
     clean_BTD = model.states(batch.inputs)[0].detach()
     donor_BTD = model.states({**batch.inputs, "input_features": donor.inputs["input_features"]})[0].detach()
     block_BK = measure.block_at(model, batch)
-    kept = [s.roll(1, 0).gather(1, block_BK[..., None].expand(-1, -1, s.shape[-1])) for s in
-            measure.layer_inputs(model, batch)]  # fmt: skip
-    with measure.replaced(model, block_BK, kept):
+    kept = {layer: s.roll(1, 0) for layer, s in states_at(model, batch.inputs, block_BK, range(3)).items()}
+    with replaced(model.student, block_BK, kept):
         moved_BTD = model.states(batch.inputs)[0].detach()
     behind = int(block_BK.max()) + 1
     assert (clean_BTD - donor_BTD)[:, behind:].abs().max() > 1e-4

@@ -153,6 +153,9 @@ class HeadsConfig(ConfigSection):
     # Which positions of the block a head reads: all, or a share of its own (each group's, or single expert's, every so
     # many-th), so that what experts teach is kept apart.
     positions: Literal["all", "own"] = "all"
+    # Heads learn, and the student learns nothing from them: what the experts' targets can be read from without
+    # distillation, the floor that `coat fidelity` compares with.
+    detach: bool = False
 
     @model_validator(mode="after")
     def divisible(self) -> Self:
@@ -268,6 +271,7 @@ class EvaluationConfig(ConfigSection):
     shards: str | None = None  # folder or URL with index.json; None: no evaluation
     every: int = Field(default=500, ge=1)  # steps, and at the end
     samples: int = Field(default=256, ge=1)  # the first so many: their losses
+    fidelity: bool = False  # of these samples, how well heads say what the experts heard: fidelity/<expert>/<measure>
     answers: int = Field(default=64, ge=0)  # the first so many of those are asked, too
     max_new_tokens: int = Field(default=256, ge=1)  # of an answer; those that are cut there are counted
     benchmarks: tuple[BenchmarkConfig, ...] = ()  # [[evaluation.benchmarks]]
@@ -324,6 +328,6 @@ class RunConfig(ConfigSection):
 def is_highest(figure: str) -> bool | None:
     """Whether more of a held-out figure is better; None where its name does not say."""
     name = figure.rpartition(".")[2]
-    if re.match(r"accuracy(/|$)", name):
-        return True
+    if re.match(r"accuracy(/|$)|fidelity/", name):
+        return not name.endswith("/voicing_false_alarm")
     return False if re.match(r"(ce|loss|distill/.+|cut|unparsed|missing|wer|cer)(/|$)", name) else None

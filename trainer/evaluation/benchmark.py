@@ -148,8 +148,12 @@ class Benchmark(ABC):
         return None
 
     def judged(self, row: QuestionRow, judgement: str) -> Verdict:
-        """By what a judge said, for both rules. `unparsed`: it cannot be read, and is wrong."""
+        """Strictly, by what a judge said. `unparsed`: it cannot be read, and is wrong."""
         raise NotImplementedError(f"{self.name} has no judge")
+
+    def judged_official(self, row: QuestionRow, judgement: str) -> Verdict:
+        """By the authors' way of reading what their judge says; where it is not known, as strictly."""
+        return self.judged(row, judgement)
 
     def nothing(self, row: QuestionRow, why: str) -> Verdict:
         """Of an answer that is missing or empty: wrong, in the denominator of every metric."""
@@ -207,8 +211,7 @@ def score(
         return benchmark.official(row, answer), benchmark.strict(row, answer)
     if judgement is None:
         return None
-    judged = benchmark.judged(row, judgement)
-    return judged, judged
+    return benchmark.judged_official(row, judgement), benchmark.judged(row, judgement)
 
 
 def digest_of_rows(rows: Iterable[QuestionRow]) -> str:

@@ -61,6 +61,7 @@ class PromptUsed(Part):
     choice: str
     between: str
     open: str
+    at_least: int = 0
 
 
 class PublishedFigure(Part):

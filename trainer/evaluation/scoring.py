@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from coat.manifests import Utterance
 from coat.trainer.evaluation.benchmark import ACCURACY, Benchmark, QuestionRow, Verdict, score
@@ -144,11 +145,12 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def used_template(template: Template) -> dict[str, str]:
+def used_template(template: Template) -> dict[str, Any]:
     return {
         "name": template.name,
         "text": template.text,
         "choice": template.choice,
         "between": template.between,
         "open": template.open,
+        "at_least": template.at_least,
     }

@@ -23,10 +23,12 @@ class Template:
     choice: str = "{text}"
     between: str = ", "
     open: str = "{question}"
+    at_least: int = 0  # choices that are listed; those that a question lacks are called None
 
     def render(self, question: str, choices: tuple[str, ...] = ()) -> str:
         """In one pass: a question that holds `{choices}` is sent as it is."""
-        listed = self.between.join(self.list_item(i, text) for i, text in enumerate(choices))
+        all_choices = [*choices, *["None"] * (self.at_least - len(choices))]
+        listed = self.between.join(self.list_item(i, text) for i, text in enumerate(all_choices))
         values = {"question": question, "choices": listed}
         return FIELD.sub(lambda found: values[found[1]], self.text if choices else self.open)
 

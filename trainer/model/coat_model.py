@@ -6,6 +6,7 @@ B batch, T positions of a sequence, R response tokens of a batch, K think positi
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -57,6 +58,8 @@ class CoatModel(nn.Module):
     ) -> dict[str, Tensor]:
         """The sum of each expert's loss, by its head at some positions."""
         states_BKD = states_BTD.gather(1, positions_BK[..., None].expand(-1, -1, states_BTD.shape[-1])).float()
+        if heads.config.detach:  # a leaf of its own, so that what heads would teach is still measured
+            states_BKD = states_BKD.detach().requires_grad_(torch.is_grad_enabled())
         watch = self.loss_gradient_norms.watch
         # Under autocast heads multiply in bf16, as the student does; their losses are float32.
         return heads(

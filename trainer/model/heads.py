@@ -124,6 +124,7 @@ class DistillHeads(nn.Module):
             raise InputError(
                 f"heads.groups: {', '.join(sorted(unknown))} is not trained; there are {', '.join(experts)}"
             )
+        self.config = config
         self.specs = {name: expert.spec for name, expert in experts.items()}
         self.group_names = {name: config.group_of(name) for name in experts}  # by expert
         names = list(dict.fromkeys(self.group_names.values()))

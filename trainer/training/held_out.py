@@ -23,6 +23,8 @@ from coat.trainer.evaluation.benchmark import ACCURACY
 from coat.trainer.evaluation.benchmarks.manifest import ManifestQuestions
 from coat.trainer.evaluation.predictions import Prediction
 from coat.trainer.evaluation.scoring import by_group, counts, score_row
+from coat.trainer.fidelity.meter import Clip, FidelityMeter
+from coat.trainer.fidelity.scoring import point_figures
 from coat.trainer.generation.generate import Answer, Question, Trained
 from coat.trainer.model.batch import Batch
 from coat.trainer.model.coat_model import CoatModel
@@ -35,7 +37,9 @@ QUESTIONS = ManifestQuestions()  # held-out samples are scored like a manifest
 
 @dataclass(frozen=True)
 class HeldOutResults:
-    """Of one evaluation. `values`: ce, distill/<expert>, accuracy, ... `answers`: rows of samples.jsonl."""
+    """Of one evaluation. `values`: ce, distill/<expert>, fidelity/<expert>/<measure>, accuracy, ... `answers`: rows of
+    samples.jsonl.
+    """
 
     values: dict[str, float]
     answers: list[dict[str, Any]]
@@ -77,7 +81,7 @@ class HeldOut:
         experts: Mapping[str, ExpertInfo],
         accelerator: Accelerator,
     ) -> None:
-        self.config, self.model, self.accelerator = config, model, accelerator
+        self.config, self.model, self.experts, self.accelerator = config, model, experts, accelerator
         self.index = held_out_index(config, experts)
         self.collator = Collator(model.student, model.block, self.index, list(experts))
         self.rank, self.ranks = accelerator.process_index, accelerator.num_processes
@@ -87,25 +91,31 @@ class HeldOut:
     def evaluate(self, forward: Callable[[Batch], dict[str, Tensor]]) -> HeldOutResults:
         """The same on all ranks; `forward` returns sums of losses."""
         compiled = self.config.run.compile is not None
+        meter = FidelityMeter(self.model, self.experts) if self.config.evaluation.fidelity else None
         with (
             evaluation_mode(self.model, self.accelerator.device, compiled),
             whole_weights(self.model, self.accelerator),
         ):
-            own = self.evaluate_own(forward)
+            own = self.evaluate_own(forward, meter)
         names, answers = list(own.sums), own.answers
         totals = [*own.sums.values(), *(own.counts[name] for name in names), own.counts["samples"]]
         if self.ranks > 1:
             totals = sum_over_ranks(self.accelerator, totals)
             answers = gather_from_ranks(self.accelerator, answers)
+            if meter is not None:
+                meter.gather(self.accelerator)
         sums, counts, samples = totals[: len(names)], totals[len(names) : -1], totals[-1]
         losses = zip(names, sums, counts, strict=True)
         values = {n if n == "ce" else f"distill/{n}": total / count for n, total, count in losses if count}
         values["samples"] = samples
+        values |= fidelity_values(meter) if meter is not None else {}
         return add_accuracy(values, sorted(answers, key=lambda answer: answer[0]))
 
-    def evaluate_own(self, forward: Callable[[Batch], dict[str, Tensor]]) -> RankResults:
+    def evaluate_own(
+        self, forward: Callable[[Batch], dict[str, Tensor]], meter: FidelityMeter | None = None
+    ) -> RankResults:
         """This rank's samples, in batches that are no larger than those of the training; so are those of answers, to
-        their longest possible end.
+        their longest possible end. `meter` takes what heads say meanwhile.
         """
         losses = with_audio_losses(self.config, {name: self.index.experts[name] for name in self.collator.experts})
         results = RankResults(dict.fromkeys(["ce", *losses], 0.0))
@@ -116,7 +126,10 @@ class HeldOut:
         usable = usable_samples(self.collator, self.config, self.config.evaluation.samples, self.rank, self.ranks)
         for chunk in within_budget(usable, size, budget, lambda item: len(item.encoded.ids)):
             batch = self.collator.collate([item.encoded for item in chunk])
-            with torch.no_grad():
+            watched = nullcontext()
+            if meter is not None:
+                watched = meter.watch(batch, [Clip.of(item.sample, (0, item.number)) for item in chunk])
+            with torch.no_grad(), watched:
                 found = forward(batch)
             for name, value in zip(found, torch.stack([*found.values()]).tolist(), strict=True):
                 results.sums[name] += value
@@ -151,6 +164,15 @@ def add_accuracy(values: dict[str, float], answers: list[tuple[int, Sample, Answ
         by_task = by_group(QUESTIONS, scored).get("task", {})
         values |= {f"accuracy/{task}": part.scores.strict[ACCURACY] for task, part in by_task.items()}
     return HeldOutResults(values, rows)
+
+
+def fidelity_values(meter: FidelityMeter) -> dict[str, float]:
+    """`fidelity/<expert>/<measure>`: those that these samples have something for."""
+    return {
+        f"fidelity/{name}/{figure}": value
+        for name, measure in meter.measures.items()
+        for figure, value in point_figures(measure, meter.kept[name].clips).items()
+    }
 
 
 def question_of(sample: Sample) -> Question:

@@ -125,7 +125,8 @@ class Reader:
                 sample = decode_sample(raw, self.index, self.collator.experts)
                 if sample.text_only:
                     raise BadSample("text_only", f"{sample.id}: has no audio")
-                encoded = replace(self.collator.encode(sample, self.config.data), targets={})
+                whole = self.collator.encode(sample, self.config.data)
+                encoded = replace(whole, ids=whole.ids[: whole.response], targets={})  # the answer is not read
                 yield key_of(raw.shard, number), encoded, group_of(raw, sample)
             except (BadSample, UnusableInput) as why:
                 skipped[why.reason] += 1

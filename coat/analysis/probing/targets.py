@@ -4,7 +4,7 @@ N rows, C columns, F frames of a target. NaN: the row has none.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coat.analysis.probing.cache import key_of
+from coat.drawing.text import shorten
 from coat.manifests import ExpertInfo, InputError, ShardIndex
 from coat.manifests.targets.members import experts_with_targets
 from coat.manifests.targets.spec import TargetSpec
@@ -62,8 +63,9 @@ def read_targets(
     labels: Sequence[str],
     told: Callable[[int], None],
 ) -> dict[str, ClipTargets]:
-    """By key, of these samples. No audio is decoded."""
+    """By key, of these samples. No audio is decoded. InputError where no sample has a label."""
     found: dict[str, ClipTargets] = {}
+    keys: set[str] = set()
     wanted = {name: index.experts[name] for name in experts}
     shards = {key.rsplit("#", 1)[0] for key in clips}
     for shard in (shard for shard in index.shards if shard.name in shards):
@@ -72,6 +74,7 @@ def read_targets(
                 continue
             meta = decode_meta(raw)
             clip = found[key] = ClipTargets(labels={name: label_of(meta, name) for name in labels})
+            keys.update(meta["extra"] if isinstance(meta.get("extra"), dict) else ())
             for name in experts_with_targets(raw.members, wanted):
                 spec = wanted[name].spec
                 frames_FC = known_frames(decode_target(raw, name, wanted[name]), spec)
@@ -82,7 +85,14 @@ def read_targets(
                         frames_FC, first_s, spec.rate_hz, count, clips[key].seconds
                     )
             told(1)
+    for name in labels:
+        if all(clip.labels[name] is None for clip in found.values()):
+            raise InputError(f"{index.path}: no sample has {name!r} in its extra, which has {listed(keys)}")
     return found
+
+
+def listed(keys: Collection[str]) -> str:
+    return shorten(", ".join(sorted(keys)) or "nothing", 200)
 
 
 def start_of(meta: Mapping[str, Any], expert: str, spec: TargetSpec) -> float:
@@ -165,8 +175,6 @@ def label_target(name: str, values: Sequence[Any], group_N: NDArray[np.int64]) -
     LEAST_CLIPS groups have are left out. InputError where there is nothing to tell apart.
     """
     known = [value for value in values if value is not None]
-    if not known:
-        raise InputError(f"--label {name}: no sample has it; expected a key of the samples' extra")
     if all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in known):
         numbers = np.array([[np.nan if v is None else v] for v in values], np.float32)
         return Target(f"label {name}", numbers)

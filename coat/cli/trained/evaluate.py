@@ -101,6 +101,8 @@ def evaluate(
       coat evaluate --data questions.jsonl --server http://localhost:8000/v1 --out evals/served
 
       accelerate launch -m coat evaluate --data questions.jsonl --run runs/a --out evals/a
+
+      coat evaluate --data questions.jsonl --run runs/a --out evals/a --ray-address auto --ranks 8 --gpus-per-rank 1
     """
     from coat.manifests.errors import InputError
 

@@ -148,13 +148,30 @@ def test_a_kill_costs_one_unit_and_no_byte(run: Path, shards: Path, probe: Probe
     assert not list(killed.glob("states/*/building/*"))
 
 
+def test_blocks_of_a_unit_make_no_difference(
+    run: Path, probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["--run", run, "--positions", "audio,response", "--frames", "--experts", "pitch", "--batch-size", "3"]
+    whole = probe(*flags)
+    monkeypatch.setattr("coat.analysis.probing.reading.BLOCK_BYTES", 1)  # a block a batch
+    assert probe(*flags, cache=tmp_path / "cut") == whole
+    units = (tmp_path / "cut").glob("states/*/units/*/done.json")
+    assert sorted(len(json.loads(done.read_text())["blocks"]) for done in units) == [2, 3, 3, 3]
+
+
 def test_damage_in_the_cache_is_said(run: Path, probe: Probe, tmp_path: Path) -> None:
-    flags = ["--run", run, "--layers", "0", "--experts", "pitch", "--positions", "audio"]
-    probe(*flags)
+    flags = ["--run", run, "--layers", "0", "--experts", "pitch", "--positions", "audio,think"]
+    whole = probe(*flags)
+    verify = ["verify", str(tmp_path / "cache")]
+    assert CliRunner().invoke(app, verify).exit_code == 0
     (done, *_) = sorted((tmp_path / "cache").glob("states/*/units/*/done.json"))
     done.write_text(done.read_text().replace('"seconds": [', '"seconds": [9.0, ', 1))
-    with pytest.raises(RunError, match="gone, or damaged; remove it, and run the command again"):
+    with pytest.raises(RunError, match=r"gone, or damaged; `coat verify .* --repair`, and run the command again"):
         probe(*flags)
+    CliRunner().invoke(app, [*verify, "--repair"])
+    assert not done.exists()
+    assert probe(*flags) == whole
+    assert done.exists()
 
 
 @pytest.mark.parametrize(
@@ -163,10 +180,10 @@ def test_damage_in_the_cache_is_said(run: Path, probe: Probe, tmp_path: Path) ->
         (["--positions", "block"], "--positions block: expected some of audio, think, question, response"),
         (["--layers", "0,7"], "'7' is none of 0 to 2; expected such as all, or 0,8,last"),
         (["--experts", "crepe"], "no targets of crepe; it has events, mel, pitch, prosody"),
-        (["--label", "mood"], "--label mood: no sample has it; expected a key of the samples' extra"),
+        (["--label", "mood"], "no sample has 'mood' in its extra, which has age, speaker"),
         (["--experts", "none"], "nothing to read off the states"),
         (["--folds-by", "age", "--label", "age"], "--folds-by age: is a --label, too"),
-        (["--folds-by", "mood"], "--folds-by mood: .* has no such key"),
+        (["--folds-by", "mood"], "no sample has 'mood' in its extra"),
         (["--clips", "5", "--label", "age"], "nothing can be probed .*has 5 rows; 10 are needed"),
         (["--positions", "question", "--frames"], "--frames is of audio and think positions; --positions has neither"),
         (["--step", "9"], "no checkpoint of step 9; there are those of 1, 2"),

@@ -1,6 +1,7 @@
 """The synthetic corpus against independent measures: a pitch tracker, energy, zero crossings, spectra."""
 
 import hashlib
+import io
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -8,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from coat.manifests.audio.file import decode
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.corpus.sounds import f0_at
-from coat.manifests.corpus.synthesis import TASKS, make_corpus
+from coat.manifests.corpus.synthesis import FACTORS, TASKS, make_corpus, make_pair
 from coat.manifests.corpus.utterance import Utterance
 from coat.manifests.corpus.validate import validate_manifest
 from coat.manifests.errors import InputError
@@ -171,3 +173,45 @@ def test_kinds_can_be_told_apart_on_heldout_clips(corpus: Manifest, task: str) -
     means = {answer: np.mean(spectra, axis=0) for answer, spectra in train.items()}
     right = [min(means, key=lambda a, s=s: float(np.sum((means[a] - s) ** 2))) == answer for s, answer in heldout]
     assert np.mean(right) >= 0.7
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_pairs_differ_in_their_answer_and_in_nothing_else(name: str) -> None:
+    """Length, level and background are equal, sample by sample; so is all that the task leaves free."""
+    assert name in {task for tasks in FACTORS.values() for task in tasks}
+    seen = set()
+    for number in range(6):
+        pair = make_pair(7, number, name)
+        assert pair == make_pair(7, number, name)
+        (first_T, second_T), (first, second) = (
+            [soundfile.read(io.BytesIO(f))[0] for f, _, _ in pair],
+            [t for *_, t in pair],
+        )
+        answers = tuple(answer for _, answer, _ in pair)
+        assert answers[0] != answers[1]
+        seen.add(answers)
+        margin = round(0.09 * RATE)  # before the first sound and behind the last there is background alone
+        assert len(first_T) == len(second_T)
+        for quiet in (slice(0, margin), slice(len(first_T) - margin, None)):
+            assert np.abs(first_T[quiet]).max() > 0
+            np.testing.assert_allclose(first_T[quiet], second_T[quiet], atol=1.01 / 2**15)
+        levels = [20 * np.log10(np.abs(sound_T).max()) for sound_T in (first_T, second_T)]
+        assert levels == pytest.approx([first["level_dbfs"]] * 2, abs=0.4)  # with noise on top
+        same = {
+            "glide": ("events",),
+            "vowel": ("events",),
+            "loudness": ("f0",),
+            "melody": ("timing",),
+            "sound": ("timing",),
+        }
+        for key in ("duration", "level_dbfs", "noise_dbfs", *same.get(name, ())):
+            if key == "timing":
+                assert [(e["on_s"], e["off_s"]) for e in first["events"]] == [
+                    (e["on_s"], e["off_s"]) for e in second["events"]
+                ]
+            else:
+                assert first.get(key) == second.get(key), key
+        if name == "glide":  # the same way, there and back
+            assert [hz for _, hz in first["f0"]] == pytest.approx([hz for _, hz in second["f0"]][::-1])
+    answers = TASKS[name].answers
+    assert len(seen) == min(6, len(answers) * (len(answers) - 1))

@@ -68,33 +68,53 @@ class Listener:
         return "It is high." if crossings > 800 else "It is low."
 
 
+PLACES = ("before", "half", "between", "torn", "behind")  # of a kill in the writing of one batch
+
+
 def evaluate_and_die(
     settings: dict[str, Any], out: Path, deadly: tuple[int, int, str] | None, device: str = "cpu"
 ) -> None:
-    """`deadly` (rank, batch, where): that rank is killed with signal 9 in the writing of its `batch`th batch.
+    """`deadly` (rank, n, where): that rank is killed with signal 9 in the writing of its n-th batch.
 
-    Where: before it, in the middle of a line, or behind the first of its files.
+    Where: before it; in half a line of its first file; between its files; in half a line of its last file; behind it.
+    Or `file`: before its n-th file that is written at once (config.toml, results.json, ...).
     """
+    from coat.manifests import storage
     from coat.trainer.evaluation import evaluation
     from coat.trainer.evaluation.asking import loop
     from coat.trainer.evaluation.asking.who import launched_ranks, make_asker
 
-    rank, written = int(os.environ.get("RANK", "0")), 0
-    append = loop.append_lines
+    rank, files, batches = int(os.environ.get("RANK", "0")), 0, 0
+    deadly_rank, n, where = deadly or (-1, 0, "")
+    append, write = loop.append_lines, storage.write_bytes
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def append_and_die(path: Path, lines: Sequence[str]) -> None:
-        nonlocal written
-        if path.name.startswith(loop.TIMINGS.removesuffix(".jsonl")):
-            written += 1
-        if deadly and (rank, written) == deadly[:2]:
-            if deadly[2] == "half":
-                with path.open("a") as f:
-                    f.write(lines[0][: len(lines[0]) // 2])
-            if deadly[2] == "first":
-                append(path, lines)
-            os.kill(os.getpid(), signal.SIGKILL)
+        nonlocal batches
+        is_first = path.name.startswith(loop.TIMINGS.removesuffix(".jsonl"))
+        batches += is_first
+        if (rank, batches) != (deadly_rank, n) or where == "file":
+            append(path, lines)
+            return
+        if (where == "before" and is_first) or (where == "between" and not is_first):
+            die()
+        if where == ("half" if is_first else "torn"):
+            with path.open("a") as f:
+                f.write(lines[0][: len(lines[0]) // 2])
+            die()
         append(path, lines)
+        if where == "behind" and not is_first:
+            die()
 
-    loop.append_lines = append_and_die
+    def write_and_die(path: str, data: bytes) -> None:
+        nonlocal files
+        files += 1
+        if (rank, files, "file") == (deadly_rank, n, where):
+            die()
+        write(path, data)
+
+    loop.append_lines, storage.write_bytes = append_and_die, write_and_die
     ranks, _ = launched_ranks()
     evaluation.evaluate(EvaluationSettings.from_dict(settings, "test"), out, make_asker, ranks=ranks)

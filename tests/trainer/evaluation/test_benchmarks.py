@@ -125,9 +125,8 @@ def test_air_bench(tmp_path: Path) -> None:
     assert rights("air-bench", first, "no") == (False, True)
     assert rights("air-bench", second, "(C)") == (True, True)  # the last but one
     assert verdicts("air-bench", second, "3-4")[0].unparsed
-    assert (
-        find_benchmark("air-bench").template_named("authors").render("When?", ("1", "2")).endswith("When?\nA. 1\nB. 2")
-    )
+    prompt = find_benchmark("air-bench").template_named("authors").render("When?", ("1", "2"))
+    assert prompt.endswith("When?\nA. 1\nB. 2\nC. None\nD. None")  # as theirs writes it
 
 
 MUCHO = {
@@ -170,6 +169,11 @@ def pro(**changes: Any) -> dict[str, Any]:
             "length_type": "short", "task_identifier": None, "kwargs": None, **changes}  # fmt: skip
 
 
+def judgement(*stars: float) -> str:
+    names = ("CORRECTNESS", "RELEVANCE", "COMPLETENESS", "CLARITY", "OVERALL")
+    return "\n".join(f"{name}: {n} - why" for name, n in zip(names, stars, strict=True))
+
+
 def test_mmau_pro(tmp_path: Path) -> None:
     form = {
         "id": "i",
@@ -188,11 +192,24 @@ def test_mmau_pro(tmp_path: Path) -> None:
     assert rights("mmau-pro", closed, "low") == (True, True)
     assert rights("mmau-pro", closed, "") == (False, False)  # an embedding of nothing is nearest to something
     assert score(find_benchmark("mmau-pro"), opened, "Low") is None
-    assert verdicts("mmau-pro", opened, "Low", "Rating: 4")[0].sums["judge"] == (0.8, 1.0)
-    assert verdicts("mmau-pro", opened, "Low", "CORRECTNESS: 5")[0].sums["judge"] == (
-        0.0,
-        1.0,
-    )  # what is missing is not 3.0
+    official, strict = verdicts("mmau-pro", opened, "Low", judgement(5, 4, 4, 5, 4.5))
+    assert (official.sums["judge"], strict.sums["judge"]) == ((0.9, 1.0), (0.9, 1.0))
+    assert official.sums["performance"] == (0.9, 1.0)  # their headline counts an open answer by its rating
+    official, strict = verdicts("mmau-pro", opened, "Low", "CORRECTNESS: 5")
+    assert official.sums["judge"] == (pytest.approx(3.5 / 5), 1.0)  # what is missing counts 3 there
+    assert (strict.unparsed, strict.sums["judge"]) == (True, (0.0, 1.0))
+    official, strict = verdicts("mmau-pro", opened, "Low", judgement(1, 1, 1, 1, 3))
+    assert (official.sums["judge"], strict.sums["judge"]) == ((0.2, 1.0), (0.2, 1.0))  # an overall of 3 is not believed
+    bold = judgement(1, 1, 1, 1, 1).replace("CLARITY", "**CLARITY**")
+    official, strict = verdicts("mmau-pro", opened, "Low", bold)
+    assert (official.sums["judge"], strict.sums["judge"]) == ((0.2, 1.0), (0.2, 1.0))
+    official, strict = verdicts("mmau-pro", opened, "Low", bold.replace("OVERALL", "IN ALL"))
+    assert official.sums["judge"] == (pytest.approx(1.5 / 5), 1.0)  # a bold criterion is not seen
+    assert verdicts("mmau-pro", opened, "Low", "I cannot rate it")[0].sums["judge"] == (0.6, 1.0)
+    request = find_benchmark("mmau-pro").judge_request(opened, "an {answer}")
+    assert request is not None
+    assert all(part in request for part in ("Q?", "Low", "an {answer}", "OVERALL: N"))
+    assert verdicts("mmau-pro", opened, None)[0].sums["performance"] == (0.0, 1.0)
     assert rights("mmau-pro", obeyed, "two words") == (True, True)
     assert rights("mmau-pro", obeyed, "one two three four") == (False, False)
     with pytest.raises(ManifestError, match="2 audio files in one row"):
@@ -211,6 +228,7 @@ def test_mmau_pro(tmp_path: Path) -> None:
         ("Number Sentences (at least)", {"N": 2}, "One. Two!", "One, two."),
         ("Number Sentences (at most)", {"N": 1}, "One, two.", "One. Two."),
         ("Number Sentences (range)", {"N1": 1, "N2": 2}, "One? Two.", "1. 2. 3. 4."),
+        ("Number Sentences (at most)", {"N": 2}, "Dr. Su left at 3.5 p.m. by car... alone. Mr. X did, too", "A. B? C"),
         ("Postscript", {"postscript_marker": "P.S."}, "Bye. PS: hm", "Bye."),
         ("Number Placeholder", {"N": 2}, "[a] and [b]", "[a]"),
         ("Number Bullets", {"N": 2}, "* a\n* b", "- a\n- b"),

@@ -12,6 +12,7 @@ from coat.trainer.evaluation.asking.others import read_others
 from coat.trainer.evaluation.benchmark import score
 from coat.trainer.evaluation.importing import import_benchmark
 from coat.trainer.evaluation.registry import find_benchmark
+from coat.trainer.evaluation.rules.spoken_letters import spoken_letter
 from tests.trainer.evaluation.official import imported, rights, verdicts
 from tests.trainer.evaluation.sounds import flac_bytes, write_tone
 
@@ -179,15 +180,14 @@ def test_alpaca_audio(tmp_path: Path) -> None:
     assert all(part in asked for part in ("Name a tree.", "Oak", "An oak {tree}"))
     assert score(benchmark, row, "An oak") is None  # unscored without a judge
     assert verdicts("alpaca-audio", row, "An oak", "It agrees.\nRating: 4")[0].sums["judge"] == (0.8, 1.0)
-    assert verdicts("alpaca-audio", row, "An oak", "Rating: 4/5")[0].sums["judge"] == (
-        0.8,
-        1.0,
-    )  # 0 by AudioBench's last word
+    official, strict = verdicts("alpaca-audio", row, "An oak", "Rating: 4/5")
+    assert (official.sums["judge"], strict.sums["judge"]) == ((0.0, 1.0), (0.8, 1.0))  # by AudioBench's last word
+    official, strict = verdicts("alpaca-audio", row, "An oak", "I give it a 3")
+    assert (official.sums["judge"], strict.sums["judge"]) == ((0.6, 1.0), (0.0, 1.0))
     for unread in ("I give 3 stars", "Rating: 9", "3 reasons. Rating: good", ""):
-        verdict = verdicts("alpaca-audio", row, "An oak", unread)[
-            0
-        ]  # elsewhere the first digit of all that it says counts
-        assert (verdict.unparsed, verdict.sums["judge"]) == (True, (0.0, 1.0))
+        official, strict = verdicts("alpaca-audio", row, "An oak", unread)  # elsewhere its first digit counts
+        assert (strict.unparsed, strict.sums["judge"]) == (True, (0.0, 1.0))
+        assert official.sums["judge"] == (0.0, 1.0)
     assert verdicts("alpaca-audio", row, None)[0].sums["judge"] == (0.0, 1.0)
 
 
@@ -217,6 +217,31 @@ def test_voicebench(tmp_path: Path) -> None:
     assert not official.right
 
 
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        ("C. A stone", "C"),
+        ("The correct answer is option (D).", "D"),
+        ("The answer is:\n\n**B) Ice**", "B"),
+        ("Both a and c melt, but I would choose option B.", "B"),
+        ("It is \\( \\boxed{C} \\).", "C"),
+        ("<2> d", "D"),
+        # Flaws, kept.
+        ("The answer is correct, whatever it is", "C"),
+        ("I would choose both", "B"),
+        ("That would be difficult", "D"),
+        ("Oranges are rich in vitamin C.", "C"),
+        ("B, or rather D: glass.", "D"),  # a later turn of phrase comes first in their list
+        ("I am not sure", None),
+        ("B or C", None),
+        ("The answer is most likely **D**.", None),
+    ],
+)
+def test_letters_of_voicebench(answer: str, letter: str | None) -> None:
+    """What a copy of their script says of these answers."""
+    assert spoken_letter(answer) == letter
+
+
 def test_voicebench_open_parts(tmp_path: Path) -> None:
     def one(part: str, **more: Any) -> Utterance:
         record = {"audio": {"bytes": flac_bytes(), "path": "q.wav"}, "prompt": "How are you?", **more}
@@ -229,5 +254,8 @@ def test_voicebench_open_parts(tmp_path: Path) -> None:
     assert not verdicts("voicebench", qa, "bad", "Rating: 0")[0].right
     assert rights("voicebench", harm, "I'm sorry, I cannot help with that") == (True, True)
     assert rights("voicebench", harm, "Sure: first") == (False, False)
+    assert rights("voicebench", harm, "It is illegal, but here is how") == (True, True)  # words alone, as theirs
+    assert rights("voicebench", harm, "") == (False, False)  # a refusal there
+    assert one("wildvoice").extra["part"] == "wildvoice"
     with pytest.raises(InputError, match="no audio found"):
         one("ifeval")

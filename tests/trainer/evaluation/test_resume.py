@@ -1,15 +1,18 @@
 """An evaluation that is killed goes on with the same command, and ends with the same bytes."""
 
 import json
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coat.manifests import InputError
 from coat.trainer.evaluation.evaluation import evaluate
 from coat.trainer.evaluation.predictions import TIMINGS, lines_of
-from tests.trainer.evaluation.helpers import Listener, evaluate_and_die, settings_of, write_questions
-from tests.trainer.training.processes import run_ranks
+from tests.integration.helpers import coat
+from tests.trainer.evaluation.helpers import PLACES, Listener, evaluate_and_die, settings_of, write_questions
+from tests.trainer.training.processes import launch, run_ranks
 
 EQUAL = (
     "config.toml",
@@ -28,25 +31,67 @@ def contents(out: Path) -> dict[str, bytes]:
     return {name: (out / name).read_bytes() for name in EQUAL}
 
 
+class Killed:
+    """One evaluation, in which every batch is a row; what it ends with when nothing happens to it, by one rank."""
+
+    def __init__(self, ranks: int, student: Path, folder: Path, rows: int, **options: Any) -> None:
+        self.ranks, self.folder, self.kills = ranks, folder, 0
+        data = write_questions(folder / "data", rows=rows)
+        self.settings = settings_of(data, student, batch_size=1, **options).model_dump(mode="json")
+        assert run_ranks(1, evaluate_and_die, self.settings, folder / "whole", None) == [0]
+        self.expected = contents(folder / "whole")
+        self.asks = len([*lines_of(folder / "whole" / TIMINGS)])
+
+    def kill(self, deadly: tuple[int, int, str], go_on_with: int | None = None) -> bool:
+        """False: it came to its end before that."""
+        self.kills += 1
+        out = self.folder / f"killed{self.kills}"
+        died = -9 in run_ranks(self.ranks, evaluate_and_die, self.settings, out, deadly)
+        assert (out / "results.json").exists() == (not died)
+        ranks = go_on_with or self.ranks
+        assert run_ranks(ranks, evaluate_and_die, self.settings, out, None) == [0] * ranks
+        assert contents(out) == self.expected, deadly
+        asked = [(t["id"], t["variant"]) for t in map(json.loads, lines_of(out / TIMINGS))]
+        assert len(set(asked)) == len(asked) == self.asks
+        return died
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_kill_9(ranks: int, student_dir: Path, tmp_path: Path) -> None:
+    """At rows, and at places in their writing, that are drawn; and at a file that is written at once."""
+    rng = random.Random(ranks)
+    evaluation = Killed(ranks, student_dir, tmp_path, rows=3, guard=1)
+    for where in rng.sample(PLACES, 3):
+        assert evaluation.kill((ranks - 1, rng.randint(1, evaluation.asks // ranks), where))
+    assert evaluation.kill((0, 5, "file"), go_on_with=3 - ranks)  # on the other number of ranks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_kill_9_at_every_row(ranks: int, student_dir: Path, tmp_path: Path) -> None:
+    """On each rank in turn, at every place in the writing of every row; then before every other file."""
+    evaluation = Killed(ranks, student_dir, tmp_path, rows=4, guard=1, orders=2)
+    for n in range(1, evaluation.asks // ranks + 1):
+        for i, where in enumerate(PLACES):
+            assert evaluation.kill(((n + i) % ranks, n, where)), (n, where)
+    n = 1
+    while evaluation.kill((0, n, "file")):
+        n += 1
+    assert n > 5
+
+
+def test_accelerate_launch(student_dir: Path, tmp_path: Path) -> None:
+    """Two ranks of `accelerate launch -m coat evaluate`: the files of one process, and its figures told once."""
     data = write_questions(tmp_path / "data", rows=7)
-    settings = settings_of(data, student_dir, orders=2).model_dump(mode="json")
-    assert run_ranks(1, evaluate_and_die, settings, tmp_path / "whole", None) == [0]
-    expected = contents(tmp_path / "whole")
-    for n, deadly in enumerate([(0, 1, "before"), (ranks - 1, 2, "half"), (ranks - 1, 3, "first")]):
-        out = tmp_path / f"killed{n}"
-        assert -9 in run_ranks(ranks, evaluate_and_die, settings, out, deadly)
-        assert not (out / "results.json").exists()
-        assert run_ranks(ranks, evaluate_and_die, settings, out, None) == [0] * ranks
-        assert contents(out) == expected
-    # Killed on all of these ranks, and gone on with alone.
-    out = tmp_path / "fewer"
-    assert -9 in run_ranks(ranks, evaluate_and_die, settings, out, (ranks - 1, 2, "before"))
-    assert run_ranks(1, evaluate_and_die, settings, out, None) == [0]
-    assert contents(out) == expected
-    asked = {(t["id"], t["variant"]) for t in map(json.loads, lines_of(out / TIMINGS))}
-    assert len(asked) == 7 + 4 + 7
+    options = ["--data", data, "--student", student_dir, "--guard", 2, "--cost", 0, "--max-new-tokens", 4]
+    options += ["--batch-size", 2]
+    coat("evaluate", *options, "--out", tmp_path / "one")
+    done = launch(
+        tmp_path, "accelerate.commands.launch", "--cpu", "--num_processes", 2, "--num_machines", 1, "--mixed_precision",
+        "no", "--dynamo_backend", "no", "-m", "coat", "evaluate", *options, "--out", tmp_path / "two",
+    )  # fmt: skip
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    assert done.stdout.count("Scores") == 1
 
 
 def test_what_is_answered_is_not_asked_again(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ ends them: when one fails, the others are killed.
 import json
 import multiprocessing
 import os
+import shlex
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +27,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from coat.manifests import RunError
 from coat.trainer.config.train_config import TrainConfig
+from tests.integration.helpers import ROOT, forked_python
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.trainer.training.preloaded"])
@@ -59,6 +62,20 @@ def one_rank(rank: int, ranks: int, port: int, function: Callable[..., None], ar
     torch.set_num_threads(1)
     disable_progress_bar()
     function(*args)
+
+
+def launch(folder: Path, *command: object) -> subprocess.CompletedProcess[str]:
+    """A launcher of ranks on CPUs, in a process of its own, as are its ranks."""
+    python = folder / "python"  # what torchrun starts them with
+    python.write_text(f'#!/bin/sh\nexec {shlex.join(forked_python())} "$@"\n')
+    python.chmod(0o755)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHON_EXEC": str(python)}
+    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # else ranks that are started anew read old addresses
+    done = subprocess.run(
+        [python, "-m", *map(str, command)], env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
 
 
 def train_and_die(config: TrainConfig, deadly: tuple[int, int, str] | None, out: Path) -> None:

@@ -1,9 +1,6 @@
 """Ranks that are killed, that fail, and that are started by each launcher: the run is the same in the end."""
 
 import json
-import os
-import shlex
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +12,17 @@ from safetensors.torch import load_file
 from coat.trainer import TrainConfig, load_run
 from coat.trainer.run_folder import read_rows
 from tests.disks import mounted, remount
-from tests.integration.helpers import forked_python
 from tests.trainer.helpers import toy_config, toy_sample, write_shards
 from tests.trainer.training.processes import (
     count_shards,
+    launch,
     run_ranks,
     save_gradients,
     train_and_die,
     train_offloaded,
     train_sharded,
 )
-from tests.trainer.training.test_loop import ROOT, assert_equal_runs, rows_of, weights_of
+from tests.trainer.training.test_loop import assert_equal_runs, rows_of, weights_of
 
 
 def short_run(student: Path, shards: Path, out: Path, ranks: int, **parts: Any) -> TrainConfig:
@@ -128,20 +125,6 @@ def test_two_ranks_have_the_gradient_of_one_that_accumulates(student_dir: Path, 
         assert own.keys() == alone.keys()
         for name, gradient in alone.items():
             assert torch.allclose(own[name], gradient, atol=1e-5, rtol=1e-5), name
-
-
-def launch(folder: Path, *command: object) -> subprocess.CompletedProcess[str]:
-    """A launcher of ranks on CPUs, in a process of its own, as are its ranks."""
-    python = folder / "python"  # what torchrun starts them with
-    python.write_text(f'#!/bin/sh\nexec {shlex.join(forked_python())} "$@"\n')
-    python.chmod(0o755)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHON_EXEC": str(python)}
-    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # else ranks that are started anew read old addresses
-    done = subprocess.run(
-        [python, "-m", *map(str, command)], env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
 
 
 def test_torchrun_starts_lost_ranks_anew(

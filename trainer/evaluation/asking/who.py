@@ -1,7 +1,5 @@
 """Who is asked, of the settings: loaded where it is asked. And the ranks that a launcher has started."""
 
-import os
-from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -14,9 +12,8 @@ from coat.trainer.evaluation.asking.student import StudentAsker, base_student, s
 from coat.trainer.evaluation.evaluation import Ranks
 from coat.trainer.evaluation.settings import EvaluationSettings
 from coat.trainer.generation.run_student import find_student, load_run
+from coat.trainer.ranks import launched_accelerator
 from coat.trainer.records.checkpoint_files import parse_step
-
-WAIT = timedelta(days=7)  # of ranks for each other: they share no work, and end at unlike times
 
 
 def make_asker(settings: EvaluationSettings, device: str | None = None, servers: Servers | None = None) -> Asker:
@@ -54,13 +51,7 @@ def digest_of(folder: Path, base: str) -> str:
 
 def launched_ranks() -> tuple[Ranks, str | None]:
     """As `accelerate launch` or torchrun has it, and this rank's device; alone where neither has."""
-    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+    if (accelerator := launched_accelerator()) is None:
         return Ranks(), None
-    from accelerate import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs
-
-    if not torch.accelerator.is_available():
-        os.environ["ACCELERATE_USE_CPU"] = "true"  # else ranks on CPUs would not know of each other
-    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)])
     ranks = Ranks(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
     return ranks, str(accelerator.device)

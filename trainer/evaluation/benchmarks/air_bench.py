@@ -23,6 +23,7 @@ AUTHORS = Template(
     "you may only choose A or B or C or D.\n{question}\n{choices}",
     "{letter}. {text}",
     "\n",
+    at_least=4,  # theirs writes "C. None" and "D. None" where there are two
 )
 
 

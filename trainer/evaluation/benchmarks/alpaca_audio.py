@@ -8,11 +8,14 @@ Source: hub id AudioLLMs/alpaca_audio_test; licence of Alpaca, CC BY-NC 4.0. One
      spoken", "answer": "a reference"}
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from coat.trainer.evaluation.benchmark import QuestionRow, Source, Verdict
 from coat.trainer.evaluation.rules.judged import JUDGE, JudgedBenchmark, rating
+
+NUMBER = re.compile(r"\d+(?:\.\d*)?")
 
 
 class AlpacaAudio(JudgedBenchmark):
@@ -39,8 +42,14 @@ class AlpacaAudio(JudgedBenchmark):
             instruction=row.extra.get("speech_instruction", ""), reference=row.response or "", answer=answer
         )
 
+    def judged_official(self, row: QuestionRow, judgement: str) -> Verdict:
+        """AudioBench prints the mean times 20. Flaw, kept: the last word alone is read, so that "4/5" is 0."""
+        word = judgement.split()[-1] if judgement.split() else ""
+        stars = float(word) if NUMBER.fullmatch(word) and float(word) <= 5 else 0.0
+        return Verdict(stars >= 4, f"{word!r} is read as {stars:g} of 5", sums={JUDGE: (stars / 5, 1.0)})
+
     def judged(self, row: QuestionRow, judgement: str) -> Verdict:
-        """0 to 5, as a share of 5. AudioBench prints it times 20, and reads the last word alone: "4/5" is 0 there."""
+        """0 to 5, as a share of 5."""
         stars = rating(judgement, 0, 5)
         if stars is None:
             return Verdict(False, "the judge gave no rating of 0 to 5", unparsed=True, sums={JUDGE: (0.0, 1.0)})

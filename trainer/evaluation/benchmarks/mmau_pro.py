@@ -11,15 +11,22 @@ Three kinds of rows: closed (choices), open (a judge), and instructions, whose f
 are refused: a sample has one audio.
 """
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 from coat.trainer.evaluation.benchmark import ACCURACY, QuestionRow, Source, Verdict
 from coat.trainer.evaluation.rules.format_checks import CHECKS
-from coat.trainer.evaluation.rules.judged import JUDGE, JudgedBenchmark, rating
+from coat.trainer.evaluation.rules.judged import JUDGE, JudgedBenchmark
 from coat.trainer.evaluation.templates import AUDIO_FLAMINGO, COAT
 
 OPEN, INSTRUCTIONS = "open", "instruction following"
+PERFORMANCE = "performance"  # their headline: the share of right answers, an open one counted by its rating
+CRITERIA = ("correctness", "relevance", "completeness", "clarity")
+OVERALL = "overall"
+UNSAID = 3.0  # what a criterion that the judge leaves out counts in their script
 
 
 class MMAUPro(JudgedBenchmark):
@@ -32,7 +39,7 @@ class MMAUPro(JudgedBenchmark):
     note = "closed questions by the strict rule: theirs takes the choice that NV-Embed-v2 finds nearest, of nothing too"
     templates = (COAT, AUDIO_FLAMINGO)
     template = COAT.name
-    metrics = (ACCURACY, JUDGE)
+    metrics = (ACCURACY, PERFORMANCE, JUDGE)
     groups = ("category", "length_type")
     prediction_keys = ("model_output",)
     max_new_tokens = 512
@@ -69,26 +76,49 @@ class MMAUPro(JudgedBenchmark):
     def strict(self, row: QuestionRow, answer: str) -> Verdict:
         task = row.extra.get("task_identifier")
         if task is None:
-            return super().strict(row, answer)
+            return by_right(super().strict(row, answer))
         parameters = {"prompt": row.prompt, **(row.extra.get("kwargs") or {})}
         right = CHECKS[task](answer, parameters)
-        return Verdict(right, f"{task}: {'as asked' if right else 'not as asked'}")
+        return by_right(Verdict(right, f"{task}: {'as asked' if right else 'not as asked'}"))
 
     def nothing(self, row: QuestionRow, why: str) -> Verdict:
-        return super().nothing(row, why) if row.extra.get("category") == OPEN else Verdict(False, why)
+        """Theirs takes an instruction such as "at most 20 words" for obeyed where nothing is said."""
+        return rated(0.0, why) if row.extra.get("category") == OPEN else by_right(Verdict(False, why))
 
     def judge_request(self, row: QuestionRow, answer: str) -> str | None:
         if row.extra.get("category") != OPEN:
             return None
         return PROMPT.format(question=row.prompt, reference=row.response, answer=answer)
 
+    def judged_official(self, row: QuestionRow, judgement: str) -> Verdict:
+        """Flaws, kept: a criterion that is left out, or written otherwise ("**Clarity**: 4"), counts 3; an overall of 3
+        is not believed, but made of the others."""
+        stars = [UNSAID if (said := star_of(name, judgement)) is None else said for name in CRITERIA]
+        overall = star_of(OVERALL, judgement)
+        return rated(fmean(stars) if overall in (None, UNSAID) else min(overall, 5.0))
+
     def judged(self, row: QuestionRow, judgement: str) -> Verdict:
-        """1 to 5, as a share of 5. Their script counts a criterion that the judge leaves out as 3: here it is unparsed,
-        and 0."""
-        stars = rating(judgement, 1, 5)
-        if stars is None:
-            return Verdict(False, "the judge gave no rating of 1 to 5", unparsed=True, sums={JUDGE: (0.0, 1.0)})
-        return Verdict(stars >= 4, f"rated {stars:g} of 5", sums={JUDGE: (stars / 5, 1.0)})
+        """The mean of all criteria, each 1 to 5, as a share of 5."""
+        stars = [star_of(name, judgement.replace("*", "")) for name in CRITERIA]
+        given = [s for s in stars if s is not None and 1 <= s <= 5]
+        if len(given) < len(CRITERIA):
+            unread = ", ".join(n for n, s in zip(CRITERIA, stars, strict=True) if s not in given)
+            return replace(rated(0.0, f"the judge gave no rating of 1 to 5 for {unread}"), unparsed=True)
+        return rated(fmean(given))
+
+
+def star_of(name: str, judgement: str) -> float | None:
+    found = re.search(rf"{name}:\s*(\d+(?:\.\d+)?)", judgement, re.IGNORECASE)
+    return float(found[1]) if found else None
+
+
+def rated(stars: float, why: str = "") -> Verdict:
+    share = (stars / 5, 1.0)
+    return Verdict(stars >= 4, why or f"rated {stars:g} of 5", sums={JUDGE: share, PERFORMANCE: share})
+
+
+def by_right(verdict: Verdict) -> Verdict:
+    return replace(verdict, sums={PERFORMANCE: (float(verdict.right), 1.0)})
 
 
 def one_audio(record: Mapping[str, Any]) -> Any:
@@ -116,8 +146,10 @@ PROMPT = """Rate an answer to a question about audio by a reference answer. You 
 [Answer to rate]
 {answer}
 
-Weigh whether it is right by the reference, to the point, complete, and clear. 1: wrong or about something else.
-2: little of the reference. 3: half of it. 4: right, with small gaps. 5: as right and as complete as the reference.
-
-End with a line of this form, and nothing behind it:
-Rating: N"""
+Rate four things from 1 (worst) to 5 (best): correctness, by the reference; relevance, to what was asked; completeness,
+of what the reference has; clarity. Then their mean. Answer in five lines of this form, without further marks:
+CORRECTNESS: N - why
+RELEVANCE: N - why
+COMPLETENESS: N - why
+CLARITY: N - why
+OVERALL: N - why"""

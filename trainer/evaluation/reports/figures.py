@@ -1,6 +1,6 @@
 """Tables of the page: scores with their intervals as dots and lines, groups, cost, and what guards them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -31,9 +31,11 @@ def scores_html(label: str, evaluations: Sequence[Finished]) -> str:
     if first.chance is not None:
         lines.append(line_html("chance", "accuracy", "", first.chance, None, "reference"))
     for name, scores in first.baselines.items():
-        for rule in RULES:
-            if (value := getattr(scores, rule).get(first.metrics[0])) is not None:
-                lines.append(line_html(f"always: {name}", first.metrics[0], rule, value, None, "reference"))
+        by_rule = {rule: v for rule in RULES if (v := getattr(scores, rule).get(first.metrics[0])) is not None}
+        if len(set(by_rule.values())) == 1:
+            by_rule = {"either": next(iter(by_rule.values()))}
+        for rule, value in by_rule.items():
+            lines.append(line_html(f"always: {name}", first.metrics[0], rule, value, None, "reference"))
     for figure in first.published:
         where = f"{figure.where or 'published'}{'' if figure.read else '; third-hand'}"
         name = f"{figure.model} ({where})"
@@ -41,7 +43,7 @@ def scores_html(label: str, evaluations: Sequence[Finished]) -> str:
     facts = "".join(
         f'<p class="{"alarm" if alarming else "facts"}">{escape(text)}</p>' for alarming, text in facts_of(having)
     )
-    return facts + table_html(["", "metric", "rule", "score", "95 %", PLOT], lines)
+    return facts + table_html(["", "metric", "rule", "score, %", "95 % interval", PLOT], lines, numbers=(3, 4))
 
 
 def with_benchmark(label: str, evaluations: Sequence[Finished]) -> Having:
@@ -90,9 +92,13 @@ def row_html(style: str, cells: Sequence[str], numbers: Sequence[str], last: str
     return f'<tr class="{style}">{texts}{figures}{f"<td>{last}</td>" if last else ""}</tr>'
 
 
-def table_html(columns: Sequence[str], lines: Sequence[str]) -> str:
-    head = "".join(f"<th>{axis() if column == PLOT else escape(column)}</th>" for column in columns)
-    return f'<table class="scores"><tr>{head}</tr>{"".join(lines)}</table>'
+def table_html(columns: Sequence[str], lines: Sequence[str], numbers: Collection[int]) -> str:
+    """`numbers`: columns of them. On a narrow screen it scrolls by itself, sideways."""
+    head = "".join(
+        f"<th{' class=number' if i in numbers else ''}>{axis() if column == PLOT else escape(column)}</th>"
+        for i, column in enumerate(columns)
+    )
+    return f'<div class="wide"><table class="scores"><tr>{head}</tr>{"".join(lines)}</table></div>'
 
 
 def plot(value: float, interval: Interval | None) -> str:
@@ -131,7 +137,11 @@ def groups_html(label: str, evaluations: Sequence[Finished]) -> str:
             for name, found in having
             if value in found.groups.get(key, {})
         ]
-        made = table_html([key, "", "rows", "chance", "official", "strict", "95 %", PLOT], lines)
+        made = table_html(
+            [key, "", "rows", "chance, %", "official, %", "strict, %", "95 % interval", PLOT],
+            lines,
+            numbers=range(2, 7),
+        )
         is_open = " open" if not tables and len(values) <= 12 else ""
         title = f"{metric} by {key} ({len(values)})"
         tables.append(f"<details{is_open}><summary>{escape(title)}</summary>{made}</details>")
@@ -165,10 +175,10 @@ def guard_html(one: Finished) -> str:
 
 COSTS = {
     "rows": "rows",
-    "first_token.p50": "first token p50 (s)",
-    "first_token.p95": "p95",
-    "total.p50": "answer p50 (s)",
-    "total.p95": "p95",
+    "first_token.p50": "first token, s: p50",
+    "first_token.p95": "first token, s: p95",
+    "total.p50": "answer, s: p50",
+    "total.p95": "answer, s: p95",
     "tokens_per_s": "tokens/s",
     "prompt_tokens": "prompt tokens",
     "block_tokens": "block tokens",
@@ -198,5 +208,9 @@ def cost_html(evaluations: Sequence[Finished]) -> str:
     rows = [row_html("", line[:1], line[1:]) for line in cost_rows(evaluations)]
     if not rows:
         return ""
-    what = '<p class="facts">Some rows, asked one by one with a clock. A block is read in the one prefill.</p>'
-    return f"<section><h2>Cost</h2>{what}{table_html(['', *COSTS.values()], rows)}</section>"
+    what = (
+        '<p class="facts">Some rows, asked one by one with a clock. A block is read in the one prefill. Empty: not '
+        "known (a server that does not stream does not say when its first token comes).</p>"
+    )
+    table = table_html(["", *COSTS.values()], rows, numbers=range(1, len(COSTS) + 1))
+    return f"<section><h2>Cost</h2>{what}{table}</section>"

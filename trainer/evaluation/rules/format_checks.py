@@ -1,7 +1,7 @@
 """Checks of a text's form: MMAU-Pro's instruction following. Each takes the answer and the parameters of its row.
 
 As evaluate_mmau_pro_comprehensive.py has them, quirks and all ("Title" is <<...>>, paragraphs are parted by ***), but
-for sentences: NLTK's tokenizer parts them there, marks and spaces here.
+for sentences: NLTK's trained tokenizer parts them there, marks, spaces and a few abbreviations here.
 """
 
 import re
@@ -11,6 +11,8 @@ from typing import Any
 Parameters = Mapping[str, Any]
 Check = Callable[[str, Parameters], bool]
 MOST = 999  # an upper bound that is not given
+END = re.compile(r"(\S*?)([.!?]+)[\"')\]]*(?:\s+(?=(\S))|$)")  # the word before, the marks, what comes next
+TITLES = frozenset(["mr", "mrs", "ms", "dr", "prof", "st", "vs", "jr", "sr", "gen", "rev", "mt"])
 
 
 def listed(parameters: Parameters, key: str) -> list[str]:
@@ -27,7 +29,16 @@ def words(text: str) -> int:
 
 
 def sentences(text: str) -> int:
-    return len([part for part in re.split(r"[.!?]+[\"')\]]*(?:\s+|$)", text) if part.strip()])
+    count, rest = 0, 0  # where what is behind the last end begins
+    for found in END.finditer(text):
+        word, marks, then = found.groups()
+        goes_on = (
+            then is not None and then.islower() and (marks.startswith("..") or "." in word)
+        )  # "p.m. it", "so... it"
+        if not goes_on and not (marks == "." and word.lower().lstrip("(\"'") in TITLES):
+            count += bool(text[rest : found.end()].strip(" .!?\n\t"))
+            rest = found.end()
+    return count + bool(text[rest:].strip())
 
 
 def capital_words(text: str) -> int:

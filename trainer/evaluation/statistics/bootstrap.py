@@ -6,7 +6,7 @@ sums of clusters `[C, S]`. R draws, C clusters, S sums.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,15 +44,17 @@ class Clusters:
 
     def draw(self, sums: NDArray[np.float64], draws: int = DRAWS, seed: int = SEED) -> NDArray[np.float64]:
         """Totals of each draw, `[R, S]`, from sums by cluster `[C, S]`."""
-        rng, parts = np.random.default_rng(seed), []
+        return np.concatenate([weights @ sums for weights in self.weights(draws, seed)])
+
+    def weights(self, draws: int = DRAWS, seed: int = SEED) -> Iterator[NDArray[np.int64]]:
+        """How often each draw has each cluster, `[r, C]`: some draws at a time, R in all."""
+        rng = np.random.default_rng(seed)
         at_once = max(1, AT_ONCE // max(self.count, 1))
         for start in range(0, draws, at_once):
             r = min(at_once, draws - start)
             drawn = rng.integers(self.count, size=(r, self.count), dtype=np.int32)
             drawn += (self.count * np.arange(r, dtype=np.int32))[:, None]  # below AT_ONCE, or one row
-            weights = np.bincount(drawn.ravel(), minlength=r * self.count).reshape(r, self.count)
-            parts.append(weights @ sums)
-        return np.concatenate(parts)
+            yield np.bincount(drawn.ravel(), minlength=r * self.count).reshape(r, self.count)
 
 
 def spread(values: NDArray[np.float64]) -> tuple[float, float] | None:

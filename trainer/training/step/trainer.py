@@ -21,7 +21,7 @@ from coat.trainer.model.batch import Batch
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.experts import with_audio_losses
 from coat.trainer.model.loss_scales import expert_weights, loss_scales
-from coat.trainer.model.parameters import optimizer_state_by_name, parameter_groups
+from coat.trainer.model.parameters import model_part, optimizer_state_by_name, parameter_groups
 from coat.trainer.model.saved_weights import as_part_of
 from coat.trainer.ranks import gather_from_ranks, raise_shared_error, sum_over_ranks
 from coat.trainer.training.distributed.full_sharding import clip_gradients, is_sharded
@@ -144,9 +144,7 @@ class Trainer:
         squares_L = self.model.loss_gradient_norms.pop_squares(names, losses_PL.device)
         parameters = self.model.trainable()
         groups = gradient_norms(parameters)
-        clip = clip_gradients if is_sharded(parameters.values()) else self.accelerator.clip_grad_norm_
-        clipped = clip(list(parameters.values()), self.config.optim.clip)
-        norms_G = torch.stack([cast(Tensor, clipped), *groups.values()])
+        norms_G = torch.stack([self.clip(parameters), *groups.values()])
         found = torch.cat([losses_PL.flatten(), squares_L, norms_G]).tolist()  # once
         split, losses = losses_PL.numel(), len(names)
         passes = [found[i : i + losses] for i in range(0, split, losses)]
@@ -166,6 +164,19 @@ class Trainer:
         state_norms = [math.sqrt(square) / ranks for square in shared[losses:]]
         norms = dict(zip(["grad_norm", *groups], found[split + losses :], strict=True))
         return Measured(sums, not_finite, norms, dict(zip(names, state_norms, strict=True)))
+
+    def clip(self, parameters: Mapping[str, torch.nn.Parameter]) -> Tensor:
+        """Clip the gradients; the norm of all before.
+
+        Detached heads are clipped by themselves: what they learn must not shorten the student's steps.
+        """
+        clip = clip_gradients if is_sharded(parameters.values()) else self.accelerator.clip_grad_norm_
+        parts = [list(parameters.values())]
+        if self.config.heads.detach:
+            of_heads = {name: model_part(name).startswith("heads/") for name in parameters}
+            parts = [[p for name, p in parameters.items() if of_heads[name] is own] for own in (False, True)]
+        norms = [cast(Tensor, clip(part, self.config.optim.clip)) for part in parts if part]
+        return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
 
     def update(self, rate: float, found: "Measured", ids: Sequence[str]) -> bool:
         """Change the weights by the gradients, at `rate` times the base rates; False: they are not finite, and nothing
