@@ -229,10 +229,12 @@ def both(found: Found, regime: str) -> list[str]:
     """Arm E beside C and D, as the addition of 2026-11-30 has it."""
     arms = ("C", "D", "E")
     five, longer = (found.arms(regime, what, arms) for what in ("five", "longer"))
-    if len({len(results) for results in (*five.values(), *longer.values())}) != 1:  # none yet, or not all of them
+    if len({len(results) for results in five.values()}) != 1:  # none yet, or not all of them
         return []
     rows = [difference(f"{a} - {b}", five[a], five[b], regime) for a, b in (("E", "C"), ("E", "D"), ("D", "C"))]
-    slower = [difference(f"E - {arm}", five["E"], longer[arm], regime) for arm in longer]
+    seeds = {arm: [r["run"]["seed"] for r in results] for arm, results in longer.items()}
+    beside = {arm: [r for r in five["E"] if r["run"]["seed"] in of] for arm, of in seeds.items()}
+    slower = [difference(f"E - {arm}", beside[arm], longer[arm], regime) for arm in longer]
     tried_with = by_variants("E with other weights of its losses", "weights", found.of(regime, "E", "both"), regime)
     return [
         "### Arm E: both", "",
