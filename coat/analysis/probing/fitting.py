@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coat.analysis.probing.folds import fold_numbers, shuffled_rows
-from coat.analysis.probing.logistic import Words, fit_words
+from coat.analysis.probing.logistic import MOST_PASSES, TOLERANCE, Words, fit_words
 from coat.analysis.probing.moments import LEAST_FOLDS, FoldFit, Moments, cross_validated, unfitted
 from coat.analysis.probing.scores import SUMS
 from coat.analysis.probing.targets import Target
@@ -139,7 +139,7 @@ def with_words(
         for x_ND, _, at_N in chosen_rows(blocks, group, device):
             yield x_ND - shift_D, torch.from_numpy(at_N).to(device)
 
-    found = fit_words(rows, words, folds, fold_N)
+    found = fit_words(rows, words, folds, fold_N, TOLERANCE, MOST_PASSES)
     made = []
     for k, fold in enumerate(fits):
         weights_DC, constant_C, penalties = fold.weights_DC.clone(), fold.constant_C.clone(), list(fold.penalties)

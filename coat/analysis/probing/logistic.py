@@ -15,6 +15,7 @@ N rows, D dim, E: D and the constant, X: J * C, J problems, F folds, C classes, 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,9 +23,7 @@ from torch import Tensor
 from coat.analysis.probing.moments import FittedRows, Moments, Space
 from coat.analysis.probing.ridge import PENALTIES
 
-Rows = Callable[
-    [], Iterator[tuple[Tensor, Tensor]]
-]  # states `[N, D]` and their number among the rows, from the first on
+Rows = Callable[[], Iterator[tuple[Tensor, Tensor]]]  # from the first on: states `[N, D]`, and which rows they are
 TOLERANCE = 1e-3  # of the gradient's norm, as a share of the norm at weights of zero
 MOST_PASSES = 100
 HISTORY = 5  # pairs of L-BFGS; each costs two times the weights
@@ -51,6 +50,15 @@ class WordFit:
     constant_C: Tensor
     penalty: float
     reached: bool
+
+
+class Point(NamedTuple):
+    """Weights in the eigenbasis, and what a pass found there."""
+
+    weights_EJC: Tensor
+    gradient_EJC: Tensor
+    loss_J: Tensor
+    held_out_J: Tensor
 
 
 class Problems:
@@ -86,9 +94,9 @@ class Problems:
         else:
             start_EJC = self.moved(start_EJC, 1)
         self.weights_EJC = space.turned(start_EJC, back=True)  # the constant: at the mean of the fitted rows
-        self.before: tuple[Tensor, Tensor, Tensor] | None = None  # weights, gradient and loss of the best point so far
+        self.best: Point | None = None  # so far
         self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []  # L-BFGS: step, change of gradient, 1 / their product or 0
-        self.scaled_J = torch.ones_like(self.least_J)
+        self.scale_J = torch.ones_like(self.least_J)
         self.found_EJC = torch.zeros_like(self.weights_EJC)  # of standardised states
         self.deviances_J, self.reached_J = torch.zeros_like(self.least_J), torch.zeros_like(held_J, dtype=torch.bool)
         self.every_lacks_JC = self.lacks_JC  # of those put aside, too
@@ -127,55 +135,57 @@ class Problems:
         own_DJC += self.penalty_DJ[..., None] * self.standard_EJC[:-1] - self.mean_DJ[..., None] * constant_1JC
         self.loss_J += (self.penalty_DJ[..., None] * self.standard_EJC[:-1] ** 2).sum((0, 2)) / 2
         gradient_EJC = self.space.turned(self.gradient_EJC, back=True)
-        small_J = gradient_EJC.norm(dim=(0, 2)) <= self.least_J
-        there_J = small_J | last
-        if there_J.any():
-            at = self.number_J[there_J]
-            # A dimension that does not vary in the fitted rows tells nothing: what the steps left there goes.
-            self.standard_EJC[:-1] *= self.varies_DJ[..., None]
-            self.found_EJC[:, at] = self.moved(self.standard_EJC, -1)[:, there_J]
-            self.deviances_J[at], self.reached_J[at] = self.held_out_J[there_J], small_J[there_J]
-            gradient_EJC = gradient_EJC[:, ~there_J]
-            self.keep(~there_J)
+        point = Point(self.weights_EJC, gradient_EJC, self.loss_J, self.held_out_J)
+        if self.best:
+            worse_J = point.loss_J > self.best.loss_J + WORSE * self.best.loss_J.abs()
+            self.learn(self.best, point, worse_J)
+            point = Point(*(torch.where(worse_J[:, None] if old.ndim == 3 else worse_J, old, new)
+                            for old, new in zip(self.best, point, strict=True)))  # fmt: skip
+        self.best = point
+        small_J = point.gradient_EJC.norm(dim=(0, 2)) <= self.least_J
+        if (there_J := small_J | last).any():
+            self.put_aside(there_J, small_J)
         if len(self.number_J):
-            self.step(gradient_EJC)
+            self.step()
             self.begin()
 
-    def keep(self, left_J: Tensor) -> None:
-        for name in ("number_J", "fitted_JF", "held_J", "shuffled_J", "lacks_JC", "least_J", "scaled_J", "loss_J"):
+    def learn(self, old: Point, new: Point, worse_J: Tensor) -> None:
+        """A pair for L-BFGS; what got worse begins anew with the bound."""
+        moved_EJC, change_EJC = new.weights_EJC - old.weights_EJC, new.gradient_EJC - old.gradient_EJC
+        product_J = dot(moved_EJC, change_EJC)
+        usable_J = ~worse_J & (product_J > 0)
+        self.pairs.append((moved_EJC, change_EJC, torch.where(usable_J, 1 / product_J, 0.0)))
+        self.pairs = [(s, y, torch.where(worse_J, 0.0, r)) for s, y, r in self.pairs[-HISTORY:]]
+        scale_J = product_J / dot(change_EJC, change_EJC / self.bound_EJ[..., None])
+        self.scale_J = torch.where(worse_J, 1.0, torch.where(usable_J, scale_J, self.scale_J))
+
+    def put_aside(self, there_J: Tensor, small_J: Tensor) -> None:
+        assert self.best
+        at = self.number_J[there_J]
+        standard_EJC = self.space.turned(self.best.weights_EJC)
+        # A dimension that does not vary in the fitted rows tells nothing: what the steps left there goes.
+        standard_EJC[:-1] *= self.varies_DJ[..., None]
+        self.found_EJC[:, at] = self.moved(standard_EJC, -1)[:, there_J]
+        self.deviances_J[at], self.reached_J[at] = self.best.held_out_J[there_J], small_J[there_J]
+        left_J = ~there_J
+        for name in ("number_J", "fitted_JF", "held_J", "shuffled_J", "lacks_JC", "least_J", "scale_J"):
             setattr(self, name, getattr(self, name)[left_J])
-        for name in ("mean_DJ", "varies_DJ", "penalty_DJ", "bound_EJ", "weights_EJC"):
+        for name in ("mean_DJ", "varies_DJ", "penalty_DJ", "bound_EJ"):
             setattr(self, name, getattr(self, name)[:, left_J])
         self.pairs = [(s[:, left_J], y[:, left_J], r[left_J]) for s, y, r in self.pairs]
-        if self.before:
-            weights_EJC, gradient_EJC, loss_J = self.before
-            self.before = weights_EJC[:, left_J], gradient_EJC[:, left_J], loss_J[left_J]
+        self.best = Point(*(value[:, left_J] if value.ndim == 3 else value[left_J] for value in self.best))
 
-    def step(self, gradient_EJC: Tensor) -> None:
-        """L-BFGS that begins with the bound. Where the loss grew: from the point before, the bound's step alone."""
-        weights_EJC, loss_J = self.weights_EJC, self.loss_J
-        if self.before:
-            old_EJC, old_gradient_EJC, old_J = self.before
-            worse_J = loss_J > old_J + WORSE * old_J.abs()
-            moved_EJC, change_EJC = weights_EJC - old_EJC, gradient_EJC - old_gradient_EJC
-            product_J = dot(moved_EJC, change_EJC)
-            usable_J = ~worse_J & (product_J > 0)
-            self.pairs.append((moved_EJC, change_EJC, torch.where(usable_J, 1 / product_J, 0.0)))
-            self.pairs = [(s, y, torch.where(worse_J, 0.0, r)) for s, y, r in self.pairs[-HISTORY:]]
-            scaled_J = product_J / dot(change_EJC, change_EJC / self.bound_EJ[..., None])
-            self.scaled_J = torch.where(worse_J, 1.0, torch.where(usable_J, scaled_J, self.scaled_J))
-            weights_EJC = torch.where(worse_J[:, None], old_EJC, weights_EJC)
-            gradient_EJC = torch.where(worse_J[:, None], old_gradient_EJC, gradient_EJC)
-            loss_J = torch.where(worse_J, old_J, loss_J)
-        self.before = weights_EJC, gradient_EJC, loss_J
-        step_EJC, shares = gradient_EJC, []
+    def step(self) -> None:
+        """From the best point: L-BFGS that begins with the bound; without pairs it is the bound's step."""
+        assert self.best
+        step_EJC, shares = self.best.gradient_EJC, []
         for moved_EJC, change_EJC, inverse_J in reversed(self.pairs):
             shares.append(inverse_J * dot(moved_EJC, step_EJC))
             step_EJC = step_EJC - shares[-1][:, None] * change_EJC
-        step_EJC = step_EJC * (self.scaled_J / self.bound_EJ)[..., None]
+        step_EJC = step_EJC * (self.scale_J / self.bound_EJ)[..., None]
         for (moved_EJC, change_EJC, inverse_J), share_J in zip(self.pairs, reversed(shares), strict=True):
             step_EJC = step_EJC + (share_J - inverse_J * dot(change_EJC, step_EJC))[:, None] * moved_EJC
-        self.weights_EJC = weights_EJC - step_EJC
+        self.weights_EJC = self.best.weights_EJC - step_EJC
 
 
 def dot(a_EJC: Tensor, b_EJC: Tensor) -> Tensor:
@@ -183,8 +193,8 @@ def dot(a_EJC: Tensor, b_EJC: Tensor) -> Tensor:
 
 
 def fit_words(
-    rows: Rows, words: Sequence[Words], folds: Sequence[Moments], fold_N: Tensor, tolerance: float = TOLERANCE,
-    most_passes: int = MOST_PASSES,
+    rows: Rows, words: Sequence[Words], folds: Sequence[Moments], fold_N: Tensor, tolerance: float,
+    most_passes: int,
 ) -> list[list[WordFit]]:  # fmt: skip
     """For each of `words` and each fold two maps, true and shuffled (`[fold * 2 + shuffled]`), fitted to other folds.
 
