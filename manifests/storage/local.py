@@ -13,8 +13,18 @@ from coat.manifests.processes import this_process
 from coat.manifests.storage.info import FileInfo
 
 
+@contextlib.contextmanager
+def nothing_below_a_file() -> Iterator[None]:
+    """A path that goes through a file is not there, as a store would say."""
+    try:
+        yield
+    except NotADirectoryError as e:
+        raise FileNotFoundError(errno.ENOENT, "a part of its path is a file", e.filename) from e
+
+
 def info(path: Path) -> FileInfo:
-    return info_of(str(path), path.stat())
+    with nothing_below_a_file():
+        return info_of(str(path), path.stat())
 
 
 def info_of(name: str, status: os.stat_result) -> FileInfo:
@@ -24,12 +34,12 @@ def info_of(name: str, status: os.stat_result) -> FileInfo:
 
 def read(path: Path) -> tuple[bytes, str]:
     """The whole file, and its stamp."""
-    with path.open("rb") as f:
+    with nothing_below_a_file(), path.open("rb") as f:
         return f.read(), info_of("", os.fstat(f.fileno())).stamp
 
 
 def read_range(path: Path, start: int, end: int) -> bytes:
-    with path.open("rb") as f:
+    with nothing_below_a_file(), path.open("rb") as f:
         f.seek(start)
         return f.read(end - start)
 

@@ -12,13 +12,14 @@ from coat.trainer.fidelity.text import (
     columns_of,
     facts_of,
     heading,
-    interval_text,
+    headings_of,
     label_of,
     number,
+    subject_cells,
 )
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-MOST_ROWS = 60  # of the table of classes or channels
+MOST_ROWS = 130  # of the table of classes or channels
 
 
 def fidelity_page(results: FidelityResults) -> bytes:
@@ -43,7 +44,10 @@ together. All columns are of the same clips and the same draws.</p></footer>"""
 
 
 def section(number_: int, expert: ExpertFidelity, results: FidelityResults) -> str:
-    what = f"{expert.family}, {expert.kind}, {expert.rate_hz:.5g} frames/s; {expert.clips:,} clips"
+    what = (
+        ", ".join(dict.fromkeys([expert.family, expert.kind]))
+        + f", {expert.rate_hz:.5g} frames/s; {expert.clips:,} clips"
+    )
     what += f", {expert.frames:,} frames, {expert.draws:,} draws"
     explained = EXPLAINED[expert.kind].format(present=results.present)
     facts = "".join(f'<p class="facts">{escape(fact)}</p>' for fact in facts_of(expert))
@@ -67,17 +71,13 @@ def groups_html(expert: ExpertFidelity) -> str:
     if not expert.groups:
         return ""
     subjects = [s for s in (RUN, MEAN, FLOOR) if s in expert.figures]
-    columns = ["corpus", "clips", "measure", *(c for s in subjects for c in (SUBJECTS[s], "95 %"))]
+    columns = ["corpus", "clips", "measure", *(c for s in subjects for c in headings_of(s))]
     rows = [
         [
             group.name,
             f"{group.clips:,}",
             label_of(name),
-            *(
-                c
-                for s in subjects
-                for c in (number(group.figures[s][name].value), interval_text(group.figures[s][name]))
-            ),
+            *(c for s in subjects for c in subject_cells(group.figures, s, name)),
         ]
         for group in expert.groups
         for name in expert.names
@@ -102,7 +102,7 @@ def parts_html(expert: ExpertFidelity) -> str:
         ]
         for part in shown
     ]
-    rest = f" (the {len(shown)} most frequent of {len(parts):,}; --json has all)" if len(parts) > len(shown) else ""
+    rest = f" ({len(shown)} of {len(parts):,}; --json has all)" if len(parts) > len(shown) else ""
     return folded(f"One by one{rest}", table_html(columns, rows))
 
 

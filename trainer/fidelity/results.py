@@ -14,7 +14,7 @@ SUBJECTS = {RUN: "run", MEAN: "training mean", FLOOR: "without distillation"}  #
 @dataclass(frozen=True)
 class Figure:
     value: float
-    interval: tuple[float, float] | None  # 95 %; None where no draw has a value
+    interval: tuple[float, float] | None  # 95 %; None where no draw has a value, and of the training mean
 
 
 Row = Mapping[str, Mapping[str, Figure]]  # by subject and measure

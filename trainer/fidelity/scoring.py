@@ -18,7 +18,7 @@ from coat.trainer.evaluation.statistics.bootstrap import Clusters, spread
 from coat.trainer.fidelity.kept import ClipRecord, KeptClips
 from coat.trainer.fidelity.measures.measure import Figures, Measure
 from coat.trainer.fidelity.measures.pitch import PitchMeasure
-from coat.trainer.fidelity.results import FLOOR, RUN, ExpertFidelity, Figure, GroupFigures
+from coat.trainer.fidelity.results import FLOOR, MEAN, RUN, ExpertFidelity, Figure, GroupFigures
 
 MOST_GROUPS = 40  # corpora that are told apart; those with the fewest clips are one
 OTHERS = "(others)"
@@ -34,14 +34,19 @@ def point_figures(measure: Measure, clips: Sequence[ClipRecord]) -> dict[str, fl
 
 @dataclass(frozen=True)
 class Drawn:
-    """Of some clips: figures with all weights 1, and those of the draws, by subject."""
+    """Of some clips: figures with all weights 1, and those of the draws, by subject; none of the constant one, which
+    has no intervals.
+    """
 
     points: Mapping[str, Figures]
     draws: Mapping[str, Figures]
 
     def row(self, subject: str) -> dict[str, Figure]:
-        points, draws = self.points[subject], self.draws[subject]
-        return {name: Figure(float(values_R[0]), spread(draws[name])) for name, values_R in points.items()}
+        draws = self.draws.get(subject)
+        return {
+            name: Figure(float(values_R[0]), None if draws is None else spread(draws[name]))
+            for name, values_R in self.points[subject].items()
+        }
 
     def differences(self, first: str, second: str) -> dict[str, Figure]:
         """First less second."""
@@ -96,13 +101,13 @@ def draw(
     measure: Measure, stacks: Mapping[str, Any], clusters: Clusters, rows: Mapping[str, NDArray[np.intp]]
 ) -> dict[str, Drawn]:
     """By group; `rows` are its clips."""
-    draws = {group: {subject: [] for subject in stacks} for group in rows}
+    draws = {group: {subject: [] for subject in stacks if subject != MEAN} for group in rows}
     parts = {group: {subject: stack[at] for subject, stack in stacks.items()} for group, at in rows.items()}
     for drawn_RC in clusters.weights(measure.draws):
         weights_RC = drawn_RC[:, clusters.of_row].astype(np.float64)
         for group, at in rows.items():
-            for subject, stack in parts[group].items():
-                draws[group][subject].append(measure.figures(stack, weights_RC[:, at]))
+            for subject, found in draws[group].items():
+                found.append(measure.figures(parts[group][subject], weights_RC[:, at]))
     return {
         group: Drawn(
             {s: measure.figures(stack, np.ones((1, len(at)))) for s, stack in parts[group].items()},

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 
 from coat.trainer.fidelity.measures.measure import LOWER_IS_BETTER
-from coat.trainer.fidelity.results import FLOOR, MEAN, RUN, SUBJECTS, ExpertFidelity, FidelityResults, Figure
+from coat.trainer.fidelity.results import FLOOR, MEAN, RUN, SUBJECTS, ExpertFidelity, FidelityResults, Figure, Row
 
 WORDS = {"map": "mAP", "ap": "average precision", "auc": "AUC", "r2": "R2", "ccc": "CCC"}
 WORDS |= {"r2_others": "R2 of other channels", "ccc_others": "CCC of other channels"}
 MOST_NAMES = 12  # of classes that have no figure
+FEW_CLIPS = 5  # below it a class is a matter of single clips
 EXPLAINED = {
     "pitch": "Measures of melody extraction (mir_eval): f0 is right within 50 cents; chroma forgives octaves.",
     "probabilities": "A class is there from a probability of {present:g} on; means are over classes that are there in "
@@ -16,7 +17,7 @@ EXPLAINED = {
     "distribution": "Whether the likeliest choice is the target's, by frame, and as the mean over choices.",
     "representation": "Cosine and R2 of standardised values; retrieval: the prediction is closest to the target of its "
     "own frame, of all of its clip.",
-    "scalars": "By channel, and the mean over those that vary.",
+    "scalars": "R2 and CCC of each channel; above, their means over channels that vary.",
 }
 
 
@@ -26,7 +27,7 @@ def label_of(name: str) -> str:
 
 
 def number(value: float) -> str:
-    return f"{value:.3f}" if math.isfinite(value) else "-"
+    return f"{round(value, 3) + 0.0:.3f}" if math.isfinite(value) else "-"  # + 0.0: no -0.000
 
 
 def signed(value: float) -> str:
@@ -55,6 +56,19 @@ def cells_of(expert: ExpertFidelity, name: str, columns: Sequence[str]) -> list[
     return cells + ["-"] * (len(columns) - len(cells))
 
 
+def headings_of(subject: str) -> list[str]:
+    """Columns of one subject; the constant one has no interval."""
+    return [SUBJECTS[subject]] if subject == MEAN else [SUBJECTS[subject], "95 %"]
+
+
+def subject_cells(figures: Row, subject: str, name: str) -> list[str]:
+    """One measure in these columns."""
+    if subject not in figures:
+        return ["-"] * len(headings_of(subject))
+    figure = figures[subject][name]
+    return [number(figure.value), interval_text(figure)][: len(headings_of(subject))]
+
+
 def heading(results: FidelityResults) -> str:
     skipped = f", {sum(results.skipped.values()):,} left out" if results.skipped else ""
     step = "" if results.step is None else f" at step {results.step:,}"
@@ -71,7 +85,14 @@ def facts_of(expert: ExpertFidelity) -> list[str]:
     if expert.reduction:
         kept = "" if expert.kept_variance is None else f", which hold {expert.kept_variance:.1%} of the variance"
         facts.append(f"targets are reduced ({expert.reduction}){kept}: figures are against these, not the expert's own")
+    rare = [part for part in expert.parts[RUN] if part.figures and 0 < part.clips < FEW_CLIPS]
+    if rare:
+        classes = sum(1 for part in expert.parts[RUN] if part.figures)
+        facts.append(
+            f"{len(rare)} of {classes} classes are in fewer than {FEW_CLIPS} clips: draws have them twice or "
+            "not at all, which puts the intervals of their means too high"
+        )
     for why, names in expert.without_figures.items():
         more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-        facts.append(f"in no mean, {why}: {', '.join(names[:MOST_NAMES])}{more}")
+        facts.append(f"in no mean, {why}: {'; '.join(names[:MOST_NAMES])}{more}")
     return facts

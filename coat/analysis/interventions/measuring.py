@@ -81,7 +81,9 @@ def measure_pool(
         return within_budget(made, limits.rows, limits.positions, lambda prompt: prompt.positions)
 
     # Batches are those of the whole pool, also where some of it was measured before a kill: the same numbers come out.
-    batches = within_budget(items(range(len(rows))), limits.rows, limits.positions, positions_of)
+    new_tokens = intervener.max_new_tokens or 0
+    every = items(range(len(rows)))
+    batches = within_budget(every, limits.rows, limits.positions, lambda item: positions_of(item) + new_tokens)
     learnt = False
     for batch in batches:
         if all(item.row.number in file.records for item in batch):

@@ -14,6 +14,7 @@ from coat.trainer.evaluation.reports.figures import PLOT, plot, row_html, table_
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 REPORTS = "coat.trainer.evaluation.reports"  # whose tables these are
+STYLE = ".scores td:first-child { white-space: nowrap; }"
 PERCENT = ("accuracy", "lost", "changed", "donor", "exact")
 SHOWN = ("changed", "donor", "kl", "shift")  # beside accuracy
 COMPARED = ("accuracy", "lost", "changed", "donor", "kl", "shift")
@@ -94,7 +95,7 @@ def page_html(results: Results) -> bytes:
 <footer><p>Made by <code>coat intervene</code>. Intervals are of 95 %, over clips. {meanings}. Replaced states are none
 that training has shown: zeros, means and noise may confuse a student that reads nothing of the block, so that a change
 under them alone is no proof that the block is read; that answers become the donor's is.</p></footer>"""
-    return html_document(title, POLICY, read_asset(REPORTS, "page.css"), body)
+    return html_document(title, POLICY, read_asset(REPORTS, "page.css") + STYLE, body)
 
 
 def section_html(group: str, results: Results) -> str:
@@ -112,7 +113,7 @@ def lines_html(lines: Sequence[Line]) -> str:
         dot = "" if accuracy.value is None else plot(accuracy.value, accuracy.interval)
         rows.append(row_html(style, [label_of(line.intervention)], numbers, dot or "-"))
     columns = ["", "rows", *(NAMES[name] for name in SHOWN), NAMES["accuracy"], PLOT]
-    return table_html(columns, rows)
+    return table_html(columns, rows, range(1, len(columns) - 1))
 
 
 def against_html(lines: Sequence[Line], other: str) -> str:
@@ -124,7 +125,7 @@ def against_html(lines: Sequence[Line], other: str) -> str:
     ]
     if not rows:
         return ""
-    table = table_html(["", *(NAMES[name] for name in COMPARED)], rows)
+    table = table_html(["", *(NAMES[name] for name in COMPARED)], rows, range(1, len(COMPARED) + 1))
     return f"<h3>Less what {escape(other)} has, on rows of both (*: the interval leaves out 0)</h3>{table}"
 
 

@@ -1,7 +1,9 @@
 """What a run heard in several clips: the student in this process, pages drawn by others, and an index of them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from coat.analysis.listening.listened import Listened
 from coat.analysis.listening.page import listening_page
@@ -17,9 +19,10 @@ def listening_gallery(
     out: str,
     about: str,
     workers: int = 0,
+    chosen_by: Mapping[str, Mapping[str, float | None]] = MappingProxyType({}),
     advance: Callable[[int], None] = lambda n: None,
 ) -> list[tuple[GalleryPage, Listened]]:
-    """A page of each as it comes, and `out/index.html`.
+    """A page of each as it comes, and `out/index.html`. `chosen_by`: by id, what stands first in a clip's row.
 
     InputError where there is none, or `out` is there already; then nothing is written.
     """
@@ -33,7 +36,8 @@ def listening_gallery(
 
     with gallery_folder(out) as folder:
         for page in run_ordered(write_page, jobs(), workers, None):
-            pages.append((page, waiting.pop(0)))
+            one = waiting.pop(0)
+            pages.append((replace(page, values={**chosen_by.get(one.name, {}), **page.values}), one))
             advance(1)
         if not pages:
             raise InputError("no clip could be heard: there is nothing to show")

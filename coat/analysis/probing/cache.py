@@ -1,9 +1,10 @@
 """States on disk, by the commit of units that the target store has: what a kill leaves is whole, and is not done again.
 
-    CACHE/subjects/<digest>.json                dim and layers of what was loaded
+    CACHE/subject-<digest>.json                 dim and layers of what was loaded
     CACHE/states/<fingerprint>/units/u-...      states of up to UNIT_SAMPLES samples of one tar, see `StatesSet`
 
-The fingerprint is of whose states they are, of which shards, which layers, which places. N rows, D dim.
+The fingerprint is of whose states they are, of which shards, layers and places. The folder is a target store, so
+`coat verify CACHE` checks it. N rows, D dim.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from coat.pipeline.store.unit_writer import UnitWriter, done_digest, write_spec
 
 UNIT_SAMPLES = 256  # what a kill costs at most
 BLOCK_BYTES = 256 * 2**20  # of states in memory, before they are written
-STATES, SUBJECTS = "states", "subjects"
+STATES = "states"
 BLOCKS, LEFT_OUT = "blocks", "left_out"  # in done.json
 
 
@@ -85,7 +86,7 @@ class StatesSet:
         self, cache: str, subject: Subject, index: ShardIndex, dim: int, layers: Sequence[int],
         places: Sequence[str], by_position: Sequence[str],
     ) -> None:  # fmt: skip
-        self.dim, self.layers, self.places = dim, tuple(layers), tuple(places)
+        self.cache, self.dim, self.layers, self.places = cache, dim, tuple(layers), tuple(places)
         settings = {
             "shards": index.identity, "layers": list(layers), "places": list(places), "by_position": list(by_position),
         }  # fmt: skip
@@ -114,7 +115,8 @@ class StatesSet:
                             writer.append(part_ND)
                         count = sum(map(len, parts))
                         name = f"{len(facts)}/{place}/{layer}"
-                        rows.append(Row(unit.name, name, name, None, 0.0, first, count, "ok", None))
+                        if count:
+                            rows.append(Row(unit.name, name, name, None, 0.0, first, count, "ok", None))
                         first += count
                 facts.append(block.facts())
             writer.commit(rows, {BLOCKS: facts, LEFT_OUT: dict(skipped)})
@@ -131,7 +133,8 @@ class StatesSet:
     def done(self, unit: Unit) -> dict[str, Any]:
         found = self.set.read_done(unit.name)
         if found is None or BLOCKS not in found or found["done_xxh3"] != done_digest(found):
-            raise RunError(f"{self.set.unit_url(unit.name)}: gone, or damaged; remove it, and run the command again")
+            what = f"{self.set.unit_url(unit.name)}: gone, or damaged"
+            raise RunError(f"{what}; `coat verify {self.cache} --repair`, and run the command again")
         return found
 
     def read(self, units: Sequence[Unit], place: str, layer: int) -> Iterator[NDArray[np.float32]]:
@@ -151,10 +154,10 @@ class StatesSet:
 
 def subject_facts(cache: str, subject: Subject) -> dict[str, int] | None:
     """`dim` and `layers` of a subject that was loaded before; None where it was not."""
-    url = storage.join(cache, SUBJECTS, f"{subject.digest}.json")
+    url = storage.join(cache, f"subject-{subject.digest}.json")
     return storage.read_json(url) if storage.exists(url) else None
 
 
 def keep_facts(cache: str, subject: Subject, dim: int, layers: int) -> None:
-    url = storage.join(cache, SUBJECTS, f"{subject.digest}.json")
+    url = storage.join(cache, f"subject-{subject.digest}.json")
     storage.write_bytes(url, storage.to_json({"dim": dim, "layers": layers}))

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from html import escape
 
-from coat.analysis.probing.plots import heat_map
+from coat.analysis.probing.plots import DPI, heat_map
 from coat.analysis.probing.results import Probes, TargetFacts
 from coat.analysis.probing.scores import Figure, Score
 from coat.drawing.html import data_url, definition_list, html_document
 
+CSS_DPI = 96
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 STYLE = """
 .maps img { max-width: 100%; height: auto; }
@@ -67,13 +68,14 @@ def metric_text(target: TargetFacts) -> str:
 def section(probes: Probes, number: int, target: TargetFacts) -> str:
     own = [score for score in probes.scores if score.target == target.name]
     classes = f'<p class="what">{escape(", ".join(target.classes[:24]))}</p>' if target.classes else ""
-    picture = data_url("image/png", heat_map(probes, target.name))
+    picture = heat_map(probes, target.name)
+    width = round(int.from_bytes(picture[16:20]) * CSS_DPI / DPI)  # of a PNG's header
     best = table_html(probes, best_layers(own))
     every = f"<details><summary>All {len(own)} figures</summary>{table_html(probes, own)}</details>"
     alt = escape(f"{target.name}: score and selectivity by layer and position")
     return f"""<section id="target-{number}">
 <div class="title"><h2>{escape(target.name)}</h2><span class="what">{escape(metric_text(target))}</span></div>
-{classes}<div class="maps"><img alt="{alt}" src="{picture}"></div>
+{classes}<div class="maps"><img alt="{alt}" width="{width}" src="{data_url("image/png", picture)}"></div>
 <p class="what">The best layer of each position</p>
 {best}
 {every}

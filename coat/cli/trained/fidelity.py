@@ -99,15 +99,15 @@ def passes(silent: bool) -> Iterator[Callable[[str, int], Callable[[int], None]]
 
 
 def show(found: "FidelityResults") -> None:
-    from coat.trainer.fidelity.results import FLOOR, MEAN, RUN, SUBJECTS
+    from coat.trainer.fidelity.results import FLOOR, MEAN, RUN
     from coat.trainer.fidelity.text import (
         cells_of,
         columns_of,
         facts_of,
         heading,
-        interval_text,
+        headings_of,
         label_of,
-        number,
+        subject_cells,
     )
 
     typer.echo(heading(found))
@@ -123,11 +123,10 @@ def show(found: "FidelityResults") -> None:
     lines = []
     for one, group in grouped[:SHOWN_GROUPS]:
         name = one.names[0]
-        figures = [group.figures[s][name] if s in group.figures else None for s in subjects]
-        cells = [c for f in figures for c in (("-", "-") if f is None else (number(f.value), interval_text(f)))]
+        cells = [c for s in subjects for c in subject_cells(group.figures, s, name)]
         lines.append([group.name, f"{group.clips:,}", one.expert, label_of(name), *cells])
     if lines:
-        heads = [c for s in subjects for c in (SUBJECTS[s], "95 %")]
+        heads = [c for s in subjects for c in headings_of(s)]
         table("By corpus", ["corpus", "clips", "expert", "measure", *heads], lines)
     if len(grouped) > SHOWN_GROUPS:
         typer.echo(f"... and {len(grouped) - SHOWN_GROUPS} lines more; --json and --out have all")

@@ -247,7 +247,7 @@ def write_gallery(asked: Asking, options: ClipOptions, out: str, workers: int | 
     check_out(out)
     targets = list(select_target_sets(asked.store, [])) if asked.store else []
     with progress(None, "clips", "comparing pitches", json_output or options.disagree is None) as advance:
-        chosen, _, left_out = options.choose(asked.manifest, targets, asked.store, advance)
+        chosen, measure, left_out = options.choose(asked.manifest, targets, asked.store, advance)
     skipped: dict[str, str] = {}
 
     def heard() -> Iterator["Listened"]:
@@ -261,7 +261,8 @@ def write_gallery(asked: Asking, options: ClipOptions, out: str, workers: int | 
 
     about = f"{len(chosen)} clips of {asked.path}, heard by {asked.session.run}"
     with progress(len(chosen), "clips", "listening", json_output) as advance:
-        pages = listening_gallery(heard(), out, about, page_workers(workers, len(chosen)), advance)
+        by = {asked.manifest[one.position].id: {measure: one.value} for one in chosen} if measure else {}
+        pages = listening_gallery(heard(), out, about, page_workers(workers, len(chosen)), by, advance)
     if json_output:
         rows = [{"file": page.file, "status": page.status, **one.to_dict()} for page, one in pages]
         found = {"out": out, "left_out": left_out, "skipped": skipped, "pages": rows}

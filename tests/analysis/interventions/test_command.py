@@ -84,6 +84,25 @@ def test_a_run_without_a_block_has_its_audio(runs: dict[str, Path], shards: Path
 
 
 @pytest.mark.parametrize(
+    ("thinking", "places"),
+    [
+        ({"count": 0, "states": "audio"}, {"audio"}),
+        ({"count": 4, "states": "both", "layer": 0}, {"block", "audio", "pitch", "mel", "events", "prosody"}),
+        ({"count": 2, "placement": "before_response"}, {"block", "audio", "pitch", "mel", "events", "prosody"}),
+    ],
+)
+def test_whatever_is_distilled(
+    student_dir: Path, shards: Path, tmp_path: Path, thinking: dict[str, object], places: set[str]
+) -> None:
+    heads = {"positions": "own" if thinking["count"] else "all"}
+    train(toy_config(student_dir, shards, tmp_path / "run", steps=2, thinking=thinking, heads=heads))
+    found = called("--run", tmp_path / "run", "--shards", shards, "--json")
+    assert found.exit_code == 0, found.output
+    done = json.loads(found.stdout)["head"]["interventions"]
+    assert {name.partition(":")[0] for name in done} == places
+
+
+@pytest.mark.parametrize(
     ("run", "arguments", "expected"),
     [
         ("no-block", ["--do", "block:zero"], r"block: this run has no thinking block \(thinking.count is 0\)"),

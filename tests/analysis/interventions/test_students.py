@@ -158,6 +158,17 @@ def test_a_batch_is_as_its_rows_one_by_one(student_dir: Path) -> None:
         torch.testing.assert_close(whole.after[name].read.log_prob_R, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_nothing_is_kept_that_was_not_asked_for(student_dir: Path) -> None:
+    """Of a pass: the asked layers and places, in memory of their own; no view that holds all positions."""
+    world = World.of(student_dir)
+    inputs, _ = pack(world.model.student, world.prompts("high"))
+    at = find(world.model, BLOCK, inputs["input_ids"])
+    with torch.inference_mode():
+        _, kept = Intervener(world.model, [], [1]).keep(inputs, {BLOCK: at})
+    assert {place: list(states) for place, states in kept.items()} == {BLOCK: [1]}
+    assert kept[BLOCK][1].untyped_storage().nbytes() == 3 * 6 * world.model.student.hidden_size * 4
+
+
 def test_noise_is_as_long_as_what_it_replaces() -> None:
     own = {0: torch.randn(2, 5, 8), 3: torch.randn(2, 5, 8) * 7}
     made = of_noise(own, (5, 4), (11, 12))

@@ -160,12 +160,18 @@ def test_blocks_of_a_unit_make_no_difference(
 
 
 def test_damage_in_the_cache_is_said(run: Path, probe: Probe, tmp_path: Path) -> None:
-    flags = ["--run", run, "--layers", "0", "--experts", "pitch", "--positions", "audio"]
-    probe(*flags)
+    flags = ["--run", run, "--layers", "0", "--experts", "pitch", "--positions", "audio,think"]
+    whole = probe(*flags)
+    verify = ["verify", str(tmp_path / "cache")]
+    assert CliRunner().invoke(app, verify).exit_code == 0
     (done, *_) = sorted((tmp_path / "cache").glob("states/*/units/*/done.json"))
     done.write_text(done.read_text().replace('"seconds": [', '"seconds": [9.0, ', 1))
-    with pytest.raises(RunError, match="gone, or damaged; remove it, and run the command again"):
+    with pytest.raises(RunError, match=r"gone, or damaged; `coat verify .* --repair`, and run the command again"):
         probe(*flags)
+    CliRunner().invoke(app, [*verify, "--repair"])
+    assert not done.exists()
+    assert probe(*flags) == whole
+    assert done.exists()
 
 
 @pytest.mark.parametrize(

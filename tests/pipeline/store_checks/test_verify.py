@@ -182,3 +182,13 @@ def test_workers_find_what_this_process_finds(many: Path, tmp_path: Path) -> Non
     assert verify(str(store), run_jobs=partial(run_ordered, workers=2, ray_address=None)) == here
     assert "2 damaged units dropped" in coat("verify", store, "--workers", 2, "--repair", status=1).stdout
     assert len(list(store.rglob("done.json"))) == len(units) - 2
+
+
+def test_what_is_no_target_set_is_named(tmp_path: Path) -> None:
+    """A stranger's file where a set should be, and one that is a folder's name too many."""
+    (tmp_path / "store" / "notes" / "todo.txt").mkdir(parents=True)
+    (tmp_path / "store" / "pitch").mkdir()
+    (tmp_path / "store" / "pitch" / "readme").write_text("of mine")
+    found = verify(str(tmp_path / "store")).damages
+    assert [(d.expert, d.fingerprint) for d in found] == [("notes", "todo.txt"), ("pitch", "readme")]
+    assert all("no spec.json; not a target set" in d.message for d in found)

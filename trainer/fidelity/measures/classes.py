@@ -53,34 +53,36 @@ class ClassMeasure(Measure):
         return csr_array((counts.astype(np.float64), codes, starts), shape=(len(records), self.spec.dim * 2 * BINS))
 
     def by_class(self, records: Any, weights_RC: Weights) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
-        """`map` and `auc` of each class, `[R, D]`, NaN of those that are never there; and frames that have it, `[D]`.
+        """`map` and `auc` of each class, `[R, D]`, NaN of those that are never there; frames and clips that have it,
+        `[D, 2]`.
 
         A class at a time, of the steps that any clip has: memory is `[R, 2 * B]`.
         """
         shape = (len(weights_RC), self.spec.dim)
-        precision_RD, area_RD, present_D = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(self.spec.dim)
+        precision_RD, area_RD, present_D2 = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros((self.spec.dim, 2))
         columns = records.tocsc()
         for d in range(self.spec.dim):
             without_CB, with_CB = (columns[:, (2 * d + i) * BINS : (2 * d + i + 1) * BINS] for i in (0, 1))
-            present_D[d] = with_CB.sum()
-            if present_D[d]:
+            frames_C = with_CB.sum(1)
+            present_D2[d] = frames_C.sum(), (frames_C > 0).sum()
+            if frames_C.any():
                 used = np.flatnonzero(without_CB.sum(0) + with_CB.sum(0))[::-1]  # the highest first
                 with_RB, without_RB = (np.asarray(weights_RC @ part_CB[:, used]) for part_CB in (with_CB, without_CB))
                 precision_RD[:, d], area_RD[:, d] = ranking(with_RB, without_RB)
-        return {"map": precision_RD, "auc": area_RD}, present_D
+        return {"map": precision_RD, "auc": area_RD}, present_D2
 
     def figures(self, records: Any, weights_RC: Weights) -> Figures:
         found, _ = self.by_class(records, weights_RC)
         return {name: mean_of_known(values_RD) for name, values_RD in found.items()}
 
     def parts(self, records: Any) -> list[Part]:
-        found, present_D = self.by_class(records, np.ones((1, records.shape[0])))
+        found, present_D2 = self.by_class(records, np.ones((1, records.shape[0])))
         parts = []
         for d, name in enumerate(self.names_of_dims()):
-            frames = float(present_D[d])
+            frames, clips = float(present_D2[d, 0]), int(present_D2[d, 1])
             figures = {"ap": float(found["map"][0, d]), "auc": float(found["auc"][0, d])}
             problem = "" if np.isfinite(figures["auc"]) else "in every frame" if frames else "in no frame"
-            parts.append(Part(name, frames, {} if problem else figures, problem))
+            parts.append(Part(name, frames, {} if problem else figures, problem, clips))
         return parts
 
 

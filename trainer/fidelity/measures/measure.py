@@ -34,6 +34,7 @@ class Part:
     frames: float  # in which the class is present; of a channel, all
     figures: Mapping[str, float]
     problem: str = ""
+    clips: int = 0  # that have the class; 0 of channels, which all have
 
 
 class Measure(ABC):
