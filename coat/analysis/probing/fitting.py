@@ -20,6 +20,7 @@ from coat.analysis.probing.scores import SUMS
 from coat.analysis.probing.targets import Target
 
 Blocks = Callable[[], Iterable[NDArray[np.float32]]]  # the states of a place and layer, from the first row on
+KEPT_BYTES = 64 * 2**20  # states of a place and layer up to which they are read once, though words take many passes
 Classifier = Literal["logistic", "ridge"]
 LEAST_ROWS = 10  # that have a target
 
@@ -96,6 +97,8 @@ def probe_with_fits(
     blocks: Blocks, group: TargetGroup, groups: int, device: torch.device, classifier: Classifier = "logistic"
 ) -> tuple[list[NDArray[np.float64]], dict[int, FoldFit]]:
     """And the map of each fold."""
+    if classifier == "logistic" and any(target.classes for target in group.targets):
+        blocks = FewBlocks(blocks)
     moments, shift_D = fold_moments(blocks, group, device)
     folds = list(moments.values())
     logistic = [bool(target.classes) and classifier == "logistic" for target in group.targets]
@@ -120,6 +123,25 @@ def probe_with_fits(
                 np.add.at(sums[n % count][:, first], group_N[here], over_M.cpu().numpy())
                 np.add.at(sums[n % count][:, first + 1], group_N[here], under_M.cpu().numpy())
     return sums, fits
+
+
+class FewBlocks:
+    """Blocks that are read once where they have KEPT_BYTES or less in all, and else each time."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self.blocks = blocks
+        self.kept: list[NDArray[np.float32]] | None = None
+
+    def __call__(self) -> Iterable[NDArray[np.float32]]:
+        return self.read() if self.kept is None else self.kept
+
+    def read(self) -> Iterator[NDArray[np.float32]]:
+        found, left = [], KEPT_BYTES
+        for block_ND in self.blocks():
+            left -= block_ND.nbytes
+            found = [*found, block_ND] if left >= 0 else []
+            yield block_ND
+        self.kept = found if left >= 0 else None
 
 
 def with_words(

@@ -204,3 +204,19 @@ def test_what_is_not_there_after_all_passes_is_said(monkeypatch: pytest.MonkeyPa
     x, y = states_and_words(4)
     _, fits = probe_with_fits(blocks_of(x, 97), group_of(y, 4), len(y), CPU)
     assert [fit.unfinished for fit in fits.values()] == [(0,)] * FOLDS
+
+
+def test_few_states_are_read_once_and_many_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = states_and_words(2)
+    group, reads = group_of(y, 2), []
+
+    def blocks():
+        reads.append(len(x))
+        return blocks_of(x, 97)()
+
+    (once,), _ = probe_with_fits(blocks, group, len(y), CPU)
+    assert len(reads) == 1
+    monkeypatch.setattr("coat.analysis.probing.fitting.KEPT_BYTES", x.nbytes - 1)
+    (often,), _ = probe_with_fits(blocks, group, len(y), CPU)
+    assert 10 < len(reads) < 200
+    assert np.array_equal(once, often)
