@@ -14,7 +14,11 @@ from coat.trainer.evaluation.reports.figures import PLOT, plot, row_html, table_
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 REPORTS = "coat.trainer.evaluation.reports"  # whose tables these are
-STYLE = ".scores td:first-child { white-space: nowrap; }"
+STYLE = """
+.scores { font-size: 13px; }
+.scores td, .scores th { padding-right: 8px; }
+.scores td:first-child { white-space: nowrap; }
+"""
 PERCENT = ("accuracy", "lost", "changed", "donor", "exact")
 SHOWN = ("changed", "donor", "kl", "shift")  # beside accuracy
 COMPARED = ("accuracy", "lost", "changed", "donor", "kl", "shift")

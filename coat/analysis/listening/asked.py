@@ -37,6 +37,13 @@ class Asked:
     def positions(self, role: str) -> list[int]:
         return [t for t, found in enumerate(self.roles) if found == role]
 
+    def replaceable(self, role: str) -> list[int]:
+        """Without the last position of the prompt: its state says the answer's first token, whatever its role is.
+
+        A block before the response ends there.
+        """
+        return [t for t in self.positions(role) if t != len(self.ids) - 1]
+
 
 def ask(trained: Trained, clip: Clip, name: str, question: Question) -> Asked:
     """UnusableInput where the student cannot hear or read it whole; `name` says in it whose it is."""

@@ -55,7 +55,7 @@ def effects(
     layers, device = range(len(decoder_layers(model.student))), model.student.model.device
     falls: dict[str, Tensor] = {}
     for role in REPLACED:
-        positions = asked.positions(role)
+        positions = asked.replaceable(role)
         if not positions:
             continue
         zeros_PD = torch.zeros(len(positions), model.student.hidden_size, device=device)
@@ -74,7 +74,7 @@ def mean_states(model: CoatModel, others: Iterable[Asked]) -> MeanStates | None:
     for asked in others:
         clips += 1
         for role in REPLACED:
-            positions = asked.positions(role)
+            positions = asked.replaceable(role)
             if not positions:
                 continue
             at_1P = torch.tensor([positions], device=device)

@@ -1,11 +1,12 @@
-"""Probes of one place and layer: two passes over its states, none of which is kept.
+"""Probes of one place and layer: two passes over its states, some tens more for words; none of them is kept.
 
 N rows, D dim, C columns, G groups.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,11 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coat.analysis.probing.folds import fold_numbers, shuffled_rows
-from coat.analysis.probing.moments import LEAST_FOLDS, FoldFit, Moments, cross_validated
+from coat.analysis.probing.logistic import MOST_PASSES, TOLERANCE, Words, fit_words
+from coat.analysis.probing.moments import LEAST_FOLDS, FoldFit, Moments, cross_validated, unfitted
 from coat.analysis.probing.scores import SUMS
 from coat.analysis.probing.targets import Target
 
 Blocks = Callable[[], Iterable[NDArray[np.float32]]]  # the states of a place and layer, from the first row on
+KEPT_BYTES = 64 * 2**20  # states of a place and layer up to which they are read once, though words take many passes
+Classifier = Literal["logistic", "ridge"]
 LEAST_ROWS = 10  # that have a target
 
 
@@ -81,18 +85,27 @@ def target_groups(
     return found, problems
 
 
-def probe_states(blocks: Blocks, group: TargetGroup, groups: int, device: torch.device) -> list[NDArray[np.float64]]:
+def probe_states(
+    blocks: Blocks, group: TargetGroup, groups: int, device: torch.device, classifier: Classifier = "logistic"
+) -> list[NDArray[np.float64]]:
     """For each target sums `[G, 4]`, see `scores.of_sums`: of rows that their fold's map was not fitted to."""
-    sums, _ = probe_with_fits(blocks, group, groups, device)
+    sums, _ = probe_with_fits(blocks, group, groups, device, classifier)
     return sums
 
 
 def probe_with_fits(
-    blocks: Blocks, group: TargetGroup, groups: int, device: torch.device
+    blocks: Blocks, group: TargetGroup, groups: int, device: torch.device, classifier: Classifier = "logistic"
 ) -> tuple[list[NDArray[np.float64]], dict[int, FoldFit]]:
     """And the map of each fold."""
+    if classifier == "logistic" and any(target.classes for target in group.targets):
+        blocks = FewBlocks(blocks)
     moments, shift_D = fold_moments(blocks, group, device)
-    fits = dict(zip(moments, cross_validated(list(moments.values()), group.columns), strict=True))
+    folds = list(moments.values())
+    logistic = [bool(target.classes) and classifier == "logistic" for target in group.targets]
+    by_fold = unfitted(folds, len(group.columns)) if all(logistic) else cross_validated(folds, group.columns)
+    if any(logistic):
+        by_fold = with_words(blocks, group, folds, shift_D, by_fold)
+    fits = dict(zip(moments, by_fold, strict=True))
     count = len(group.targets)
     sums = [np.zeros((groups, SUMS)) for _ in range(count)]
     for x_ND, y_NC, at_N in chosen_rows(blocks, group, device):
@@ -101,7 +114,7 @@ def probe_with_fits(
             here = np.flatnonzero(fold_N == fold)
             fitted, in_fold = fits[int(fold)], torch.from_numpy(here).to(device)
             y_MC = y_NC[in_fold]
-            predicted_MC = fitted.fit.predict(x_ND[in_fold] - shift_D, fitted.weights_DC)
+            predicted_MC = fitted.predict(x_ND[in_fold] - shift_D)
             for n, columns in enumerate(group.columns):
                 target = group.targets[n % count]
                 both = (predicted_MC[:, columns], y_MC[:, columns], fitted.fit.mean_C[columns])
@@ -110,6 +123,62 @@ def probe_with_fits(
                 np.add.at(sums[n % count][:, first], group_N[here], over_M.cpu().numpy())
                 np.add.at(sums[n % count][:, first + 1], group_N[here], under_M.cpu().numpy())
     return sums, fits
+
+
+class FewBlocks:
+    """Blocks that are read once where they have KEPT_BYTES or less in all, and else each time."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self.blocks = blocks
+        self.kept: list[NDArray[np.float32]] | None = None
+
+    def __call__(self) -> Iterable[NDArray[np.float32]]:
+        return self.read() if self.kept is None else self.kept
+
+    def read(self) -> Iterator[NDArray[np.float32]]:
+        found, left = [], KEPT_BYTES
+        for block_ND in self.blocks():
+            left -= block_ND.nbytes
+            found = [*found, block_ND] if left >= 0 else []
+            yield block_ND
+        self.kept = found if left >= 0 else None
+
+
+def with_words(
+    blocks: Blocks, group: TargetGroup, folds: Sequence[Moments], shift_D: Tensor, fits: Sequence[FoldFit]
+) -> list[FoldFit]:
+    """The maps with those of words by logistic regression."""
+    device, count = shift_D.device, len(group.targets)
+    numbers = [n for n, target in enumerate(group.targets) if target.classes]
+    fold_N = torch.from_numpy(np.unique(group.fold_N, return_inverse=True)[1]).to(device)
+    words = []
+    for n in numbers:
+        columns = group.columns[n], group.columns[n + count]
+        class_SN = np.stack([group.y_NC[:, of].argmax(1) for of in columns])
+        words.append(Words(torch.from_numpy(class_SN).to(device), columns))
+
+    def rows() -> Iterator[tuple[Tensor, Tensor]]:
+        for x_ND, _, at_N in chosen_rows(blocks, group, device):
+            yield x_ND - shift_D, torch.from_numpy(at_N).to(device)
+
+    found = fit_words(rows, words, folds, fold_N, TOLERANCE, MOST_PASSES)
+    made = []
+    for k, fold in enumerate(fits):
+        weights_DC, constant_C, penalties = fold.weights_DC.clone(), fold.constant_C.clone(), list(fold.penalties)
+        for n, one, of in zip(numbers, words, found, strict=True):
+            for s, columns in enumerate(one.columns):
+                fit = of[2 * k + s]
+                weights_DC[:, columns] = fit.weights_DC
+                constant_C[columns] = fit.constant_C + fold.fit.mean_D @ fit.weights_DC
+                penalties[n + s * count] = fit.penalty
+        reached = [(n, of[2 * k].reached and of[2 * k + 1].reached) for n, of in zip(numbers, found, strict=True)]
+        unfinished = tuple(n for n, there in reached if not there)
+        made.append(
+            replace(
+                fold, weights_DC=weights_DC, constant_C=constant_C, penalties=tuple(penalties), unfinished=unfinished
+            )
+        )
+    return made
 
 
 def squares(predicted_NC: Tensor, y_NC: Tensor, mean_C: Tensor) -> tuple[Tensor, Tensor]:

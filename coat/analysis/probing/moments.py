@@ -1,7 +1,8 @@
-"""Ridge regression out of core: sums over the rows of each fold, from which every fit of a cross-validation follows.
+"""Ridge regression out of core: sums over the rows of each fold, from which every fit of a cross-validation follows;
+and what `logistic.py` takes from these sums.
 
-N rows (clips, or positions of clips), D dim of the states, C columns of the targets. A fold costs D^2 + D * C numbers,
-whatever N is: rows are added and forgotten. All in float64.
+N rows (clips, or positions of clips), D dim of the states, C columns of the targets; E: D and the constant, J problems.
+A fold costs D^2 + D * C numbers, whatever N is: rows are added and forgotten. All in float64.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from torch import Tensor
 from coat.analysis.probing.ridge import PENALTIES, TINY
 
 LEAST_FOLDS = 3  # one is tested on, one the penalty is chosen on, and one is left to fit to
+VARIES = 1e-12  # of a dimension: the least variance in the fitted rows, as a share of that in all
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,22 @@ class FoldFit:
 
     fit: Fit
     weights_DC: Tensor
+    constant_C: Tensor
     penalties: tuple[float, ...]
+    unfinished: tuple[int, ...] = ()  # targets whose logistic regression is not there yet
+
+    def predict(self, x_ND: Tensor) -> Tensor:
+        """`[N, C]`; of words, logits where they are fitted so."""
+        return (x_ND - self.fit.mean_D) @ self.weights_DC + self.constant_C
+
+
+def unfitted(folds: Sequence[Moments], targets: int) -> list[FoldFit]:
+    """Of each fold the means of the others, with a map of zeros: for targets that ridge regression is not fitted to."""
+    found = []
+    for k in range(len(folds)):
+        fit = Fit.of(Moments.total([fold for other, fold in enumerate(folds) if other != k]))
+        found.append(FoldFit(fit, torch.zeros_like(fit.cross_DC), fit.mean_C, (0.0,) * targets))
+    return found
 
 
 def cross_validated(folds: Sequence[Moments], targets: Sequence[slice]) -> list[FoldFit]:
@@ -127,5 +144,64 @@ def cross_validated(folds: Sequence[Moments], targets: Sequence[slice]) -> list[
             all_DC = fit.weights(PENALTIES[p])
             for columns in (c for c, of in zip(targets, chosen, strict=True) if of == p):
                 weights_DC[:, columns] = all_DC[:, columns]
-        fitted.append(FoldFit(fit, weights_DC, tuple(PENALTIES[p] for p in chosen)))
+        fitted.append(FoldFit(fit, weights_DC, fit.mean_C, tuple(PENALTIES[p] for p in chosen)))
     return fitted
+
+
+@dataclass(frozen=True)
+class Space:
+    """States standardised over all rows, and the eigenbasis of their Gram matrix, in which steps are taken."""
+
+    mean_D: Tensor
+    var_D: Tensor
+    scale_D: Tensor  # 1 / deviation; 0 of a dimension that never changes
+    values_D: Tensor
+    vectors_DD: Tensor
+
+    @classmethod
+    def of(cls, rows: Moments) -> "Space":
+        mean_D, var_D = mean_and_variance(rows)
+        scale_D = torch.where(var_D > TINY**2, var_D.rsqrt(), 0.0)
+        gram_DD = rows.around(mean_D, rows.y_C / rows.count)[0] * scale_D[:, None] * scale_D
+        values_D, vectors_DD = torch.linalg.eigh(gram_DD)
+        return cls(mean_D, var_D, scale_D, values_D.clamp(min=0), vectors_DD)
+
+    def states(self, x_ND: Tensor) -> Tensor:
+        """`[N, E]`, the last column ones."""
+        return torch.cat([(x_ND - self.mean_D) * self.scale_D, x_ND.new_ones(len(x_ND), 1)], 1)
+
+    def turned(self, weights_EJC: Tensor, back: bool = False) -> Tensor:
+        """From the eigenbasis to standardised states; `back`: into the eigenbasis."""
+        vectors_DD = self.vectors_DD.T if back else self.vectors_DD
+        turned_DJC = (vectors_DD @ weights_EJC[:-1].flatten(1)).view_as(weights_EJC[:-1])
+        return torch.cat([turned_DJC, weights_EJC[-1:]])
+
+    def fitted_to(self, rows: Moments, columns: slice) -> "FittedRows":
+        mean_D, var_D = mean_and_variance(rows)
+        varies_D = var_D > VARIES * self.var_D
+        shares_C = rows.y_C / rows.count
+        cross_DC = rows.around(mean_D, shares_C)[1][:, columns] * self.scale_D[:, None]
+        has_C = shares_C[columns] > 0
+        return FittedRows(
+            rows.count / 2, (mean_D - self.mean_D) * self.scale_D,
+            torch.where(varies_D, var_D / self.var_D, 1.0), varies_D, torch.where(has_C, 0.0, -torch.inf),
+            torch.where(has_C, shares_C[columns].clamp(min=TINY).log(), 0.0), cross_DC.norm(),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FittedRows:
+    """What is known of the rows that a problem is fitted to, before any pass."""
+
+    bound: float  # of the constant's second derivative
+    mean_D: Tensor  # of standardised states
+    ratio_D: Tensor  # variance as a share of that of all rows: penalties are of what these rows standardise
+    varies_D: Tensor
+    lacks_C: Tensor  # minus infinity for a class that they lack, else 0
+    shares_C: Tensor  # log
+    gradient: Tensor  # its norm at weights of zero
+
+
+def mean_and_variance(rows: Moments) -> tuple[Tensor, Tensor]:
+    mean_D = rows.x_D / rows.count
+    return mean_D, (rows.xx_DD.diagonal() / rows.count - mean_D**2).clamp(min=0)

@@ -28,6 +28,7 @@ def probes_page(probes: Probes) -> bytes:
     faults = "".join(
         f'<p class="problem">{escape(name)}: not probed, it {escape(why)}</p>' for name, why in probes.problems.items()
     )
+    faults += "".join(f'<p class="problem">{escape(warning)}</p>' for warning in probes.warnings)
     title = f"What linear probes read off {', '.join(one.name for one in probes.subjects)}"
     body = f"""<header><h1>{escape(title)}</h1>
 <p class="facts">{escape(facts_line(probes))}</p>

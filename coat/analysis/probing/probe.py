@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager, ExitStack
 import numpy as np
 from numpy.typing import NDArray
 
-from coat.analysis.probing.fitting import TargetGroup, probe_with_fits, target_groups
+from coat.analysis.probing.fitting import Classifier, TargetGroup, probe_with_fits, target_groups
+from coat.analysis.probing.logistic import MOST_PASSES
 from coat.analysis.probing.reading import Read, ReadSettings, read_subject
 from coat.analysis.probing.results import Probes, ProbeSettings, TargetFacts
 from coat.analysis.probing.rows import Clips, PlaceRows, targets_of
@@ -63,6 +64,7 @@ def fitted(
     group_C, groups = clips.groups
     number = {key: n for n, key in enumerate(clips.keys)}
     problems: dict[str, str] = {}
+    warnings: list[str] = []
     facts: dict[str, TargetFacts] = {}
     order: dict[str, None] = {}  # of targets, as shards and labels have them
     scores: list[Score] = []
@@ -85,16 +87,17 @@ def fitted(
                 for group in usable:
                     for target in group.targets:
                         facts.setdefault(target.name, facts_of(target, group))
-                found_here = probe_place(read, place, usable, groups, told)
+                found_here, late = probe_place(read, place, usable, groups, settings.classifier, told)
                 for (layer, target, _), (drawn, penalties) in found_here.items():
                     scores.append(score_of(s, target, place, layer, drawn, penalties, first))
+                warnings += [f"{read.subject.name}: {place}: {name}: {why}" for name, why in late.items()]
     if not scores:
         why = "; ".join(f"{name} {reason}" for name, reason in list(problems.items())[:3])
         raise InputError(f"{settings.shards}: nothing can be probed ({why})")
     in_order = [facts[name] for name in order if name in facts]
     return Probes(
         settings, [read.subject for read in reads], [read.count for read in reads], [read.states.dim for read in reads],
-        len(clips.keys), groups, in_order, scores, [read.skipped() for read in reads], problems,
+        len(clips.keys), groups, in_order, scores, [read.skipped() for read in reads], problems, warnings,
     )  # fmt: skip
 
 
@@ -107,25 +110,31 @@ def facts_of(target: Target, group: TargetGroup) -> TargetFacts:
 
 
 def probe_place(
-    read: Read, place: str, usable: Sequence[TargetGroup], groups: int, told: Told
-) -> dict[tuple[int, str, str], tuple[Drawn, tuple[float, ...]]]:
-    """By layer, target and metric."""
+    read: Read, place: str, usable: Sequence[TargetGroup], groups: int, classifier: Classifier, told: Told
+) -> tuple[dict[tuple[int, str, str], tuple[Drawn, tuple[float, ...]]], dict[str, str]]:
+    """By layer, target and metric; and by target where a logistic regression is not there yet."""
     names: list[tuple[int, str, str]] = []
     sums: list[NDArray[np.float64]] = []
     penalties: list[tuple[float, ...]] = []
+    late: dict[str, list[int]] = {}  # layers
     for layer in read.layers:
         for group in usable:
             found, fits = probe_with_fits(
-                lambda layer=layer: read.states.read(read.units, place, layer), group, groups, device_of_sums()
-            )
+                lambda layer=layer: read.states.read(read.units, place, layer), group, groups, device_of_sums(),
+                classifier,
+            )  # fmt: skip
+            for n in sorted({n for fit in fits.values() for n in fit.unfinished}):
+                late.setdefault(group.targets[n].name, []).append(layer)
             names += [(layer, target.name, target.metric) for target in group.targets]
             sums += found
             penalties += [tuple(fit.penalties[n] for fit in fits.values()) for n in range(len(group.targets))]
         told(1)
     if not sums:
-        return {}
+        return {}, {}
     drawn = draw([metric for _, _, metric in names], sums, SEED)
-    return {name: (one, of) for name, one, of in zip(names, drawn, penalties, strict=True)}
+    why = f"gradients are not small after {MOST_PASSES} passes, layers "
+    found_here = {name: (one, of) for name, one, of in zip(names, drawn, penalties, strict=True)}
+    return found_here, {name: why + ", ".join(map(str, layers)) for name, layers in late.items()}
 
 
 def score_of(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from coat.analysis.probing.fitting import Classifier
 from coat.analysis.probing.moments import LEAST_FOLDS
 from coat.analysis.probing.places import PLACES, TIMED
 from coat.analysis.probing.scores import Score
@@ -26,6 +27,7 @@ class ProbeSettings:
     batch_size: int = 16
     batch_tokens: int = 16384
     device: str | None = None
+    classifier: Classifier = "logistic"  # of words; numbers are by ridge regression
 
     def __post_init__(self) -> None:
         if unknown := [place for place in self.places if place not in PLACES]:
@@ -70,12 +72,14 @@ class Probes:
     scores: Sequence[Score]
     skipped: Sequence[Counter[str]]
     problems: dict[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Of JSON values: nothing of clocks or folders of states, so that the same probe gives the same bytes."""
         s = self.settings
         return {
             "shards": s.shards, "frames": s.frames, "folds": s.folds, "folds_by": s.folds_by,
+            "classifier": s.classifier,
             "clips": self.clips, "groups": self.groups, "positions": list(s.places),
             "subjects": [
                 {"kind": one.kind, "source": one.source, "step": one.step, "digest": one.digest, "layers": layers,
@@ -87,7 +91,7 @@ class Probes:
                 {"name": t.name, "metric": t.metric, "columns": t.columns, "clips": t.clips,
                  "classes": list(t.classes), "chance": t.chance} for t in self.targets
             ],
-            "not_probed": self.problems,
+            "not_probed": self.problems, "warnings": list(self.warnings),
             "scores": [
                 {"subject": one.subject, "target": one.target, "position": one.place, "layer": one.layer,
                  "score": one.score.to_list(), "control": one.control.to_list(),

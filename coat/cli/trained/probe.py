@@ -3,7 +3,7 @@
 import json
 import tempfile
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -43,6 +43,10 @@ def probe(
     folds_by: Annotated[
         str | None, typer.Option(help="Key of the samples' extra: clips that share it share a fold (speaker).")
     ] = None,
+    classifier: Annotated[
+        Literal["logistic", "ridge"],
+        typer.Option(help="What tells a label's words apart; numbers are always by ridge."),
+    ] = "logistic",
     clips: Annotated[int | None, typer.Option(help="Only the first so many samples.", min=1)] = None,
     out: Annotated[str | None, typer.Option(help="HTML page to write: heat maps and all figures.")] = None,
     cache: Annotated[
@@ -59,8 +63,9 @@ def probe(
 ) -> None:
     """Say what linear probes can read off a student's hidden states, by layer and position.
 
-    Ridge regression, cross-validated by clip, the penalty chosen inside; each figure beside the same probe on shuffled
-    targets. It shows what is there, not what is used. See docs/analysis.md.
+    Ridge regression of numbers and logistic regression of words, cross-validated by clip, the penalty chosen inside;
+    each figure beside the same probe on shuffled targets. It shows what is there, not what is used. See
+    docs/analysis.md.
 
     Examples:
 
@@ -85,7 +90,7 @@ def probe(
 
         settings = ProbeSettings(
             shards, layers, words(positions), None if experts is None else words(experts), label or (), frames, folds,
-            folds_by, clips, batch_size, batch_tokens,
+            folds_by, clips, batch_size, batch_tokens, classifier=classifier,
         )  # fmt: skip
         subjects = subjects_of(run or [], student or [], step, dtype)
         with nullcontext(cache) if cache else tempfile.TemporaryDirectory(prefix="coat-probe-") as folder:
@@ -128,3 +133,5 @@ def show(probes: "Probes") -> None:
         table(title, columns_of(probes), [cells(probes, score) for score in best])
     for name, why in probes.problems.items():
         typer.echo(f"not probed: {name}, it {why}", err=True)
+    for warning in probes.warnings:
+        typer.echo(f"warning: {warning}", err=True)

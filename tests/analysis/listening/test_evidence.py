@@ -70,8 +70,11 @@ def attend_in(model: CoatModel, layers: list[int]) -> None:
             torch.nn.init.zeros_(layer.self_attn.o_proj.weight)  # type: ignore[union-attr, arg-type]
 
 
-def test_nothing_is_lost_where_nothing_is_attended(run: Path) -> None:
+@pytest.mark.parametrize("placement", ["after_audio", "before_response"])
+def test_nothing_is_lost_where_nothing_is_attended(run: Path, placement: str) -> None:
+    """Before the response the block's own end says the first token: it is not replaced."""
     session = ListeningSession.load(str(run))
+    session.trained.block.config.__dict__["placement"] = placement
     attend_in(session.model, [])
     asked = asked_of(session)
     for mean in (None, mean_states(session.model, [asked_of(session, i) for i in (1, 2)])):

@@ -43,7 +43,7 @@ def test_penalties_and_predictions_are_those_of_scikit_learn():
     linear_model = pytest.importorskip("sklearn.linear_model")
     x, targets, group_N = states_and_targets()
     group = TargetGroup(targets, np.arange(len(x)), group_N, FOLDS)
-    _, fits = probe_with_fits(blocks_of(x), group, int(group_N.max()) + 1, CPU)
+    _, fits = probe_with_fits(blocks_of(x), group, int(group_N.max()) + 1, CPU, "ridge")
     fold_N, first_rows = fold_numbers(group_N, FOLDS), x[:23].astype(np.float64).mean(0)
     all_x = x.astype(np.float64)
 
@@ -63,7 +63,7 @@ def test_penalties_and_predictions_are_those_of_scikit_learn():
             fitted, tested = fits[fold], fold_N == fold
             assert fitted.penalties[n] == best
             x_N = torch.from_numpy(all_x[tested] - first_rows)
-            ours = fitted.fit.predict(x_N, fitted.weights_DC)[:, group.columns[n]].numpy()
+            ours = fitted.predict(x_N)[:, group.columns[n]].numpy()
             assert np.allclose(ours, theirs(~tested, y, best)(tested), atol=1e-6 * np.abs(y).max())
     assert len({fit.penalties for fit in fits.values()} | {(1.0,)}) > 1
 

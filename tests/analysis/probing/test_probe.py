@@ -127,6 +127,29 @@ def test_what_is_in_the_cache_is_not_read_again(run: Path, probe: Probe, monkeyp
         probe("--run", run, "--step", "1")
 
 
+def test_words_by_either_regression(run: Path, probe: Probe) -> None:
+    flags = ["--run", run, "--experts", "none", "--label", "speaker", "--layers", "0,1", "--positions", "audio"]
+    logistic, ridge = probe(*flags), probe(*flags, "--classifier", "ridge")
+    assert (logistic["classifier"], ridge["classifier"]) == ("logistic", "ridge")
+    assert (logistic["targets"], logistic["warnings"]) == (ridge["targets"], [])
+    for found in (logistic, ridge):
+        assert [len(one["penalties"]) for one in found["scores"]] == [5, 5]
+        assert all(0 <= one["score"][0] <= 1 for one in found["scores"])
+    assert logistic["scores"] != ridge["scores"]
+
+
+def test_unfinished_words_are_warned_of(
+    run: Path, probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coat.analysis.probing.fitting.MOST_PASSES", 2)
+    page = tmp_path / "page.html"
+    flags = ["--experts", "none", "--label", "speaker", "--layers", "0,1", "--positions", "audio", "--out", page]
+    (warning,) = probe("--run", run, *flags)["warnings"]
+    assert "audio: label speaker: gradients are not small after" in warning
+    assert warning.endswith("layers 0, 1")
+    assert "gradients are not small" in page.read_text()
+
+
 @pytest.mark.slow
 def test_a_kill_costs_one_unit_and_no_byte(run: Path, shards: Path, probe: Probe, tmp_path: Path) -> None:
     flags = ["--run", str(run), "--layers", "all", "--label", "age"]

@@ -43,8 +43,9 @@ def nobody(settings: EvaluationSettings) -> Any:
 
 def test_a_record_becomes_a_row(tmp_path: Path) -> None:
     file = tmp_path / "mini.json"
-    file.write_text(json.dumps([RECORD, record(id="r2", answer=None)]))
+    file.write_text(json.dumps([RECORD, record(id="r2", answer=None, category=["Reasoning"])]))
     first, second = read_rows(find_benchmark("mmau"), str(file))
+    assert second.extra["category"] == "Reasoning"  # as 13 records have it
     assert first.audio == str(tmp_path / "test-mini-audios/r1.wav")
     assert (first.prompt, first.response, first.choices) == ("What swims?", "The old whale", tuple(RECORD["choices"]))
     assert (first.extra["sub-category"], second.response) == ("Beasts", None)

@@ -70,6 +70,15 @@ def test_its_state_is_exact_and_of_its_kind_alone(kind: str) -> None:
     assert again.factors() == made.factors()
 
 
+def test_factors_are_the_same_in_whatever_order_a_checkpoint_names_them() -> None:
+    names = [f"e{n}" for n in range(9)]
+    one, other = balance("grad_norm", names), balance("grad_norm", names)
+    one.update({}, {name: 0.37 * n + 1 / (n + 3) for n, name in enumerate(names)})
+    values = dict(reversed(one.state_dict()["values"].items()))
+    other.load_state_dict({"kind": "grad_norm", "values": values})
+    assert other.factors() == one.factors()
+
+
 class Stop(Exception):
     pass
 

@@ -32,7 +32,8 @@ class LossBalance:
 
     def factors(self) -> dict[str, float]:
         """Of experts for which there is one yet."""
-        middle = sum(self.values.values()) / max(1, len(self.values)) if self.kind == "grad_norm" else 0.0
+        # fsum: the same in whatever order they come, and a checkpoint has its own.
+        middle = math.fsum(self.values.values()) / max(1, len(self.values)) if self.kind == "grad_norm" else 0.0
         return {name: math.exp(clamp(middle - value, LARGEST)) for name, value in self.values.items()}
 
     def applied(self, weights: Mapping[str, float]) -> dict[str, float]:
