@@ -74,7 +74,8 @@ def attend_in(model: CoatModel, layers: list[int]) -> None:
 def test_nothing_is_lost_where_nothing_is_attended(run: Path, placement: str) -> None:
     """Before the response the block's own end says the first token: it is not replaced."""
     session = ListeningSession.load(str(run))
-    session.trained.block.config.__dict__["placement"] = placement
+    block = session.trained.block
+    object.__setattr__(block, "config", block.config.model_copy(update={"placement": placement}))
     attend_in(session.model, [])
     asked = asked_of(session)
     for mean in (None, mean_states(session.model, [asked_of(session, i) for i in (1, 2)])):
