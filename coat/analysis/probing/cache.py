@@ -101,7 +101,13 @@ class StatesSet:
         self.facts: dict[str, list[dict[str, Any]]] = {}  # blocks by unit
 
     def has(self, unit: Unit) -> bool:
+        """As it was when this was made."""
         return unit.name in self.set.stamps
+
+    def lacking(self, units: Sequence[Unit]) -> list[Unit]:
+        """Those that nobody has committed by now."""
+        now = TargetSet.open(self.set.url).stamps
+        return [unit for unit in units if unit.name not in now]
 
     def write(self, unit: Unit, blocks: Iterator[Block], skipped: Mapping[str, int]) -> None:
         """`skipped` is read at the end. RunError where the disk does not take it."""

@@ -4,9 +4,10 @@ N rows of a place (a clip, or with `frames` a position), G groups of clips.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import numpy as np
+from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from coat.analysis.probing.fitting import Classifier, TargetGroup, probe_with_fits, target_groups
@@ -19,26 +20,38 @@ from coat.analysis.probing.subject import Subject, device_of_sums
 from coat.analysis.probing.targets import ClipTargets, Target, read_targets
 from coat.manifests import InputError, ShardIndex
 from coat.trainer.evaluation.statistics.bootstrap import SEED
+from coat.trainer.ranks import raise_on_all_ranks
 
 Told = Callable[..., None]
 Progress = Callable[[float, str, str], AbstractContextManager[Told]]  # total, unit, label
 
 
-def probe(settings: ProbeSettings, subjects: Sequence[Subject], cache: str, progress: Progress) -> Probes:
-    """InputError: shards without what is asked for, too few clips, no such layer. RunError: states cannot be kept."""
+def probe(
+    settings: ProbeSettings, subjects: Sequence[Subject], cache: str, progress: Progress,
+    accelerator: Accelerator | None = None,
+) -> Probes | None:  # fmt: skip
+    """Ranks share the reading of states; the main one fits, and None is what the others find.
+
+    InputError: shards without what is asked for, too few clips, no such layer. RunError: states cannot be kept.
+    """
     index = ShardIndex.read(settings.shards)
     experts = chosen_experts(index, settings.experts)
     if not experts and not settings.labels:
         raise InputError("nothing to read off the states: give --experts that the shards have, or --label")
     of_reading = ReadSettings(
         settings.layers, settings.places, settings.by_position, settings.clips, settings.batch_size,
-        settings.batch_tokens, settings.device,
+        settings.batch_tokens, settings.device, *ranks_of(accelerator),
     )  # fmt: skip
     samples = index.samples if settings.clips is None else min(settings.clips, index.samples)
     reads = []
     for subject in subjects:
-        with progress(samples, "samples", f"states of {subject.name}") as told:
+        bar = progress(samples // of_reading.ranks, "samples", f"states of {subject.name}")
+        with bar as told, raise_on_all_ranks(accelerator) if accelerator else nullcontext():
             reads.append(read_subject(subject, index, cache, of_reading, told))
+    if of_reading.rank:
+        return None
+    for read in reads:
+        read.check_whole()
     clips = Clips.of(reads)
     if not clips.keys:
         skipped = "; ".join(f"{read.subject.name}: {dict(read.skipped())}" for read in reads)
@@ -49,6 +62,10 @@ def probe(settings: ProbeSettings, subjects: Sequence[Subject], cache: str, prog
     if settings.folds_by:
         clips = clips.grouped_by(settings.folds_by, found)
     return fitted(settings, reads, clips, [found[key] for key in clips.keys], index, experts, progress)
+
+
+def ranks_of(accelerator: Accelerator | None) -> tuple[int, int]:
+    return (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
 
 
 def chosen_experts(index: ShardIndex, wanted: Sequence[str] | None) -> list[str]:

@@ -43,6 +43,8 @@ class ReadSettings:
     batch_size: int = 16
     batch_tokens: int = 16384
     device: str | None = None
+    rank: int = 0  # of so many that share the units, and the cache
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,13 @@ class Read:
     layers: tuple[int, ...]  # that were asked for
     count: int  # layers that the student has
 
+    def check_whole(self) -> None:
+        """RunError where a unit is not there that another rank has read."""
+        if lacking := self.states.lacking(self.units):
+            raise RunError(
+                f"--cache: {len(lacking)} units of other ranks are not there; give a folder that all ranks see"
+            )
+
     def skipped(self) -> Counter[str]:
         total: Counter[str] = Counter()
         for unit in self.units:
@@ -63,7 +72,7 @@ class Read:
 
 
 def read_subject(subject: Subject, index: ShardIndex, cache: str, settings: ReadSettings, told: Told) -> Read:
-    """The model is loaded only where a unit is not in the cache."""
+    """The model is loaded only where a unit of this rank is not in the cache. Ranks wait for each other behind it."""
     units, model, config = units_of(index, settings.clips), None, None
     facts = subject_facts(cache, subject)
     if facts is None:
@@ -72,8 +81,9 @@ def read_subject(subject: Subject, index: ShardIndex, cache: str, settings: Read
         keep_facts(cache, subject, **facts)
     layers = layer_numbers(settings.layers, facts["layers"])
     states = StatesSet(cache, subject, index, facts["dim"], layers, settings.places, settings.by_position)
-    missing = [unit for unit in units if not states.has(unit)]
-    told(sum(unit.stop - unit.first for unit in units if unit not in missing))
+    own = units[settings.rank :: settings.ranks]  # whatever the others have done by now
+    missing = [unit for unit in own if not states.has(unit)]
+    told(sum(unit.stop - unit.first for unit in own if unit not in missing))
     if missing:
         if model is None or config is None:
             model, config = subject.load(settings.device)

@@ -76,6 +76,8 @@ def probe(
       coat probe --run runs/coat --run runs/plain --student Qwen/Qwen2-Audio-7B-Instruct --shards heldout-shards --json
 
       coat probe --run runs/a --shards heldout-shards --experts pitch --positions audio,think --frames
+
+      accelerate launch -m coat probe --run runs/a --shards heldout-shards --cache states
     """
     from coat.manifests import storage
     from coat.manifests.errors import InputError
@@ -87,7 +89,12 @@ def probe(
     with quiet():
         from coat.analysis.probing.probe import probe as run_probe
         from coat.analysis.probing.results import ProbeSettings
+        from coat.trainer.ranks import launched_accelerator, launched_ranks
 
+        if launched_ranks() > 1 and not cache:
+            raise InputError("ranks share the states that they read: give --cache, a folder that all of them see")
+        accelerator = launched_accelerator()
+        silent = json_output or (accelerator is not None and not accelerator.is_main_process)
         settings = ProbeSettings(
             shards, layers, words(positions), None if experts is None else words(experts), label or (), frames, folds,
             folds_by, clips, batch_size, batch_tokens, classifier=classifier,
@@ -95,8 +102,10 @@ def probe(
         subjects = subjects_of(run or [], student or [], step, dtype)
         with nullcontext(cache) if cache else tempfile.TemporaryDirectory(prefix="coat-probe-") as folder:
             found = run_probe(
-                settings, subjects, str(folder), lambda n, unit, label: progress(n, unit, label, json_output)
+                settings, subjects, str(folder), lambda n, unit, label: progress(n, unit, label, silent), accelerator
             )
+    if found is None:  # not the main rank
+        return
     if json_output:
         typer.echo(json.dumps(found.to_dict(), indent=2))
     else:

@@ -21,6 +21,7 @@ from coat.manifests import InputError, RunError, ShardIndex
 from coat.trainer import train
 from tests.analysis.probing.helpers import KnownBlock, probed_samples, probed_shards
 from tests.trainer.helpers import toy_config
+from tests.trainer.training.processes import launch
 
 Probe = Callable[..., dict[str, Any]]
 
@@ -230,3 +231,18 @@ def test_samples_have_what_is_probed() -> None:
     pitches = {float(s["targets"]["pitch"][0, 0]) for s in samples if s["targets"]}
     assert len(pitches) > 20
     assert np.ptp(list(pitches)) > 2
+
+
+def test_ranks_share_the_units_and_find_the_same(
+    run: Path, shards: Path, probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["--run", run, "--layers", "last", "--label", "age"]
+    done = launch(
+        tmp_path, "accelerate.commands.launch", "--cpu", "--num_processes", 2, "--num_machines", 1, "--mixed_precision",
+        "no", "--dynamo_backend", "no", "-m", "coat", "probe", "--shards", shards, *flags, "--json",
+        "--cache", tmp_path / "shared",
+    )  # fmt: skip
+    assert json.loads(done.stdout) == probe(*flags)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="ranks share the states that they read: give --cache"):
+        CliRunner().invoke(app, ["probe", "--shards", str(shards), "--run", str(run)], catch_exceptions=False)
