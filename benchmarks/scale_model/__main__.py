@@ -12,7 +12,8 @@ from pathlib import Path
 
 from benchmarks.scale_model.arms import ARMS, ASKED
 from benchmarks.scale_model.data import CACHE, prepare
-from benchmarks.scale_model.report import NAMES, Found, page, percent
+from benchmarks.scale_model.report import page
+from benchmarks.scale_model.report_parts import NAMES, Found, percent
 from benchmarks.scale_model.results import Place, mean_accuracy
 from benchmarks.scale_model.sweep import REGIMES, quick, quick_pretraining, run_jobs
 

@@ -4,6 +4,7 @@ A  plain SFT                     no block
 B  block without distillation    25 think positions behind the audio
 C  CoAT                          the same, distilled from five experts
 D  distillation at the audio     no block; the same heads read the audio's own positions
+E  both                          C, and heads of their own read the audio's positions as D's do
 C-<expert>                       C without one expert
 """
 
@@ -21,6 +22,7 @@ ARMS = ("A", "B", "C", "D")
 MINUS = tuple(f"C-{expert}" for expert in EXPERTS)
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
 SEEDS = (0, 1, 2)  # of the figures
+MORE_SEEDS = (0, 1, 2, 3, 4)  # of C, D and E, as the addition of 2026-11-30 to PROTOCOL.md has them
 CHOOSING = 100  # the seed of the runs that choose a rate
 TAUGHT, NEW = ("vowel", "event", "count"), ("note", "contour", "mood")  # of regime `tuned`: first, and then
 ASKED: dict[str, tuple[str, ...]] = {"scratch": tuple(QUESTIONS), "pretrain": (*TAUGHT, "word"), "tuned": NEW}
@@ -30,6 +32,8 @@ CLOCK_STEPS: dict[tuple[str, str], int] = {
     ("scratch", "A"): 1270, ("scratch", "B"): 1130, ("scratch", "D"): 900,
     ("tuned", "A"): 2170, ("tuned", "B"): 1580, ("tuned", "D"): 1240,
 }  # fmt: skip
+# With E's CPU time: the addition of 2026-11-30.
+LONGER_STEPS: dict[str, int] = {"C": 1020, "D": 1170}
 PRETRAIN_RATE = 1e-3
 CLIPS: dict[str, int] = {"scratch": 8, "pretrain": 12, "tuned": 12}  # of a step; each is asked all questions
 
@@ -54,22 +58,32 @@ SCALES: dict[str, dict[str, Any]] = {
 }
 CHOOSING_SCALE = (100, 101, 102)  # seeds of the runs that choose one
 
+# What E might be with, as the addition of 2026-11-30 to PROTOCOL.md has them.
+BOTH: dict[str, dict[str, Any]] = {
+    "scale-grad-norm": SCALES["scale-grad-norm"],
+    "events-thirtyfold": {"losses": {"weights": {"yamnet": 30.0}}},
+    "audio-weighs-less": {"losses": {"audio": 0.4}},
+}
+
+
+STATES = {"D": "audio", "E": "both"}  # that are distilled; of all others the block's
+
 
 @dataclass(frozen=True)
 class Run:
     """One training.
 
-    `what`: rate, scale or why (validation alone), final, clock (as final, with C's CPU time), scaled (as final, under
-    a scale of the losses) or pretrain.
+    `what`: rate, scale, both or why (validation alone), final, clock (as final, with C's CPU time), five (as final, of
+    more seeds), longer (as five, with E's CPU time), scaled (as final, under a scale of the losses) or pretrain.
     """
 
     regime: Regime
     arm: str
     lr: float
     seed: int
-    what: Literal["rate", "final", "clock", "pretrain", "why", "scale", "scaled"]
+    what: Literal["rate", "final", "clock", "pretrain", "why", "scale", "scaled", "both", "five", "longer"]
     steps: int
-    variant: str = ""  # of VARIANTS or SCALES
+    variant: str = ""  # of VARIANTS, SCALES or BOTH
     taught: str = "A"  # regime `tuned`: the arm of the teaching
 
     @property
@@ -80,7 +94,7 @@ class Run:
 
     @property
     def has_block(self) -> bool:
-        return self.arm[0] in "BC"
+        return self.arm[0] in "BCE"
 
     @property
     def through_block(self) -> bool:
@@ -88,7 +102,7 @@ class Run:
 
     @property
     def changes(self) -> dict[str, Any]:
-        return {**VARIANTS, **SCALES}[self.variant] if self.variant else {}
+        return {**VARIANTS, **SCALES, **BOTH}[self.variant] if self.variant else {}
 
     @property
     def questions(self) -> tuple[str, ...]:
@@ -97,12 +111,12 @@ class Run:
 
 def config_of(run: Run, student: Path, shards: Path, out: Path) -> TrainConfig:
     """The run as coat's trainer takes it. The two stages have the shares and weights of coat's own defaults."""
-    distilled, variant = run.arm[0] in "CD", run.changes
+    distilled, variant = run.arm[0] in "CDE", run.changes
     experts = [e for e in EXPERTS if f"C-{e}" != run.arm]
     first, end = round(run.steps * variant.get("share", 0.25)), variant.get("distill_end", 0.03)
     data: dict[str, Any] = {
         "student": {"path": str(student)},
-        "thinking": {"count": THINK if run.has_block else 0, "states": "audio" if run.arm == "D" else "think"},
+        "thinking": {"count": THINK if run.has_block else 0, "states": STATES.get(run.arm, "think")},
         "data": {"shards": str(shards), "batch_size": CLIPS[run.regime], "seed": run.seed, "choices": "ignore"},
         "heads": {"dim": 64, "layers": 1, "heads": 2, "experts": experts},
         "losses": {"scale": "none"},  # as all were when the protocol was fixed

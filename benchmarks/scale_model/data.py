@@ -144,6 +144,7 @@ class Asker:
             # With the audio, what stands between it and the block, and has heard it.
             self.mask_TT[block[1] :, firsts[0].ids.index(audio_id) : block[0]] = False
         self.heard_K = torch.tensor(firsts[0].positions, dtype=torch.long)  # whose states heads read
+        self.audio_K = torch.tensor(firsts[0].audio, dtype=torch.long)  # ... and audio heads, where there are some
         assert all(len(i.ids) - i.response == 2 for of_q in items.values() for i in of_q), "one token, and the end"
         self.truth_NQ = torch.tensor([[ASKABLE[q].answers.index(t[q]) for q in questions] for t in clips.truths])
 
@@ -167,6 +168,8 @@ class Asker:
             seconds_B=torch.full((size,), CLIP_S),
             targets={n: Targets(t.frames_BND[rows], t.mask_BN[rows]) for n, t in self.targets.items()},
             ids=tuple(self.clips.ids[clip] for clip in clips),
+            audio_BK=self.audio_K.expand(size, -1) if len(self.audio_K) else None,
+            audio_mask_BK=torch.ones(size, len(self.audio_K), dtype=torch.bool) if len(self.audio_K) else None,
         )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.scale_model.arms import ARMS, SEEDS, STEPS, Run
+from benchmarks.scale_model.arms import ARMS, MORE_SEEDS, SEEDS, STEPS, Run
 from benchmarks.scale_model.corpus import QUESTIONS
 from benchmarks.scale_model.data import CACHE, TARGET_HZ, Clips, load_split, prepare
 from benchmarks.scale_model.measure import BATCH
@@ -97,8 +97,8 @@ def command(run: Run, out: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--regime", choices=REGIMES, default="scratch")
-    parser.add_argument("--arm", choices=ARMS, default="C")
-    parser.add_argument("--seed", type=int, choices=SEEDS, default=SEEDS[0])
+    parser.add_argument("--arm", choices=(*ARMS, "E"), default="C")
+    parser.add_argument("--seed", type=int, choices=MORE_SEEDS, default=SEEDS[0])
     parser.add_argument("--clips", type=int, default=CAUSAL_CLIPS, help="test clips in the shards")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.scale_model.arms import ASKED
-from benchmarks.scale_model.report import NAMES, REGIMES, Found, hits, resampled
+from benchmarks.scale_model.report_parts import NAMES, REGIMES, Found, hits, resampled
 
 TITLES = {"scratch": "From scratch", "tuned": "Taught, frozen, LoRA"}
 

@@ -5,69 +5,32 @@ clip, since all arms are asked the same. Nothing here is typed in: what the resu
 """
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks.scale_model.arms import ARMS, ASKED, MINUS, RATES, SCALES
+from benchmarks.scale_model.arms import ARMS, ASKED, MINUS, RATES
 from benchmarks.scale_model.data import CACHE
 from benchmarks.scale_model.probes import PROBED
+from benchmarks.scale_model.report_parts import (
+    DIFFERENCE,
+    NAMES,
+    REGIMES,
+    Found,
+    difference,
+    hits,
+    interval,
+    mean_of,
+    percent,
+    resampled,
+    table,
+)
+from benchmarks.scale_model.report_scales import by_variants, scales
 from benchmarks.scale_model.results import Place, Result, mean_accuracy
 
 PAGE = Path("docs/scale-model.md")
-RESAMPLES = 2000
-NAMES = {"A": "A plain SFT", "B": "B block alone", "C": "C CoAT", "D": "D distilled at the audio"}
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
-REGIMES = {"scratch": "From scratch", "tuned": "A student that was taught other questions first, frozen, with LoRA"}
-SCALE_NAMES = {"": "none"} | {name: name.removeprefix("scale-").replace("-", " ") for name in SCALES}
-Hits = NDArray[np.float64]  # [seeds, clips], mean over questions
-
-
-def hits(results: Sequence[Result], questions: Iterable[str]) -> Hits:
-    """Of the test clips, a row a seed."""
-    return np.array([[[int(c) for c in r["test"][q]] for q in questions] for r in results], float).mean(1)
-
-
-def resampled(parts: Sequence[Hits]) -> list[NDArray[np.float64]]:
-    """Means of `parts`, which have the same clips and seeds, in RESAMPLES draws of both."""
-    rng, (seeds, clips) = np.random.default_rng(0), parts[0].shape
-    draws: list[list[float]] = []
-    for _ in range(RESAMPLES):
-        s, c = rng.integers(seeds, size=seeds), rng.integers(clips, size=clips)
-        draws.append([part[np.ix_(s, c)].mean() for part in parts])
-    return list(np.array(draws).T)
-
-
-def interval(values: NDArray[np.float64]) -> str:
-    low, high = np.percentile(values, [2.5, 97.5])
-    return f"{100 * low:.1f} to {100 * high:.1f}"
-
-
-def percent(value: float | np.floating[Any]) -> str:
-    return f"{100 * value:.1f}"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)] + [""]
-
-
-class Found:
-    """The results by regime, arm and what they are for."""
-
-    def __init__(self, results: Sequence[Result]) -> None:
-        self.results = results
-
-    def of(self, regime: str, arm: str, what: str) -> list[Result]:
-        found = [
-            r for r in self.results if (r["run"]["regime"], r["run"]["arm"], r["run"]["what"]) == (regime, arm, what)
-        ]
-        return sorted(found, key=lambda r: (r["run"]["seed"], r["run"]["lr"]))
-
-    def arms(self, regime: str, what: str, arms: Sequence[str] = ARMS) -> dict[str, list[Result]]:
-        return {arm: self.of(regime, arm, what) for arm in arms if self.of(regime, arm, what)}
 
 
 def page(found: Found, picture: str) -> str:
@@ -75,7 +38,9 @@ def page(found: Found, picture: str) -> str:
     lines = [f"![Held-out accuracy by question]({picture})", ""] if picture else []
     for regime, title in REGIMES.items():
         lines += [f"## {title}", ""]
-        for section in (teaching, rates, accuracies, differences, clock, minus, causes, probes, tried, scales, costs):
+        for section in (teaching, rates, accuracies, differences, clock, minus, causes, probes, tried, costs):
+            lines += section(found, regime)
+        for section in (scales, both):
             lines += section(found, regime)
     return "\n".join(lines)
 
@@ -109,8 +74,8 @@ def teaching(found: Found, regime: str) -> list[str]:
     ]
 
 
-def rates(found: Found, regime: str) -> list[str]:
-    arms = found.arms(regime, "rate")
+def rates(found: Found, regime: str, arms_shown: Sequence[str] = ARMS) -> list[str]:
+    arms = found.arms(regime, "rate", arms_shown)
     if not arms:
         return []
     rows = []
@@ -122,8 +87,8 @@ def rates(found: Found, regime: str) -> list[str]:
     return ["Validation, one seed, by rate:", "", *table(["arm", *(f"{lr:g}" for lr in RATES)], rows)]
 
 
-def accuracies(found: Found, regime: str, what: str = "final") -> list[str]:
-    arms = found.arms(regime, what)
+def accuracies(found: Found, regime: str, what: str = "final", arms_shown: Sequence[str] = ARMS) -> list[str]:
+    arms = found.arms(regime, what, arms_shown)
     if not arms:
         return []
     questions = ASKED[regime]
@@ -153,7 +118,7 @@ def accuracies(found: Found, regime: str, what: str = "final") -> list[str]:
     clips = len(next(iter(arms.values()))[0]["test"][questions[0]])
     seeds = len(next(iter(arms.values())))
     return [
-        f"Held-out, {clips} clips, {seeds} seeds; equal {'steps' if what == 'final' else 'CPU time'}:", "",
+        f"Held-out, {clips} clips, {seeds} seeds; equal {'CPU time' if what in ('clock', 'longer') else 'steps'}:", "",
         *table(["arm", "rate", *questions, "mean (95 %); seeds"], rows),
     ]  # fmt: skip
 
@@ -165,14 +130,6 @@ def clock(found: Found, regime: str) -> list[str]:
         if len(results) == len(c):
             rows.append(difference(f"C - {arm}", c, results, regime))
     return [*accuracies(found, regime, "clock"), *(table(DIFFERENCE, rows) if rows else [])]
-
-
-DIFFERENCE = ("difference", "points", "95 %")
-
-
-def difference(name: str, one: Sequence[Result], other: Sequence[Result], regime: str) -> list[str]:
-    a, b = resampled([hits(one, ASKED[regime]), hits(other, ASKED[regime])])
-    return [name, percent(float((a - b).mean())), interval(a - b)]
 
 
 def differences(found: Found, regime: str) -> list[str]:
@@ -200,12 +157,12 @@ def minus(found: Found, regime: str) -> list[str]:
     return ["Without one expert, points against C:", "", *table(head, rows)] if rows else []
 
 
-def causes(found: Found, regime: str) -> list[str]:
+def causes(found: Found, regime: str, what: str = "final", arms_shown: Sequence[str] = ARMS) -> list[str]:
     rows = []
-    for arm, results in found.arms(regime, "final").items():
+    for arm, results in found.arms(regime, what, arms_shown).items():
         parts = [r["causal"] for r in results if "causal" in r]
         for name in parts[0] if parts else ():
-            means = {what: mean_of(parts, name, what) for what in ("accuracy", "changed", "donor", "shift")}
+            means = {key: mean_of(parts, name, key) for key in ("accuracy", "changed", "donor", "shift")}
             rows.append([NAMES[arm], name, *(percent(v) if v is not None else "" for v in means.values())])
     head = [
         "arm",
@@ -216,33 +173,28 @@ def causes(found: Found, regime: str) -> list[str]:
         "shift of the states behind them",
     ]
     text = "Hidden states replaced at the input of every layer, by those of an undisturbed pass:"
-    return [text, "", *table(head, rows), *swapped(found, regime)] if rows else []
+    return [text, "", *table(head, rows), *swapped(found, regime, what, arms_shown)] if rows else []
 
 
-def swapped(found: Found, regime: str) -> list[str]:
+def swapped(found: Found, regime: str, what: str = "final", arms_shown: Sequence[str] = ARMS) -> list[str]:
     """Question by question, what the block of another clip does."""
     rows = []
-    for arm, results in found.arms(regime, "final").items():
+    for arm, results in found.arms(regime, what, arms_shown).items():
         parts = [r["causal"] for r in results if "block: other clip" in r["causal"]]
         if parts:
-            for name, key, what in (
+            for name, key, figure in (
                 ("own block", "untouched", "accuracy"),
                 ("another clip's block", "block: other clip", "accuracy"),
                 ("... and gives its answer", "block: other clip", "donor"),
             ):
-                cells = [percent(np.mean([p[key][what][q] for p in parts])) for q in ASKED[regime]]
+                cells = [percent(np.mean([p[key][figure][q] for p in parts])) for q in ASKED[regime]]
                 rows.append([NAMES[arm], name, *cells])
     return ["The same by question:", "", *table(["arm", "", *ASKED[regime]], rows)] if rows else []
 
 
-def mean_of(parts: Sequence[Mapping[str, Any]], name: str, what: str) -> float | None:
-    values = [value for part in parts for value in part[name].get(what, {}).values()]
-    return float(np.mean(values)) if values else None
-
-
-def probes(found: Found, regime: str) -> list[str]:
+def probes(found: Found, regime: str, what: str = "final", arms_shown: Sequence[str] = ARMS) -> list[str]:
     rows = []
-    for arm, results in found.arms(regime, "final").items():
+    for arm, results in found.arms(regime, what, arms_shown).items():
         parts = [r["probes"] for r in results if "probes" in r]
         for place in parts[0] if parts else ():
             cells = [f"{np.mean([p[place][w] for p in parts]):.2f}" for w in parts[0][place]]
@@ -273,43 +225,24 @@ def tried(found: Found, regime: str) -> list[str]:
     return [text, "", *table(["run", *ASKED[regime], "mean; seeds"], rows)]
 
 
-def scales(found: Found, regime: str) -> list[str]:
-    """The losses on one footing: which scale was chosen on validation, and what it does to the arms that distil."""
-    lines, questions = [], ASKED[regime]
-    if choosing := by_variant(found.of(regime, "C", "scale")):
-        rows = []
-        for variant, results in choosing.items():
-            by_seed = [mean_accuracy(r["validation"], questions) for r in results]
-            cells = [percent(np.mean([mean_accuracy(r["validation"], [q]) for r in results])) for q in questions]
-            rows.append(
-                [SCALE_NAMES[variant], *cells, f"**{percent(np.mean(by_seed))}**; {', '.join(map(percent, by_seed))}"]
-            )
-        seeds = ", ".join(str(r["run"]["seed"]) for r in next(iter(choosing.values())))
-        text = f"C under scales of its losses, on **validation**, seeds {seeds}:"
-        lines += [text, "", *table(["scale", *questions, "mean; seeds"], rows)]
-    rows = []
-    for arm in ("C", "D"):
-        for variant, results in by_variant(found.of(regime, arm, "scaled")).items():
-            seeds = {r["run"]["seed"] for r in results}
-            before = [r for r in found.of(regime, arm, "final") if r["run"]["seed"] in seeds]
-            a, b = resampled([hits(results, questions), hits(before, questions)])
-            for name, of in (("none", before), (SCALE_NAMES[variant], results)):
-                whole = hits(of, questions)
-                cells = [percent(hits(of, [q]).mean()) for q in questions]
-                mean = f"**{percent(whole.mean())}** ({interval(resampled([whole])[0])})"
-                gain = f"{percent(float((a - b).mean()))} ({interval(a - b)})" if of is results else ""
-                rows.append([NAMES[arm], name, *cells, mean, ", ".join(percent(row.mean()) for row in whole), gain])
-    if rows:
-        head = ["arm", "scale", *questions, "mean (95 %)", "seeds", "points more than none (95 %)"]
-        lines += ["The same test clips and seeds under the new scales:", "", *table(head, rows)]
-    return lines
-
-
-def by_variant(results: Sequence[Result]) -> dict[str, list[Result]]:
-    groups: dict[str, list[Result]] = {}
-    for result in results:
-        groups.setdefault(result["run"]["variant"], []).append(result)
-    return {variant: groups[variant] for variant in SCALE_NAMES if variant in groups}
+def both(found: Found, regime: str) -> list[str]:
+    """Arm E beside C and D, as the addition of 2026-11-30 has it."""
+    arms = ("C", "D", "E")
+    five, longer = (found.arms(regime, what, arms) for what in ("five", "longer"))
+    if len({len(results) for results in five.values()}) != 1:  # none yet, or not all of them
+        return []
+    rows = [difference(f"{a} - {b}", five[a], five[b], regime) for a, b in (("E", "C"), ("E", "D"), ("D", "C"))]
+    seeds = {arm: [r["run"]["seed"] for r in results] for arm, results in longer.items()}
+    beside = {arm: [r for r in five["E"] if r["run"]["seed"] in of] for arm, of in seeds.items()}
+    slower = [difference(f"E - {arm}", beside[arm], longer[arm], regime) for arm in longer]
+    tried_with = by_variants("E with other weights of its losses", "weights", found.of(regime, "E", "both"), regime)
+    return [
+        "### Arm E: both", "",
+        *rates(found, regime, ("E",)),
+        *accuracies(found, regime, "five", arms), *table(DIFFERENCE, rows),
+        *accuracies(found, regime, "longer", arms), *(table(DIFFERENCE, slower) if slower else []),
+        *causes(found, regime, "five", arms), *probes(found, regime, "five", arms), *tried_with,
+    ]  # fmt: skip
 
 
 def costs(found: Found, regime: str) -> list[str]:

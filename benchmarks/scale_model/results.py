@@ -65,7 +65,7 @@ def dumped(result: Result) -> str:
 def perform(run: Run, cache: Path) -> Result:
     """Train and measure. Deterministic but for times; a run that chooses a rate never looks at the test clips."""
     began = time.monotonic()
-    tested = run.what in ("final", "clock", "scaled")
+    tested = run.what in ("final", "clock", "scaled", "five", "longer")
     splits = {s: load_split(cache, s) for s in ("train", "validation", *(["test"] if tested else []))}
     probed: dict[str, Any] = {}
 
@@ -87,7 +87,7 @@ def perform(run: Run, cache: Path) -> Result:
         everything = Asker(trained.collator, splits["test"], tuple(QUESTIONS))
         result["test"] = accuracy(model, everything)
         result["majority"]["test"] = floors(splits["test"], QUESTIONS)
-    if run.what == "final" and run.arm in ARMS:
+    if (run.what == "final" and run.arm in ARMS) or run.what == "five":
         result["causal"] = causal(model, askers["test"], CAUSAL_CLIPS)
         result["probes"] = probe(model, askers["train"], askers["validation"], askers["test"], PROBE_CLIPS)
     seconds = {"cpu": trained.facts["cpu_seconds"], "train": trained.facts["seconds"]}

@@ -12,7 +12,8 @@ from typing import Any
 from benchmarks.scale_model.arms import ARMS, Regime, Run
 from benchmarks.scale_model.data import prepare
 from benchmarks.scale_model.picture import draw
-from benchmarks.scale_model.report import Found, page
+from benchmarks.scale_model.report import page
+from benchmarks.scale_model.report_parts import Found
 from benchmarks.scale_model.results import Place, Result
 from benchmarks.scale_model.sweep import REGIMES, run_jobs
 

@@ -19,10 +19,13 @@ from typing import Any
 
 from benchmarks.scale_model.arms import (
     ARMS,
+    BOTH,
     CHOOSING,
     CHOOSING_SCALE,
     CLOCK_STEPS,
+    LONGER_STEPS,
     MINUS,
+    MORE_SEEDS,
     PRETRAIN_RATE,
     RATES,
     SCALES,
@@ -154,6 +157,34 @@ def scaled(place: Place, regimes: Sequence[Regime]) -> list[Run]:
     ]
 
 
+def both_runs(place: Place, _: Sequence[Regime]) -> list[Run]:
+    """E from scratch on validation: its rate, then what it might be with."""
+    rates = rate_runs("scratch", "E")
+    if not all(place.file(run).exists() for run in rates):
+        return rates
+    lr, steps = chosen(place, "scratch", "E"), STEPS["scratch"]
+    tried = [Run("scratch", "E", lr, s, "both", steps, v) for s in CHOOSING_SCALE for v in ("", *BOTH)]
+    return [*rates, *tried]
+
+
+def five(place: Place, _: Sequence[Regime]) -> list[Run]:
+    """C, D and E beside each other, on one machine."""
+    return [
+        Run("scratch", arm, chosen(place, "scratch", arm), seed, "five", STEPS["scratch"])
+        for seed in MORE_SEEDS
+        for arm in ("C", "D", "E")
+    ]
+
+
+def longer(place: Place, _: Sequence[Regime]) -> list[Run]:
+    """With as much CPU time as E takes."""
+    return [
+        Run("scratch", arm, chosen(place, "scratch", arm), seed, "longer", steps)
+        for seed in MORE_SEEDS
+        for arm, steps in LONGER_STEPS.items()
+    ]
+
+
 PHASES: tuple[Phase, ...] = (
     ("pretrain", pretrainings),
     ("rate", rates),
@@ -163,6 +194,9 @@ PHASES: tuple[Phase, ...] = (
     ("why", whys),
     ("scale", scale_runs),
     ("scaled", scaled),
+    ("both", both_runs),
+    ("five", five),
+    ("longer", longer),
 )
 
 

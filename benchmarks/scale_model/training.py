@@ -81,8 +81,8 @@ def parameters(model: CoatModel) -> dict[str, int]:
     adapters = sum(p.numel() for name, p in weights.items() if "lora_" in name or "trainable_tokens" in name)
     return {
         "student": sum(p.numel() for p in weights.values()) - adapters,
-        "trained": sum(p.numel() for name, p in model.trainable().items() if not name.startswith("heads.")),
-        "heads": sum(p.numel() for p in model.heads.parameters()),
+        "trained": sum(p.numel() for name, p in model.trainable().items() if "heads." not in name),
+        "heads": sum(p.numel() for heads in model.named_heads().values() for p in heads.parameters()),
     }
 
 

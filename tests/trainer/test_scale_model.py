@@ -85,7 +85,7 @@ def decoded(flac: bytes) -> np.ndarray:
     return soundfile.read(io.BytesIO(flac), dtype="float32")[0]
 
 
-@pytest.fixture(params=["A", "C", "D"])
+@pytest.fixture(params=["A", "C", "D", "E"])
 def world(request: pytest.FixtureRequest, student_path: Path, shards: Path, tmp_path: Path) -> World:
     return World(request.param, student_path, shards, tmp_path / "run")
 
