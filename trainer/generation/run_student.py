@@ -132,7 +132,8 @@ def load_model(run: str | Path, device: str | None = None, step: Step = None) ->
 
     RunError where heads are missing or do not fit.
     """
-    trained, folder, saved = load_run(run, device, step), RunFolder(Path(run)), find_student(run, step)
+    trained, folder = load_run(run, device, step), RunFolder(Path(run))
+    saved = find_student(run, trained.step)  # a run that is at work may have a newer checkpoint by now
     config, student = trained.config, trained.student
     experts = experts_of(config, folder.index)
     model = CoatModel(student, trained.block, *heads_of(config, student.hidden_size, experts)).eval()

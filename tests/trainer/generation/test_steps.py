@@ -1,6 +1,7 @@
 """Any checkpoint of a run can be asked and exported: it has the weights that the run had at that step."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from coat.cli.main import app
 from coat.manifests import InputError, RunError, ShardIndex
 from coat.trainer import export_run, load_run, train
+from coat.trainer.generation import run_student
 from coat.trainer.generation.run_student import find_student, load_model
 from coat.trainer.model.build import build_model
 from coat.trainer.model.experts import experts_of
@@ -92,6 +94,31 @@ def test_a_model_for_analysis_has_the_heads_of_its_step(runs: dict[str, Path]) -
         assert all(torch.equal(written[name], tensor) for name, tensor in finished.heads.state_dict().items())
         assert any(not torch.equal(written[name], tensor) for name, tensor in first.heads.state_dict().items())
         assert not finished.training
+
+
+def test_heads_are_of_the_step_of_the_student_though_the_run_goes_on(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run at work writes its next checkpoint between the reading of one and of the other."""
+    run = tmp_path / "run"
+    shutil.copytree(runs["lora"], run, ignore=shutil.ignore_patterns("done.json", "student", "heads.safetensors"))
+    for name in ("step-00000001", "step-00000003", "step-00000004"):  # whole ones have a done.json of their own
+        shutil.copytree(runs["lora"] / "checkpoints" / name, run / "checkpoints" / name, dirs_exist_ok=True)
+    newest, kept = run / "checkpoints" / "step-00000004", tmp_path / "step-00000004"
+    newest.rename(kept)
+
+    def load_and_write(*args: Any) -> Any:
+        trained = load_run(*args)
+        kept.rename(newest)
+        return trained
+
+    monkeypatch.setattr(run_student, "load_run", load_and_write)
+    found = load_model(run)
+    monkeypatch.undo()
+    third = load_model(run, step=3)
+    assert newest.exists()
+    for name, weight in third.state_dict().items():
+        assert torch.equal(found.state_dict()[name], weight), name
 
 
 @pytest.mark.parametrize("merged", [False, True])
