@@ -19,14 +19,14 @@ T = TypeVar("T")
 WAIT = timedelta(days=7)  # of ranks that share no step, and end at unlike times
 
 
-def launched_ranks() -> int:
-    """How many ranks `accelerate launch` or torchrun began beside each other, this process among them."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+def is_launched() -> bool:
+    """Whether `accelerate launch` or torchrun began several ranks, this process among them."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def launched_accelerator() -> Accelerator | None:
     """As `accelerate launch` or torchrun has it, for what is no training; None where neither began this process."""
-    if launched_ranks() <= 1:
+    if not is_launched():
         return None
     if not torch.accelerator.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"  # else ranks on CPUs would not know of each other

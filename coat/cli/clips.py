@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coat.cli.options import comma_separated
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -128,7 +130,7 @@ def pitch_pair(text: str, store: str | None) -> "tuple[TargetSet, TargetSet]":
     from coat.manifests.errors import InputError
     from coat.pipeline.inspect.selection import select_target_sets
 
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = comma_separated(text)
     if len(names) != 2 or store is None:
         raise InputError(f"--disagree {text}: expected two experts of pitch in --store, such as pitch,crepe")
     found = [targets for _, targets in select_target_sets(store, names)]

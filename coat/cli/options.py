@@ -93,6 +93,11 @@ def parse_batch_seconds(text: str | None) -> "float | Literal['auto'] | None":
     raise InputError(f"--batch-seconds {text}: expected a number of seconds above 0, or auto")
 
 
+def comma_separated(text: str) -> list[str]:
+    """Names with commas, without blanks around them."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def parse_bytes(flag: str, text: str) -> int:
     """`256MB`, `1.5 GB`, `900k`: powers of 1000; `24GiB`: of 1024. InputError otherwise, with the flag's name."""
     from coat.manifests.errors import InputError

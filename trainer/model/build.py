@@ -83,6 +83,7 @@ def compile_blocks(model: CoatModel, backend: str) -> None:
         known = ", ".join(torch.compiler.list_backends())
         raise InputError(f"run.compile {backend!r}: torch has no such backend; it has {known}")
     blocks = [*cast(nn.ModuleList, model.student.language_model.layers)]
-    blocks += [module for name, module in model.named_modules() if "heads." in name and isinstance(module, CrossBlock)]
+    modules = (module for heads in model.named_heads().values() for module in heads.modules())
+    blocks += [module for module in modules if isinstance(module, CrossBlock)]
     for block in blocks:
         block.forward = torch.compile(block.forward, backend=backend, dynamic=True)

@@ -43,8 +43,7 @@ class CoatModel(nn.Module):
         if self.heads.specs:
             sums |= self.distil(self.heads, distilled_BTD, batch.think_BK, batch.think_mask_BK, batch)
         if self.audio_heads is not None and batch.audio_BK is not None and batch.audio_mask_BK is not None:
-            named = self.distil(self.audio_heads, distilled_BTD, batch.audio_BK, batch.audio_mask_BK, batch, at_audio)
-            sums |= {at_audio(name): loss for name, loss in named.items()}
+            sums |= self.distil(self.audio_heads, distilled_BTD, batch.audio_BK, batch.audio_mask_BK, batch, at_audio)
         return sums
 
     def distil(
@@ -56,15 +55,16 @@ class CoatModel(nn.Module):
         batch: Batch,
         loss_name: Callable[[str], str] = lambda expert: expert,
     ) -> dict[str, Tensor]:
-        """The sum of each expert's loss, by its head at some positions."""
+        """By the loss's name: the sum of each expert's loss, by its head at some positions."""
         states_BKD = states_BTD.gather(1, positions_BK[..., None].expand(-1, -1, states_BTD.shape[-1])).float()
         if heads.config.detach:  # a leaf of its own, so that what heads would teach is still measured
             states_BKD = states_BKD.detach().requires_grad_(torch.is_grad_enabled())
         watch = self.loss_gradient_norms.watch
         # Under autocast heads multiply in bf16, as the student does; their losses are float32.
-        return heads(
+        sums = heads(
             states_BKD, mask_BK, batch.seconds_B, batch.targets, lambda expert, states: watch(loss_name(expert), states)
         )
+        return {loss_name(expert): loss for expert, loss in sums.items()}
 
     def states(
         self, inputs: Mapping[str, Tensor], indices: Mapping[str, Tensor] | None = None

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from coat.manifests import ExpertInfo
 from coat.manifests.targets.frame_rate import LOG2_F0, VOICED, VOICING
@@ -65,10 +66,8 @@ def mean_auc(scores_ND: Floats, target_ND: Floats) -> float | None:
 
 def auc(scores_N: Floats, present_N: NDArray[np.bool_]) -> float:
     """How often a frame with a class is ranked above one without it, equal ones half; 0.5 by chance (Mann-Whitney)."""
-    _, inverse_N, counts = np.unique(scores_N, return_inverse=True, return_counts=True)
-    ranks_N = (np.cumsum(counts) - (counts - 1) / 2)[inverse_N]  # from 1; equal scores share theirs
     present = int(present_N.sum())
-    above = ranks_N[present_N].sum() - present * (present + 1) / 2
+    above = rankdata(scores_N)[present_N].sum() - present * (present + 1) / 2
     return float(above / (present * (len(present_N) - present)))
 
 

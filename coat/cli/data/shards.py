@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coat.cli.options import AllowHttp, Json, RayAddress, Store, Workers, parse_bytes
+from coat.cli.options import AllowHttp, Json, RayAddress, Store, Workers, comma_separated, parse_bytes
 from coat.cli.output import bytes_text, duration_text, table
 from coat.cli.progress import progress
 
@@ -130,7 +130,7 @@ def build_shards(
         index = run(
             manifest,
             store,
-            [e.strip() for e in experts.split(",") if e.strip()],
+            comma_separated(experts),
             out,
             shard_size=parse_bytes("--shard-size", shard_size),
             missing=missing,  # pyright: ignore[reportArgumentType]  checked there, as are layout and audio

@@ -18,7 +18,7 @@ from coat.cli.clips import (
     Wrong,
     page_workers,
 )
-from coat.cli.options import AllowHttp, Json, ManifestPath, Store
+from coat.cli.options import AllowHttp, Json, ManifestPath, Store, comma_separated
 from coat.cli.output import bytes_text
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def inspect(
     from coat.manifests.errors import InputError
 
     options = ClipOptions(sample, seed, ids, failed, longest, disagree, wrong, limit)
-    named = [e.strip() for e in experts.split(",") if e.strip()]
+    named = comma_separated(experts)
     if options.is_gallery:
         if identity is not None or png or not out:
             raise InputError("several clips are a gallery: give --out FOLDER, and neither --id nor --png")

@@ -21,7 +21,7 @@ from coat.cli.clips import (
     Wrong,
     page_workers,
 )
-from coat.cli.options import AllowHttp, Json, RunStep
+from coat.cli.options import AllowHttp, Json, RunStep, comma_separated
 from coat.cli.output import bytes_text, table
 from coat.cli.training.train import quiet
 
@@ -98,7 +98,7 @@ def listen(
         raise InputError("--png is of one clip; give --id, or leave it out")
     if store is None and (failed or disagree):
         raise InputError(f"{'--failed' if failed else '--disagree'} reads targets: give --store")
-    names = [e.strip() for e in experts.split(",") if e.strip()]
+    names = comma_separated(experts)
     with quiet():
         from coat.analysis.listening.session import ListeningSession
         from coat.trainer.records.checkpoint_files import parse_step

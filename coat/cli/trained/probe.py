@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from coat.cli.options import Json, RunStep
+from coat.cli.options import Json, RunStep, comma_separated
 from coat.cli.output import bytes_text, table
 from coat.cli.progress import progress
 from coat.cli.training.train import quiet
@@ -89,9 +89,9 @@ def probe(
     with quiet():
         from coat.analysis.probing.probe import probe as run_probe
         from coat.analysis.probing.results import ProbeSettings
-        from coat.trainer.ranks import launched_accelerator, launched_ranks
+        from coat.trainer.ranks import is_launched, launched_accelerator
 
-        if launched_ranks() > 1 and not cache:
+        if is_launched() and not cache:
             raise InputError("ranks share the states that they read: give --cache, a folder that all of them see")
         accelerator = launched_accelerator()
         silent = json_output or (accelerator is not None and not accelerator.is_main_process)
@@ -119,7 +119,7 @@ def probe(
 
 
 def words(text: str) -> tuple[str, ...]:
-    found = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    found = tuple(dict.fromkeys(comma_separated(text)))
     return () if found == ("none",) else found
 
 

@@ -21,7 +21,7 @@ from coat.manifests import InputError, RunError, ShardIndex
 from coat.trainer import train
 from tests.analysis.probing.helpers import KnownBlock, probed_samples, probed_shards
 from tests.trainer.helpers import toy_config
-from tests.trainer.training.processes import launch
+from tests.trainer.training.processes import accelerate_launch
 
 Probe = Callable[..., dict[str, Any]]
 
@@ -237,11 +237,8 @@ def test_ranks_share_the_units_and_find_the_same(
     run: Path, shards: Path, probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags = ["--run", run, "--layers", "last", "--label", "age"]
-    done = launch(
-        tmp_path, "accelerate.commands.launch", "--cpu", "--num_processes", 2, "--num_machines", 1, "--mixed_precision",
-        "no", "--dynamo_backend", "no", "-m", "coat", "probe", "--shards", shards, *flags, "--json",
-        "--cache", tmp_path / "shared",
-    )  # fmt: skip
+    shared = ["--cache", tmp_path / "shared", "--json"]
+    done = accelerate_launch(tmp_path, "coat", "probe", "--shards", shards, *flags, *shared)
     assert json.loads(done.stdout) == probe(*flags)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="ranks share the states that they read: give --cache"):

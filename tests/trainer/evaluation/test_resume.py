@@ -12,7 +12,7 @@ from coat.trainer.evaluation.evaluation import evaluate
 from coat.trainer.evaluation.predictions import TIMINGS, lines_of
 from tests.integration.helpers import coat
 from tests.trainer.evaluation.helpers import PLACES, Listener, evaluate_and_die, settings_of, write_questions
-from tests.trainer.training.processes import launch, run_ranks
+from tests.trainer.training.processes import accelerate_launch, run_ranks
 
 EQUAL = (
     "config.toml",
@@ -86,10 +86,7 @@ def test_accelerate_launch(student_dir: Path, tmp_path: Path) -> None:
     options = ["--data", data, "--student", student_dir, "--guard", 2, "--cost", 0, "--max-new-tokens", 4]
     options += ["--batch-size", 2]
     coat("evaluate", *options, "--out", tmp_path / "one")
-    done = launch(
-        tmp_path, "accelerate.commands.launch", "--cpu", "--num_processes", 2, "--num_machines", 1, "--mixed_precision",
-        "no", "--dynamo_backend", "no", "-m", "coat", "evaluate", *options, "--out", tmp_path / "two",
-    )  # fmt: skip
+    done = accelerate_launch(tmp_path, "coat", "evaluate", *options, "--out", tmp_path / "two")
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
     assert done.stdout.count("Scores") == 1
 

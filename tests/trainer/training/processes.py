@@ -78,6 +78,12 @@ def launch(folder: Path, *command: object) -> subprocess.CompletedProcess[str]:
     return done
 
 
+def accelerate_launch(folder: Path, *command: object) -> subprocess.CompletedProcess[str]:
+    """Two ranks of a module, as people launch them on a machine of CPUs."""
+    settings = ["--cpu", "--num_processes", 2, "--num_machines", 1, "--mixed_precision", "no", "--dynamo_backend", "no"]
+    return launch(folder, "accelerate.commands.launch", *settings, "-m", *command)
+
+
 def train_and_die(config: TrainConfig, deadly: tuple[int, int, str] | None, out: Path) -> None:
     """Train; `deadly` (rank, step, where): that rank is killed with signal 9 there.
 
