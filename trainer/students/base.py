@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from coat.manifests import InputError
 from coat.trainer.students.attention import use_tower_attention
-from coat.trainer.students.weights import check_all_read, weights_digest
+from coat.trainer.students.weights import check_all_read, check_finite, weights_digest
 from coat.trainer.students.whisper_tower import audio_positions, mel_frames
 
 Samples = NDArray[np.float32]  # [S], mono
@@ -80,7 +80,7 @@ class Student(ABC):
 
         OSError or ValueError where it is not such a checkpoint.
 
-        InputError where a tensor is missing, unknown, or of another shape.
+        InputError where a tensor is missing, unknown, of another shape, or holds what is not finite.
         """
         import transformers
 
@@ -92,6 +92,7 @@ class Student(ABC):
         check_all_read(source, info, cls.not_read)
         use_tower_attention(model)
         student = cls(source, model, processor_class.from_pretrained(source))
+        check_finite(source, model)
         student.digest = weights_digest(model)
         return student
 

@@ -48,6 +48,18 @@ def test_half_of_the_tensors(changed: Callable[[Change], Path]) -> None:
         load_student(str(folder))
 
 
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_weight_that_is_no_number(value: str, changed: Callable[[Change], Path]) -> None:
+    def spoil(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        tensors[next(n for n in sorted(tensors) if "down_proj" in n)].view(-1)[-1] = float(value)
+        return tensors
+
+    with pytest.raises(
+        InputError, match=r"changed: 1 tensors hold NaN or infinite values: \S*down_proj\.weight\. Copy"
+    ):
+        load_student(str(changed(spoil)))
+
+
 @pytest.mark.parametrize("which", ["first", "last", "norm"])
 def test_a_single_tensor(which: str, changed: Callable[[Change], Path]) -> None:
     gone: list[str] = []
