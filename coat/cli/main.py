@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from coat.cli import quickstart
+from coat.cli import doctor, quickstart
 from coat.cli.data import manifest, shards
 from coat.cli.targets import experts, extract, inspect, plan, stats, status, verify
 from coat.cli.telemetry import silence
@@ -21,6 +21,11 @@ EPILOG = (
     "The main job:  coat extract → coat build-shards → coat train → coat export"
 )
 
+UNEXPECTED = (  # under a traceback
+    "This is a fault of coat, or of what it runs on. `coat doctor` says whether this machine is to blame, and what to\n"
+    "do. Else please report it: the template .github/ISSUE_TEMPLATE/bug.yml asks for the command, these lines, and\n"
+    "the output of `coat doctor --json`."
+)
 LEAVE_S = 3.0  # for threads to end, at the exit
 
 # Panels of `coat --help`, in the order of the work.
@@ -55,6 +60,7 @@ app = typer.Typer(
 )
 
 app.command("quickstart", rich_help_panel=START)(quickstart.quickstart)
+app.command("doctor", rich_help_panel=START)(doctor.doctor)
 app.add_typer(manifest.app, name="manifest", rich_help_panel=CORPUS)
 app.command("experts", rich_help_panel=TARGETS)(experts.experts)
 app.command("plan", rich_help_panel=TARGETS)(plan.plan)
@@ -109,6 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
         from coat.manifests.errors import InputError, RunError  # numpy and all: --help does without
 
         if not isinstance(e, InputError | RunError):
+            e.add_note(UNEXPECTED)
             raise
         typer.echo(f"error: {e}", err=True)
         leave(2 if isinstance(e, InputError) else 1, at_once=arguments is None)

@@ -1,5 +1,6 @@
 """On a true Ray head: a job that is submitted with its working directory, its metrics, and the SLURM script."""
 
+import json
 import os
 import re
 import shutil
@@ -77,6 +78,23 @@ def test_a_submitted_job_and_its_metrics(make_corpus: Corpus, tmp_path: Path) ->
         seen = set(re.findall(r"^(ray_coat_\w+?)(?:_total|_bucket|_sum|_count)?{", done.scraped + text, re.MULTILINE))
         silent = {"ray_coat_halvings", "ray_coat_padding_seconds"}  # never counted here: no want of memory, no padding
         assert {f"ray_{n}" for n in [*COUNTERS, *GAUGES, *HISTOGRAMS]} - silent <= seen
+        check_nodes(head, tree)
+
+
+def check_nodes(head: Head, tree: Path) -> None:
+    """What `coat doctor` says of the cluster: its node is this machine."""
+    command = [sys.executable, "-m", "coat", "doctor", "--only", "ray", "--ray-address", head.address, "--json"]
+    env = {k: v for k, v in head.env.items() if k != "PYTHONPATH"}
+    patience = ["--patience", str(PATIENCE_S)]
+    done = subprocess.run([*command, *patience], cwd=tree, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {f["what"]: f for f in json.loads(done.stdout)["findings"]}
+    assert found["cluster"]["found"].startswith(f"{head.address}: 1 nodes, 2 CPUs")
+    assert found["nodes"]["found"].startswith("1 of 1 are like this machine")
+    env["RAY_AUTH_TOKEN"] = "0" * 64
+    refused = subprocess.run([*command, *patience], cwd=tree, env=env, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert json.loads(refused.stdout)["findings"][0]["state"] == "broken"
 
 
 def scrape_until(head: Head, complete: Callable[[str], bool]) -> str:

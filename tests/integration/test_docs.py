@@ -169,7 +169,11 @@ NAMED_FILE = re.compile(
 
 
 @pytest.mark.parametrize(
-    "page", sorted({"README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))} - HISTORY)
+    "page",
+    sorted(
+        {"README.md", "CONTRIBUTING.md", "SECURITY.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))}
+        - HISTORY
+    ),
 )
 def test_files_that_a_page_names_exist(page: str) -> None:
     named = NAMED_FILE.findall((ROOT / page).read_text(encoding="utf-8"))
