@@ -39,6 +39,7 @@ ORDER = (
     "cost_training",
     "cost_memory",
     "cost_inference",
+    "serving",
     "evaluation",
 )
 

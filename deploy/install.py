@@ -1,4 +1,5 @@
 """Install with uv, in the versions of constraints.txt:  python deploy/install.py --editable '.[all]'
+Or in those of a file of requirements:  python deploy/install.py --requirement deploy/serving/vllm.txt
 
 The Makefile and the image use it, with the Python that is installed into. It needs pip alone, which brings uv:
 pip resolves for minutes, uv for seconds. uv reads none of pip's settings, so they are passed on where UV_* does not say
@@ -60,7 +61,8 @@ def main(arguments: list[str]) -> int:
     listed = subprocess.run([*pip, "config", "list"], check=True, capture_output=True, text=True).stdout
     # Compiled here, as by pip: under PYTHONDONTWRITEBYTECODE each process would compile what it imports, for some 5 s.
     command = ["uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", sys.executable]
-    command += ["--constraint", str(CONSTRAINTS), *arguments]
+    # A file of requirements has its own versions: it is for an environment of its own.
+    command += arguments if "--requirement" in arguments else ["--constraint", str(CONSTRAINTS), *arguments]
     settings = pip_settings(listed)
     # Of a version that several indexes have, pip takes the best wheel of all of them, uv one of the first index, which
     # may have none for this platform. So pip's extra indexes are asked only where the default one lacks something.

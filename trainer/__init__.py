@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from coat.trainer.config.train_config import TrainConfig
     from coat.trainer.data.samples import Sample
     from coat.trainer.data.shard_reading import iterate_shards
-    from coat.trainer.generation.export import export_run
+    from coat.trainer.export.export import export_run
     from coat.trainer.generation.generate import Trained
     from coat.trainer.generation.run_student import load_run
     from coat.trainer.training.run import TrainResult
@@ -26,7 +26,7 @@ PUBLIC = {
     "TrainConfig": "coat.trainer.config.train_config",
     "TrainResult": "coat.trainer.training.run",
     "Trained": "coat.trainer.generation.generate",
-    "export_run": "coat.trainer.generation.export",
+    "export_run": "coat.trainer.export.export",
     "iterate_shards": "coat.trainer.data.shard_reading",
     "load_run": "coat.trainer.generation.run_student",
     "train": "coat.trainer.training.train",

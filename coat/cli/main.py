@@ -13,7 +13,19 @@ from coat.cli import doctor, quickstart
 from coat.cli.data import manifest, shards
 from coat.cli.targets import experts, extract, inspect, plan, stats, status, verify
 from coat.cli.telemetry import silence
-from coat.cli.trained import benchmarks, compare, evaluate, export, fidelity, generate, intervene, listen, probe, report
+from coat.cli.trained import (
+    benchmarks,
+    compare,
+    evaluate,
+    export,
+    fidelity,
+    generate,
+    intervene,
+    listen,
+    probe,
+    report,
+    serve_check,
+)
 from coat.cli.training import inspect_batch, plan_train, runs, train
 
 EPILOG = (
@@ -87,6 +99,7 @@ app.command("fidelity", rich_help_panel=TRAINED)(fidelity.fidelity)
 app.command("probe", rich_help_panel=TRAINED)(probe.probe)
 app.command("intervene", rich_help_panel=TRAINED)(intervene.intervene)
 app.command("export", rich_help_panel=TRAINED)(export.export)
+app.command("serve-check", rich_help_panel=TRAINED)(serve_check.serve_check)
 
 
 @app.callback(invoke_without_command=True)

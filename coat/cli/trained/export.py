@@ -1,7 +1,7 @@
 """Command `export`: parses, and calls one function."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,6 +15,10 @@ def export(
     out: Annotated[str, typer.Option(help="Folder to write; it must be empty.")],
     step: RunStep = None,
     merged: Annotated[bool, typer.Option("--merged", help="The whole model, the adapter merged into it.")] = False,
+    target: Annotated[
+        Literal["transformers", "vllm", "sglang"] | None,
+        typer.Option("--for", help="Who serves it: its files and limits. See docs/serving.md."),
+    ] = None,
     positions: Annotated[
         int | None, typer.Option(min=1, help="Think positions, where the run's follow the audio (thinking.rate_hz).")
     ] = None,
@@ -30,9 +34,14 @@ def export(
 
     The thinking block is in the exported chat template.
 
+    With --for, the files are those that the server reads (transformers: of 4.57 and 5 alike), and what it can't do is
+    refused; vLLM and SGLang take whole models alone. Then ask both with `coat serve-check`.
+
     Examples:
 
       coat export --run runs/a --out exported
+
+      coat export --run runs/a --out exported --merged --for vllm
 
       coat export --run runs/a --step best --out exported
 
@@ -42,16 +51,19 @@ def export(
     """
     with quiet():
         from coat.trainer.evaluation.reports.card import card_results
-        from coat.trainer.generation.export import export_run
+        from coat.trainer.export.export import export_run
         from coat.trainer.records.checkpoint_files import parse_step
 
         results = card_results(evaluation or [], run)
-        options: dict[str, Any] = {"merged": merged, "positions": positions, "base": base, "results": results}
-        made = export_run(run, out, step=parse_step(step), **options)
+        made = export_run(
+            run, out, step=parse_step(step), merged=merged, target=target, positions=positions, base=base,
+            results=results,
+        )  # fmt: skip
     row = {"out": out, "kind": made.kind, "base": made.base, "bytes": made.bytes, "positions": made.positions}
-    row["step"] = made.step
+    row |= {"step": made.step, "for": made.target}
     typer.echo(json.dumps(row, ensure_ascii=False) if as_json else out)
     if not as_json:
         size = bytes_text(made.bytes)
-        line = f"{made.kind} of step {made.step}, {size}, {made.positions} think positions in its template"
+        whom = f" for {made.target}" if made.target else ""
+        line = f"{made.kind} of step {made.step}{whom}, {size}, {made.positions} think positions in its template"
         typer.echo(line, err=True)

@@ -18,7 +18,7 @@ from coat.trainer.config.sections import DataSetConfig, ThinkingConfig
 from coat.trainer.data.collator import Collator
 from coat.trainer.data.data_sets import DataSets
 from coat.trainer.data.loader import Loader, loader_of
-from coat.trainer.generation.model_card import public_config
+from coat.trainer.export.model_card import public_config
 from coat.trainer.model.experts import chosen_experts
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.students.base import Student

@@ -10,7 +10,7 @@ from coat.manifests import InputError
 from coat.trainer.evaluation.evaluation import evaluate
 from coat.trainer.evaluation.finishing import rescore
 from coat.trainer.evaluation.reports.card import card_results
-from coat.trainer.generation.model_card import front_matter
+from coat.trainer.export.model_card import front_matter
 from tests.trainer.evaluation.helpers import Listener, settings_of, write_questions
 
 

@@ -12,8 +12,8 @@ import torch
 import transformers
 
 from coat.trainer import load_run, train
+from coat.trainer.export.export import export_run
 from coat.trainer.generation import generate
-from coat.trainer.generation.export import export_run
 from coat.trainer.generation.generate import Trained
 from coat.trainer.model.build import build_model
 from coat.trainer.model.thinking import is_tied

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from coat.manifests import InputError
 from coat.trainer import TrainConfig, export_run, load_run, train
-from coat.trainer.generation.export import in_full_precision
+from coat.trainer.export.merging import in_full_precision
 from coat.trainer.model.build import build_model
 from coat.trainer.planning.activations import Shape, storages
 from coat.trainer.planning.plan import plan_training

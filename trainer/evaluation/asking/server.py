@@ -15,6 +15,7 @@ from coat.manifests import Clip
 from coat.trainer.evaluation.asking.ask import Answered, Ask, Timed
 from coat.trainer.evaluation.asking.chat import ChatClient, Refused, TimedCompletion
 from coat.trainer.evaluation.results import Subject
+from coat.trainer.students.base import Turns
 
 TOKENS_PER_S = 25  # of audio; only like lengths go together by it
 TOKENS_PER_CHARACTER = 0.3
@@ -34,15 +35,7 @@ class ServerAsker:
         return round(TOKENS_PER_S * seconds + TOKENS_PER_CHARACTER * len(ask.prompt)) + ask.max_new_tokens
 
     def prepare(self, ask: Ask, clip: Clip | None) -> list[dict[str, Any]]:
-        """Messages. All audio stands in the first turn, before its text."""
-        texts = [*(text for turn in ask.row.turns for text in turn), ask.prompt]
-        messages: list[dict[str, Any]] = [
-            {"role": "assistant" if i % 2 else "user", "content": text if i % 2 else [{"type": "text", "text": text}]}
-            for i, text in enumerate(texts)
-        ]
-        if clip is not None:
-            messages[0]["content"].insert(0, {"type": "input_audio", "input_audio": wav_of(clip)})
-        return messages
+        return messages_of(ask.prompt, ask.row.turns, None if clip is None else wav_of(clip))
 
     def answer(self, prepared: Sequence[Any], max_new_tokens: int) -> list[Answered]:
         with ThreadPoolExecutor(self.requests) as pool:
@@ -78,6 +71,18 @@ def timed_from(start: float, found: TimedCompletion) -> Timed:
         prompt_tokens=found.completion.prompt_tokens,
         answer_tokens=found.completion.answer_tokens,
     )
+
+
+def messages_of(prompt: str, turns: Turns, wav: dict[str, str] | None) -> list[dict[str, Any]]:
+    """OpenAI's. All audio stands in the first turn, before its text."""
+    texts = [*(text for turn in turns for text in turn), prompt]
+    messages: list[dict[str, Any]] = [
+        {"role": "assistant" if i % 2 else "user", "content": text if i % 2 else [{"type": "text", "text": text}]}
+        for i, text in enumerate(texts)
+    ]
+    if wav is not None:
+        messages[0]["content"].insert(0, {"type": "input_audio", "input_audio": wav})
+    return messages
 
 
 def wav_of(clip: Clip) -> dict[str, str]:

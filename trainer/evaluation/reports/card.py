@@ -6,7 +6,7 @@ from pathlib import Path
 from coat.manifests import InputError
 from coat.trainer.evaluation.reports.finished import Finished, read_finished
 from coat.trainer.evaluation.reports.markdown import scores_table
-from coat.trainer.generation.model_card import CardFigure, CardResults
+from coat.trainer.export.model_card import CardFigure, CardResults
 
 
 def card_results(folders: Sequence[str], run: str) -> CardResults | None:

@@ -1,11 +1,6 @@
 """An export is served without coat: a process that cannot import it gives the tokens of `coat generate`."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,85 +14,22 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from coat.manifests import InputError, RunError
 from coat.trainer import load_run, train
-from coat.trainer.generation.export import export_run, with_block
+from coat.trainer.export.export import export_run
+from coat.trainer.export.model_card import hub_id, public_name
+from coat.trainer.export.template import with_block
 from coat.trainer.generation.generate import Question
-from coat.trainer.generation.model_card import hub_id, public_name
-from coat.trainer.tiny_students.make import BUILDERS, make_tiny_student
+from coat.trainer.tiny_students.make import make_tiny_student
+from tests.trainer.export.served import edited, served
 from tests.trainer.helpers import SPECS, toy_config, toy_sample
 
 AUDIO = (toy_sample(1)["audio"], 16000)
 TOKENS = 12  # of an answer
-# As Qwen/Qwen2-Audio-7B-Instruct has it: answers are greedy all the same, and the penalty stays.
-SAMPLING = {
-    "do_sample": True,
-    "repetition_penalty": 1.1,
-    "temperature": 0.7,
-    "top_k": 20,
-    "top_p": 0.5,
-    "chat_format": "x",
-}
-
-# Runs the code of each card as it stands, but for names of folders and TOKENS, in a process that has no coat.
-SERVER = """
-import json, re, sys, warnings
-from pathlib import Path
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "coat":
-            raise ModuleNotFoundError(f"{name} is refused")
-
-sys.meta_path.insert(0, Refuse())
-try:
-    import coat
-except ModuleNotFoundError:
-    pass
-else:
-    sys.exit("coat can be imported")
-warnings.simplefilter("ignore")
-for line in sys.stdin:
-    folder, base = json.loads(line)
-    (code,) = re.findall("```python\\n(.*?)```", (Path(folder) / "README.md").read_text(), re.DOTALL)
-    names = {}
-    code = code.replace('HERE = "."', f"HERE = {folder!r}").replace("path/to/the/base/model", base)
-    exec(code.replace("max_new_tokens=64", "max_new_tokens=12"), names)
-    new = names["ids"][0, names["inputs"]["input_ids"].shape[1]:].tolist()
-    print("TOKENS", json.dumps(new))
-"""
-
-
-@pytest.fixture(autouse=True)
-def one_thread(two_threads: None) -> None:
-    """Matrices are so small that a second thread is only waited for."""
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def runs(shards_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
-    """LoRA runs by student and placement (of the same weights), at a rate that makes the adapter matter."""
-    folder, found = tmp_path_factory.mktemp("runs"), {}
-    for name in BUILDERS:
-        if "omni" in name and find_spec("torchvision") is None:
-            continue  # pip install .[omni]
-        student = make_tiny_student(folder / "students" / name, name=name)
-        generation = student / "generation_config.json"
-        generation.write_text(json.dumps({**json.loads(generation.read_bytes()), **SAMPLING}))
-        config = toy_config(
-            student, shards_dir, folder / name, steps=4, lora={"full": False, "rank": 2},
-            optim={"lr": 0.05, "heads_lr": 0.05}, run={"save_every": 100},
-        )  # fmt: skip
-        train(config)
-        found[name, "after_audio"] = folder / name
-        found[name, "before_response"] = edited(folder / name, folder / f"{name}-2", "after_audio", "before_response")
-    return found
-
-
-def edited(run: Path, copy: Path, old: str, new: str) -> Path:
-    shutil.copytree(run, copy)
-    text = (copy / "config.toml").read_text()
-    assert old in text
-    (copy / "config.toml").write_text(text.replace(old, new))
-    return copy
+FORMS: Any = [
+    ("adapter", False, None),
+    ("model", True, None),
+    ("adapter", False, "transformers"),
+    ("model", True, "transformers"),
+]
 
 
 def test_a_process_without_coat_gives_the_same_tokens(runs: dict[tuple[str, str], Path], tmp_path: Path) -> None:
@@ -109,24 +41,14 @@ def test_a_process_without_coat_gives_the_same_tokens(runs: dict[tuple[str, str]
         tokens = trained.generate(inputs, TOKENS)[0].tolist()
         with trained.student.peft_model.disable_adapter():
             assert trained.generate(inputs, TOKENS)[0].tolist() != tokens  # else the adapter would show nothing
-        for merged in (False, True):
-            out = tmp_path / f"{name}-{placement}-{merged}"
-            made = export_run(run, out, merged=merged)
-            assert (made.kind, made.positions) == ("model" if merged else "adapter", 4)
+        for kind, merged, target in FORMS:
+            out = tmp_path / f"{name}-{placement}-{merged}-{target}"
+            made = export_run(run, out, merged=merged, target=target)
+            assert (made.kind, made.positions) == (kind, 4)
             expected.append(tokens)
-            asked.append(json.dumps([str(out), trained.config.student.path]))
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", SERVER],
-        input="\n".join(asked),
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    served = [json.loads(line.removeprefix("TOKENS ")) for line in done.stdout.splitlines() if line[:7] == "TOKENS "]
+            asked.append((out, trained.config.student.path))
     assert len({tuple(tokens) for tokens in expected}) >= 4
-    assert served == expected
+    assert served(asked, tmp_path / "clip.wav") == expected
 
 
 def test_what_is_trained_otherwise_is_served_too(shards_dir: Path, tmp_path: Path) -> None:
@@ -148,14 +70,8 @@ def test_what_is_trained_otherwise_is_served_too(shards_dir: Path, tmp_path: Pat
         export_run(tmp_path / "run", tmp_path / f"out-{merged}", merged=merged)
     settings = json.loads((tmp_path / "out-False" / "adapter_config.json").read_bytes())
     assert "model.multi_modal_projector.linear" in settings["modules_to_save"]
-    asked = [json.dumps([str(tmp_path / f"out-{merged}"), str(student)]) for merged in (False, True)]
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", SERVER], input="\n".join(asked), capture_output=True, text=True, cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    served = [json.loads(line.removeprefix("TOKENS ")) for line in done.stdout.splitlines() if line[:7] == "TOKENS "]
-    assert served == [tokens, tokens]
+    asked = [(tmp_path / f"out-{merged}", str(student)) for merged in (False, True)]
+    assert served(asked, tmp_path / "clip.wav") == [tokens, tokens]
 
 
 def test_the_template_is_right_for_every_form_of_chat(runs: dict[tuple[str, str], Path], tmp_path: Path) -> None:
@@ -269,7 +185,7 @@ def test_what_cannot_be_exported_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     (tmp_path / ".out.partial").mkdir()  # left by a kill
-    monkeypatch.setattr("coat.trainer.generation.export.model_card", no_space)
+    monkeypatch.setattr("coat.trainer.export.export.model_card", no_space)
     with pytest.raises(RunError, match="No space left on device"):
         export_run(run, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["full"]

@@ -13,11 +13,12 @@ import tomli_w
 
 from coat.manifests import ShardIndex
 from coat.trainer.config.train_config import TrainConfig, without_none
+from coat.trainer.export.targets import Target
+from coat.trainer.export.usage import usage
 from coat.trainer.generation.generate import Trained
 from coat.trainer.model.experts import experts_of
 from coat.trainer.model.thinking import is_tied
 from coat.trainer.run_folder import EVALUATION_FILE, METRICS_FILE, RunFolder, read_rows
-from coat.trainer.students.four_bit import ELSEWHERE
 
 PAPER = "[Continuous Audio Thinking](https://arxiv.org/abs/2606.18273)"
 FIGURES = re.compile(r"(loss|ce|distill/.*|samples|audio_hours|accuracy.*|chance|unparsed.*)$")
@@ -49,13 +50,20 @@ def hub_id(path: str) -> str | None:
     return path if HUB_ID.fullmatch(path) and not Path(path).exists() else None
 
 
-def model_card(trained: Trained, run: Path, kind: str, base: str | None, results: CardResults | None = None) -> str:
-    """Markdown; the code under "Use" is what the tests run."""
+def model_card(
+    trained: Trained,
+    run: Path,
+    kind: str,
+    base: str | None,
+    results: CardResults | None = None,
+    target: Target | None = None,
+) -> str:
+    """Markdown; the code under "Use" is what the tests run. The student has its template already."""
     folder, config = RunFolder(run), trained.config
     parts = [
         front_matter(kind, base, trained.student.model_type, results.figures if results else ()),
         heading(trained, kind, base, bool(experts_of(config, folder.index))),
-        f"## Use\n\n{usage(trained, kind, base)}",
+        f"## Use\n\n{usage(trained, kind, base, target)}",
         f"## Data\n\n{data_section(folder.index)}",
         f"## Targets\n\n{targets_section(config, folder.index)}",
         *([f"## Evaluation\n\n{results.text}"] if results else []),
@@ -124,58 +132,6 @@ def by_config_alone(trained: Trained, kind: str) -> str:
         ": by `suppress_tokens` of generation_config.json alone. What serves it and does not know that may say them; "
         "export the run with `--merged` for such a server"
     )
-
-
-def usage(trained: Trained, kind: str, base: str | None) -> str:
-    student = trained.student
-    loading = LOAD_MODEL
-    if kind == "adapter":
-        loading = LOAD_ADAPTER.replace("ROWS", str(student.model.get_input_embeddings().weight.shape[0]))
-        loading = loading.replace("BASE_ID", base or "path/to/the/base/model")
-    if kind == "adapter" and trained.config.student.quantize:
-        loading = loading.replace("import torch\n", FOUR_BIT_IMPORT).replace("dtype=torch.DTYPE)", FOUR_BIT)
-    code = (loading + ASK).replace("STUDENT", student.model_class).replace("DTYPE", trained.config.student.dtype)
-    return f"```python\n{code}```\n\nAudio goes before the text, one user turn to an answer, as in training."
-
-
-LOAD_MODEL = """import torch
-from transformers import AutoProcessor, STUDENT
-
-HERE = "."  # this folder, or its id on the hub
-processor = AutoProcessor.from_pretrained(HERE)
-model = STUDENT.from_pretrained(HERE, dtype=torch.DTYPE)
-"""
-
-LOAD_ADAPTER = """import torch
-from peft import PeftModel
-from transformers import AutoProcessor, GenerationConfig, STUDENT
-
-HERE = "."  # this folder, or its id on the hub
-BASE = "BASE_ID"
-processor = AutoProcessor.from_pretrained(HERE)
-model = STUDENT.from_pretrained(BASE, dtype=torch.DTYPE)
-model.resize_token_embeddings(ROWS, mean_resizing=False)  # before the adapter: it brings the rows of the think tokens
-model.generation_config = GenerationConfig.from_pretrained(HERE)
-model = PeftModel.from_pretrained(model, HERE)
-"""
-
-# The base as the adapter was trained on it. What is not the language model's layers stays as it is.
-FOUR_BIT_IMPORT = "import torch\nimport transformers\n"
-FOUR_BIT = """dtype=torch.DTYPE, quantization_config=transformers.BitsAndBytesConfig(
-    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.DTYPE,
-    llm_int8_skip_modules=[r"PATTERN"],
-))""".replace("PATTERN", ELSEWHERE)
-
-ASK = """
-content = [{"type": "audio", "audio": "clip.wav"}, {"type": "text", "text": "What is heard?"}]
-inputs = processor.apply_chat_template(
-    [{"role": "user", "content": content}],
-    add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
-).to(model.device)
-with torch.inference_mode():
-    ids = model.generate(**inputs, max_new_tokens=64)
-print(processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip())
-"""
 
 
 def data_section(index: ShardIndex) -> str:
