@@ -25,6 +25,7 @@ from benchmarks.serving.server import COUNTERS, VllmServer, vllm_server
 from benchmarks.serving.students import NAMES, Run, trained_run
 from benchmarks.serving.venvs import python_of
 from coat.trainer import export_run, load_run
+from coat.trainer.export.targets import Target
 from coat.trainer.generation.generate import Question, Trained
 from coat.trainer.serving.check import without_end
 from coat.trainer.serving.questions import Served, made_here
@@ -94,7 +95,8 @@ def check_student(name: str, home: Path, pythons: dict[str, Path], found: Findin
     blockless = sum(a != b for a, b in zip(asked.tokens, without_block(trained, asked), strict=True))
     said = f"{differ} of {QUESTIONS} answers are different ones, {blockless} are others without the block"
     found.add(name, "coat", differ >= LEAST_DIFFERENT and blockless >= LEAST_DIFFERENT, said)
-    exports = {target: home / f"export-{name}-{target}" for target in ("vllm", "transformers")}
+    targets: tuple[Target, ...] = ("vllm", "transformers")
+    exports: dict[Target, Path] = {target: home / f"export-{name}-{target}" for target in targets}
     for target, folder in exports.items():
         remove(folder)
         export_run(run.path, folder, merged=True, target=target)

@@ -8,7 +8,7 @@ Questions: [{"wav": base64, "prompt": text}]; prints {"answers": [{"prompt", "to
 import json
 import sys
 
-from openai import OpenAI
+from openai import OpenAI  # pyright: ignore[reportMissingImports] - in the environment of vLLM
 
 
 def main(url: str, new_tokens: int) -> None:

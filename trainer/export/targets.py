@@ -48,7 +48,8 @@ def check_target(target: Target, trained: Trained, whole: bool) -> None:
 
 
 def check_language_model(name: str, student: Student) -> None:
-    text, attention = student.model.config.text_config, student.language_model.layers[0].self_attn
+    layers: Any = student.language_model.layers
+    text, attention = student.model.config.text_config, layers[0].self_attn
     if student.model_type in WHISPER_TOWERS and (
         text.model_type != "qwen2" or any(getattr(attention, p).bias is None for p in ("q_proj", "k_proj", "v_proj"))
     ):

@@ -41,10 +41,9 @@ def of_tokens(
     if at is None:
         return None
     run, server = (ids[at] if at < len(ids) else None for ids in (ours, theirs))
-    names = [None if token is None else shown(trained, token) for token in (run, server)]
     end = trained.student.tokenizer.convert_tokens_to_ids(trained.student.turn_end)
-    margin = margin_of(trained, inputs, ours[:at], *(end if token is None else token for token in (run, server)))
-    return Difference(at, "token", *names, margin)
+    margin = margin_of(trained, inputs, ours[:at], end if run is None else run, end if server is None else server)
+    return Difference(at, "token", shown(trained, run), shown(trained, server), margin)
 
 
 def of_words(ours: str, theirs: str) -> Difference | None:
@@ -74,8 +73,8 @@ def margin_of(
     return round(float(logits_V[ours] - logits_V[theirs]), 6)
 
 
-def shown(trained: Trained, token: int) -> str:
-    return trained.student.tokenizer.decode([token])
+def shown(trained: Trained, token: int | None) -> str | None:
+    return None if token is None else trained.student.tokenizer.decode([token])
 
 
 def of_prompts(trained: Trained, ours: Sequence[int], theirs: Sequence[int] | None, count: int | None) -> str | None:

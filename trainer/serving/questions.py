@@ -117,4 +117,4 @@ def served(student: Student, name: str, prompt: str, turns: Turns, clip: Clip | 
 def heard_of(wav: dict[str, str]) -> Clip:
     """What whoever reads the file has."""
     samples_S, rate = soundfile.read(io.BytesIO(base64.b64decode(wav["data"])), dtype="float32")
-    return Clip(samples_S, rate)
+    return Clip(np.asarray(samples_S, np.float32), rate)

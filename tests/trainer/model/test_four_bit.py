@@ -21,7 +21,8 @@ from coat.trainer.planning.plan import plan_training
 from coat.trainer.students import four_bit
 from coat.trainer.students.registry import load_student
 from coat.trainer.tiny_students.make import make_tiny_student
-from tests.trainer.generation.test_export import SERVER, TOKENS
+from tests.trainer.export.served import SERVER
+from tests.trainer.export.test_export import TOKENS
 from tests.trainer.helpers import toy_config, toy_sample
 from tests.trainer.training.processes import run_ranks, train_and_die
 from tests.trainer.training.test_loop import assert_equal_runs
