@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.scale_model.corpus import QUESTIONS
+from benchmarks.scale_model.corpus import EXPERTS, QUESTIONS
 from benchmarks.scale_model.student import THINK
-from coat.cli.quickstart import EXPERTS
 from coat.trainer.config.train_config import TrainConfig
 
 Regime = Literal["scratch", "tuned", "pretrain"]

@@ -28,6 +28,7 @@ from coat.manifests.corpus.sounds import SAMPLE_RATE, Signal
 from coat.manifests.corpus.synthesis import MARGIN_S, SOUNDS, THREADS, Rng, Scene
 from coat.manifests.corpus.writing import write_rows
 
+EXPERTS = ("pitch", "vad", "mel", "yamnet", "prosody")  # whose weights come inside packages
 CLIP_S = 2.0
 HELD_S, TURN_S = 1.1, 1.3  # of the voice: the note is held until the first; the contour is done by the second
 LOWEST_HZ = 130.81  # C3

@@ -18,8 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks.scale_model.corpus import ASKABLE, CLIP_S, Truth, make_corpus, word_of
-from coat.cli.quickstart import EXPERTS
+from benchmarks.scale_model.corpus import ASKABLE, CLIP_S, EXPERTS, Truth, make_corpus, word_of
 from coat.manifests import ShardIndex, decode
 from coat.manifests.corpus.manifest import Manifest
 from coat.manifests.corpus.writing import write_rows

@@ -19,13 +19,12 @@ from typing import Any
 import torch
 
 from benchmarks.scale_model.arms import ARMS, MORE_SEEDS, SEEDS, STEPS, Run
-from benchmarks.scale_model.corpus import QUESTIONS
+from benchmarks.scale_model.corpus import EXPERTS, QUESTIONS
 from benchmarks.scale_model.data import CACHE, TARGET_HZ, Clips, load_split, prepare
 from benchmarks.scale_model.measure import BATCH
 from benchmarks.scale_model.results import CAUSAL_CLIPS, Place
 from benchmarks.scale_model.sweep import REGIMES, chosen
 from benchmarks.scale_model.training import Trained, student_of, train_in
-from coat.cli.quickstart import EXPERTS
 from coat.manifests.corpus.writing import write_rows
 from coat.manifests.shards.index import ShardIndex
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from coat.cli import doctor, quickstart
+from coat.cli import doctor
 from coat.cli.data import manifest, shards
 from coat.cli.targets import experts, extract, inspect, plan, stats, status, verify
 from coat.cli.telemetry import silence
@@ -27,10 +27,12 @@ from coat.cli.trained import (
     serve_check,
 )
 from coat.cli.training import inspect_batch, plan_train, runs, train
+from coat.cli.whole import quickstart, run
 
 EPILOG = (
     "Try it:  [bold]coat quickstart --out runs/quickstart[/bold]\n\n"
-    "The main job:  coat extract → coat build-shards → coat train → coat export"
+    "The main job:  coat extract → coat build-shards → coat train → coat export\n\n"
+    "All of it from one file:  coat run recipe.toml"
 )
 
 UNEXPECTED = (  # under a traceback
@@ -72,6 +74,7 @@ app = typer.Typer(
 )
 
 app.command("quickstart", rich_help_panel=START)(quickstart.quickstart)
+app.command("run", rich_help_panel=START)(run.run)
 app.command("doctor", rich_help_panel=START)(doctor.doctor)
 app.add_typer(manifest.app, name="manifest", rich_help_panel=CORPUS)
 app.command("experts", rich_help_panel=TARGETS)(experts.experts)

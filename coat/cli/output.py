@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from coat.drawing.text import bytes_text, duration_text
+
+__all__ = ["bytes_text", "duration_text", "table"]
+
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table on stdout; numbers to the right."""
@@ -25,22 +29,3 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 
 def is_number(cell: Any) -> bool:
     return str(cell).replace(",", "").rstrip("%").split(" ")[0].replace(".", "", 1).isdigit() or str(cell) == "-"
-
-
-def bytes_text(n: float) -> str:
-    """`1.4 MB`: powers of 1000, as disks are sold."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.1f} TB"
-
-
-def duration_text(seconds: float) -> str:
-    """`2 h 05 min`, `3 min 20 s`, `4.2 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"

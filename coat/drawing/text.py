@@ -1,4 +1,4 @@
-"""Numbers and texts made short enough for a figure or a table."""
+"""Numbers and texts made short enough for a figure or a table; sizes and times in words."""
 
 
 def shorten(text: str, letters: int) -> str:
@@ -13,3 +13,22 @@ def short_number(value: float) -> str:
 
 def rounded_number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}"
+
+
+def bytes_text(n: float) -> str:
+    """`1.4 MB`: powers of 1000, as disks are sold."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"
+
+
+def duration_text(seconds: float) -> str:
+    """`2 h 05 min`, `3 min 20 s`, `4.2 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,6 +1,7 @@
 """The command line as a user has it: in a process of its own."""
 
 import functools
+import json
 import os
 import subprocess
 import sys
@@ -37,6 +38,29 @@ def coat(*arguments: object, status: int = 0, cwd: Path = ROOT) -> subprocess.Co
     """Run `python -m coat ...`; its exit status must be `status`."""
     done = subprocess.run(
         [*forked_python(), "-m", "coat", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment(),
+    )
+    return checked(done, status)
+
+
+# `coat ...` whose stages are forked where the imports are done, as the command itself is: argv[1] stands for Python.
+WITH_FORKED_STAGES = """
+import json, sys
+from coat.cli.main import main
+from coat.recipe import running
+running.PYTHON = json.loads(sys.argv[1])
+main(sys.argv[2:])
+"""
+
+
+def coat_run(*arguments: object, status: int = 0, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """`coat run ...` or `coat quickstart ...`; the exit status must be `status`."""
+    stages = json.dumps(forked_python())
+    done = subprocess.run(
+        [*forked_python(), "-c", WITH_FORKED_STAGES, stages, *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,

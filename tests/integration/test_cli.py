@@ -38,7 +38,7 @@ print([m for m in {HEAVY!r} if m in sys.modules and m != "rich"], file=sys.stder
 @pytest.mark.parametrize(
     "command",
     ["manifest", "experts", "plan", "extract", "status", "verify", "inspect", "build-shards", "train", "generate"]
-    + ["quickstart", "doctor"],
+    + ["quickstart", "doctor", "run"],
 )
 def test_every_command_teaches_by_example(command: str) -> None:
     shown = coat(command, "--help").stdout

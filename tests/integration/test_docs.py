@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.helpers import ROOT, coat, forked_python
+from tests.integration.helpers import ROOT, coat, coat_run, forked_python
 from tests.pipeline.conftest import Corpus, make_corpus
 
 __all__ = ["make_corpus"]
@@ -21,7 +21,7 @@ def quickstarted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `runs/quickstart`: the true command, with few clips and steps."""
     root = tmp_path_factory.mktemp("docs")
     small = ["--clips", 42, "--set", "stages.0.steps=2", "--set", "stages.1.steps=3", "--set", "run.log_every=1"]
-    done = coat("quickstart", "--out", "runs/quickstart", *small, "--json", cwd=root)
+    done = coat_run("quickstart", "--out", "runs/quickstart", *small, "--json", cwd=root)
     result = json.loads(done.stdout)
     assert set(result["experts"]) == {"pitch", "vad", "mel", "yamnet", "prosody"}
     assert all(e["ok"] == 42 for e in result["experts"].values())
@@ -133,11 +133,12 @@ def test_a_second_run_is_compared(quickstarted: Path) -> None:
 
 def test_a_quickstart_goes_on_and_does_not_mix(quickstarted: Path) -> None:
     small = ["--clips", 42, "--set", "stages.0.steps=2", "--set", "stages.1.steps=3", "--set", "run.log_every=1"]
-    done = coat("quickstart", "--out", "runs/quickstart", *small, cwd=quickstarted)
-    assert "42 of 42 rows are done already" in done.stderr
+    done = coat_run("quickstart", "--out", "runs/quickstart", *small, cwd=quickstarted)
+    assert done.stderr.count(": done already") == 7
     assert "held-out accuracy" in done.stdout
-    wrong = coat("quickstart", "--out", "runs/quickstart", "--clips", 43, cwd=quickstarted, status=2)
-    assert "holds a quickstart with other settings" in wrong.stderr
+    wrong = coat_run("quickstart", "--out", "runs/quickstart", *small, "--clips", 43, cwd=quickstarted, status=2)
+    assert "manifests.corpus: again, because clips changed from 42 to 43" in wrong.stderr
+    assert "give another --out" in wrong.stderr.lower()
 
 
 def test_an_expert_of_ones_own(make_corpus: Corpus, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Tiny random checkpoints in the students' true formats: for tests and the quickstart, fully offline."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from coat.manifests import InputError, Utterance
+from coat.manifests import InputError, RunError, Utterance
 from coat.trainer.tiny_students.audio_flamingo3 import audio_flamingo3
 from coat.trainer.tiny_students.qwen2_audio import qwen2_audio
 from coat.trainer.tiny_students.qwen_omni import qwen2_5_omni, qwen3_omni
@@ -14,7 +16,7 @@ from coat.trainer.tiny_students.sizes import EMBEDDINGS_STD, Sizes
 def make_tiny_student(out: str | Path, *, name: str = "qwen2-audio", seed: int = 0, **sizes: Any) -> Path:
     """Write a random student of these Sizes; equal arguments give equal weights.
 
-    InputError: unknown name, bad sizes, or `out` holds something already.
+    InputError: unknown name, bad sizes, or `out` holds something already. RunError: it cannot be written.
     """
     folder = Path(out)
     if name not in BUILDERS:
@@ -32,8 +34,17 @@ def make_tiny_student(out: str | Path, *, name: str = "qwen2-audio", seed: int =
             model.get_input_embeddings().weight.mul_(EMBEDDINGS_STD / size.weights_std)
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
-    model.eval().save_pretrained(folder)
-    processor.save_pretrained(folder)
+    partial = folder.parent / f".{folder.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
+    try:
+        partial.mkdir(parents=True)
+        model.eval().save_pretrained(partial)
+        processor.save_pretrained(partial)
+        os.replace(partial, folder)  # onto an empty folder, or nothing
+    except OSError as e:
+        raise RunError(f"{folder}: cannot be written ({e.strerror or e}); see to that, and run again") from e
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

@@ -237,6 +237,25 @@ def split(
         typer.echo(f"{p.path}: {p.rows} utterances, {p.seconds / 3600:.2f} h")
 
 
+@app.command()
+def synthetic(
+    out: Annotated[str, typer.Argument(help="Folder for the clips and their manifests.")],
+    clips: Annotated[int, typer.Option(help="Clips, a fifth of them held out.")] = 600,
+    seed: Annotated[int, typer.Option(help="Another seed, other clips; equal ones give equal bytes.")] = 0,
+) -> None:
+    """Make a small corpus with known truth: clips of 2 to 3 s, a question about each.
+
+    OUT/audio, OUT/train.jsonl, OUT/heldout.jsonl and OUT/manifest.jsonl, which is both.
+
+    Example:
+
+      coat manifest synthetic listening --clips 600
+    """
+    from coat.manifests.corpus.synthesis import make_corpus
+
+    typer.echo(f"{make_corpus(out, seed=seed, clips=clips)}: {clips} utterances")
+
+
 @contextmanager
 def bad_rows(json: bool, remedy: str = "") -> "Iterator[None]":
     """A manifest with bad rows ends the command with a line for each."""

@@ -119,6 +119,9 @@ def extract(
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Decode all audio, and redo rows whose sound changed since.")
     ] = False,
+    summary: Annotated[
+        str | None, typer.Option(help="File to write the summary of --json to, beside what is printed.")
+    ] = None,
     allow_http: AllowHttp = False,
     json_output: Json = False,
 ) -> None:
@@ -136,6 +139,7 @@ def extract(
       coat extract --expert whisper --checkpoint openai/whisper-large-v3 --manifest s3://b/corpus.jsonl
       --store s3://b/targets --ray-address auto --workers 16 --device cuda
     """
+    from coat.manifests import storage
     from coat.manifests.corpus.manifest import Manifest
     from coat.pipeline.cluster.resources import Resources
     from coat.pipeline.extraction.extraction import RowSelection
@@ -179,8 +183,11 @@ def extract(
         )
     finally:
         watcher.close()
+    document = [s.to_dict() for s in summaries]
+    if summary:
+        storage.write_bytes(summary, storage.to_json(document))
     if json_output:
-        typer.echo(json.dumps([s.to_dict() for s in summaries], indent=2))
+        typer.echo(json.dumps(document, indent=2))
     else:
         show_summaries(summaries)
     if any(s.failed > allowed for s in summaries):
