@@ -198,12 +198,14 @@ def shared_prefix(name: str, trained: Trained, server: VllmServer, client: Seque
         f"{', '.join(map(str, cached))} positions; the counter rose by {hits} hits of {queries} positions"
     )
     same = [strip(trained, one["tokens"]) for one in told] == ours.tokens
-    found.add(
-        name,
-        "prefix caching",
-        same and min(cached[1:]) >= end // BLOCK * BLOCK > begin and hits >= sum(cached[1:]),
-        said,
-    )
+    whole = min(cached[1:]) >= end // BLOCK * BLOCK > begin and hits >= sum(cached[1:])
+    found.add(name, "prefix caching", same and whole, said)
+
+
+def span_of_block(trained: Trained, one: Served) -> tuple[int, int]:
+    """Its positions in a prompt: the first, and one behind the last."""
+    ids = encode(trained, one)["input_ids"][0].tolist()
+    return ids.index(trained.block.begin_id), ids.index(trained.block.end_id) + 1
 
 
 def by_card(name: str, server: VllmServer, export: Path, python: Path, found: Findings) -> None:

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
-# Builds for other kinds of torch, whose import ends the one of vLLM: it does without them.
-REMOVED = ("torchvision", "torchaudio", "torchcodec")
+# Those of PyPI are built for CUDA, and with a torch for CPUs their import ends the one of vLLM, which does without.
+REMOVED = ("torchaudio", "torchcodec")
 
 
 def python_of(name: str, home: Path) -> Path:
@@ -25,14 +25,29 @@ def python_of(name: str, home: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     subprocess.run([python, str(DEPLOY / "install.py"), "--requirement", str(requirements)], check=True)
     if name == "vllm":
+        mend_torchvision(python)
         remove_broken(python)
     note.write_text(digest)
     print(f"made in {time.perf_counter() - started:.0f} s", flush=True)
     return python
 
 
+def mend_torchvision(python: Path) -> None:
+    """Of one built for CUDA everything works on CPUs but its own operators, and its import ends where it declares what
+    shapes these give. Omni's processor needs the rest of it, so that declaration is emptied, here in the environment.
+    """
+    if can_import(python, "torchvision"):
+        return
+    (package,) = python.parents[1].glob("lib/python3*/site-packages/torchvision")
+    (package / "_meta_registrations.py").write_text("")
+    if not can_import(python, "torchvision"):
+        raise RuntimeError(f"{package}: cannot be imported with this torch; install one built for it")
+
+
 def remove_broken(python: Path) -> None:
-    """Those of REMOVED that cannot be imported with this torch."""
-    broken = [m for m in REMOVED if subprocess.run([python, "-c", f"import {m}"], capture_output=True).returncode]
-    if broken:
+    if broken := [module for module in REMOVED if not can_import(python, module)]:
         subprocess.run([python, "-m", "pip", "uninstall", "-qq", "--yes", *broken], check=True)
+
+
+def can_import(python: Path, module: str) -> bool:
+    return subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode == 0
