@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTEST_ARGS ?=
 PARALLEL ?= -n 3 --dist loadfile --no-loadscope-reorder  # empty: one after another, with what tests print (-s)
 
-.PHONY: install quickstart test chaos test-real bench gpu-check scale-model serve-check check clean
+.PHONY: install quickstart test docs chaos test-real bench gpu-check scale-model serve-check check clean
 
 install: .venv/.installed
 
@@ -13,6 +13,10 @@ quickstart: install
 
 test: .venv/.installed-all
 	$(BIN)/python -m pytest -m "not real" --ignore tests/chaos $(PARALLEL) $(PYTEST_ARGS)
+
+# The documentation site, in build/site: open index.html. Strict: a link or an anchor that leads nowhere ends it.
+docs: .venv/.installed-all
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean --quiet
 
 # Extraction under faults: workers and nodes that die, disks that are full, an S3 that stalls. docs/reliability.md
 chaos: .venv/.installed-all

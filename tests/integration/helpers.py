@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from coat.cli.main import app
 from tests.command_server import COMMAND_SERVER, start_command_server
 
 ROOT = Path(__file__).parents[2]
@@ -84,3 +87,14 @@ def folder(variable: str) -> Path:
     if not os.environ.get(variable):
         pytest.skip(f"{variable} is not set")
     return Path(os.environ[variable])
+
+
+def parse_coat(arguments: list[str]) -> dict[str, Any]:
+    """The options as the command line reads them; it raises where one of them does not exist."""
+    command: Any = typer.main.get_command(app)
+    name, *rest = arguments
+    command = command.commands[name]
+    while hasattr(command, "commands"):
+        name, *rest = rest
+        command = command.commands[name]
+    return command.make_context(name, rest).params

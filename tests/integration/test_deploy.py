@@ -9,12 +9,10 @@ from typing import Any
 
 import click
 import pytest
-import typer
 import yaml
 
-from coat.cli.main import app
 from coat.pipeline.extraction.metrics import COUNTERS, GAUGES, HISTOGRAMS
-from tests.integration.helpers import ROOT
+from tests.integration.helpers import ROOT, parse_coat
 
 DEPLOY = ROOT / "deploy"
 MANIFESTS = sorted((DEPLOY / "kuberay").glob("*.yaml"))
@@ -161,17 +159,6 @@ def test_a_job_runs_a_command_that_fits_its_cluster(path: Path) -> None:
     if options.get("device") == "cuda":
         per_pod = min(per_pod, int(int(limits["nvidia.com/gpu"]) / options["gpus_per_worker"]))
     assert options["workers"] <= per_pod * group["maxReplicas"], "more workers than the cluster may ever hold"
-
-
-def parse_coat(arguments: list[str]) -> dict[str, Any]:
-    """The options as the command line reads them; it raises where one of them does not exist."""
-    command: Any = typer.main.get_command(app)
-    name, *rest = arguments
-    command = command.commands[name]
-    while hasattr(command, "commands"):
-        name, *rest = rest
-        command = command.commands[name]
-    return command.make_context(name, rest).params
 
 
 def sh_lines(text: str) -> list[str]:

@@ -64,7 +64,7 @@ class ThinkingConfig(ConfigSection):
 
     count: int = Field(default=32, ge=0)  # K, unless rate_hz is given
     rate_hz: float | None = Field(default=None, gt=0)  # positions per second of audio
-    placement: Literal["after_audio", "before_response"] = "after_audio"
+    placement: Literal["after_audio", "before_response"] = "after_audio"  # behind the audio, or the whole prompt
     layer: int | None = None  # decoder layer whose output is distilled; None: behind the final norm
     # Whose states are distilled: the block's, the audio's own (multi-task learning, for comparison), or both, each with
     # heads of their own.
@@ -86,18 +86,18 @@ class DataSetConfig(ConfigSection):
 
     on_resume = "with_change"
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")  # in logs, and in metrics.jsonl
     shards: str = Field(min_length=1, json_schema_extra=FREE)  # folder or URL with index.json
     weight: float | None = Field(default=None, gt=0)  # share of the samples that are drawn, against those of the others
-    max_seconds: float | None = Field(default=None, gt=0)
-    max_tokens: int | None = Field(default=None, ge=1)
+    max_seconds: float | None = Field(default=None, gt=0)  # in place of data.max_seconds
+    max_tokens: int | None = Field(default=None, ge=1)  # in place of data.max_tokens
 
 
 class DataConfig(ConfigSection):
     """`shards` is one set, `sets` are several."""
 
     shards: str | None = Field(default=None, json_schema_extra=FREE)  # folder or URL with index.json
-    sets: tuple[DataSetConfig, ...] = Field(default=(), json_schema_extra=WITH_CHANGE)
+    sets: tuple[DataSetConfig, ...] = Field(default=(), json_schema_extra=WITH_CHANGE)  # several sets, mixed
     # Where no set has a weight, it is samples^(1 / temperature): 1 draws as if all were one set, more evens them out.
     temperature: float = Field(default=1.0, gt=0, json_schema_extra=WITH_CHANGE)
     # Samples of one forward pass, per rank.
@@ -105,9 +105,9 @@ class DataConfig(ConfigSection):
     # Padded positions of one forward pass, at most: samples of like length go together, up to batch_size of them.
     # None: batch_size samples as they come.
     batch_tokens: int | None = Field(default=None, ge=1, json_schema_extra=WITH_CHANGE)
-    # Samples that are held and permuted together, at most, and their bytes ("2GiB"); twice that in memory. bytes None:
-    # 1 GiB, and no bound in runs that were begun before there was one.
+    # Samples that are held and permuted together, at most; twice that in memory.
     shuffle: int = Field(default=256, ge=1, json_schema_extra=WITH_CHANGE)
+    # The same by their bytes ("2GiB"). None: 1 GiB, and no bound in runs that were begun before there was one.
     shuffle_bytes: ByteSize | None = Field(default=None, gt=0, json_schema_extra=WITH_CHANGE)
     seed: int = 0  # of the order
     # Threads that decode; the order never depends on them.
@@ -144,9 +144,9 @@ class DataConfig(ConfigSection):
 
 class HeadsConfig(ConfigSection):
     experts: tuple[str, ...] | None = None  # None: all of the shards
-    dim: int = Field(default=256, ge=8)
-    layers: int = Field(default=2, ge=1)
-    heads: int = Field(default=4, ge=1)
+    dim: int = Field(default=256, ge=8)  # width of a head
+    layers: int = Field(default=2, ge=1)  # of cross-attention
+    heads: int = Field(default=4, ge=1)  # of attention, in each layer
     # Experts that share norm, projection and layers, by a name for each group. Others have their own, and all have an
     # output layer of their own.
     groups: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
@@ -184,9 +184,9 @@ class LossConfig(ConfigSection):
     families: Mapping[Family, Weight] = Field(default_factory=dict)  # by family, of experts that are not named
     default: Weight = 1.0  # of all others
     audio: Weight = 1.0  # times these, of what is read off the audio's states where `thinking.states` is "both"
-    # What is summed, of targets of these kinds.
+    # What is summed, of targets of this kind.
     representation: Literal["cosine+smooth_l1", "cosine", "smooth_l1", "mse"] = "cosine+smooth_l1"
-    scalars: Literal["smooth_l1", "mse"] = "smooth_l1"
+    scalars: Literal["smooth_l1", "mse"] = "smooth_l1"  # the same, of scalars
     # What a loss is divided by. none: nothing, which did best where it was measured (docs/scale-model.md). prior: what
     # the best constant prediction would lose (model/loss_scales.py): equal weights are one footing for all kinds.
     scale: Literal["none", "prior"] = "none"
@@ -200,14 +200,14 @@ class LossConfig(ConfigSection):
 
 class LoraConfig(ConfigSection):
     full: bool = False  # train every weight instead
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    rank: int = Field(default=16, ge=1)  # of the matrices A and B
+    alpha: float = Field(default=32, gt=0)  # what they add is scaled by alpha / rank
+    dropout: float = Field(default=0.0, ge=0, lt=1)  # of an adapter's input; it costs memory
     # Which linear layers are adapted: regular expressions that fit a name or its end behind a dot (q_proj,
     # layers.(2|3).mlp.down_proj). Empty: attention and MLP of the language model, as the student's class has it.
     targets: tuple[Pattern, ...] = ()
     ranks: Mapping[Pattern, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)  # by such a pattern; first fit
-    alphas: Mapping[Pattern, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    alphas: Mapping[Pattern, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)  # the same of alphas
     dora: bool = False  # magnitude and direction apart (arXiv 2402.09353)
     rslora: bool = False  # scale by alpha / sqrt(rank) instead of alpha / rank (arXiv 2312.03732)
 
@@ -220,23 +220,24 @@ class OptimConfig(ConfigSection):
     rows_lr: float | None = Field(default=None, gt=0)  # of the thinking embeddings under LoRA; None: heads_lr
     student_lr: float | None = Field(default=None, gt=0)  # of what student.train names, or lora.full trains; None: lr
     weight_decay: float = Field(default=0.01, ge=0)  # of matrices only
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[float, float] = (0.9, 0.98)  # of AdamW
     clip: float = Field(default=1.0, gt=0)  # of the global gradient norm
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"  # of the rate, in each stage anew: see schedule.py
     warmup: int = Field(default=100, ge=0)  # steps, at the start of each stage
     decay: float = Field(default=0.2, gt=0, le=1)  # share of a stage in which wsd lets the rate down
     lr_end: float = Field(default=0.1, ge=0, le=1)  # share of the rate that is left at the end of a stage
     # Decay of a moving average of what is trained, which is then evaluated and exported instead of the last weights.
-    ema: float | None = Field(default=None, gt=0, lt=1, json_schema_extra=FIXED)  # it decides what a checkpoint holds
+    # It decides what a checkpoint holds.
+    ema: float | None = Field(default=None, gt=0, lt=1, json_schema_extra=FIXED)
 
 
 class StageConfig(ConfigSection):
     on_resume = "with_change"
 
-    name: str
-    steps: int = Field(ge=1)
-    ce: Weight = 1.0
-    distill: Weight = 1.0
+    name: str  # in logs
+    steps: int = Field(ge=1)  # of the optimizer
+    ce: Weight = 1.0  # weight of the answer's cross-entropy
+    distill: Weight = 1.0  # weight of all experts' losses together
     distill_end: Weight | None = None  # annealed to, linearly; None: constant
     lr: float = Field(default=1.0, gt=0)  # times optim.lr and optim.heads_lr
 
@@ -257,7 +258,7 @@ class BenchmarkConfig(ConfigSection):
     audio_root: str | None = None  # what the paths of an official file count from
     template: str | None = None  # None: the benchmark's own
     rows: int | None = Field(default=200, ge=1)  # drawn by seed; None: all
-    seed: int = 0
+    seed: int = 0  # of that draw
     every: int | None = Field(default=None, ge=1)  # steps, and at the end; None: evaluation.every
     max_new_tokens: int | None = Field(default=None, ge=1)  # None: as the benchmark says
     guard: int = Field(default=8, ge=0)  # rows that are asked again with other audio and with silence
@@ -274,27 +275,28 @@ class EvaluationConfig(ConfigSection):
     fidelity: bool = False  # of these samples, how well heads say what the experts heard: fidelity/<expert>/<measure>
     answers: int = Field(default=64, ge=0)  # the first so many of those are asked, too
     max_new_tokens: int = Field(default=256, ge=1)  # of an answer; those that are cut there are counted
-    benchmarks: tuple[BenchmarkConfig, ...] = ()  # [[evaluation.benchmarks]]
+    benchmarks: tuple[BenchmarkConfig, ...] = ()  # what is asked beside the training
 
 
 class RunConfig(ConfigSection):
-    out: str = Field(min_length=1, json_schema_extra=FREE)
-    seed: int = 0
+    out: str = Field(min_length=1, json_schema_extra=FREE)  # folder of the run
+    seed: int = 0  # of new weights and dropout
     accumulate: int = Field(default=1, ge=1, json_schema_extra=WITH_CHANGE)  # forward passes of one step
     # Autocast; auto: bf16 where the device has it.
     precision: Literal["auto", "no", "bf16"] = Field(default="auto", json_schema_extra=WITH_CHANGE)
+    # Compute activations of the layers again in the backward pass: less memory, more time.
     gradient_checkpointing: bool = Field(default=False, json_schema_extra=WITH_CHANGE)
     # torch.compile of the language model's layers and of the heads, with this backend (inductor); None: not compiled.
     compile: str | None = Field(default=None, json_schema_extra=WITH_CHANGE)
-    save_every: int = Field(default=500, ge=1, json_schema_extra=FREE)  # steps
-    keep: int = Field(default=2, ge=1, json_schema_extra=FREE)  # newest checkpoints
+    save_every: int = Field(default=500, ge=1, json_schema_extra=FREE)  # steps between checkpoints
+    keep: int = Field(default=2, ge=1, json_schema_extra=FREE)  # newest checkpoints that stay
     # Keep the checkpoint whose held-out figure is best, too: accuracy, ce, distill/<expert>, a key of evaluation.jsonl.
     best: str | None = Field(default=None, min_length=1, json_schema_extra=FREE)
     # Which of its values is the best; None: the highest of accuracies, the lowest of losses and error rates.
     best_is: Literal["highest", "lowest"] | None = Field(default=None, json_schema_extra=FREE)
     # End the run behind so many evaluations without a better one. None: never.
     patience: int | None = Field(default=None, ge=1, json_schema_extra=FREE)
-    log_every: int = Field(default=10, ge=1, json_schema_extra=FREE)  # steps
+    log_every: int = Field(default=10, ge=1, json_schema_extra=FREE)  # steps between lines of metrics.jsonl
     # Stop where the gradient's norm is over so many times its median for 10 steps running. None: never.
     max_growth: float | None = Field(default=None, gt=1, json_schema_extra=FREE)
     # Steps of the run whose loss or gradient is not finite, that are left out (and named) before one stops it.

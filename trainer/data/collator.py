@@ -88,7 +88,9 @@ class Collator:
         if response is None and not targets and not earlier_turns:
             raise BadSample("nothing_to_learn", f"{sample.id}: neither a response nor a target of a trained expert")
         if config.max_seconds is not None and sample.seconds > config.max_seconds:
-            raise UnusableInput("too_long", f"{sample.id}: {sample.seconds:.2f} s; data.max_seconds is smaller")
+            raise UnusableInput(
+                "too_long", f"{sample.id}: {sample.seconds:.2f} s; data.max_seconds is {config.max_seconds:g}"
+            )
         clip = Clip(sample.samples_S, sample.sample_rate)
         audio_S = None if sample.text_only else clip.at(self.student.sample_rate)
         prefix = self.student.prefix(audio_S, prompt, sample.id, sample.turns)

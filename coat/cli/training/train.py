@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -168,7 +169,10 @@ def quiet() -> Iterator[None]:
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    for name in ("accelerate", "bitsandbytes"):  # the latter misses a package that it can do without
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # peft 0.21 asks transformers for a property that transformers 5.23 has renamed
+    warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
     yield
 
 

@@ -1,0 +1,1 @@
+"""Makes the pages of the documentation site that follow from the code, and its drawings."""
