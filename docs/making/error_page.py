@@ -55,6 +55,7 @@ ROOMS = {  # by folder, the first that fits: in the order of the page
     "coat/analysis": "Listening, probing, intervening",
     "coat/drawing": "Pages",
     "coat/doctor": "The doctor",
+    "coat/recipe": "Recipes",
     "coat/cli": "Options of commands",
 }
 CODES = {0: "fails a row", 1: "exit 1", 2: "exit 2"}

@@ -13,7 +13,17 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("manifests", "extractors", "pipeline", "trainer", "coat/cli", "coat/analysis", "coat/doctor", "coat/drawing")
+ROOMS = (
+    "manifests",
+    "extractors",
+    "pipeline",
+    "trainer",
+    "coat/cli",
+    "coat/analysis",
+    "coat/doctor",
+    "coat/drawing",
+    "coat/recipe",
+)
 BASES = {"InputError": 2, "RunError": 1, "AudioError": 0}  # exit codes; 0: it fails a row, and nothing else
 REFUSED = {  # where a ValueError says what is wrong with a setting or a row, and is shown as one line
     "trainer/config/": 2,

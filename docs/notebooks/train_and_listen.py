@@ -32,7 +32,7 @@ STEPS = int(os.environ.get("COAT_NOTEBOOK_STEPS", "60"))  # of each stage; the q
 
 # %%
 config = TrainConfig.read(
-    str(QUICKSTART / "train.toml"),
+    str(QUICKSTART / "run" / "config.toml"),
     [f"run.out={HERE / 'run'}", f"stages.0.steps={STEPS}", f"stages.1.steps={STEPS}", "run.seed=2", "run.log_every=1"],
 )
 print(config.thinking.count, "positions;", [(s.name, s.steps, s.ce, s.distill) for s in config.stages])

@@ -3,12 +3,14 @@
 import json
 import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
 from coat.cli.main import app
+from coat.recipe.reading import read_recipe
 from coat.trainer.config.train_config import TrainConfig
 from tests.integration import test_docs
 from tests.integration.doc_blocks import LANGUAGES, SHELL, Block, blocks_of, commands, make_targets, pages
@@ -73,12 +75,16 @@ def test_python_compiles(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", [b for b in ALL if b.language in ("toml", "json")], ids=str)
-def test_settings_are_settings(block: Block) -> None:
+def test_settings_are_settings(block: Block, tmp_path: Path) -> None:
     if block.language == "json":
         json.loads(block.text)
         return
     found = tomllib.loads(block.text)
     if "project" in found:  # of a pyproject.toml
+        return
+    if "manifests" in found:
+        (tmp_path / "recipe.toml").write_text(block.text)
+        assert read_recipe(str(tmp_path / "recipe.toml")).tables == found
         return
     data = {} if "sets" in found.get("data", {}) else {"shards": "shards"}
     student = {"path": "student", **found.pop("student", {})}
