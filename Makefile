@@ -68,5 +68,5 @@ clean:
 	touch $@
 
 .venv/.installed-all: .venv/.installed
-	$(BIN)/python deploy/install.py --editable '.[all,dev]'
+	$(BIN)/python deploy/install.py --editable '.[all,dev,docs]'
 	touch $@
