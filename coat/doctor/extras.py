@@ -25,6 +25,7 @@ GIVES = {
     "omni": "student Qwen2.5-Omni or Qwen3-Omni",
     "4bit": "student.quantize",
     "dev": "tests and checks of coat itself",
+    "docs": "make docs: the documentation as a site",
 }
 
 
