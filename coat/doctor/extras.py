@@ -19,13 +19,15 @@ MODULES = {
     "scikit-learn": "sklearn",
     "import-linter": "importlinter",
     "megatron-energon": "megatron",
+    "mkdocs-material": "material",
+    "mkdocstrings-python": "mkdocstrings_handlers",
     "pytest-xdist": "xdist",
 }
 GIVES = {
     "omni": "student Qwen2.5-Omni or Qwen3-Omni",
     "4bit": "student.quantize",
     "dev": "tests and checks of coat itself",
-    "docs": "make docs: the documentation as a site",
+    "docs": "documentation as a site (make docs)",
 }
 
 
