@@ -12,8 +12,9 @@ import typer
 from coat.cli.main import app
 from coat.recipe.reading import read_recipe
 from coat.trainer.config.train_config import TrainConfig
+from docs.making import cli_reference
 from tests.integration import test_docs
-from tests.integration.doc_blocks import LANGUAGES, SHELL, Block, blocks_of, commands, make_targets, pages
+from tests.integration.doc_blocks import FENCE, LANGUAGES, SHELL, Block, blocks_of, commands, make_targets, pages
 from tests.integration.helpers import ROOT, parse_coat
 
 PROGRAMS = {  # that documents call beside ours
@@ -103,4 +104,22 @@ def test_commands_named_in_a_sentence_exist() -> None:
             inner = getattr(command, "commands", None)
             if command is None or (inner is not None and sub and sub not in inner):
                 wrong.append(f"{page}: coat {name} {sub}")
+    assert wrong == []
+
+
+FOREIGN = {  # options of SLURM, Ray, accelerate and coat's own --help
+    "--account", "--dashboard-host", "--fsdp_offload_params", "--fsdp_reshard_after_forward", "--gpus-per-node",
+    "--help", "--metrics-export-port", "--num_processes", "--partition", "--requeue", "--runtime-env-json", "--use_fsdp",
+}  # fmt: skip
+
+
+def test_options_named_in_a_sentence_exist() -> None:
+    commands = {name: leaf for group in cli_reference.panels().values() for name, leaf in group.items()}
+    leaves = [leaf for name, command in commands.items() for _, leaf in cli_reference.leaves(name, command)]
+    known = {o for leaf in leaves for p in leaf.params for o in (*p.opts, *p.secondary_opts)} | FOREIGN
+    wrong = []
+    for page in set(pages()) - {"docs/log.md"}:  # which tells of commands as they were
+        text = FENCE.sub("", (ROOT / page).read_text(encoding="utf-8"))
+        for span in re.findall(r"`((?:--|coat )[^`\n]+)`", text):
+            wrong += [f"{page}: {span}" for o in re.findall(r"(?<![\w-])--[a-z][\w-]+", span) if o not in known]
     assert wrong == []
