@@ -109,7 +109,8 @@ def test_commands_named_in_a_sentence_exist() -> None:
 
 FOREIGN = {  # options of SLURM, Ray, accelerate and coat's own --help
     "--account", "--dashboard-host", "--fsdp_offload_params", "--fsdp_reshard_after_forward", "--gpus-per-node",
-    "--help", "--metrics-export-port", "--num_processes", "--partition", "--requeue", "--runtime-env-json", "--use_fsdp",
+    "--help", "--metrics-export-port", "--num_processes", "--partition", "--requeue", "--runtime-env-json",
+    "--use_fsdp",
 }  # fmt: skip
 
 
