@@ -33,6 +33,7 @@ from coat.trainer.serving.questions import Served, made_here
 HOME = Path("runs/serving")
 PROGRAMS = Path(__file__).resolve().parent
 QUESTIONS, NEW_TOKENS = 20, 16
+LONG_S = (40.0, 40.0)  # of one question: more than a window of those students that have windows
 OTHERS = 80  # sounds that one is chosen of
 ON_ONE_AUDIO = ("What is heard?", "Is it high or low?", "How loud is it?", "Does it change?")
 LEAST_DIFFERENT = QUESTIONS // 2  # answers must not be alike, and must need the block: else equality says little
@@ -113,7 +114,8 @@ def remove(folder: Path) -> None:
 
 
 def ask_coat(trained: Trained, questions: Sequence[Served] | None = None) -> Asked:
-    rows = list(questions or made_here(trained.student, QUESTIONS))
+    student = trained.student
+    rows = list(questions or [*made_here(student, QUESTIONS - 1), *made_here(student, 1, LONG_S)])
     inputs = [encode(trained, one) for one in rows]
     tokens = [without_end(trained, trained.generate(one, NEW_TOKENS)) for one in inputs]
     return Asked(rows, [one["input_ids"][0].tolist() for one in inputs], tokens)

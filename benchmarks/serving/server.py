@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,28 +69,21 @@ def wait_for(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     while time.perf_counter() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"vllm serve has ended with {process.returncode}; the end of {log}:\n{tail(log)}")
-        try:
+        with suppress(urllib3.exceptions.HTTPError):  # it does not listen yet
             if urllib3.request("GET", url, timeout=5.0, retries=False).status == 200:
                 return
-        except urllib3.exceptions.HTTPError:
-            pass
         time.sleep(1.0)
     raise RuntimeError(f"vllm serve has not started within {START_S:.0f} s; the end of {log}:\n{tail(log)}")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """It and the processes that it started."""
-    for ask in (signal.SIGTERM, signal.SIGKILL):
-        try:
+    for ask, patience in ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0)):
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, ask)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(20)
-            if ask is signal.SIGTERM:
-                time.sleep(1.0)
-        except subprocess.TimeoutExpired:
-            continue
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+            time.sleep(1.0)  # for those that it started
 
 
 def tail(log: Path) -> str:

@@ -92,10 +92,10 @@ def of_shards(trained: Trained, shards: str) -> Iterator[Served]:
         yield served(trained.student, sample.id, prompt, sample.turns, clip)
 
 
-def made_here(student: Student, rows: int) -> Iterator[Served]:
-    """Sweeps with noise, of different lengths, the same each time."""
+def made_here(student: Student, rows: int, seconds: tuple[float, float] = MADE_SECONDS) -> Iterator[Served]:
+    """Sweeps with noise, of lengths between these or as long as the student hears, the same each time."""
     rate = student.sample_rate
-    shortest, longest = (min(seconds, student.max_seconds) for seconds in MADE_SECONDS)
+    shortest, longest = (min(s, student.max_seconds) for s in seconds)
     for i in range(rows):
         rng = np.random.default_rng([2606, i])
         time_S = np.arange(round(rng.uniform(shortest, longest) * rate)) / rate
