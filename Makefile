@@ -14,9 +14,10 @@ quickstart: install
 test: .venv/.installed-all
 	$(BIN)/python -m pytest -m "not real" --ignore tests/chaos $(PARALLEL) $(PYTEST_ARGS)
 
-# The documentation site, in build/site: open index.html. Strict: a link or an anchor that leads nowhere ends it.
+# The documentation site, in build/site: open index.html. Strict: a link or an anchor that leads nowhere ends it; not with
+# --quiet, which counts no warnings.
 docs: .venv/.installed-all
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean
 
 # Extraction under faults: workers and nodes that die, disks that are full, an S3 that stalls. docs/reliability.md
 chaos: .venv/.installed-all

@@ -122,3 +122,14 @@ def test_lists_begin_behind_a_blank_line() -> None:
     assert markdown.for_python_markdown(text) == (
         "Text:\n\n- one\n  more\n- two\n\n```sh\n- not\n- these\n```\n```python\n1\n```\n"
     )
+
+
+def test_the_site_is_built_strictly() -> None:
+    """MkDocs counts no warning that is not shown, and then ends well whatever is broken."""
+    config = (ROOT / "mkdocs.yml").read_text()
+    assert "strict: true" in config
+    assert {"not_found: warn", "anchors: warn", "unrecognized_links: warn", "omitted_files: warn"} <= set(
+        re.findall(r"\w+: warn", config)
+    )
+    (line,) = re.findall(r"^\t.*-m mkdocs build.*$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert not {"--quiet", "-q", "--no-strict"} & set(line.split())
