@@ -78,6 +78,8 @@ figure.savefig(HERE / "extract_and_look.png", dpi=110)
 # %% [markdown]
 # ![A gliding tone: truth, and what the expert heard, over the spectrogram](extract_and_look.png)
 #
+# *93 % of the frames are voiced, and off by 2 cents in the median. The lines above are overtones.*
+#
 # ## All frames of a set
 #
 # `dask()` gives every frame without reading them into memory.

@@ -80,7 +80,7 @@ row = next(u for u in heldout if u.extra["task"] == "glide")
 targets = StoredTargets(str(QUICKSTART / "targets"), session.experts).find(row)
 assert row.prompt is not None
 sound = Sound(decode(row.audio), row.id, targets, row.response)
-listened = session.listen(sound, [row.prompt], evidence=False)
+listened = session.listen(sound, [row.prompt], evidence=False, names=["pitch", "vad", "mel"])
 for heard in listened.heard:
     print(heard.expert, {name: value for name, value in heard.agreement.items() if value is not None})
 (HERE / "heard.html").write_bytes(listening_page(listened))
