@@ -1,5 +1,5 @@
 """The tiny students and toy shards of the trainer's tests."""
 
-from tests.trainer.conftest import folder, shards_dir, student, student_dir, two_threads
+from tests.trainer.conftest import folder, one_thread, shards_dir, student, student_dir
 
-__all__ = ["folder", "shards_dir", "student", "student_dir", "two_threads"]
+__all__ = ["folder", "one_thread", "shards_dir", "student", "student_dir"]

@@ -11,7 +11,7 @@ from tests.extractors.conformance.conformance import ExpertConformance, channel_
 
 
 class TestCrepe(ExpertConformance):
-    seam_window_s = 2.0
+    seam_window_s = 1.0
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -19,24 +19,20 @@ from coat.pipeline.shards.sidecars import add_expert
 from coat.pipeline.store.target_store import TargetStore
 from coat.trainer import iterate_shards
 from tests.integration.helpers import coat
-from tests.pipeline.conftest import Corpus
+from tests.pipeline.conftest import write_corpus
 from tests.pipeline.shard_checks.test_verify import flip
 from tests.pipeline.shards.test_builds import tree_of
 
 SMALL = {"rate": "states=20", "pca": "6", "dtype": "int8", "topk": None}
 
 
-@pytest.fixture
-def store(make_corpus: Corpus, tmp_path: Path) -> tuple[str, str]:
-    """12 clips, heard by states (hidden states to a reduction), vad (probabilities) and pitch."""
-    manifest = make_corpus()
-    extract(
-        str(manifest),
-        str(tmp_path / "store"),
-        ["tests.pipeline.experts:States", "vad", "pitch"],
-        resources=Resources(workers=0),
-    )
-    return str(manifest), str(tmp_path / "store")
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """12 clips, heard by states (hidden states to a reduction), vad (probabilities) and pitch. Tests only read it."""
+    folder = tmp_path_factory.mktemp("extracted")
+    manifest, experts = write_corpus(folder / "corpus"), ["tests.pipeline.experts:States", "vad", "pitch"]
+    extract(str(manifest), str(folder / "store"), experts, resources=Resources(workers=0))
+    return str(manifest), str(folder / "store")
 
 
 def build(store: tuple[str, str], out: Path, reduction_options: dict[str, Any] = SMALL, **more: Any) -> ShardIndex:

@@ -5,7 +5,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import torch
 
 from coat.trainer import train
 from coat.trainer.tiny_students.make import BUILDERS, make_tiny_student
@@ -21,12 +20,6 @@ SAMPLING = {
     "top_p": 0.5,
     "chat_format": "x",
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread(two_threads: None) -> None:
-    """Matrices are so small that a second thread is only waited for."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="package")

@@ -219,7 +219,6 @@ def test_a_run_is_trained_saved_and_asked(folder: Path, shards_dir: Path, tmp_pa
 def test_prompts_about_one_audio_share_it_and_are_answered_as_each_alone(student: Student, placement: Any) -> None:
     config = ThinkingConfig(count=4, placement=placement, noise=1.0)
     trained = Trained(student, ThinkingBlock.add_to(student, config), toy_config(Path("-"), Path("-"), Path("-")))
-    torch.set_num_threads(1)  # the fixture two_threads puts it back
     with torch.no_grad():  # weights as small as the random ones hardly look back
         for weight in student.language_model.layers.parameters():  # type: ignore[union-attr]
             weight.mul_(10 if weight.ndim > 1 else 1)

@@ -121,7 +121,7 @@ def assert_equal_runs(a: Path, b: Path) -> None:
 
 SCRIPT = """
 import sys, tomllib, torch
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 from coat.trainer import TrainConfig, train
 train(TrainConfig.read(sys.argv[1]), log=lambda line: print(line, flush=True))
 """
