@@ -40,7 +40,7 @@ def facts_of_place(place: Place, url: str) -> list[str]:
         return run_facts(Path(url))
     if place.kind == "evaluation":
         return evaluation_facts(storage.read_json(storage.join(url, "results.json")))
-    if place.kind in ("manifest", "page") and storage.is_local(url):
+    if place.kind in ("manifest", "page") and storage.is_local(url) and Path(url).is_file():
         return [f"{Path(url).name}, {bytes_text(Path(url).stat().st_size)}"]
     return []
 

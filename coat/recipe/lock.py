@@ -24,11 +24,14 @@ WAIT_S = 0.5  # between two looks
 @contextlib.contextmanager
 def locked(folder: Path, say: Callable[[str], None]) -> Iterator[int]:
     """Gives the file's number, for the processes of stages. InputError where another run is at work in the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as e:
+        raise InputError(f"{folder}: cannot be written ({e.strerror}); give another --out") from e
     try:
         said = False
-        while not taken(file):
+        while not taken(file, say):
             owner = holder(file)
             if owner is None or process_is_alive(*owner) is not False:
                 who = f"process {owner[1]} of {owner[0]}" if owner else "another process"
@@ -46,11 +49,13 @@ def locked(folder: Path, say: Callable[[str], None]) -> Iterator[int]:
         os.close(file)
 
 
-def taken(file: int) -> bool:
+def taken(file: int, say: Callable[[str], None]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as e:  # a share that knows no locks
+        say(f"the folder cannot be locked ({e.strerror}): see to it that no second run is at work there")
     return True
 
 

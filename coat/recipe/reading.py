@@ -3,6 +3,7 @@
 InputError, one line: the file, the section and key, what was expected.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ SECTIONS = (
 )  # fmt: skip
 NAMED = ("manifests", "experts", "shards", "evaluate")  # of which there may be several: [shards.train]
 TOP = ("name", "out", *SECTIONS)
+FILE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 T = TypeVar("T")
 
 
@@ -136,6 +138,10 @@ def check_sections(name: str, data: Mapping[str, Any]) -> None:
         if key in SECTIONS and not isinstance(value, dict):
             raise InputError(f"{name}: {key} = {value!r}: expected a table, [{key}]")
         for inner, table in value.items() if key in NAMED else ():
+            if key != "experts" and not FILE_NAME.fullmatch(inner):
+                raise InputError(
+                    f"{name}: {key}.{inner}: names are letters, digits, - and _, for they become file names"
+                )
             if not isinstance(table, dict):
                 raise InputError(f"{name}: {key}.{inner} = {table!r}: expected a table, [{key}.NAME]")
 

@@ -84,6 +84,11 @@ class Job:
         for stage in self.chosen:
             for place in [] if self.verdict(stage).done else self.notes.missing(stage, made - earlier):
                 raise InputError(self.no_such(stage, place))
+        if held := self.held():
+            raise InputError(held)
+
+    def held(self) -> str | None:
+        """What would be made anew, over what other settings made, and what to do; None where nothing would be."""
         changed = {s.name for s in self.chosen if self.verdict(s).state in ("changed", "asked")}
         follows = downstream(self.chosen, changed)
         held = [
@@ -91,12 +96,13 @@ class Job:
             for s in self.chosen
             if s.alone and s.name in follows and s.name not in self.renewed and self.holds(s)
         ]
-        if held:
-            first = next(s for s in self.chosen if s.name in changed)
-            raise InputError(
-                f"{first.name}: {self.verdict(first).text()}; so these would be made anew, over what other settings "
-                f"made: {', '.join(held)}. Give another --out, or --again {first.name}, which moves them aside"
-            )
+        if not held:
+            return None
+        first = next(s for s in self.chosen if s.name in changed)
+        return (
+            f"{first.name}: {self.verdict(first).text()}; so these would be made anew, over what other settings "
+            f"made: {', '.join(held)}. Give another --out, or --again {first.name}, which moves them aside"
+        )
 
     def no_such(self, stage: Stage, place: Place) -> str:
         maker = next((s.name for s in self.stages if place.path in {p.path for p in s.outputs}), None)
@@ -111,6 +117,8 @@ class Job:
         """All that is chosen and not done. StageFailed, InputError: one line."""
         results = [self.not_run(stage) for stage in self.stages]
         with locked(self.recipe.out / NOTES, lambda line: self.say(line, False)) as lock:
+            if self.recipe.folder != Path.cwd():
+                self.say(f"commands run in {self.recipe.folder}", False)
             try:
                 for i, stage in enumerate(self.stages):
                     if stage in self.chosen:

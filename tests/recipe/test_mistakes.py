@@ -42,6 +42,8 @@ def recipe(tmp_path: Path) -> Path:
         ("[stats]", "[plan]\nspeeds = 3\n[stats]", "plan.speeds: unknown; did you mean speed?"),
         ("[stats]", "[plan]\nspeed = -3\n[stats]", "plan.speed = -3: expected a number above 0"),
         ("[manifests.clips]", "[manifests.clips", "recipe.toml: not TOML"),
+        ("[shards.valid]", '[shards."../valid"]', "shards.../valid: names are letters, digits, - and _"),
+        ('out = "made here"', 'out = "train.toml"', "train.toml/stages: cannot be written (Not a directory)"),
     ],
 )  # fmt: skip
 def test_one_line_and_nothing_written(old: str, new: str, message: str, recipe: Path, run: Run) -> None:

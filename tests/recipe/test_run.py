@@ -14,7 +14,8 @@ from urllib.parse import unquote
 import pytest
 
 from coat.manifests import ShardIndex
-from tests.integration.helpers import ROOT, coat_run, environment
+from tests.integration.helpers import ROOT, coat_run, environment, forked_python
+from tests.integration.ray_head import needs_ray_default, ray_head
 from tests.pipeline.conftest import make_corpus, many
 from tests.recipe.conftest import STAGES, Run
 
@@ -74,6 +75,7 @@ def test_resources_and_comments_are_no_change(done: Path, run: Run) -> None:
 
 def test_a_changed_key_is_named_and_what_is_before_it_stays(done: Path, run: Run) -> None:
     change(done / "recipe.toml", "level = 1.0", "level = 0.5")
+    assert "so these would be made anew" in run(done / "recipe.toml", "--dry-run")
     said = run(done / "recipe.toml", status=2)
     assert "train: again, because settings.losses.weights.level changed from 1.0 to 0.5" in said
     assert "evaluate.heldout (made here/evaluations/heldout)" in said
@@ -121,6 +123,20 @@ def test_shards_that_were_removed_are_built_again_and_nothing_after_them(done: P
     shutil.rmtree(done / "made here/shards")
     assert "train: done already" in run(done / "recipe.toml", "--from", "train")
     assert what_ran(run(done / "recipe.toml")) == ["shards.train", "shards.valid"]
+
+
+def test_a_kill_just_before_the_note_is_no_work_lost(done: Path, run: Run) -> None:
+    """The command had ended: what it makes is there, and was not there (or was another) when it began."""
+    path = done / "made here/stages/shards.valid.json"
+    note = json.loads(path.read_text())
+    for before in ([None], ["another"]):
+        path.write_text(json.dumps({**note, "state": "begun", "before": before, "made": None}))
+        assert "shards.valid: done already" in run(done / "recipe.toml")
+        assert json.loads(path.read_text())["made"] == note["made"]
+    path.write_text(json.dumps({**note, "state": "begun", "before": list(note["made"].values())}))
+    said = run(done / "recipe.toml", status=2)  # it had not: the command is asked, and has its own opinion
+    assert "shards.valid: goes on where it stopped" in said
+    assert "holds a shard set already" in said
 
 
 def test_an_edited_manifest_is_not_written_over(done: Path, run: Run) -> None:
@@ -217,3 +233,31 @@ def test_an_interruption_is_passed_on(slow: Path, run: Run) -> None:
     assert asked.wait(timeout=60) == 130
     assert "the same command goes on from there" in slow.with_name("said.txt").read_text()
     assert not any(os.path.exists(f"/proc/{pid}") for pid in below)
+
+
+@pytest.mark.slow
+def test_on_a_ray_cluster(slow: Path) -> None:
+    """The stages that can use one are given its address."""
+    needs_ray_default()
+    slow.write_text(SLOW.replace("Slow", "Level").replace("[stats]", '[shards.train]\nmanifest = "clips"'))
+    with ray_head() as head:
+        done = subprocess.run(
+            [
+                *forked_python(),
+                "-m",
+                "coat",
+                "run",
+                str(slow),
+                "--ray-address",
+                head.address,
+                "--set",
+                "extract.workers=1",
+            ],
+            cwd=ROOT,
+            env={**head.env, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.count(f"--ray-address {head.address}") == 2
+    assert ShardIndex.read(str(slow.parent / "out/shards/train")).samples == 480

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -106,8 +105,6 @@ def run_recipe(
     for name, reason in left_out.items():
         say(f"without {name}: {reason}", False)
     job.check()
-    if recipe.folder != Path.cwd():
-        say(f"commands run in {recipe.folder}", False)
     try:
         results = job.run()
     except StageFailed as e:
@@ -151,6 +148,8 @@ def forecast(recipe: "Recipe", grammar: "Grammar", choice: "Choice", ray_address
     table(f"{recipe.title}, in {recipe.out}", columns, rows)
     for name, reason in left_out.items():
         typer.echo(f"without {name}: {reason}")
+    if held := job.held():
+        typer.echo(held)
     for f in found:
         typer.echo("\n  ".join([f"{f.name}:  {f.command}", *f.notes]))
 
