@@ -164,9 +164,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[s
         if old == new:
             continue
         if old is MISSING:
-            yield f"{key} is new"
+            yield f"{key} was added"
         elif new is MISSING:
-            yield f"{key} is gone"
+            yield f"{key} was left out"
         elif is_short(old) and is_short(new):
             yield f"{key} changed from {value_text(old)} to {value_text(new)}"
         else:
