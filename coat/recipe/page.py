@@ -13,11 +13,10 @@ from coat.drawing.text import duration_text
 from coat.manifests import storage
 from coat.recipe.facts import facts_of, links_of
 from coat.recipe.notes import Notes
-from coat.recipe.running import StageResult
+from coat.recipe.running import MADE_BY, PAGE, StageResult
 from coat.recipe.stages import Stage
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-PAGE = "index.html"
 
 
 def write_page(notes: Notes, stages: Sequence[Stage], results: Sequence[StageResult]) -> str:
@@ -33,7 +32,7 @@ run in {escape(str(recipe.folder))}.</p></header>
 <tr><th>stage</th><th>time</th><th>what it left</th><th>open</th></tr>
 {rows}
 </table></section></main>
-<footer><p>Made by <code>coat run</code>.</p></footer>"""
+<footer><p>{MADE_BY}.</p></footer>"""
     storage.write_bytes(path, html_document(recipe.title, POLICY, read_asset("coat.recipe", "page.css"), body))
     return path
 

@@ -24,6 +24,7 @@ from coat.recipe.stages import Place, Stage
 
 PYTHON = [sys.executable]  # that stages are started with
 STDERR = 2  # of this process
+PAGE, MADE_BY = "index.html", "Made by <code>coat run</code>"  # the page at the end, and what it says of itself
 REFUSED = 2  # exit code of a command that did no work
 Outcome = Literal["done", "skipped", "not run"]
 
@@ -84,6 +85,9 @@ class Job:
         for stage in self.chosen:
             for place in [] if self.verdict(stage).done else self.notes.missing(stage, made - earlier):
                 raise InputError(self.no_such(stage, place))
+        page = self.recipe.out / PAGE
+        if page.is_file() and MADE_BY.encode() not in page.read_bytes():
+            raise InputError(f"{page}: is there, and this recipe did not make it; move it, or give another --out")
         if held := self.held():
             raise InputError(held)
 

@@ -72,6 +72,11 @@ def test_what_was_there_before_is_not_written_over(recipe: Path, run: Run) -> No
     mine.write_text("mine\n")
     assert "is there, and this recipe did not make it" in run(recipe, "--until", "manifests", status=2)
     assert mine.read_text() == "mine\n"
+    mine.unlink()
+    page = recipe.parent / "made here/index.html"
+    page.write_text("mine\n")
+    assert "index.html: is there, and this recipe did not make it" in run(recipe, "--until", "manifests", status=2)
+    assert page.read_text() == "mine\n"
 
 
 @pytest.mark.parametrize("value", ['a "b" \\ c', "ü\n\t\x07", 1, 0.5, True, [1, "a"], {"a b": {"c": [1.5]}}])
