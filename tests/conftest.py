@@ -19,12 +19,14 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Seconds that the longest files take. They are begun first: one that begins last is waited for by all other workers.
 LONGEST = {
-    "test_docs.py": 180, "test_compile.py": 60, "test_cluster.py": 55, "test_loop.py": 50, "test_invariance.py": 48,
+    "test_docs.py": 180, "recipe/test_run.py": 90, "test_compile.py": 60, "test_cluster.py": 55, "test_loop.py": 50,
+    "test_invariance.py": 48,
     "test_crepe.py": 45, "test_runs.py": 45, "test_pyin.py": 40, "integration/test_cli.py": 39, "test_ranks.py": 30,
     "test_builds.py": 30, "test_probe.py": 28, "test_package.py": 25, "reductions/test_reductions.py": 25,
     "test_codec.py": 25, "test_full_sharding.py": 25, "test_precision.py": 20, "test_footprint.py": 20,
     "doctor/test_software.py": 18, "test_stats_command.py": 18, "test_host_syncs.py": 16, "test_export.py": 16,
     "test_forecast.py": 16, "test_listening.py": 15, "doctor/test_machine.py": 13, "worker/test_long.py": 13,
+    "recipe/test_recipes.py": 30,
 }  # fmt: skip
 
 
