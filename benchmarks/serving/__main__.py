@@ -27,6 +27,7 @@ from coat.trainer.serving.questions import Served, made_here
 ANSWER = 16  # tokens
 CHAINS = (50, 100, 200)  # tokens of a chain of thought
 DECODED = 48  # tokens, for the rate
+SECONDS, SOUNDS = 10.0, 1000  # of each audio, and how many there are
 # Large enough that its layers, not Python, take the time.
 SIZES: dict[str, Any] = {"hidden": 384, "heads": 6, "text_layers": 6, "audio_layers": 2, "weights_std": 0.05}
 OPTIONS = (
@@ -55,7 +56,7 @@ class Asked:
 
     def __init__(self, server: VllmServer, trained: Trained, template: str) -> None:
         self.client, self.template = ChatClient(server.url, MODEL), template
-        self.sounds = iter(list(made_here(trained.student, 400)))
+        self.sounds = made_here(trained.student, SOUNDS, (SECONDS, SECONDS))
 
     def times(self, tokens: int, block: bool) -> Times:
         one: Served = next(self.sounds)

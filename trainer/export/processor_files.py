@@ -49,6 +49,7 @@ def rewrite_tokenizer_config(student: Student, folder: Path) -> None:
     settings = storage.read_json(str(file))
     name = settings["tokenizer_class"]
     settings["tokenizer_class"] = KNOWN_CLASSES.get(name, name)
+    settings["model_input_names"] = ["input_ids", "attention_mask"]  # version 4's generic class adds types of tokens
     named, extra = settings.pop("model_specific_special_tokens", {}), settings.pop("extra_special_tokens", None)
     named |= extra if isinstance(extra, dict) else {}
     if named:

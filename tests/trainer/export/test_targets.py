@@ -72,6 +72,7 @@ def test_configs_are_as_version_4_reads_them(exports: dict[str, Path]) -> None:
         tokenizer = json.loads((folder / "tokenizer_config.json").read_bytes())
         assert tokenizer["tokenizer_class"] in ("PreTrainedTokenizerFast", "Qwen2TokenizerFast", "Qwen2Tokenizer")
         assert not isinstance(tokenizer.get("extra_special_tokens"), list)
+        assert tokenizer["model_input_names"] == ["input_ids", "attention_mask"]
         features = json.loads((folder / "preprocessor_config.json").read_bytes())
         assert features["feature_extractor_type"] == "WhisperFeatureExtractor"
         processor = json.loads((folder / "processor_config.json").read_bytes())
