@@ -29,7 +29,7 @@ from coat.manifests.sources.importing import import_manifest
 from coat.pipeline.cluster.resources import Resources
 from coat.pipeline.extraction.extraction import extract
 
-RATE, CLIPS_A_TAR = 16000, 250
+RATE, CLIPS_A_TAR = 16000, 800
 Clock = Callable[[], float]
 
 

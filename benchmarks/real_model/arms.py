@@ -1,0 +1,91 @@
+"""What is compared, and how each run is trained: everything that PROTOCOL.md fixes, in code.
+
+A  plain fine-tuning            no block
+B  a block alone                25 think positions behind the audio
+C  CoAT                         the same, distilled from five experts
+D  distillation at the audio    no block; the same heads read the audio's own positions
+E  both                         C, and heads of their own read the audio's positions as D's do
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from coat.trainer.config.train_config import TrainConfig
+
+ARMS: Mapping[str, str] = {
+    "A": "plain fine-tuning", "B": "a block alone", "C": "CoAT", "D": "distilled at the audio", "E": "both",
+}  # fmt: skip
+ON_CPUS = ("A", "C", "D", "E")  # arms that two cores have time for
+EXPERTS = ("mel", "whisper", "pitch", "yamnet", "prosody")
+STATES = {"D": "audio", "E": "both"}  # that are distilled; of all others the block's
+THINK = 25  # K: about as many as the clips' audio has positions
+BATCH = 8  # clips of a step, each with all that is asked of it
+RATES = (5e-4, 1.5e-3)
+CHOOSING = 100  # the seed of the runs that choose a rate
+SEEDS = (0, 1)
+STEPS: Mapping[str, int] = {"align": 400, "rate": 100, "final": 250}
+ALIGN_RATE = 1e-3
+WARMUP = 20
+What = Literal["align", "rate", "final"]
+
+# Clips of each kind. Of the training as many as one pass of 250 steps takes.
+CLIPS: Mapping[str, Mapping[str, int]] = {
+    "align": {"music": 400, "voice": 1000, "digits": 1400, "event": 400},
+    "train": {"music": 800, "voice": 400, "digits": 400, "event": 400},
+    "validation": {"music": 60, "voice": 40, "digits": 40, "event": 40},
+    "test": {"music": 140, "voice": 100, "digits": 100, "event": 100},
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training. `what`: align (the student that all start from), rate (validation alone) or final."""
+
+    arm: str
+    lr: float
+    seed: int
+    what: What
+
+    @property
+    def steps(self) -> int:
+        return STEPS[self.what]
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}-{self.what}-lr{self.lr:g}-seed{self.seed}-steps{self.steps}"
+
+
+ALIGNMENT = Run("align", ALIGN_RATE, 0, "align")
+
+
+def config_of(run: Run, cache: Path, out: Path) -> TrainConfig:
+    """The run as `coat train` takes it. The two stages have the shares and weights of coat's own defaults."""
+    align, distilled = run.what == "align", run.arm in "CDE"
+    first = round(0.25 * run.steps)
+    stages = [
+        {"name": "distill", "steps": first, "ce": 0.3, "distill": 1.0 if distilled else 0.0},
+        {
+            "name": "answer", "steps": run.steps - first, "ce": 1.0,
+            "distill": 0.3 if distilled else 0.0, "distill_end": 0.03 if distilled else None,
+        },
+    ]  # fmt: skip
+    if align:
+        stages = [{"name": "align", "steps": run.steps, "ce": 1.0, "distill": 0.0}]
+    data: dict[str, Any] = {
+        "student": {"path": str(cache / ("student" if align else "aligned"))},
+        "thinking": {"count": THINK if run.arm in "BCE" else 0, "states": STATES.get(run.arm, "think")},
+        "data": {
+            "shards": str(cache / "shards" / ("align" if align else "train")), "batch_size": BATCH,
+            "seed": run.seed, "choices": "ignore", "shuffle": 4096,
+        },
+        "heads": {"dim": 128, "layers": 1, "heads": 4, "experts": list(EXPERTS) if distilled else []},
+        "lora": {"rank": 16, "alpha": 32},
+        "optim": {"lr": run.lr, "heads_lr": 1e-3, "warmup": WARMUP},
+        "stages": stages,
+        "run": {"out": str(out), "seed": run.seed, "save_every": 50, "log_every": 10},
+    }  # fmt: skip
+    if align:
+        data["student"]["train"] = ["multi_modal_projector"]
+    return TrainConfig.from_dict(data, run.name)

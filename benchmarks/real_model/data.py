@@ -1,0 +1,77 @@
+"""What a study needs before its first run, made once, in its cache:
+
+packages/                   Debian's packages of sounds, unpacked
+student/, whisper/          the student as it is assembled; the phonetic expert
+corpus/<split>.jsonl        clips with their truth, and audio/
+corpus/<split>-rows.jsonl   rows as training (align, train) and `coat evaluate` (validation, test, kept) read them
+targets/, shards/           what the experts hear in the training's clips; shards of align and train
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.real_model.arms import CLIPS, EXPERTS
+from benchmarks.real_model.clips import aligned_rows, alignment_row, question_rows, training_row, write_clips
+from benchmarks.real_model.sources import Sources
+from benchmarks.real_model.student import make_student
+from coat.manifests.corpus.writing import write_rows
+
+CACHE = Path(os.environ.get("COAT_REAL_MODEL_CACHE", "runs/real_model"))
+TARGET_HZ = 25.0  # frames of a target a second: as many as the audio has positions
+SEED = 0
+HEARD = {"align": "align", "train": "train", "test": "heard"}  # splits that experts hear, and the rows of their shards
+
+
+def coat(*arguments: object) -> None:
+    """One of coat's commands, as a user types it. SystemExit where it fails; what it prints is seen."""
+    made = subprocess.run([sys.executable, "-m", "coat", *map(str, arguments)])
+    if made.returncode:
+        raise SystemExit(f"coat {' '.join(map(str, arguments))}: exit code {made.returncode}")
+
+
+def prepare(cache: Path, digits: Path, clips: Mapping[str, Mapping[str, int]] = CLIPS) -> None:
+    if not (cache / "whisper/config.json").exists() or not (cache / "student/config.json").exists():
+        make_student(cache / "student", cache / "whisper")
+    corpus = cache / "corpus"
+    for split, counts in clips.items():
+        if not (corpus / f"{split}.jsonl").exists():
+            write_clips(Sources(cache, digits), corpus, split, counts, SEED)
+    for name, rows in all_rows(corpus):
+        write_rows(str(rows_file(cache, name)), rows)
+    for expert in EXPERTS:
+        options = ["--checkpoint", cache / "whisper"] if expert == "whisper" else []
+        for split in HEARD:
+            if split != "align" or expert == EXPERTS[0]:  # shards hold one expert at least; the alignment has no heads
+                extract = ["extract", "--expert", expert, *options, "--store", cache / "targets", "--workers", 0]
+                coat(*extract, "--manifest", corpus / f"{split}.jsonl")
+    for split, rows in HEARD.items():
+        out, experts = cache / "shards" / split, EXPERTS[:1] if split == "align" else EXPERTS
+        if not (out / "index.json").exists():
+            join = ["build-shards", "--store", cache / "targets", "--experts", ",".join(experts)]
+            coat(*join, "--manifest", rows_file(cache, rows), "--rate", f"{TARGET_HZ:g}", "--out", out)
+
+
+def rows_file(cache: Path, name: str) -> Path:
+    return cache / "corpus" / f"{name}-rows.jsonl"
+
+
+def all_rows(corpus: Path) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
+    """`kept`: whether the alignment's questions are still answered. `heard`: the test's clips, as training has them."""
+    rng = np.random.default_rng(SEED)
+    yield "align", (alignment_row(row, rng) for row in read_rows(corpus / "align.jsonl"))
+    yield "train", (training_row(row, rng) for row in read_rows(corpus / "train.jsonl"))
+    yield "heard", (training_row(row, rng) for row in read_rows(corpus / "test.jsonl"))
+    for split in ("validation", "test"):
+        yield split, question_rows(read_rows(corpus / f"{split}.jsonl"))
+    yield "kept", aligned_rows(read_rows(corpus / "test.jsonl"))
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]

@@ -1,0 +1,146 @@
+"""The study, run by run: `python -m benchmarks.real_model.study --digits FOLDER [--phase PHASE] [--arms A,C,D]`.
+
+One run leaves one JSON in benchmarks/real_model/results/, and is not run again where that is there; a training that was
+stopped goes on from its last checkpoint. Phases, in order: align (the student that all arms start from), rate (each arm
+at each rate, on validation), final (each arm at its rate, each seed, on the test).
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.real_model.arms import ALIGNMENT, ARMS, CHOOSING, ON_CPUS, RATES, SEEDS, Run, config_of
+from benchmarks.real_model.data import CACHE, coat, prepare, read_rows, rows_file
+from coat.trainer.run_folder import read_metrics
+
+RESULTS = Path(__file__).parent / "results"
+ALIGNED = RESULTS / "aligned"  # the adapter and projector of the alignment, some megabytes
+PHASES = ("align", "rate", "final")
+LONGEST = 8  # tokens of an answer
+KEPT = ("step", "ce", "grad_norm")  # of metrics.jsonl, and each expert's loss
+
+
+def train(run: Run, cache: Path) -> Path:
+    out = cache / "runs" / run.name
+    out.parent.mkdir(parents=True, exist_ok=True)
+    config = cache / "runs" / f"{run.name}.toml"
+    config.write_text(config_of(run, cache, out).to_toml())
+    coat("train", "--config", config)
+    return out
+
+
+def ask(cache: Path, rows: str, out: Path, *whom: object) -> dict[str, str]:
+    """By task a 1 or 0 a row, in the order of the rows."""
+    coat(
+        "evaluate", "--data", rows_file(cache, rows), *whom, "--out", out,
+        "--max-new-tokens", LONGEST, "--guard", 0, "--cost", 0,
+    )  # fmt: skip
+    right = {score["id"]: score["strict"]["right"] for score in read_rows(out / "scores.jsonl")}
+    hits: dict[str, str] = {}
+    for row in read_rows(rows_file(cache, rows)):
+        hits[row["task"]] = hits.get(row["task"], "") + str(int(bool(right[row["id"]])))
+    return hits
+
+
+def align(cache: Path) -> None:
+    """Train, keep what was trained among the results, and write the student that all arms start from."""
+    run = train(ALIGNMENT, cache)
+    if not ALIGNED.exists():
+        shutil.copytree(run / "student", ALIGNED, ignore=shutil.ignore_patterns("tokenizer*", "*processor*", "chat*"))
+    if not (cache / "aligned/config.json").exists():
+        coat("export", "--run", run, "--merged", "--out", cache / "aligned")
+    hits = {rows: ask(cache, rows, cache / "asked" / f"aligned-{rows}", "--run", run) for rows in ("kept", "test")}
+    write(ALIGNMENT, cache, run, hits)
+
+
+def perform(run: Run, cache: Path) -> None:
+    folder = train(run, cache)
+    asked = ("validation",) if run.what == "rate" else ("test", "kept")
+    hits = {rows: ask(cache, rows, cache / "asked" / f"{run.name}-{rows}", "--run", folder) for rows in asked}
+    write(run, cache, folder, hits)
+
+
+def write(run: Run, cache: Path, folder: Path, hits: dict[str, Any]) -> None:
+    metrics = read_metrics(folder)
+    log = [{k: v for k, v in row.items() if k in KEPT or k.startswith("distill/")} for row in metrics]
+    seconds = round(sum(1 / row["steps_per_s"] * 10 for row in metrics if row.get("steps_per_s")), 1)
+    result = {"run": asdict(run) | {"name": run.name, "steps": run.steps}, "hits": hits, "train_seconds": seconds}
+    RESULTS.mkdir(exist_ok=True)
+    part = file_of(run).with_suffix(".part")
+    lines = ",\n  ".join(json.dumps(row) for row in log)
+    body = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in result.items())
+    part.write_text(f'{{\n{body},\n"log": [\n  {lines}\n ]\n}}\n')
+    part.replace(file_of(run))
+
+
+def file_of(run: Run) -> Path:
+    return RESULTS / f"{run.name}.json"
+
+
+def read(run: Run) -> dict[str, Any] | None:
+    return json.loads(file_of(run).read_text()) if file_of(run).exists() else None
+
+
+def mean_accuracy(hits: dict[str, str]) -> float:
+    """Over tasks, each weighing the same."""
+    return sum(of_task.count("1") / len(of_task) for of_task in hits.values()) / len(hits)
+
+
+def rate_runs(arm: str) -> list[Run]:
+    return [Run(arm, lr, CHOOSING, "rate") for lr in RATES]
+
+
+def chosen(arm: str) -> float:
+    """The rate with the best mean accuracy on validation; of equal ones the lower."""
+    found = {}
+    for run in rate_runs(arm):
+        result = read(run)
+        if result is None:
+            raise SystemExit(f"{file_of(run)}: not there; the rate of {arm} is chosen of it. Run --phase rate first")
+        found[run.lr] = mean_accuracy(result["hits"]["validation"])
+    return max(found, key=lambda lr: (found[lr], -lr))
+
+
+def runs_of(phase: str, arms: Iterable[str], seeds: Sequence[int]) -> list[Run]:
+    if phase == "rate":
+        return [run for arm in arms for run in rate_runs(arm)]
+    return [Run(arm, chosen(arm), seed, "final") for seed in seeds for arm in arms]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--digits", type=Path, default=os.environ.get("COAT_FSDD_DIR"), help="folder of FSDD's tars")
+    parser.add_argument("--phase", choices=PHASES, action="append", help="repeat; default: all, in this order")
+    parser.add_argument("--arms", default=",".join(ON_CPUS), help=f"of {','.join(ARMS)}")
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
+    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
+    arguments = parser.parse_args()
+    if arguments.digits is None:
+        parser.error(
+            "--digits is missing (or COAT_FSDD_DIR): the folder with the tars of the Free Spoken Digit Dataset"
+        )
+    if arguments.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    prepare(CACHE, Path(arguments.digits))
+    for phase in arguments.phase or PHASES:
+        if phase == "align":
+            if read(ALIGNMENT) is None or not (CACHE / "aligned/config.json").exists():
+                align(CACHE)
+            continue
+        for run in runs_of(phase, arguments.arms.split(","), [int(s) for s in arguments.seeds.split(",")]):
+            if read(run) is None:
+                began = time.monotonic()
+                perform(run, CACHE)
+                print(f"{run.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
