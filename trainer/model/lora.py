@@ -1,6 +1,7 @@
 """LoRA: adapters in the student's language model, and the rows of the think tokens."""
 
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -25,22 +26,23 @@ def add_lora(student: Student, block: ThinkingBlock, config: TrainConfig) -> Non
     names = [name for name, module in student.model.named_modules() if module is student.model.get_input_embeddings()]
     layers = layers_name(student)
     in_layers = all(name.startswith(layers) for name in targets)
-    student.peft_model = peft.get_peft_model(
-        student.model,
-        peft.LoraConfig(
-            r=chosen.rank,
-            lora_alpha=chosen.alpha,  # type: ignore[arg-type]
-            lora_dropout=chosen.dropout,
-            target_modules=one_pattern(targets, layers) if chosen.targets else student.lora_targets,
-            # Of a mixture of experts, peft keeps the targets' last names alone, which the audio tower has, too.
-            exclude_modules=r"(?!.*language_model\.).*" if in_layers else None,
-            rank_pattern=dict(chosen.ranks),
-            alpha_pattern=dict(chosen.alphas),
-            use_dora=chosen.dora,
-            use_rslora=chosen.rslora,
-            trainable_token_indices={names[0]: block.new_ids} if block.new_ids else None,
-        ),
+    adapter = peft.LoraConfig(
+        r=chosen.rank,
+        lora_alpha=chosen.alpha,  # type: ignore[arg-type]
+        lora_dropout=chosen.dropout,
+        target_modules=one_pattern(targets, layers) if chosen.targets else student.lora_targets,
+        # Of a mixture of experts, peft keeps the targets' last names alone, which the audio tower has, too.
+        exclude_modules=r"(?!.*language_model\.).*" if in_layers else None,
+        rank_pattern=dict(chosen.ranks),
+        alpha_pattern=dict(chosen.alphas),
+        use_dora=chosen.dora,
+        use_rslora=chosen.rslora,
+        trainable_token_indices={names[0]: block.new_ids} if block.new_ids else None,
     )
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers for a property that transformers 5.23 has renamed
+        warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
+        student.peft_model = peft.get_peft_model(student.model, adapter)
     lighten(student.model)
     adapted = [name for name, module in student.model.named_modules() if hasattr(module, "lora_A")]
     if wrong := sorted(set(adapted) ^ set(targets)):
