@@ -11,12 +11,14 @@ import os
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.real_model.arms import ALIGNMENT, ARMS, CHOOSING, ON_CPUS, RATES, SEEDS, Run, config_of
+from benchmarks.real_model.clips import TASKS
 from benchmarks.real_model.data import CACHE, coat, prepare, read_rows, rows_file
 from coat.trainer.run_folder import read_metrics
 
@@ -25,6 +27,22 @@ ALIGNED = RESULTS / "aligned"  # the adapter and projector of the alignment, som
 PHASES = ("align", "rate", "final")
 LONGEST = 8  # tokens of an answer
 KEPT = ("step", "ce", "grad_norm")  # of metrics.jsonl, and each expert's loss
+
+
+def note_rows(cache: Path) -> None:
+    """RESULTS/rows.json: task, kind and source of each row that is asked, in order; and the majority answers' hits."""
+    splits = {split: read_rows(rows_file(cache, split)) for split in ("validation", "test", "kept")}
+    found: dict[str, Any] = {
+        split: [{key: row[key] for key in ("task", "kind", "source")} for row in rows] for split, rows in splits.items()
+    }
+    truths = [row["truth"] for row in read_rows(cache / "corpus/train.jsonl")]
+    found["majority"] = {}
+    for task in TASKS:
+        most = Counter(truth[task] for truth in truths if task in truth).most_common(1)[0][0]
+        asked = [row["response"] for row in splits["test"] if row["task"] == task]
+        found["majority"][task] = round(asked.count(most) / len(asked), 4)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "rows.json").write_text(json.dumps(found) + "\n")
 
 
 def train(run: Run, cache: Path) -> Path:
@@ -129,6 +147,7 @@ def main() -> int:
     if arguments.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     prepare(CACHE, Path(arguments.digits))
+    note_rows(CACHE)
     for phase in arguments.phase or PHASES:
         if phase == "align":
             if read(ALIGNMENT) is None or not (CACHE / "aligned/config.json").exists():

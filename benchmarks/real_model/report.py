@@ -1,0 +1,165 @@
+"""The committed results as tables of docs/real-model.md and a picture: `python -m benchmarks.real_model.report`.
+
+Intervals are 95 %, by a bootstrap over seeds and *sources* at once: instruments, voices, speakers and recordings of each
+kind are drawn again, with all their clips, since an arm may hear one instrument well and another not. Differences of
+arms are taken draw by draw. Nothing here is typed in: what the results do not hold is not in the report.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.real_model.arms import ALIGNMENT, ARMS, RATES
+from benchmarks.real_model.clips import TASKS
+from benchmarks.real_model.study import RESULTS, mean_accuracy, rate_runs, read
+
+PAGE = Path("docs/real-model.md")
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+DRAWS = 2000
+Result = dict[str, Any]
+Draws = NDArray[np.float64]  # [draws]
+
+
+class Asked:
+    """The rows of the test by task, and how often each draw has each: its sources are drawn again, by kind of clip."""
+
+    def __init__(self, rows: Sequence[Mapping[str, str]], draws: int = DRAWS) -> None:
+        self.sources = {task: [r["source"] for r in rows if r["task"] == task] for task in TASKS}
+        rng, self.count = np.random.default_rng(0), {}
+        of_kind: dict[str, list[str]] = {}
+        for row in rows:
+            of_kind.setdefault(row["kind"], []).append(row["source"])
+        for kind in of_kind:
+            names = sorted(set(of_kind[kind]))
+            drawn = rng.multinomial(len(names), [1 / len(names)] * len(names), size=draws)
+            self.count |= {name: drawn[:, i] for i, name in enumerate(names)}
+        self.rng, self.draws = rng, draws
+
+    def weights(self, task: str) -> NDArray[np.float64]:
+        """`[draws, rows of the task]`"""
+        return np.stack([self.count[source] for source in self.sources[task]], 1).astype(float)
+
+    def drawn(self, results: Sequence[Result], tasks: Sequence[str]) -> Draws:
+        """Mean accuracy over tasks; seeds are drawn again, too, alike for all arms."""
+        seeds = np.random.default_rng(1).integers(len(results), size=(self.draws, len(results)))
+        by_task = []
+        for task in tasks:
+            hits_SN = np.array([[int(c) for c in r["hits"]["test"][task]] for r in results], float)
+            weights_DN = self.weights(task)
+            of_seed_DS = weights_DN @ hits_SN.T / weights_DN.sum(1, keepdims=True)
+            by_task.append(np.take_along_axis(of_seed_DS, seeds, 1).mean(1))
+        return np.mean(by_task, 0)
+
+
+def accuracy(results: Sequence[Result], tasks: Sequence[str], rows: str = "test") -> float:
+    return float(np.mean([mean_accuracy({task: r["hits"][rows][task] for task in tasks}) for r in results]))
+
+
+def page(results: Sequence[Result], rows: Mapping[str, Any], picture: str) -> str:
+    asked, arms = Asked(rows["test"]), by_arm(results)
+    lines = [f"![Accuracy by task]({picture})", ""] if picture else []
+    lines += alignment(rows) + rates() + accuracies(asked, arms, rows) + differences(asked, arms) + costs(arms)
+    return "\n".join(lines)
+
+
+def by_arm(results: Sequence[Result]) -> dict[str, list[Result]]:
+    found = {a: [r for r in results if r["run"]["arm"] == a and r["run"]["what"] == "final"] for a in ARMS}
+    return {arm: sorted(of, key=lambda r: r["run"]["seed"]) for arm, of in found.items() if of}
+
+
+def alignment(rows: Mapping[str, Any]) -> list[str]:
+    aligned = read(ALIGNMENT)
+    if aligned is None:
+        return []
+    hits = aligned["hits"]
+    kept = ", ".join(f"{task} {percent(mean_accuracy({task: of}))}" for task, of in hits["kept"].items())
+    cells = [percent(mean_accuracy({task: hits["test"][task]})) for task in TASKS]
+    return [
+        f"The student after its alignment, on sources that it has not heard: {kept} %. What it says to the eight tasks:",
+        "", *table(["", *TASKS, "mean"], [["aligned", *cells, percent(mean_accuracy(hits["test"]))], floors(rows)]),
+    ]  # fmt: skip
+
+
+def floors(rows: Mapping[str, Any]) -> list[str]:
+    """The training's most frequent answer, on the test."""
+    values = [rows["majority"][task] for task in TASKS]
+    return ["majority answer", *map(percent, values), percent(float(np.mean(values)))]
+
+
+def rates() -> list[str]:
+    found = {arm: [read(run) for run in rate_runs(arm)] for arm in ARMS}
+    shown = {arm: of for arm, of in found.items() if all(of)}
+    if not shown:
+        return []
+    lines = [
+        [f"{arm} {ARMS[arm]}", *(percent(mean_accuracy(r["hits"]["validation"])) for r in of if r)]
+        for arm, of in shown.items()
+    ]
+    return ["Validation, one seed, 100 steps, by rate:", "", *table(["arm", *(f"{r:g}" for r in RATES)], lines)]
+
+
+def accuracies(asked: Asked, arms: Mapping[str, Sequence[Result]], rows: Mapping[str, Any]) -> list[str]:
+    if not arms:
+        return []
+    lines = [[*floors(rows), ""]]
+    for arm, results in arms.items():
+        cells = [
+            f"{percent(accuracy(results, tasks))} ({interval(asked.drawn(results, tasks))})"
+            for tasks in (*([t] for t in TASKS), TASKS)
+        ]
+        seeds = ", ".join(percent(accuracy([r], TASKS)) for r in results)
+        kept = ", ".join(f"{t} {percent(accuracy(results, [t], 'kept'))}" for t in results[0]["hits"]["kept"])
+        lines.append([f"{arm} {ARMS[arm]}", *cells[:-1], f"**{cells[-1]}**; {seeds}", kept])
+    return ["Test, sources that no training has, 250 steps:", "", *table(["arm", *TASKS, "mean; seeds", "kept"], lines)]
+
+
+def differences(asked: Asked, arms: Mapping[str, Sequence[Result]]) -> list[str]:
+    pairs = [(a, b) for b in "ADC" for a in arms if b in arms and a > b]
+    lines = []
+    for one, other in pairs:
+        if len(arms[one]) == len(arms[other]):
+            drawn = asked.drawn(arms[one], TASKS) - asked.drawn(arms[other], TASKS)
+            points = accuracy(arms[one], TASKS) - accuracy(arms[other], TASKS)
+            lines.append([f"{one} - {other}", percent(points), interval(drawn)])
+    return [*table(["difference", "points", "95 %"], lines)] if lines else []
+
+
+def costs(arms: Mapping[str, Sequence[Result]]) -> list[str]:
+    lines = [
+        [f"{arm} {ARMS[arm]}", f"{np.mean([r['train_seconds'] / r['run']['steps'] for r in of]):.1f}"]
+        for arm, of in arms.items()
+    ]
+    return ["Seconds of a step, as the machine was then:", "", *table(["arm", "s"], lines)] if lines else []
+
+
+def interval(values: Draws) -> str:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)] + [""]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--page", type=Path, default=PAGE, help="whose figures are written anew")
+    arguments = parser.parse_args()
+    results = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*-seed*.json"))]
+    rows = json.loads((RESULTS / "rows.json").read_text())
+    text = arguments.page.read_text()
+    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+    arguments.page.write_text(f"{before}\n\n{page(results, rows, '')}\n{after}")
+
+
+if __name__ == "__main__":
+    main()
