@@ -88,4 +88,5 @@ def config_of(run: Run, cache: Path, out: Path) -> TrainConfig:
     }  # fmt: skip
     if align:
         data["student"]["train"] = ["multi_modal_projector"]
+        data["lora"] = {"rank": 8, "alpha": 16}  # half, since it is committed
     return TrainConfig.from_dict(data, run.name)

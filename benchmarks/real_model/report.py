@@ -1,6 +1,6 @@
 """The committed results as tables of docs/real-model.md and a picture: `python -m benchmarks.real_model.report`.
 
-Intervals are 95 %, by a bootstrap over seeds and *sources* at once: instruments, voices, speakers and recordings of each
+Intervals are 95 %, by a bootstrap over seeds and *sources* at once: instruments, voices, speakers, recordings of each
 kind are drawn again, with all their clips, since an arm may hear one instrument well and another not. Differences of
 arms are taken draw by draw. Nothing here is typed in: what the results do not hold is not in the report.
 """
@@ -80,7 +80,7 @@ def alignment(rows: Mapping[str, Any]) -> list[str]:
     kept = ", ".join(f"{task} {percent(mean_accuracy({task: of}))}" for task, of in hits["kept"].items())
     cells = [percent(mean_accuracy({task: hits["test"][task]})) for task in TASKS]
     return [
-        f"The student after its alignment, on sources that it has not heard: {kept} %. What it says to the eight tasks:",
+        f"After its alignment, on sources that it has not heard: {kept} %. What it says to the eight tasks:",
         "", *table(["", *TASKS, "mean"], [["aligned", *cells, percent(mean_accuracy(hits["test"]))], floors(rows)]),
     ]  # fmt: skip
 

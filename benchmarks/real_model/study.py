@@ -8,7 +8,6 @@ at each rate, on validation), final (each arm at its rate, each seed, on the tes
 import argparse
 import json
 import os
-import shutil
 import sys
 import time
 from collections import Counter
@@ -17,13 +16,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.real_model.aligned import build, keep
 from benchmarks.real_model.arms import ALIGNMENT, ARMS, CHOOSING, ON_CPUS, RATES, SEEDS, Run, config_of
 from benchmarks.real_model.clips import TASKS
 from benchmarks.real_model.data import CACHE, coat, prepare, read_rows, rows_file
 from coat.trainer.run_folder import read_metrics
 
 RESULTS = Path(__file__).parent / "results"
-ALIGNED = RESULTS / "aligned"  # the adapter and projector of the alignment, some megabytes
+ALIGNED = RESULTS / "aligned.safetensors"
 PHASES = ("align", "rate", "final")
 LONGEST = 8  # tokens of an answer
 KEPT = ("step", "ce", "grad_norm")  # of metrics.jsonl, and each expert's loss
@@ -60,7 +60,7 @@ def ask(cache: Path, rows: str, out: Path, *whom: object) -> dict[str, str]:
         "evaluate", "--data", rows_file(cache, rows), *whom, "--out", out,
         "--max-new-tokens", LONGEST, "--guard", 0, "--cost", 0,
     )  # fmt: skip
-    right = {score["id"]: score["strict"]["right"] for score in read_rows(out / "scores.jsonl")}
+    right = {score["id"]: score["strict"] for score in read_rows(out / "scores.jsonl")}
     hits: dict[str, str] = {}
     for row in read_rows(rows_file(cache, rows)):
         hits[row["task"]] = hits.get(row["task"], "") + str(int(bool(right[row["id"]])))
@@ -68,14 +68,20 @@ def ask(cache: Path, rows: str, out: Path, *whom: object) -> dict[str, str]:
 
 
 def align(cache: Path) -> None:
-    """Train, keep what was trained among the results, and write the student that all arms start from."""
+    """Train, keep what was trained among the results, and ask the student that all arms start from."""
     run = train(ALIGNMENT, cache)
-    if not ALIGNED.exists():
-        shutil.copytree(run / "student", ALIGNED, ignore=shutil.ignore_patterns("tokenizer*", "*processor*", "chat*"))
-    if not (cache / "aligned/config.json").exists():
-        coat("export", "--run", run, "--merged", "--out", cache / "aligned")
-    hits = {rows: ask(cache, rows, cache / "asked" / f"aligned-{rows}", "--run", run) for rows in ("kept", "test")}
+    keep(run, ALIGNED)
+    student = aligned_student(cache)
+    asked = cache / "asked"
+    hits = {rows: ask(cache, rows, asked / f"aligned-{rows}", "--student", student) for rows in ("kept", "test")}
     write(ALIGNMENT, cache, run, hits)
+
+
+def aligned_student(cache: Path) -> Path:
+    folder = cache / "aligned"
+    if not (folder / "config.json").exists():
+        build(cache / "student", ALIGNED, folder)
+    return folder
 
 
 def perform(run: Run, cache: Path) -> None:
@@ -150,9 +156,10 @@ def main() -> int:
     note_rows(CACHE)
     for phase in arguments.phase or PHASES:
         if phase == "align":
-            if read(ALIGNMENT) is None or not (CACHE / "aligned/config.json").exists():
+            if read(ALIGNMENT) is None:
                 align(CACHE)
             continue
+        aligned_student(CACHE)
         for run in runs_of(phase, arguments.arms.split(","), [int(s) for s in arguments.seeds.split(",")]):
             if read(run) is None:
                 began = time.monotonic()

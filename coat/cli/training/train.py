@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -171,8 +170,6 @@ def quiet() -> Iterator[None]:
     transformers_logging.set_verbosity_error()
     for name in ("accelerate", "bitsandbytes"):  # the latter misses a package that it can do without
         logging.getLogger(name).setLevel(logging.ERROR)
-    # peft 0.21 asks transformers for a property that transformers 5.23 has renamed
-    warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
     yield
 
 
