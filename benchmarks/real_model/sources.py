@@ -200,7 +200,8 @@ def member(archive: tarfile.TarFile, found: tarfile.TarInfo) -> bytes:
 
 def read(blob: bytes) -> Signal:
     """Mono at 16 kHz, of a peak of 1."""
-    return at_rate(*soundfile.read(io.BytesIO(blob), dtype="float32", always_2d=True))
+    sound_TC, rate = soundfile.read(io.BytesIO(blob), dtype="float32", always_2d=True)
+    return at_rate(np.asarray(sound_TC, np.float32), rate)
 
 
 def at_rate(sound_TC: Signal, rate: int) -> Signal:

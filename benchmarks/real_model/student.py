@@ -75,8 +75,8 @@ def write_expert(weights: Mapping[str, Tensor], folder: Path) -> None:
     WhisperFeatureExtractor(feature_size=len(weights["conv1.weight"][0])).save_pretrained(folder)
 
 
-def sizes(weights: Mapping[str, Tensor]) -> dict[str, int]:
-    """In the words of Whisper's config, that Qwen2-Audio's has too."""
+def sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Whole numbers, in the words of Whisper's config, that Qwen2-Audio's has too."""
     width, mels = weights["conv1.weight"].shape[:2]
     return {
         "num_mel_bins": mels,
@@ -100,17 +100,18 @@ def assemble(tower: Mapping[str, Tensor], smollm2: Path, folder: Path) -> None:
     )
 
     tokenizer = AutoTokenizer.from_pretrained(smollm2, gguf_file=SMOLLM2)
-    llama = AutoModelForCausalLM.from_pretrained(smollm2, gguf_file=SMOLLM2, dtype=torch.float32)
+    llama: Any = AutoModelForCausalLM.from_pretrained(smollm2, gguf_file=SMOLLM2, dtype=torch.float32)
     tokenizer.add_special_tokens({"additional_special_tokens": list(AUDIO_TOKENS)})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # of the new rows and the projector
         llama.resize_token_embeddings(len(tokenizer))
-        model = Qwen2AudioForConditionalGeneration(
+        settings: dict[str, Any] = {"tie_word_embeddings": False}
+        model: Any = Qwen2AudioForConditionalGeneration(
             Qwen2AudioConfig(
                 audio_config=Qwen2AudioEncoderConfig(**sizes(tower)).to_dict(),
                 text_config=text_config(llama.config, len(tokenizer)),
                 audio_token_index=tokenizer.convert_tokens_to_ids(AUDIO_TOKENS[0]),
-                tie_word_embeddings=False,
+                **settings,
             )
         )
     model.model.audio_tower.load_state_dict(tower)
@@ -202,7 +203,7 @@ def read_ctranslate2(blob: bytes) -> dict[str, np.ndarray]:
         at += length
         return blob[at - length : at].rstrip(b"\0").decode()
 
-    number("I"), text(), number("I")
+    _ = number("I"), text(), number("I")
     variables: dict[str, np.ndarray] = {}
     for _ in range(number("I")):
         name = text()

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def ctranslate2(variables: dict[str, np.ndarray]) -> bytes:
 def test_whispers_encoder_is_read_as_it_was_written():
     """Against transformers' encoder of the same weights, laid out as CTranslate2 has them."""
     torch.manual_seed(0)
-    expected = {
+    expected: dict[str, Any] = {
         "num_mel_bins": 8, "d_model": 64, "encoder_layers": 2, "encoder_attention_heads": 1, "encoder_ffn_dim": 256,
         "max_source_positions": 20,
     }  # fmt: skip
