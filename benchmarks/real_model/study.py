@@ -94,8 +94,13 @@ def perform(run: Run, cache: Path) -> None:
 def write(run: Run, cache: Path, folder: Path, hits: dict[str, Any]) -> None:
     metrics = read_metrics(folder)
     log = [{k: v for k, v in row.items() if k in KEPT or k.startswith("distill/")} for row in metrics]
-    seconds = round(sum(1 / row["steps_per_s"] * 10 for row in metrics if row.get("steps_per_s")), 1)
-    result = {"run": asdict(run) | {"name": run.name, "steps": run.steps}, "hits": hits, "train_seconds": seconds}
+    steps = [0, *(row["step"] for row in metrics)]
+    seconds = sum((row["step"] - before) / row["steps_per_s"] for before, row in zip(steps, metrics, strict=False))
+    result = {
+        "run": asdict(run) | {"name": run.name, "steps": run.steps},
+        "hits": hits,
+        "train_seconds": round(seconds, 1),
+    }
     RESULTS.mkdir(exist_ok=True)
     part = file_of(run).with_suffix(".part")
     lines = ",\n  ".join(json.dumps(row) for row in log)
