@@ -38,15 +38,15 @@ bench: .venv/.installed-all
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 	$(BIN)/python -m benchmarks.report
 
-# On a machine with a GPU, in under 8 minutes: extraction's speed, what it does when the device fails or is full, and
-# training steps of three students.
-# GPU_CHECK_ARGS=--tiny: the same on CPUs, with small models.
-gpu-# Is what others serve what `coat generate` says? vLLM and transformers 4.57 in environments of their own under runs/serving
+# Is what others serve what `coat generate` says? vLLM and transformers 4.57 in environments of their own under runs/serving
 # (some 3 GB, made once), tiny students, every token compared. SERVE_ARGS='--students qwen2-audio': one of them.
 serve-check: .venv/.installed-all
 	$(BIN)/python -m benchmarks.serving.check $(SERVE_ARGS)
 
-check: .venv/.installed-all
+# On a machine with a GPU, in under 8 minutes: extraction's speed, what it does when the device fails or is full, and
+# training steps of three students.
+# GPU_CHECK_ARGS=--tiny: the same on CPUs, with small models.
+gpu-check: .venv/.installed-all
 	$(BIN)/python -m benchmarks.gpu_check $(GPU_CHECK_ARGS)
 
 # Does the method help a student that this machine can train? Under 20 minutes on 2 cores; docs/scale-model.md has
