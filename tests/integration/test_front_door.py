@@ -54,8 +54,12 @@ def test_the_citation_is_of_this_version() -> None:
 
 
 def test_contributing_names_commands_that_exist() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    text, makefile = (ROOT / "CONTRIBUTING.md").read_text(), (ROOT / "Makefile").read_text()
+    lines = re.findall(r"^([\w-]+):", makefile, flags=re.MULTILINE)
+    targets = set(lines)
+    assert len(lines) == len(targets), "a target has two recipes: the first one is dropped"
+    (phony,) = re.findall(r"^\.PHONY: (.*)", makefile, flags=re.MULTILINE)
+    assert set(phony.split()) == targets, "make says of a target without a recipe that there is nothing to do"
     named = set(re.findall(r"`make ([\w-]+)`", text))
     assert {"check", "test", "chaos"} <= named <= targets
     rooms = re.findall(r"^\| .* \| `([\w/]+/)`", text, flags=re.MULTILINE)
