@@ -14,18 +14,15 @@ HEAD = """\
 # Errors, and what to do
 
 coat ends with one line where something is wrong: `error: WHERE: WHAT; WHAT TO DO`. Paste that line here. Names in
-‹› and … stand for
-what is different each time.
+‹› and … stand for what is different each time.
 
 <input id="coat-error" type="search" placeholder="Paste an error line, or type a word of it" aria-label="Error line" />
 <p id="coat-error-found"></p>
 
 Exit code 2 is a mistake in what was given: a file, a row, a name, an option. Exit code 1 is a machine, a disk, a
-network or a store that
-failed; nothing half done is kept, and the same command goes on. *Fails a row* is the reason why one row has no
-target: `coat status
-STORE --failed` lists them, and all other rows are done. A traceback is none of these: it is a bug in coat. Please
-report it.
+network or a store that failed; nothing half done is kept, and the same command goes on. *Fails a row* is the reason
+why one row has no target: `coat status STORE --failed` lists them, and all other rows are done. A traceback is none of
+these: it is a fault of coat or of the machine. `coat doctor` tells which.
 
 """
 
