@@ -19,8 +19,8 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Seconds that the longest files take. They are begun first: one that begins last is waited for by all other workers.
 LONGEST = {
-    "test_docs.py": 180, "recipe/test_run.py": 90, "test_compile.py": 60, "test_cluster.py": 55, "test_loop.py": 50,
-    "test_invariance.py": 48,
+    "test_docs.py": 180, "test_resume.py": 100, "recipe/test_run.py": 90, "test_compile.py": 60, "test_cluster.py": 55,
+    "test_loop.py": 50, "test_invariance.py": 48,
     "test_crepe.py": 45, "test_runs.py": 45, "test_pyin.py": 40, "integration/test_cli.py": 39, "test_ranks.py": 30,
     "test_builds.py": 30, "test_probe.py": 28, "test_package.py": 25, "reductions/test_reductions.py": 25,
     "test_codec.py": 25, "test_full_sharding.py": 25, "test_precision.py": 20, "test_footprint.py": 20,

@@ -70,7 +70,7 @@ def test_kill_9(ranks: int, student_dir: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_kill_9_at_every_row(ranks: int, student_dir: Path, tmp_path: Path) -> None:
     """On each rank in turn, at every place in the writing of every row; then before every other file."""
-    evaluation = Killed(ranks, student_dir, tmp_path, rows=4, guard=1, orders=2)
+    evaluation = Killed(ranks, student_dir, tmp_path, rows=3, guard=1, orders=2)
     for n in range(1, evaluation.asks // ranks + 1):
         for i, where in enumerate(PLACES):
             assert evaluation.kill(((n + i) % ranks, n, where)), (n, where)
