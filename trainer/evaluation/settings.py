@@ -33,6 +33,7 @@ class SubjectSettings(Section):
     sources: tuple[str, ...] = Field(min_length=1)
     step: str | None = None  # of a run: a number, or best; None: its end
     model: str | None = None  # of a server
+    audio_rate: int | None = Field(default=None, ge=1)  # Hz, that a server is sent; None: each clip's own
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of a student
     prediction_key: str | None = None
 

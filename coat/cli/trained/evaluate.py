@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from coat.trainer.evaluation.settings import EvaluationSettings
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+SERVED_RATE = 16000  # Hz: what the feature extractors of today's LALMs take
 SHOWN_GROUPS = 12  # values of a key in the table
 
 Benchmarks = Annotated[
@@ -45,6 +46,9 @@ def evaluate(
     student: Annotated[str | None, typer.Option(help="Ask this student without coat: hub id or folder.")] = None,
     server: Annotated[str | None, typer.Option(help="Ask this OpenAI-compatible server: http://host:8000/v1.")] = None,
     model: Annotated[str | None, typer.Option(help="Of the server, where it has several.")] = None,
+    audio_rate: Annotated[
+        int, typer.Option(min=0, help="Hz, that a server is sent audio at; 0: each file's own.")
+    ] = SERVED_RATE,
     predictions: Annotated[
         list[str] | None, typer.Option(help="Score this file of predictions; repeat in the order of --benchmark.")
     ] = None,
@@ -116,7 +120,10 @@ def evaluate(
     settings = settings_of(
         benchmark, data,
         whom={"run": run, "student": student, "server": server, "predictions": predictions},
-        subject={"step": step, "model": model, "dtype": dtype, "prediction_key": prediction_key},
+        subject={
+            "step": step, "model": model, "dtype": dtype, "prediction_key": prediction_key,
+            "audio_rate": (audio_rate or None) if server else None,
+        },
         audio_root=audio_root, template=template, rows=rows, seed=seed, guard=guard, orders=orders,
         max_new_tokens=max_new_tokens, batch_size=batch_size, batch_tokens=batch_tokens,
         train_shards=train_shards or (), cost=cost, cot=cot,

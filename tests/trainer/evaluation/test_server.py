@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from coat.manifests import InputError, RunError
+from coat.manifests import Clip, InputError, RunError
 from coat.trainer.evaluation.asking.chat import ChatClient
 from coat.trainer.evaluation.asking.server import ServerAsker
 from coat.trainer.evaluation.asking.streaming import Streamed, read_stream
@@ -153,6 +153,23 @@ def test_a_server_is_asked(server: Server, tmp_path: Path, monkeypatch: pytest.M
     assert set(server.keys) == {f"Bearer {KEY}"}
     written = b"".join(p.read_bytes() for p in (tmp_path / "e").iterdir())
     assert KEY not in written.decode() + done.stdout + done.stderr
+
+
+def test_audio_is_sent_at_one_rate(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a run's is resampled: a server does it in its own way, or cannot."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    data = write_questions(tmp_path / "data", rows=1)
+    row = json.loads(data.read_text().splitlines()[0])
+    sound_T, rate = soundfile.read(data.parent / row["audio_filepath"], dtype="float32")
+    soundfile.write(data.parent / row["audio_filepath"], np.repeat(sound_T, 3), 3 * rate)
+    ask = ["evaluate", "--data", data, "--server", server.url, "--guard", 0, "--cost", 0]
+    for options, expected in (((), 16000), (("--audio-rate", 8000), 8000), (("--audio-rate", 0), 3 * rate)):
+        coat(*ask, *options, "--out", tmp_path / f"{expected}")
+        sent = server.requests.pop()["messages"][0]["content"][0]["input_audio"]
+        heard_T, heard_rate = soundfile.read(io.BytesIO(base64.b64decode(sent["data"])), dtype="float32")
+        clip = Clip(np.repeat(sound_T, 3), 3 * rate)
+        assert heard_rate == expected
+        assert np.abs(heard_T - clip.at(expected)).max() < 2 / 2**15
 
 
 def test_failures(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

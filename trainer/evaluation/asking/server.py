@@ -22,10 +22,13 @@ TOKENS_PER_CHARACTER = 0.3
 
 
 class ServerAsker:
-    """A batch is so many requests at once; answers keep their order."""
+    """A batch is so many requests at once; answers keep their order.
 
-    def __init__(self, client: ChatClient, requests: int) -> None:
-        self.client, self.requests = client, requests
+    `audio_rate`: clips are brought to it here, as a run's are, since servers resample each in its own way, or cannot.
+    """
+
+    def __init__(self, client: ChatClient, requests: int, audio_rate: int | None = None) -> None:
+        self.client, self.requests, self.audio_rate = client, requests, audio_rate
         self.streams = True  # until it refuses to
         self.subject = Subject(
             kind="server", source=client.url, model_type=client.model, generation={"temperature": 0.0}
@@ -35,6 +38,8 @@ class ServerAsker:
         return round(TOKENS_PER_S * seconds + TOKENS_PER_CHARACTER * len(ask.prompt)) + ask.max_new_tokens
 
     def prepare(self, ask: Ask, clip: Clip | None) -> list[dict[str, Any]]:
+        if clip is not None and self.audio_rate is not None:
+            clip = Clip(clip.at(self.audio_rate), self.audio_rate)
         return messages_of(ask.prompt, ask.row.turns, None if clip is None else wav_of(clip))
 
     def answer(self, prepared: Sequence[Any], max_new_tokens: int) -> list[Answered]:

@@ -21,7 +21,7 @@ def make_asker(settings: EvaluationSettings, device: str | None = None, servers:
     subject, source = settings.subject, settings.subject.sources[0]
     if subject.kind == "server":
         client = (servers or Servers()).asked(source, subject.model, settings.batch_size)
-        return ServerAsker(client, settings.batch_size)
+        return ServerAsker(client, settings.batch_size, subject.audio_rate)
     if subject.kind == "student":
         trained = base_student(source, dtype_here(subject.dtype), device)
         return StudentAsker(trained, subject_of(trained, "student", source))
