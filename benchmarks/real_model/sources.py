@@ -7,8 +7,8 @@
 | speech of a rate, pitch and loudness of our choice | eSpeak NG, PyPI package espeakng-loader | GPL-3.0 (program) |
 | digits by six speakers | Free Spoken Digit Dataset, tars of wav and json | CC BY-SA 4.0 |
 
-The synthesizer of the notes is tinysoundfont (MIT). Debian's packages are downloaded and unpacked into the cache, not installed. The digits' folder is given
-(COAT_FSDD_DIR).
+The notes' synthesizer is tinysoundfont (MIT). Debian's packages are downloaded and unpacked into the cache, not
+installed. The digits' folder is given (COAT_FSDD_DIR).
 """
 
 import importlib
