@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ def coat(*arguments: object) -> None:
         raise SystemExit(f"coat {' '.join(map(str, arguments))}: exit code {made.returncode}")
 
 
-def prepare(cache: Path, digits: Path, clips: Mapping[str, Mapping[str, int]] = CLIPS) -> None:
+def make_clips(cache: Path, digits: Path, clips: Mapping[str, Mapping[str, int]] = CLIPS) -> None:
+    """The student, all clips and the rows of them."""
     if not (cache / "whisper/config.json").exists() or not (cache / "student/config.json").exists():
         make_student(cache / "student", cache / "whisper")
     corpus = cache / "corpus"
@@ -45,17 +46,22 @@ def prepare(cache: Path, digits: Path, clips: Mapping[str, Mapping[str, int]] = 
             write_clips(Sources(cache, digits), corpus, split, counts, SEED)
     for name, rows in all_rows(corpus):
         write_rows(str(rows_file(cache, name)), rows)
+
+
+def make_shards(cache: Path, splits: Iterable[str] = HEARD) -> None:
+    """What experts hear in these splits, and shards of it."""
+    corpus = cache / "corpus"
     for expert in EXPERTS:
         options = ["--checkpoint", cache / "whisper"] if expert == "whisper" else []
-        for split in HEARD:
+        for split in splits:
             if split != "align" or expert == EXPERTS[0]:  # shards hold one expert at least; the alignment has no heads
                 extract = ["extract", "--expert", expert, *options, "--store", cache / "targets", "--workers", 0]
                 coat(*extract, "--manifest", corpus / f"{split}.jsonl")
-    for split, rows in HEARD.items():
+    for split in splits:
         out, experts = cache / "shards" / split, EXPERTS[:1] if split == "align" else EXPERTS
         if not (out / "index.json").exists():
             join = ["build-shards", "--store", cache / "targets", "--experts", ",".join(experts)]
-            coat(*join, "--manifest", rows_file(cache, rows), "--rate", f"{TARGET_HZ:g}", "--out", out)
+            coat(*join, "--manifest", rows_file(cache, HEARD[split]), "--rate", f"{TARGET_HZ:g}", "--out", out)
 
 
 def rows_file(cache: Path, name: str) -> Path:

@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.real_model.aligned import build, keep
 from benchmarks.real_model.arms import ALIGNMENT, ARMS, CHOOSING, ON_CPUS, RATES, SEEDS, Run, config_of
 from benchmarks.real_model.clips import TASKS
-from benchmarks.real_model.data import CACHE, coat, prepare, read_rows, rows_file
+from benchmarks.real_model.data import CACHE, coat, make_clips, make_shards, read_rows, rows_file
 from coat.trainer.run_folder import read_metrics
 
 RESULTS = Path(__file__).parent / "results"
@@ -69,6 +69,7 @@ def ask(cache: Path, rows: str, out: Path, *whom: object) -> dict[str, str]:
 
 def align(cache: Path) -> None:
     """Train, keep what was trained among the results, and ask the student that all arms start from."""
+    make_shards(cache, ["align"])
     run = train(ALIGNMENT, cache)
     keep(run, ALIGNED)
     student = aligned_student(cache)
@@ -157,13 +158,14 @@ def main() -> int:
         )
     if arguments.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    prepare(CACHE, Path(arguments.digits))
+    make_clips(CACHE, Path(arguments.digits))
     note_rows(CACHE)
     for phase in arguments.phase or PHASES:
         if phase == "align":
             if read(ALIGNMENT) is None:
                 align(CACHE)
             continue
+        make_shards(CACHE, ["train", "test"])
         aligned_student(CACHE)
         for run in runs_of(phase, arguments.arms.split(","), [int(s) for s in arguments.seeds.split(",")]):
             if read(run) is None:
