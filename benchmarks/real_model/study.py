@@ -23,7 +23,7 @@ from benchmarks.real_model.data import CACHE, coat, make_clips, make_shards, rea
 from coat.trainer.run_folder import read_metrics
 
 RESULTS = Path(__file__).parent / "results"
-ALIGNED = RESULTS / "aligned.safetensors"
+ALIGNED, ALIGNED_LOG = RESULTS / "aligned.safetensors", RESULTS / "aligned.json"
 PHASES = ("align", "rate", "final")
 LONGEST = 8  # tokens of an answer
 KEPT = ("step", "ce", "grad_norm")  # of metrics.jsonl, and each expert's loss
@@ -68,14 +68,19 @@ def ask(cache: Path, rows: str, out: Path, *whom: object) -> dict[str, str]:
 
 
 def align(cache: Path) -> None:
-    """Train, keep what was trained among the results, and ask the student that all arms start from."""
-    make_shards(cache, ["align"])
-    run = train(ALIGNMENT, cache)
-    keep(run, ALIGNED)
-    student = aligned_student(cache)
-    asked = cache / "asked"
+    """Train, keep what was trained among the results, and ask the student that all arms start from.
+
+    A kept training is not done again: asking it goes on from there, on any machine.
+    """
+    if not ALIGNED.exists():
+        make_shards(cache, ["align"])
+        run = train(ALIGNMENT, cache)
+        ALIGNED_LOG.parent.mkdir(exist_ok=True)
+        ALIGNED_LOG.write_text(json.dumps(training_of(run)) + "\n")
+        keep(run, ALIGNED)
+    student, asked = aligned_student(cache), cache / "asked"
     hits = {rows: ask(cache, rows, asked / f"aligned-{rows}", "--student", student) for rows in ("kept", "test")}
-    write(ALIGNMENT, cache, run, hits)
+    write(ALIGNMENT, hits, json.loads(ALIGNED_LOG.read_text()))
 
 
 def aligned_student(cache: Path) -> Path:
@@ -89,23 +94,26 @@ def perform(run: Run, cache: Path) -> None:
     folder = train(run, cache)
     asked = ("validation",) if run.what == "rate" else ("test", "kept")
     hits = {rows: ask(cache, rows, cache / "asked" / f"{run.name}-{rows}", "--run", folder) for rows in asked}
-    write(run, cache, folder, hits)
+    write(run, hits, training_of(folder))
 
 
-def write(run: Run, cache: Path, folder: Path, hits: dict[str, Any]) -> None:
-    metrics = read_metrics(folder)
-    log = [{k: v for k, v in row.items() if k in KEPT or k.startswith("distill/")} for row in metrics]
+def training_of(run: Path) -> dict[str, Any]:
+    """Of a run's log: losses, and seconds."""
+    metrics = read_metrics(run)
     steps = [0, *(row["step"] for row in metrics)]
     seconds = sum((row["step"] - before) / row["steps_per_s"] for before, row in zip(steps, metrics, strict=False))
-    result = {
-        "run": asdict(run) | {"name": run.name, "steps": run.steps},
-        "hits": hits,
-        "train_seconds": round(seconds, 1),
-    }
+    log = [{k: v for k, v in row.items() if k in KEPT or k.startswith("distill/")} for row in metrics]
+    return {"train_seconds": round(seconds, 1), "log": log}
+
+
+def write(run: Run, hits: dict[str, Any], training: dict[str, Any]) -> None:
+    """A line for each key and each row of the log; whole or not at all."""
+    result = {"run": asdict(run) | {"name": run.name, "steps": run.steps}, "hits": hits}
+    result["train_seconds"] = training["train_seconds"]
+    lines = ",\n  ".join(json.dumps(row) for row in training["log"])
+    body = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in result.items())
     RESULTS.mkdir(exist_ok=True)
     part = file_of(run).with_suffix(".part")
-    lines = ",\n  ".join(json.dumps(row) for row in log)
-    body = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in result.items())
     part.write_text(f'{{\n{body},\n"log": [\n  {lines}\n ]\n}}\n')
     part.replace(file_of(run))
 
