@@ -161,13 +161,14 @@ def test_audio_is_sent_at_one_rate(server: Server, tmp_path: Path, monkeypatch: 
     data = write_questions(tmp_path / "data", rows=1)
     row = json.loads(data.read_text().splitlines()[0])
     sound_T, rate = soundfile.read(data.parent / row["audio_filepath"], dtype="float32")
-    soundfile.write(data.parent / row["audio_filepath"], np.repeat(sound_T, 3), 3 * rate)
+    long_T = np.repeat(np.asarray(sound_T, np.float32), 3)
+    soundfile.write(data.parent / row["audio_filepath"], long_T, 3 * rate)
     ask = ["evaluate", "--data", data, "--server", server.url, "--guard", 0, "--cost", 0]
     for options, expected in (((), 16000), (("--audio-rate", 8000), 8000), (("--audio-rate", 0), 3 * rate)):
         coat(*ask, *options, "--out", tmp_path / f"{expected}")
         sent = server.requests.pop()["messages"][0]["content"][0]["input_audio"]
         heard_T, heard_rate = soundfile.read(io.BytesIO(base64.b64decode(sent["data"])), dtype="float32")
-        clip = Clip(np.repeat(sound_T, 3), 3 * rate)
+        clip = Clip(long_T, 3 * rate)
         assert heard_rate == expected
         assert np.abs(heard_T - clip.at(expected)).max() < 2 / 2**15
 
