@@ -1,12 +1,30 @@
 """An iterator that is run ahead in a thread, as far as a budget of bytes allows."""
 
+import atexit
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 LOOK_S = 0.2  # how often a thread that waits looks whether it is still wanted
+EXIT_S = 10.0  # that threads have for the items in hand when the process ends
+
+running: "dict[threading.Thread, Ahead[Any]]" = {}  # threads that have not ended
+
+
+@atexit.register
+def end_threads() -> None:
+    """A thread that is within C++ (torch, soxr) when the interpreter goes away ends the process by SIGABRT: a run that
+    is finished would have failed. One that waits for a store is left behind, which is harmless there.
+    """
+    threads, until = list(running.items()), time.monotonic() + EXIT_S
+    for _, ahead in threads:
+        ahead.close()
+    for thread, _ in threads:
+        if thread.is_alive():
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 class Ahead(Generic[T]):
@@ -25,9 +43,17 @@ class Ahead(Generic[T]):
         self.bytes = 0  # of these
         self.ended, self.closed = False, False
         self.error: Exception | None = None
-        threading.Thread(target=self.run, args=(items,), daemon=True).start()
+        thread = threading.Thread(target=self.run, args=(items,), daemon=True)
+        running[thread] = self
+        thread.start()
 
     def run(self, items: Generator[T]) -> None:
+        try:
+            self.take_all(items)
+        finally:
+            running.pop(threading.current_thread(), None)
+
+    def take_all(self, items: Generator[T]) -> None:
         error: Exception | None = None
         try:
             for item in items:

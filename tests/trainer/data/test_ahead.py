@@ -1,6 +1,8 @@
 """Reading ahead: the order stays, memory is bounded, errors come where they belong, threads end."""
 
 import gc
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Generator
@@ -68,6 +70,30 @@ def test_threads_end_when_an_iteration_is_dropped(tmp_path: Path) -> None:
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert threading.active_count() == before
+
+
+WORK = {
+    "soxr": "soxr.resample(np.ones(1 << 19, np.float32), 48000, 16000)",
+    "torch": "torch.ones(400, 400) @ torch.ones(400, 400)",
+}
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_a_process_ends_well_while_a_thread_reads_ahead(work: str) -> None:
+    """A daemon thread that is in C++ as the interpreter goes away calls std::terminate: exit code 134 of a good run."""
+    code = f"""
+import numpy as np, soxr, torch
+from coat.trainer.data.ahead import Ahead
+
+def items():
+    while True:
+        yield {WORK[work]}
+
+next(Ahead(items(), lambda _: 1, float("inf"), 50))
+next(Ahead(items(), lambda _: 1, float("inf"), 1))  # waits
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_several_tars_are_read_at_a_time_and_given_in_order() -> None:
