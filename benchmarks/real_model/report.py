@@ -1,4 +1,4 @@
-"""The committed results as tables of docs/real-model.md and a picture: `python -m benchmarks.real_model.report`.
+"""The committed results as tables of docs/real-model.md: `python -m benchmarks.real_model.report`.
 
 Intervals are 95 %, by a bootstrap over seeds and *sources* at once: instruments, voices, speakers, recordings of each
 kind are drawn again, with all their clips, since an arm may hear one instrument well and another not. Differences of
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.real_model.arms import ALIGNMENT, ARMS, RATES
 from benchmarks.real_model.clips import TASKS
 from benchmarks.real_model.study import RESULTS, mean_accuracy, rate_runs, read
+from benchmarks.scale_model.report_parts import DIFFERENCE, interval, percent, table
 
 PAGE = Path("docs/real-model.md")
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -38,7 +39,7 @@ class Asked:
             names = sorted(set(of_kind[kind]))
             drawn = rng.multinomial(len(names), [1 / len(names)] * len(names), size=draws)
             self.count |= {name: drawn[:, i] for i, name in enumerate(names)}
-        self.rng, self.draws = rng, draws
+        self.draws = draws
 
     def weights(self, task: str) -> NDArray[np.float64]:
         """`[draws, rows of the task]`"""
@@ -60,10 +61,9 @@ def accuracy(results: Sequence[Result], tasks: Sequence[str], rows: str = "test"
     return float(np.mean([mean_accuracy({task: r["hits"][rows][task] for task in tasks}) for r in results]))
 
 
-def page(results: Sequence[Result], rows: Mapping[str, Any], picture: str) -> str:
+def page(results: Sequence[Result], rows: Mapping[str, Any]) -> str:
     asked, arms = Asked(rows["test"]), by_arm(results)
-    lines = [f"![Accuracy by task]({picture})", ""] if picture else []
-    lines += alignment(rows) + rates() + accuracies(asked, arms, rows) + differences(asked, arms) + costs(arms)
+    lines = alignment(rows) + rates() + accuracies(asked, arms, rows) + differences(asked, arms) + costs(arms)
     return "\n".join(lines)
 
 
@@ -126,7 +126,7 @@ def differences(asked: Asked, arms: Mapping[str, Sequence[Result]]) -> list[str]
             drawn = asked.drawn(arms[one], TASKS) - asked.drawn(arms[other], TASKS)
             points = accuracy(arms[one], TASKS) - accuracy(arms[other], TASKS)
             lines.append([f"{one} - {other}", percent(points), interval(drawn)])
-    return [*table(["difference", "points", "95 %"], lines)] if lines else []
+    return [*table(DIFFERENCE, lines)] if lines else []
 
 
 def costs(arms: Mapping[str, Sequence[Result]]) -> list[str]:
@@ -137,19 +137,6 @@ def costs(arms: Mapping[str, Sequence[Result]]) -> list[str]:
     return ["Seconds of a step, as the machine was then:", "", *table(["arm", "s"], lines)] if lines else []
 
 
-def interval(values: Draws) -> str:
-    low, high = np.percentile(values, [2.5, 97.5])
-    return f"{100 * low:.1f} to {100 * high:.1f}"
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)] + [""]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--page", type=Path, default=PAGE, help="whose figures are written anew")
@@ -158,7 +145,7 @@ def main() -> None:
     rows = json.loads((RESULTS / "rows.json").read_text())
     text = arguments.page.read_text()
     before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    arguments.page.write_text(f"{before}\n\n{page(results, rows, '')}\n{after}")
+    arguments.page.write_text(f"{before}\n\n{page(results, rows)}\n{after}")
 
 
 if __name__ == "__main__":

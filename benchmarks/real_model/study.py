@@ -20,6 +20,7 @@ from benchmarks.real_model.aligned import build, keep
 from benchmarks.real_model.arms import ALIGNMENT, ARMS, CHOOSING, ON_CPUS, RATES, SEEDS, Run, config_of
 from benchmarks.real_model.clips import TASKS
 from benchmarks.real_model.data import CACHE, coat, make_clips, make_shards, read_rows, rows_file
+from benchmarks.scale_model.results import dumped
 from coat.trainer.run_folder import read_metrics
 
 RESULTS = Path(__file__).parent / "results"
@@ -107,14 +108,11 @@ def training_of(run: Path) -> dict[str, Any]:
 
 
 def write(run: Run, hits: dict[str, Any], training: dict[str, Any]) -> None:
-    """A line for each key and each row of the log; whole or not at all."""
-    result = {"run": asdict(run) | {"name": run.name, "steps": run.steps}, "hits": hits}
-    result["train_seconds"] = training["train_seconds"]
-    lines = ",\n  ".join(json.dumps(row) for row in training["log"])
-    body = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in result.items())
+    """Whole or not at all."""
+    result = {"run": asdict(run) | {"name": run.name, "steps": run.steps}, "hits": hits, **training}
     RESULTS.mkdir(exist_ok=True)
     part = file_of(run).with_suffix(".part")
-    part.write_text(f'{{\n{body},\n"log": [\n  {lines}\n ]\n}}\n')
+    part.write_text(dumped(result))
     part.replace(file_of(run))
 
 

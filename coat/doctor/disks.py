@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 
 from coat.doctor.child import within
-from coat.doctor.finding import Finding, Request, broken, ok, size_text, warning
+from coat.doctor.finding import Finding, Request, broken, ok, warning
+from coat.drawing.text import bytes_text
 
 ANSWER_S = 5.0  # of a share
 FILES_WARNED = 10_000  # that may still be made
@@ -99,7 +100,7 @@ def state_of(folder: Folder) -> Iterator[Finding]:
             f"df -h {place}; ls -ld {place}; then make room or allow writing, or {folder.move}",
         )
         return
-    told = f"{folder.path}: {size_text(disk.free)} of {size_text(disk.total)} are free, {kind}"
+    told = f"{folder.path}: {bytes_text(disk.free)} of {bytes_text(disk.total)} are free, {kind}"
     if folder.local and is_network(kind):
         yield warning(folder.what, f"{told}: a share of other machines, which is slow for this", folder.move)
     elif folder.local and status.f_flag & os.ST_NOEXEC:

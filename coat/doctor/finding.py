@@ -44,12 +44,3 @@ def broken(what: str, found: str, remedy: str) -> Finding:
 def line_of(error: BaseException, limit: int = 300) -> str:
     """Its kind and what it says, in one line. `coat.manifests` has another, and loads what may be broken."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:limit].rstrip(". ")
-
-
-def size_text(n: float) -> str:
-    """`1.4 GB`: powers of 1000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.1f} TB"

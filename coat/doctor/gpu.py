@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from coat.doctor.finding import Finding, Request, absent, broken, line_of, ok, size_text, warning
+from coat.doctor.finding import Finding, Request, absent, broken, line_of, ok, warning
+from coat.drawing.text import bytes_text
 from coat.pipeline.cluster.resources import count_gpus
 
 DRIVER_S = 10.0  # of nvidia-smi: with many devices and without persistence mode it takes seconds
@@ -107,7 +108,7 @@ def device(torch: Any, index: int) -> Iterator[Finding]:
         free, total = torch.cuda.mem_get_info(index)
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         name = torch.cuda.get_device_name(index)
-        told = f"{name}, capability {major}.{minor}, {size_text(free)} of {size_text(total)} are free"
+        told = f"{name}, capability {major}.{minor}, {bytes_text(free)} of {bytes_text(total)} are free"
         wrong = [text for dtype in ("float32", "bfloat16") if (text := miscomputes(torch, index, dtype))]
     except RuntimeError as e:
         yield broken(

@@ -4,22 +4,48 @@ import getpass
 import os
 import resource
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from coat.doctor.finding import Finding, Request, broken, ok, size_text, warning
+from coat.doctor.finding import Finding, Request, broken, ok, warning
+from coat.drawing.text import bytes_text
 
-FILES, FILES_NEEDED = (
-    65_536,
-    1024,
-)  # Ray wants the first; with fewer than the second its daemons fail, and readers of many tars
-FILES_WARNED = 4096
-PROCESSES, PROCESSES_NEEDED = 4096, 256  # threads count: a worker of Ray has some 40, and torch one a CPU
+
+@dataclass(frozen=True)
+class Limit:
+    """`given`: what a remedy sets it to. Below `warned` some work fails, below `needed` nearly all does."""
+
+    what: str
+    resource: int
+    flag: str  # of ulimit
+    given: int
+    warned: int
+    needed: int
+    name: str  # in limits.conf
+    container: str
+    told: str
+    why_needed: str
+    why_warned: str
+
+
+FILES = 65_536  # that Ray wants
+LIMITS = (
+    Limit(
+        "open files", resource.RLIMIT_NOFILE, "n", FILES, 4096, 1024, "nofile",
+        f"a container: docker run --ulimit nofile={FILES}:{FILES}", "",
+        "Ray, and shards with many tars, need more", "too few for a Ray head, or for many workers",
+    ),
+    Limit(  # threads count: a worker of Ray has some 40, and torch one a CPU
+        "processes", resource.RLIMIT_NPROC, "u", 4096, 4096, 256, "nproc",
+        "a container: docker run --pids-limit 4096", ", threads included",
+        "Ray and torch start more threads than that", "too few for many workers",
+    ),
+)  # fmt: skip
 INFINITE = resource.RLIM_INFINITY
 
 
 def look(request: Request) -> Iterator[Finding]:
-    yield open_files()
-    yield processes()
+    yield from map(finding_of, LIMITS)
     yield from sizes()
 
 
@@ -31,36 +57,18 @@ def below(limit: int, needed: int) -> bool:
     return limit != INFINITE and limit < needed
 
 
-def open_files() -> Finding:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    told = f"{text(soft)} (at most {text(hard)})"
-    if not below(soft, FILES_WARNED):
-        return ok("open files", told)
-    remedy = f"ulimit -n {FILES if hard == INFINITE else min(hard, FILES)}"
-    if below(hard, FILES_WARNED):
-        remedy = (
-            f"as root: a line `{user()} - nofile {FILES}` in /etc/security/limits.conf, and log in again; a container: "
-            f"docker run --ulimit nofile={FILES}:{FILES}"
-        )
-    if below(soft, FILES_NEEDED):
-        return broken("open files", f"{told}: Ray, and shards with many tars, need more", remedy)
-    return warning("open files", f"{told}: too few for a Ray head, or for many workers", remedy)
-
-
-def processes() -> Finding:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
-    told = f"{text(soft)} (at most {text(hard)}), threads included"
-    if not below(soft, PROCESSES):
-        return ok("processes", told)
-    remedy = f"ulimit -u {PROCESSES}"
-    if below(hard, PROCESSES):
-        remedy = (
-            f"as root: a line `{user()} - nproc {PROCESSES}` in /etc/security/limits.conf, and log in again; a "
-            f"container: docker run --pids-limit {PROCESSES}"
-        )
-    if below(soft, PROCESSES_NEEDED):
-        return broken("processes", f"{told}: Ray and torch start more threads than that", remedy)
-    return warning("processes", f"{told}: too few for many workers", remedy)
+def finding_of(limit: Limit) -> Finding:
+    soft, hard = resource.getrlimit(limit.resource)
+    told = f"{text(soft)} (at most {text(hard)}){limit.told}"
+    if not below(soft, limit.warned):
+        return ok(limit.what, told)
+    remedy = f"ulimit -{limit.flag} {limit.given if hard == INFINITE else min(hard, limit.given)}"
+    if below(hard, limit.warned):
+        line = f"{user()} - {limit.name} {limit.given}"
+        remedy = f"as root: a line `{line}` in /etc/security/limits.conf, and log in again; {limit.container}"
+    if below(soft, limit.needed):
+        return broken(limit.what, f"{told}: {limit.why_needed}", remedy)
+    return warning(limit.what, f"{told}: {limit.why_warned}", remedy)
 
 
 def sizes() -> Iterator[Finding]:
@@ -73,7 +81,7 @@ def sizes() -> Iterator[Finding]:
     for what, limit, flag, why in limits:
         soft, _ = resource.getrlimit(limit)
         if soft != INFINITE:
-            shown = f"{soft} s" if flag == "t" else size_text(soft)
+            shown = f"{soft} s" if flag == "t" else bytes_text(soft)
             yield warning(what, f"{shown}: {why}", f"ulimit -{flag} unlimited")
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from coat.doctor.finding import Finding, Request, broken, ok, size_text, warning
+from coat.doctor.finding import Finding, Request, broken, ok, warning
+from coat.drawing.text import bytes_text
 
 MEMORY_NEEDED, MEMORY_WARNED = 2e9, 8e9  # torch, Ray and a small expert; a worker with a model of some size
 # Of ray/_private/utils.py: the object store takes so much of memory, and lies on a disk where /dev/shm has less.
@@ -33,11 +34,11 @@ def look(request: Request) -> Iterator[Finding]:
 
 
 def machine_memory(total: int, available: int, limits: "Limits") -> Finding:
-    told = f"{size_text(available)} of {size_text(total)} are free"
+    told = f"{bytes_text(available)} of {bytes_text(total)} are free"
     free = available
     if limits.memory is not None and limits.memory < total:
         free = min(available, limits.memory - (limits.memory_used or 0))
-        told = f"the container may use {size_text(limits.memory)}, {size_text(max(0, free))} of it still free"
+        told = f"the container may use {bytes_text(limits.memory)}, {bytes_text(max(0, free))} of it still free"
     remedy = "end what uses it (`ps aux --sort=-rss | head`), or give the container more (docker run --memory)"
     if free < MEMORY_NEEDED:
         return broken("memory", f"{told}: too little for torch and Ray", remedy)
@@ -53,13 +54,13 @@ def shared_memory(folder: Path, memory: int) -> Finding:
     if not os.access(folder, os.W_OK):
         return broken("shared memory", f"{folder} is missing or cannot be written", larger)
     disk = shutil.disk_usage(folder)
-    told = f"{folder}: {size_text(disk.free)} of {size_text(disk.total)} are free"
+    told = f"{folder}: {bytes_text(disk.free)} of {bytes_text(disk.total)} are free"
     store = min(memory * RAY_SHARE, max(RAY_MOST, disk.free * 0.95))
     if disk.free < SHARED_NEEDED:
         return broken("shared memory", f"{told}: processes of torch that exchange tensors end with a bus error", larger)
     if disk.free < store:
         return warning(
-            "shared memory", f"{told}: Ray's object store ({size_text(store)}) will lie on a disk, and be slow", larger
+            "shared memory", f"{told}: Ray's object store ({bytes_text(store)}) will lie on a disk, and be slow", larger
         )
     return ok("shared memory", told)
 

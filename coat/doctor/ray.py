@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from coat.doctor.declared import installed_version
-from coat.doctor.finding import Finding, Request, broken, line_of, ok, size_text, warning
+from coat.doctor.finding import Finding, Request, broken, line_of, ok, warning
+from coat.drawing.text import bytes_text
 from coat.pipeline.cluster.ray_connection import connected, worker_environment
 from coat.pipeline.cluster.resources import Cluster
 
@@ -72,8 +73,8 @@ def nodes(ray: Any, address: str) -> Iterator[Finding]:
     alive = [node for node in all_nodes if node["Alive"]]
     room = ray.cluster_resources()
     told = f"{address}: {len(alive)} nodes, {room.get('CPU', 0):g} CPUs, {room.get('GPU', 0):g} GPUs"
-    told += f", {size_text(room.get('memory', 0))} of memory"
-    told += f", {size_text(room.get('object_store_memory', 0))} of object store"
+    told += f", {bytes_text(room.get('memory', 0))} of memory"
+    told += f", {bytes_text(room.get('object_store_memory', 0))} of object store"
     yield ok("cluster", told)
     if lost := len(all_nodes) - len(alive):
         yield ok("lost nodes", f"{lost} that were there before")

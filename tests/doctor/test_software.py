@@ -17,21 +17,7 @@ from coat.doctor.finding import Finding
 from coat.doctor.gpu import driver
 from coat.doctor.versions import other_than_pinned, python
 from tests.doctor.helpers import doctor, run
-from tests.integration.helpers import ROOT
-
-
-def hiding(folder: Path, *modules: str) -> Path:
-    """A folder for PYTHONPATH: in processes that have it there are no such modules."""
-    (folder / "sitecustomize.py").write_text(
-        f"""
-from importlib.machinery import PathFinder
-find = PathFinder.find_spec
-def find_others(cls, name, path=None, target=None):
-    return None if name.partition(".")[0] in {modules!r} else find(name, path, target)
-PathFinder.find_spec = classmethod(find_others)
-"""
-    )
-    return folder
+from tests.integration.helpers import ROOT, hiding
 
 
 def path_with(folder: Path) -> str:

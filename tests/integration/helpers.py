@@ -98,3 +98,17 @@ def parse_coat(arguments: list[str]) -> dict[str, Any]:
         name, *rest = rest
         command = command.commands[name]
     return command.make_context(name, rest).params
+
+
+def hiding(folder: Path, *modules: str) -> Path:
+    """A folder for PYTHONPATH (or site-packages): in processes that have it there are no such modules."""
+    (folder / "sitecustomize.py").write_text(
+        f"""
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+def find_others(cls, name, path=None, target=None):
+    return None if name.partition(".")[0] in {modules!r} else find(name, path, target)
+PathFinder.find_spec = classmethod(find_others)
+"""
+    )
+    return folder

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.helpers import ROOT
+from tests.integration.helpers import ROOT, hiding
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
@@ -134,15 +134,7 @@ def clean(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([*pip, str(built.wheel)], check=True)
     (site,) = home.glob("lib/python*/site-packages")
     (site / "needed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    (site / "sitecustomize.py").write_text(
-        f"""
-from importlib.machinery import PathFinder
-find = PathFinder.find_spec
-def find_others(cls, name, path=None, target=None):
-    return None if name.partition(".")[0] in {DEV!r} else find(name, path, target)
-PathFinder.find_spec = classmethod(find_others)
-"""
-    )
+    hiding(site, *DEV)
     return home / "bin"
 
 
