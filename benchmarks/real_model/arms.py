@@ -89,4 +89,6 @@ def config_of(run: Run, cache: Path, out: Path) -> TrainConfig:
     if align:
         data["student"]["train"] = ["multi_modal_projector"]
         data["lora"] = {"rank": 8, "alpha": 16}  # half, since it is committed
+    else:  # PROTOCOL.md, additions
+        data["student"]["dtype"], data["run"]["precision"] = "bfloat16", "bf16"
     return TrainConfig.from_dict(data, run.name)
