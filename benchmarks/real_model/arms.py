@@ -5,6 +5,8 @@ B  a block alone                25 think positions behind the audio
 C  CoAT                         the same, distilled from five experts
 D  distillation at the audio    no block; the same heads read the audio's own positions
 E  both                         C, and heads of their own read the audio's positions as D's do
+
+Variants of C and E are these with another setting, asked on validation alone.
 """
 
 from collections.abc import Mapping
@@ -21,14 +23,29 @@ ON_CPUS = ("A", "C", "D", "E")  # arms that two cores have time for
 EXPERTS = ("mel", "whisper", "pitch", "yamnet", "prosody")
 STATES = {"D": "audio", "E": "both"}  # that are distilled; of all others the block's
 THINK = 25  # K: about as many as the clips' audio has positions
+TARGET_HZ = 25.0  # frames of a target a second: as many as the audio has positions
 BATCH = 8  # clips of a step, each with all that is asked of it
 RATES = (5e-4, 1.5e-3)
 CHOOSING = 100  # the seed of the runs that choose a rate
 SEEDS = (0, 1)
-STEPS: Mapping[str, int] = {"align": 400, "rate": 100, "final": 250}
+VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {  # settings, by section, beside those of the arm before "-"
+    "C-listening": {"heads": {"detach": True}},  # heads that the student learns nothing from: B, and fidelity's floor
+    "C-K75": {"thinking": {"count": 75}},
+    "C-layer20": {"thinking": {"layer": 20}},
+    "C-question": {"thinking": {"placement": "before_response"}},  # the block sees what is asked
+    "E-K75": {"thinking": {"count": 75}},
+    "E-layer20": {"thinking": {"layer": 20}},
+    "E-question": {"thinking": {"placement": "before_response"}},
+}
+LISTENING = "C-listening"
+STEPS: Mapping[str, int] = {"align": 400, "rate": 100, "final": 250, "variant": 250, "listening": 250, "short": 40}
 ALIGN_RATE = 1e-3
 WARMUP = 20
-What = Literal["align", "rate", "final"]
+What = Literal["align", "rate", "final", "variant", "listening", "short"]
+ROWS: Mapping[str, tuple[str, ...]] = {  # that each asks
+    "rate": ("validation",), "variant": ("validation",), "final": ("test", "kept"),
+    "listening": ("test", "kept"), "short": ("test",),
+}  # fmt: skip
 
 # Clips of each kind. Of the training as many as one pass of 250 steps takes.
 CLIPS: Mapping[str, Mapping[str, int]] = {
@@ -37,11 +54,17 @@ CLIPS: Mapping[str, Mapping[str, int]] = {
     "validation": {"music": 60, "voice": 40, "digits": 40, "event": 40},
     "test": {"music": 140, "voice": 100, "digits": 100, "event": 100},
 }
+SHORT_CLIPS: Mapping[str, Mapping[str, int]] = {  # of one pass of 40 steps
+    "train": {"music": 128, "voice": 64, "digits": 64, "event": 64},
+    "test": {"music": 28, "voice": 20, "digits": 20, "event": 20},
+}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training. `what`: align (the student that all start from), rate (validation alone) or final."""
+    """One training. `what`: align (the student that all start from), rate and variant (validation alone), final,
+    listening (C-listening, as final), or short (of the form that takes ten minutes).
+    """
 
     arm: str
     lr: float
@@ -62,7 +85,8 @@ ALIGNMENT = Run("align", ALIGN_RATE, 0, "align")
 
 def config_of(run: Run, cache: Path, out: Path) -> TrainConfig:
     """The run as `coat train` takes it. The two stages have the shares and weights of coat's own defaults."""
-    align, distilled = run.what == "align", run.arm in "CDE"
+    align, arm = run.what == "align", run.arm.split("-")[0]
+    distilled = arm in "CDE"
     first = round(0.25 * run.steps)
     stages = [
         {"name": "distill", "steps": first, "ce": 0.3, "distill": 1.0 if distilled else 0.0},
@@ -75,7 +99,7 @@ def config_of(run: Run, cache: Path, out: Path) -> TrainConfig:
         stages = [{"name": "align", "steps": run.steps, "ce": 1.0, "distill": 0.0}]
     data: dict[str, Any] = {
         "student": {"path": str(cache / ("student" if align else "aligned"))},
-        "thinking": {"count": THINK if run.arm in "BCE" else 0, "states": STATES.get(run.arm, "think")},
+        "thinking": {"count": THINK if arm in "BCE" else 0, "states": STATES.get(arm, "think")},
         "data": {
             "shards": str(cache / "shards" / ("align" if align else "train")), "batch_size": BATCH,
             "seed": run.seed, "choices": "ignore", "shuffle": 4096,
@@ -90,5 +114,7 @@ def config_of(run: Run, cache: Path, out: Path) -> TrainConfig:
         data["student"]["train"] = ["multi_modal_projector"]
         data["lora"] = {"rank": 8, "alpha": 16}  # half, since it is committed
     else:  # PROTOCOL.md, additions
+        for section, settings in VARIANTS.get(run.arm, {}).items():
+            data[section] |= settings
         data["student"]["dtype"], data["run"]["precision"] = "bfloat16", "bf16"
     return TrainConfig.from_dict(data, run.name)

@@ -7,24 +7,25 @@ corpus/<split>-rows.jsonl   rows as training (align, train) and `coat evaluate` 
 targets/, shards/           what the experts hear in the training's clips; shards of align and train
 """
 
+import argparse
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.real_model.arms import CLIPS, EXPERTS
+from benchmarks.real_model.arms import CLIPS, EXPERTS, TARGET_HZ
 from benchmarks.real_model.clips import aligned_rows, alignment_row, question_rows, training_row, write_clips
 from benchmarks.real_model.sources import Sources
 from benchmarks.real_model.student import make_student
 from coat.manifests.corpus.writing import write_rows
 
 CACHE = Path(os.environ.get("COAT_REAL_MODEL_CACHE", "runs/real_model"))
-TARGET_HZ = 25.0  # frames of a target a second: as many as the audio has positions
+
 SEED = 0
 HEARD = {"align": "align", "train": "train", "test": "heard"}  # splits that experts hear, and the rows of their shards
 
@@ -44,7 +45,7 @@ def make_clips(cache: Path, digits: Path, clips: Mapping[str, Mapping[str, int]]
     for split, counts in clips.items():
         if not (corpus / f"{split}.jsonl").exists():
             write_clips(Sources(cache, digits), corpus, split, counts, SEED)
-    for name, rows in all_rows(corpus):
+    for name, rows in all_rows(corpus, clips):
         write_rows(str(rows_file(cache, name)), rows)
 
 
@@ -64,17 +65,33 @@ def make_shards(cache: Path, splits: Iterable[str] = HEARD) -> None:
             coat(*join, "--manifest", rows_file(cache, HEARD[split]), "--rate", f"{TARGET_HZ:g}", "--out", out)
 
 
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments, `digits` among them: a folder of the user's, since no package brings it."""
+    parser.add_argument("--digits", type=Path, default=os.environ.get("COAT_FSDD_DIR"), help="folder of FSDD's tars")
+    arguments = parser.parse_args()
+    if arguments.digits is None:
+        parser.error(
+            "--digits (or COAT_FSDD_DIR) is missing: the folder with the tars of the Free Spoken Digit Dataset"
+        )
+    arguments.digits = Path(arguments.digits)
+    return arguments
+
+
 def rows_file(cache: Path, name: str) -> Path:
     return cache / "corpus" / f"{name}-rows.jsonl"
 
 
-def all_rows(corpus: Path) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
+def all_rows(corpus: Path, splits: Collection[str]) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
     """`kept`: whether the alignment's questions are still answered. `heard`: the test's clips, as training has them."""
     rng = np.random.default_rng(SEED)
-    yield "align", (alignment_row(row, rng) for row in read_rows(corpus / "align.jsonl"))
-    yield "train", (training_row(row, rng) for row in read_rows(corpus / "train.jsonl"))
-    yield "heard", (training_row(row, rng) for row in read_rows(corpus / "test.jsonl"))
-    for split in ("validation", "test"):
+    for name, split, row_of in (
+        ("align", "align", alignment_row),
+        ("train", "train", training_row),
+        ("heard", "test", training_row),
+    ):
+        if split in splits:
+            yield name, (row_of(row, rng) for row in read_rows(corpus / f"{split}.jsonl"))
+    for split in {"validation", "test"} & set(splits):
         yield split, question_rows(read_rows(corpus / f"{split}.jsonl"))
     yield "kept", aligned_rows(read_rows(corpus / "test.jsonl"))
 

@@ -2,7 +2,10 @@
 
 One run leaves one JSON in benchmarks/real_model/results/, and is not run again where that is there; a training that was
 stopped goes on from its last checkpoint. Phases, in order: align (the student that all arms start from), rate (each arm
-at each rate, on validation), final (each arm at its rate, each seed, on the test).
+at each rate, on validation), final (each arm at its rate, each seed, on the test), listening (the floor of fidelity, at
+C's rate); and where it is asked for, variant (of C and E, at their arm's rate, on validation).
+
+On a GPU, all of it: --arms A,B,C,D,E --seeds 0,1,2 --phase rate --phase final --phase variant --at-once 4
 """
 
 import argparse
@@ -12,20 +15,33 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.real_model.aligned import build, keep
-from benchmarks.real_model.arms import ALIGNMENT, ARMS, CHOOSING, ON_CPUS, RATES, SEEDS, Run, config_of
+from benchmarks.real_model.arms import (
+    ALIGNMENT,
+    ARMS,
+    CHOOSING,
+    LISTENING,
+    ON_CPUS,
+    RATES,
+    ROWS,
+    SEEDS,
+    VARIANTS,
+    Run,
+    config_of,
+)
 from benchmarks.real_model.clips import TASKS
-from benchmarks.real_model.data import CACHE, coat, make_clips, make_shards, read_rows, rows_file
+from benchmarks.real_model.data import CACHE, coat, make_clips, make_shards, parsed, read_rows, rows_file
 from benchmarks.scale_model.results import dumped
 from coat.trainer.run_folder import read_metrics
 
 RESULTS = Path(__file__).parent / "results"
 ALIGNED, ALIGNED_LOG = RESULTS / "aligned.safetensors", RESULTS / "aligned.json"
-PHASES = ("align", "rate", "final")
+PHASES = ("align", "rate", "final", "listening", "variant")
 LONGEST = 8  # tokens of an answer
 KEPT = ("step", "ce", "grad_norm")  # of metrics.jsonl, and each expert's loss
 
@@ -85,17 +101,22 @@ def align(cache: Path) -> None:
 
 
 def aligned_student(cache: Path) -> Path:
+    """Built of what is kept among the results."""
     folder = cache / "aligned"
     if not (folder / "config.json").exists():
         build(cache / "student", ALIGNED, folder)
     return folder
 
 
-def perform(run: Run, cache: Path) -> None:
+def perform(run: Run, cache: Path, results: Path = RESULTS) -> None:
+    """Unless its result is there."""
+    if read(run, results) is not None:
+        return
+    began = time.monotonic()
     folder = train(run, cache)
-    asked = ("validation",) if run.what == "rate" else ("test", "kept")
-    hits = {rows: ask(cache, rows, cache / "asked" / f"{run.name}-{rows}", "--run", folder) for rows in asked}
-    write(run, hits, training_of(folder))
+    hits = {rows: ask(cache, rows, cache / "asked" / f"{run.name}-{rows}", "--run", folder) for rows in ROWS[run.what]}
+    write(run, hits, training_of(folder), results)
+    print(f"{run.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
 def training_of(run: Path) -> dict[str, Any]:
@@ -107,21 +128,18 @@ def training_of(run: Path) -> dict[str, Any]:
     return {"train_seconds": round(seconds, 1), "log": log}
 
 
-def write(run: Run, hits: dict[str, Any], training: dict[str, Any]) -> None:
+def write(run: Run, hits: dict[str, Any], training: dict[str, Any], results: Path = RESULTS) -> None:
     """Whole or not at all."""
     result = {"run": asdict(run) | {"name": run.name, "steps": run.steps}, "hits": hits, **training}
-    RESULTS.mkdir(exist_ok=True)
-    part = file_of(run).with_suffix(".part")
+    results.mkdir(exist_ok=True)
+    part = results / f"{run.name}.part"
     part.write_text(dumped(result))
-    part.replace(file_of(run))
+    part.replace(results / f"{run.name}.json")
 
 
-def file_of(run: Run) -> Path:
-    return RESULTS / f"{run.name}.json"
-
-
-def read(run: Run) -> dict[str, Any] | None:
-    return json.loads(file_of(run).read_text()) if file_of(run).exists() else None
+def read(run: Run, results: Path = RESULTS) -> dict[str, Any] | None:
+    file = results / f"{run.name}.json"
+    return json.loads(file.read_text()) if file.exists() else None
 
 
 def mean_accuracy(hits: dict[str, str]) -> float:
@@ -139,7 +157,7 @@ def chosen(arm: str) -> float:
     for run in rate_runs(arm):
         result = read(run)
         if result is None:
-            raise SystemExit(f"{file_of(run)}: not there; the rate of {arm} is chosen of it. Run --phase rate first")
+            raise SystemExit(f"{run.name}.json: not there; the rate of {arm} is chosen of it. Run --phase rate first")
         found[run.lr] = mean_accuracy(result["hits"]["validation"])
     return max(found, key=lambda lr: (found[lr], -lr))
 
@@ -147,37 +165,36 @@ def chosen(arm: str) -> float:
 def runs_of(phase: str, arms: Iterable[str], seeds: Sequence[int]) -> list[Run]:
     if phase == "rate":
         return [run for arm in arms for run in rate_runs(arm)]
+    if phase == "listening":
+        return [Run(LISTENING, chosen("C"), seeds[0], "listening")]
+    if phase == "variant":
+        names = [name for arm in arms for name in VARIANTS if name.startswith(f"{arm}-") and name != LISTENING]
+        return [Run(name, chosen(name[0]), seed, "variant") for seed in seeds for name in names]
     return [Run(arm, chosen(arm), seed, "final") for seed in seeds for arm in arms]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--digits", type=Path, default=os.environ.get("COAT_FSDD_DIR"), help="folder of FSDD's tars")
-    parser.add_argument("--phase", choices=PHASES, action="append", help="repeat; default: all, in this order")
+    parser.add_argument("--phase", choices=PHASES, action="append", help="repeat; default: all but variant")
     parser.add_argument("--arms", default=",".join(ON_CPUS), help=f"of {','.join(ARMS)}")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
+    parser.add_argument("--at-once", type=int, default=1, help="trainings that share the device")
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
-    arguments = parser.parse_args()
-    if arguments.digits is None:
-        parser.error(
-            "--digits is missing (or COAT_FSDD_DIR): the folder with the tars of the Free Spoken Digit Dataset"
-        )
+    arguments = parsed(parser)
     if arguments.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    make_clips(CACHE, Path(arguments.digits))
+    make_clips(CACHE, arguments.digits)
     note_rows(CACHE)
-    for phase in arguments.phase or PHASES:
+    for phase in arguments.phase or PHASES[:-1]:
         if phase == "align":
             if read(ALIGNMENT) is None:
                 align(CACHE)
             continue
         make_shards(CACHE, ["train", "test"])
         aligned_student(CACHE)
-        for run in runs_of(phase, arguments.arms.split(","), [int(s) for s in arguments.seeds.split(",")]):
-            if read(run) is None:
-                began = time.monotonic()
-                perform(run, CACHE)
-                print(f"{run.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        runs = runs_of(phase, arguments.arms.split(","), [int(s) for s in arguments.seeds.split(",")])
+        with ThreadPoolExecutor(arguments.at_once) as pool:
+            list(pool.map(lambda run: perform(run, CACHE), runs))
     return 0
 
 
