@@ -1,8 +1,6 @@
 """The committed results as tables of docs/real-model.md: `python -m benchmarks.real_model.report`.
 
-Intervals are 95 %, by a bootstrap over seeds and *sources* at once: instruments, voices, speakers, recordings of each
-kind are drawn again, with all their clips, since an arm may hear one instrument well and another not. Differences of
-arms are taken draw by draw. Nothing here is typed in: what the results do not hold is not in the report.
+Nothing here is typed in: what the results do not hold is not in the report.
 """
 
 import argparse
@@ -12,59 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.real_model.arms import ALIGNMENT, ARMS, RATES
+from benchmarks.real_model.asked import Asked, Result, accuracy
 from benchmarks.real_model.clips import TASKS
+from benchmarks.real_model.picture import draw
+from benchmarks.real_model.report_analyses import analyses
 from benchmarks.real_model.study import RESULTS, mean_accuracy, rate_runs, read
 from benchmarks.scale_model.report_parts import DIFFERENCE, interval, percent, table
 
 PAGE = Path("docs/real-model.md")
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
-DRAWS = 2000
-Result = dict[str, Any]
-Draws = NDArray[np.float64]  # [draws]
+PICTURE = "real-model.svg"  # beside the page
 
 
-class Asked:
-    """The rows of the test by task, and how often each draw has each: its sources are drawn again, by kind of clip."""
-
-    def __init__(self, rows: Sequence[Mapping[str, str]], draws: int = DRAWS) -> None:
-        self.sources = {task: [r["source"] for r in rows if r["task"] == task] for task in TASKS}
-        rng, self.count = np.random.default_rng(0), {}
-        of_kind: dict[str, list[str]] = {}
-        for row in rows:
-            of_kind.setdefault(row["kind"], []).append(row["source"])
-        for kind in of_kind:
-            names = sorted(set(of_kind[kind]))
-            drawn = rng.multinomial(len(names), [1 / len(names)] * len(names), size=draws)
-            self.count |= {name: drawn[:, i] for i, name in enumerate(names)}
-        self.draws = draws
-
-    def weights(self, task: str) -> NDArray[np.float64]:
-        """`[draws, rows of the task]`"""
-        return np.stack([self.count[source] for source in self.sources[task]], 1).astype(float)
-
-    def drawn(self, results: Sequence[Result], tasks: Sequence[str]) -> Draws:
-        """Mean accuracy over tasks; seeds are drawn again, too, alike for all arms."""
-        seeds = np.random.default_rng(1).integers(len(results), size=(self.draws, len(results)))
-        by_task = []
-        for task in tasks:
-            hits_SN = np.array([[int(c) for c in r["hits"]["test"][task]] for r in results], float)
-            weights_DN = self.weights(task)
-            of_seed_DS = weights_DN @ hits_SN.T / weights_DN.sum(1, keepdims=True)
-            by_task.append(np.take_along_axis(of_seed_DS, seeds, 1).mean(1))
-        return np.mean(by_task, 0)
-
-
-def accuracy(results: Sequence[Result], tasks: Sequence[str], rows: str = "test") -> float:
-    return float(np.mean([mean_accuracy({task: r["hits"][rows][task] for task in tasks}) for r in results]))
-
-
-def page(results: Sequence[Result], rows: Mapping[str, Any]) -> str:
-    asked, arms = Asked(rows["test"]), by_arm(results)
-    lines = alignment(rows) + rates() + accuracies(asked, arms, rows) + differences(asked, arms) + costs(arms)
-    return "\n".join(lines)
+def page(asked: Asked, arms: Mapping[str, Sequence[Result]], rows: Mapping[str, Any]) -> str:
+    lines = accuracies(asked, arms, rows) + differences(asked, arms) + costs(arms) + rates() + alignment(rows)
+    return "\n".join(lines + analyses(RESULTS))
 
 
 def by_arm(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -115,7 +77,13 @@ def accuracies(asked: Asked, arms: Mapping[str, Sequence[Result]], rows: Mapping
         seeds = ", ".join(percent(accuracy([r], TASKS)) for r in results)
         kept = ", ".join(f"{t} {percent(accuracy(results, [t], 'kept'))}" for t in results[0]["hits"]["kept"])
         lines.append([f"{arm} {ARMS[arm]}", *cells[:-1], f"**{cells[-1]}**; {seeds}", kept])
-    return ["Test, sources that no training has, 250 steps:", "", *table(["arm", *TASKS, "mean; seeds", "kept"], lines)]
+    return [
+        f"![Accuracy on unheard sources]({PICTURE})",
+        "",
+        "Test, sources that no training has, 250 steps:",
+        "",
+        *table(["arm", *TASKS, "mean; seeds", "kept"], lines),
+    ]
 
 
 def differences(asked: Asked, arms: Mapping[str, Sequence[Result]]) -> list[str]:
@@ -143,9 +111,12 @@ def main() -> None:
     arguments = parser.parse_args()
     results = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*-seed*.json"))]
     rows = json.loads((RESULTS / "rows.json").read_text())
+    asked, arms = Asked(rows["test"]), by_arm(results)
+    if arms:
+        draw(asked, arms, rows["majority"], arguments.page.with_name(PICTURE))
     text = arguments.page.read_text()
     before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    arguments.page.write_text(f"{before}\n\n{page(results, rows)}\n{after}")
+    arguments.page.write_text(f"{before}\n\n{page(asked, arms, rows)}\n{after}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from benchmarks.real_model import sources
 from benchmarks.real_model.arms import ARMS, CLIPS, Run, config_of
+from benchmarks.real_model.asked import Asked
 from benchmarks.real_model.clips import (
     LOUDER_DB,
     QUESTIONS,
@@ -25,7 +26,6 @@ from benchmarks.real_model.clips import (
     write_clips,
 )
 from benchmarks.real_model.data import read_rows
-from benchmarks.real_model.report import Asked
 from benchmarks.real_model.sources import RATE, Sample, Sources
 from benchmarks.real_model.student import encoder_weights, read_ctranslate2, sizes
 

@@ -1,0 +1,78 @@
+"""Tables of `analysis`: what the block holds, what answers use, what probes read off."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.scale_model.report_parts import percent, table
+
+FLOOR, RUN = "without_distillation", "run"  # subjects of fidelity
+NAMES = {
+    "untouched": "untouched", "block:other": "another clip's block", "block:mean": "the mean block",
+    "block:hidden": "block hidden", "audio:other": "another clip's audio",
+}  # fmt: skip
+
+
+def analyses(results: Path) -> list[str]:
+    lines: list[str] = []
+    for arm in "CE":
+        if (found := read(results / f"fidelity-{arm}.json")) is not None:
+            lines += fidelity(arm, found)
+    for arm in "CE":
+        if (found := read(results / f"intervene-{arm}.json")) is not None:
+            lines += interventions(arm, found)
+    return lines + (probes(found) if (found := read(results / "probe.json")) is not None else [])
+
+
+def read(file: Path) -> Any:
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def fidelity(arm: str, experts: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for expert in experts:
+        for measure, figure in expert["figures"][RUN].items():
+            floor, over = expert["figures"][FLOOR][measure], expert["over_floor"][measure]
+            lines.append([expert["expert"], measure, number(figure), number(floor), number(over)])
+    head = ["expert", "measure", f"{arm}'s heads", "heads that only listen", "difference"]
+    return [f"What the block of {arm} holds, on the test's clips (`coat fidelity`):", "", *table(head, lines)]
+
+
+def interventions(arm: str, found: Sequence[Mapping[str, Any]]) -> list[str]:
+    groups = list(dict.fromkeys(line["group"] for line in found))
+    by_place = {(line["group"], line["intervention"]): line["figures"] for line in found}
+    lines = []
+    for what in dict.fromkeys(line["intervention"] for line in found):
+        cells = [share(by_place[group, what]) for group in groups]
+        lines.append([NAMES.get(what, what), *cells])
+    head = ["right, and as the donor's sound would have it", *(group or "all" for group in groups)]
+    return [f"What answers of {arm} use (`coat intervene`), in percent:", "", *table(head, lines)]
+
+
+def share(figures: Mapping[str, Mapping[str, Any]]) -> str:
+    right, donor = figures["accuracy"]["value"], figures["donor"]["value"]
+    return percent(right) + (f" / {percent(donor)}" if donor is not None else "")
+
+
+def probes(found: Mapping[str, Any]) -> list[str]:
+    """The best layer of each place, by subject and target."""
+    best: dict[tuple[str, str], dict[int, float]] = {}
+    for score in found["scores"]:
+        of_subject = best.setdefault((score["target"], score["position"]), {})
+        of_subject[score["subject"]] = max(of_subject.get(score["subject"], -1.0), score["score"][0])
+    subjects = found["subjects"]
+    lines = [
+        [target, place, *(f"{of[i]:.2f}" if i in of else "" for i in range(len(subjects)))]
+        for (target, place), of in sorted(best.items())
+    ]
+    return ["What linear probes read off the states, at the best of four layers (`coat probe`):", "", *table(
+        ["target", "at", *subjects], lines
+    )]  # fmt: skip
+
+
+def number(figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:
+        return ""
+    interval = figure["interval"]
+    return f"{figure['value']:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
