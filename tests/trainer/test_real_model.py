@@ -1,7 +1,9 @@
 """The study on real weights: what needs none of the sounds and weights that it fetches."""
 
 import io
+import shutil
 import struct
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch import Tensor
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from benchmarks.real_model import sources
+from benchmarks.real_model import arms, data, sources, study
 from benchmarks.real_model.arms import ARMS, CLIPS, Run, config_of
 from benchmarks.real_model.asked import Asked
 from benchmarks.real_model.clips import (
@@ -28,6 +30,7 @@ from benchmarks.real_model.clips import (
 from benchmarks.real_model.data import read_rows
 from benchmarks.real_model.sources import RATE, Sample, Sources
 from benchmarks.real_model.student import encoder_weights, read_ctranslate2, sizes
+from coat.manifests.corpus.writing import write_rows
 
 
 def ctranslate2(variables: dict[str, np.ndarray]) -> bytes:
@@ -192,6 +195,32 @@ def test_arms_differ_in_what_is_distilled_alone(tmp_path):
     assert [c.thinking.states for c in configs.values()] == ["think", "think", "think", "audio", "both"]
     for config in configs.values():
         assert (config.data, config.lora, config.optim) == (configs["A"].data, configs["A"].lora, configs["A"].optim)
+
+
+def test_a_run_leaves_its_result_and_is_not_done_again(tmp_path, student_dir, monkeypatch):
+    """Four steps of a variant of E by coat's own commands, with two experts that need no weights."""
+    for module in (arms, data):
+        monkeypatch.setattr(module, "EXPERTS", ("mel", "pitch"))
+    monkeypatch.setattr(arms, "STEPS", {"variant": 4})
+    corpus, run = tmp_path / "corpus", Run("E-question", 1e-3, 0, "variant")
+    for split, clips in {"train": 2, "test": 1, "validation": 1}.items():
+        write_clips(Tones(), corpus, split, dict.fromkeys(QUESTIONS, clips), seed=0)
+    for name, rows in data.all_rows(corpus, ("train", "test", "validation")):
+        write_rows(str(data.rows_file(tmp_path, name)), rows)
+    data.make_shards(tmp_path, ["train"])
+    shutil.copytree(student_dir, tmp_path / "aligned")
+    results = tmp_path / "results"
+    study.perform(run, tmp_path, results)
+    found = study.read(run, results)
+    asked = Counter(row["task"] for row in read_rows(data.rows_file(tmp_path, "validation")))
+    assert {task: len(hits) for task, hits in found["hits"]["validation"].items()} == asked
+    assert (found["run"]["steps"], found["run"]["arm"]) == (4, "E-question")
+    assert found["train_seconds"] > 0
+    assert found["log"][-1]["step"] == 4
+    assert {"distill/mel", "distill/mel@audio"} <= set(found["log"][-1])  # E: at both places
+    shutil.rmtree(tmp_path / "runs")
+    study.perform(run, tmp_path, results)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_intervals_draw_sources_not_clips():
