@@ -212,6 +212,7 @@ def test_a_run_leaves_its_result_and_is_not_done_again(tmp_path, student_dir, mo
     results = tmp_path / "results"
     study.perform(run, tmp_path, results)
     found = study.read(run, results)
+    assert found is not None
     asked = Counter(row["task"] for row in read_rows(data.rows_file(tmp_path, "validation")))
     assert {task: len(hits) for task, hits in found["hits"]["validation"].items()} == asked
     assert (found["run"]["steps"], found["run"]["arm"]) == (4, "E-question")
