@@ -92,7 +92,10 @@ def test_a_browser_has_nothing_to_complain_of(store: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_set(tmp_path: Path) -> None:
-    """64 MB and 320 MB of float16 frames, each in a process of its own: the peak is of the whole process."""
+    """128 MB and 384 MB of float16 frames, each in a process of its own: the peak is of the whole process. It may rise
+    by half of what the set is larger by: under load allocators keep more (93 MB were seen), and to hold the set, or a
+    float32 copy of it, takes 256 MB and more.
+    """
     script = (
         PEAK
         + """
@@ -105,9 +108,9 @@ print(peak())
     )
     frames_ND = correlated(64 * 2**20 // 128, 64).astype(np.float16)
     peaks = []
-    for copies in (1, 5):
+    for copies in (2, 6):
         spec = spec_of(64, dtype="float16")
         put_all(tmp_path / str(copies), spec, np.concatenate([frames_ND] * copies), units=4 * copies)
         command = [sys.executable, "-c", script, str(tmp_path / str(copies))]
         peaks.append(int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout))
-    assert peaks[1] - peaks[0] < 64 * 2**20
+    assert peaks[1] - peaks[0] < 128 * 2**20
