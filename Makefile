@@ -40,12 +40,7 @@ bench: .venv/.installed-all
 
 # Is what others serve what `coat generate` says? vLLM and transformers 4.57 in environments of their own under runs/serving
 # (some 3 GB, made once), tiny students, every token compared. SERVE_ARGS='--students qwen2-audio': one of them.
-serve-# The same question on real weights and real sounds, one seed of two arms, in some ten minutes (docs/real-model.md has
-# the study). REAL_MODEL_ARGS='--digits FOLDER': where the tars of the Free Spoken Digit Dataset lie.
-real-model: .venv/.installed-all
-	$(BIN)/python -m benchmarks.real_model $(REAL_MODEL_ARGS)
-
-check: .venv/.installed-all
+serve-check: .venv/.installed-all
 	$(BIN)/python -m benchmarks.serving.check $(SERVE_ARGS)
 
 # On a machine with a GPU, in under 8 minutes: extraction's speed, what it does when the device fails or is full, and
@@ -58,6 +53,11 @@ gpu-check: .venv/.installed-all
 # the whole sweep. SCALE_ARGS=--smoke: the machinery alone.
 scale-model: .venv/.installed-all
 	$(BIN)/python -m benchmarks.scale_model $(SCALE_ARGS)
+
+# The same question on real weights and real sounds, one seed of two arms, in some ten minutes (docs/real-model.md has
+# the study). REAL_MODEL_ARGS='--digits FOLDER': where the tars of the Free Spoken Digit Dataset lie.
+real-model: .venv/.installed-all
+	$(BIN)/python -m benchmarks.real_model $(REAL_MODEL_ARGS)
 
 check: .venv/.installed-all
 	$(BIN)/ruff format --check .
