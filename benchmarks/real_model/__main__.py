@@ -9,14 +9,14 @@ import argparse
 import sys
 import time
 
-from benchmarks.real_model.arms import RATES, SHORT_CLIPS, Run
+from benchmarks.real_model.arms import RATE, SHORT_CLIPS, Run
 from benchmarks.real_model.clips import TASKS
 from benchmarks.real_model.data import CACHE, make_clips, make_shards, parsed
 from benchmarks.real_model.study import aligned_student, mean_accuracy, perform, read
 from benchmarks.scale_model.report_parts import percent, table
 
 SHORT = CACHE / "short"
-RUNS = [Run(arm, RATES[0], 0, "short") for arm in "AC"]
+RUNS = [Run(arm, RATE, 0, "short") for arm in "AC"]
 
 
 def main() -> int:

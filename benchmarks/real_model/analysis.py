@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.real_model.arms import EXPERTS, LISTENING, SEEDS, TARGET_HZ, Run
+from benchmarks.real_model.arms import EXPERTS, LISTENING, RATE, SEEDS, TARGET_HZ, Run
 from benchmarks.real_model.data import CACHE, coat, rows_file
-from benchmarks.real_model.study import RESULTS, aligned_student, chosen
+from benchmarks.real_model.study import RESULTS, aligned_student
 
 USED = ("block:other", "block:mean", "block:hidden", "audio:other")
 ROWS = 700  # that are asked again and again: those of half of the test's clips
@@ -35,7 +35,7 @@ def said(*arguments: object) -> Any:
 
 
 def final(arm: str) -> Path:
-    return folder(Run(arm, chosen(arm), SEEDS[0], "final"))
+    return folder(Run(arm, RATE, SEEDS[0], "final"))
 
 
 def folder(run: Run) -> Path:
@@ -46,7 +46,7 @@ def folder(run: Run) -> Path:
 
 
 def fidelity(arm: str) -> Any:
-    floor = folder(Run(LISTENING, chosen("C"), SEEDS[0], "listening"))
+    floor = folder(Run(LISTENING, RATE, SEEDS[0], "listening"))
     found = said("fidelity", "--run", final(arm), "--floor-run", floor, "--shards", CACHE / "shards/test")
     kept = ("expert", "kind", "clips", "frames", "figures", "over_floor")
     return [{key: expert[key] for key in kept} for expert in found["experts"]]

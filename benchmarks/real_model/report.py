@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.real_model.arms import ALIGNMENT, ARMS, RATES
+from benchmarks.real_model.arms import ALIGNMENT, ARMS, STEPS
 from benchmarks.real_model.asked import Asked, Result, accuracy
 from benchmarks.real_model.clips import TASKS
 from benchmarks.real_model.picture import draw
 from benchmarks.real_model.report_analyses import analyses
-from benchmarks.real_model.study import RESULTS, mean_accuracy, rate_runs, read
+from benchmarks.real_model.study import RESULTS, mean_accuracy, read
 from benchmarks.scale_model.report_parts import DIFFERENCE, interval, percent, table
 
 PAGE = Path("docs/real-model.md")
@@ -24,8 +24,9 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 PICTURE = "real-model.svg"  # beside the page
 
 
-def page(asked: Asked, arms: Mapping[str, Sequence[Result]], rows: Mapping[str, Any]) -> str:
-    lines = accuracies(asked, arms, rows) + differences(asked, arms) + costs(arms) + rates() + alignment(rows)
+def page(results: Sequence[Result], asked: Asked, rows: Mapping[str, Any]) -> str:
+    arms = by_arm(results)
+    lines = accuracies(asked, arms, rows) + differences(asked, arms) + costs(arms) + alignment(rows) + tried(results)
     return "\n".join(lines + analyses(RESULTS))
 
 
@@ -53,16 +54,15 @@ def floors(rows: Mapping[str, Any]) -> list[str]:
     return ["majority answer", *map(percent, values), percent(float(np.mean(values)))]
 
 
-def rates() -> list[str]:
-    found = {arm: [read(run) for run in rate_runs(arm)] for arm in ARMS}
-    shown = {arm: of for arm, of in found.items() if all(of)}
-    if not shown:
-        return []
+def tried(results: Sequence[Result]) -> list[str]:
+    """The runs that were to choose a rate: PROTOCOL.md, additions."""
     lines = [
-        [f"{arm} {ARMS[arm]}", *(percent(mean_accuracy(r["hits"]["validation"])) for r in of if r)]
-        for arm, of in shown.items()
+        [f"{r['run']['arm']}, {r['run']['lr']:g}", percent(mean_accuracy(r["hits"]["validation"])), f"{ce:.2f}"]
+        for r in results
+        if r["run"]["what"] == "rate" and (ce := r["log"][-1]["ce"])
     ]
-    return ["Validation, one seed, 100 steps, by rate:", "", *table(["arm", *(f"{r:g}" for r in RATES)], lines)]
+    head = ["arm, rate", "validation", "cross-entropy"]
+    return ["100 steps were to choose a rate:", "", *table(head, lines)] if lines else []
 
 
 def accuracies(asked: Asked, arms: Mapping[str, Sequence[Result]], rows: Mapping[str, Any]) -> list[str]:
@@ -80,7 +80,7 @@ def accuracies(asked: Asked, arms: Mapping[str, Sequence[Result]], rows: Mapping
     return [
         f"![Accuracy on unheard sources]({PICTURE})",
         "",
-        "Test, sources that no training has, 250 steps:",
+        f"Test, sources that no training has, {STEPS['final']:,} steps:",
         "",
         *table(["arm", *TASKS, "mean; seeds", "kept"], lines),
     ]
@@ -116,7 +116,7 @@ def main() -> None:
         draw(asked, arms, rows["majority"], arguments.page.with_name(PICTURE))
     text = arguments.page.read_text()
     before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    arguments.page.write_text(f"{before}\n\n{page(asked, arms, rows)}\n{after}")
+    arguments.page.write_text(f"{before}\n\n{page(results, asked, rows)}\n{after}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import median
-from benchmarks.real_model.arms import BATCH, ON_CPUS, RATES, SEEDS, Run, config_of
+from benchmarks.real_model.arms import BATCH, ON_CPUS, RATE, SEEDS, Run, config_of
 from benchmarks.real_model.data import CACHE
 from benchmarks.real_model.study import aligned_student
 from benchmarks.scale_model.report_parts import percent, table
@@ -28,7 +28,7 @@ def make_run(arm: str, out: Path) -> Any:
     from coat.trainer.run_folder import RunFolder
     from coat.trainer.training.run import TrainingRun
 
-    config = config_of(Run(arm, RATES[0], SEEDS[0], "final"), CACHE, out)
+    config = config_of(Run(arm, RATE, SEEDS[0], "final"), CACHE, out)
     folder, data = RunFolder(out), DataSets.open(config.data)
     folder.open(config, data.index, True, False)
     run = TrainingRun(config, data, folder, Accelerator(mixed_precision="bf16"), lambda _: None, lambda _: None)

@@ -1,11 +1,11 @@
 """The study, run by run: `python -m benchmarks.real_model.study --digits FOLDER [--phase PHASE] [--arms A,C,D]`.
 
 One run leaves one JSON in benchmarks/real_model/results/, and is not run again where that is there; a training that was
-stopped goes on from its last checkpoint. Phases, in order: align (the student that all arms start from), rate (each arm
-at each rate, on validation), final (each arm at its rate, each seed, on the test), listening (the floor of fidelity, at
-C's rate); and where it is asked for, variant (of C and E, at their arm's rate, on validation).
+stopped goes on from its last checkpoint. Phases, in order: align (the student that all arms start from), final (each
+arm and seed, on the test), listening (the floor of fidelity); and where it is asked for, variant (of C and E, on
+validation).
 
-On a GPU, all of it: --arms A,B,C,D,E --seeds 0,1,2 --phase rate --phase final --phase variant --at-once 4
+On a GPU, all of it: --arms A,B,C,D,E --seeds 0,1,2 --phase final --phase listening --phase variant --at-once 4
 """
 
 import argparse
@@ -24,10 +24,9 @@ from benchmarks.real_model.aligned import build, keep
 from benchmarks.real_model.arms import (
     ALIGNMENT,
     ARMS,
-    CHOOSING,
     LISTENING,
     ON_CPUS,
-    RATES,
+    RATE,
     ROWS,
     SEEDS,
     VARIANTS,
@@ -41,7 +40,7 @@ from coat.trainer.run_folder import read_metrics
 
 RESULTS = Path(__file__).parent / "results"
 ALIGNED, ALIGNED_LOG = RESULTS / "aligned.safetensors", RESULTS / "aligned.json"
-PHASES = ("align", "rate", "final", "listening", "variant")
+PHASES = ("align", "final", "listening", "variant")
 LONGEST = 8  # tokens of an answer
 KEPT = ("step", "ce", "grad_norm")  # of metrics.jsonl, and each expert's loss
 
@@ -147,30 +146,13 @@ def mean_accuracy(hits: dict[str, str]) -> float:
     return sum(of_task.count("1") / len(of_task) for of_task in hits.values()) / len(hits)
 
 
-def rate_runs(arm: str) -> list[Run]:
-    return [Run(arm, lr, CHOOSING, "rate") for lr in RATES]
-
-
-def chosen(arm: str) -> float:
-    """The rate with the best mean accuracy on validation; of equal ones the lower."""
-    found = {}
-    for run in rate_runs(arm):
-        result = read(run)
-        if result is None:
-            raise SystemExit(f"{run.name}.json: not there; the rate of {arm} is chosen of it. Run --phase rate first")
-        found[run.lr] = mean_accuracy(result["hits"]["validation"])
-    return max(found, key=lambda lr: (found[lr], -lr))
-
-
 def runs_of(phase: str, arms: Iterable[str], seeds: Sequence[int]) -> list[Run]:
-    if phase == "rate":
-        return [run for arm in arms for run in rate_runs(arm)]
     if phase == "listening":
-        return [Run(LISTENING, chosen("C"), seeds[0], "listening")]
+        return [Run(LISTENING, RATE, seeds[0], "listening")]
     if phase == "variant":
         names = [name for arm in arms for name in VARIANTS if name.startswith(f"{arm}-") and name != LISTENING]
-        return [Run(name, chosen(name[0]), seed, "variant") for seed in seeds for name in names]
-    return [Run(arm, chosen(arm), seed, "final") for seed in seeds for arm in arms]
+        return [Run(name, RATE, seed, "variant") for seed in seeds for name in names]
+    return [Run(arm, RATE, seed, "final") for seed in seeds for arm in arms]
 
 
 def main() -> int:
