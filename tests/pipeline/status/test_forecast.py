@@ -43,7 +43,7 @@ def test_the_measured_time(make_corpus: Corpus, tmp_path: Path) -> None:
     (said,) = forecast(manifest, str(tmp_path / "targets"), [SLOW], Options(), ForecastOptions(calibrate=60))
     slept = said.hours * 3600 / Slow.batch_seconds * 0.08
     assert said.seconds is not None
-    assert 0.9 * slept < said.seconds < 100 * slept  # never faster; decoding on a loaded machine is slow
+    assert 0.9 * slept < said.seconds < 10 * slept  # never faster; decoding on a loaded machine is slow
     assert said.speed == pytest.approx(said.hours * 3600 / said.seconds)
 
 
