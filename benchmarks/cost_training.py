@@ -72,13 +72,8 @@ def prepare() -> Path:
 
 
 def make_run(name: str, count: int, experts: tuple[str, ...]) -> Any:
-    """A run at its first step, as `coat train` makes it; `count` is K."""
-    from accelerate import Accelerator
-
+    """`count` is K."""
     from coat.trainer import TrainConfig
-    from coat.trainer.data.data_sets import DataSets
-    from coat.trainer.run_folder import RunFolder
-    from coat.trainer.training.run import TrainingRun
 
     home = prepare()
     config = TrainConfig.from_dict(
@@ -92,9 +87,21 @@ def make_run(name: str, count: int, experts: tuple[str, ...]) -> Any:
         },
         "benchmark",
     )
+    return begun(config)
+
+
+def begun(config: Any) -> Any:
+    """A run at its first step, as `coat train` makes it of a TrainConfig whose precision is no or bf16."""
+    from accelerate import Accelerator
+
+    from coat.trainer.data.data_sets import DataSets
+    from coat.trainer.run_folder import RunFolder
+    from coat.trainer.training.run import TrainingRun
+
     folder, data = RunFolder(Path(config.run.out)), DataSets.open(config.data)
     folder.open(config, data.index, True, False)
-    run = TrainingRun(config, data, folder, Accelerator(mixed_precision="no"), lambda _: None, lambda _: None)
+    accelerator = Accelerator(mixed_precision=config.run.precision)
+    run = TrainingRun(config, data, folder, accelerator, lambda _: None, lambda _: None)
     run.model.train()
     return run
 

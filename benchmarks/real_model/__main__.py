@@ -9,14 +9,14 @@ import argparse
 import sys
 import time
 
-from benchmarks.real_model.arms import RATE, SHORT_CLIPS, Run
+from benchmarks.real_model.arms import LEARNING_RATE, SHORT_CLIPS, STEPS, Run
 from benchmarks.real_model.clips import TASKS
 from benchmarks.real_model.data import CACHE, make_clips, make_shards, parsed
 from benchmarks.real_model.study import aligned_student, mean_accuracy, perform, read
 from benchmarks.scale_model.report_parts import percent, table
 
 SHORT = CACHE / "short"
-RUNS = [Run(arm, RATE, 0, "short") for arm in "AC"]
+RUNS = [Run(arm, LEARNING_RATE, 0, "short") for arm in "AC"]
 
 
 def main() -> int:
@@ -43,7 +43,7 @@ def compared() -> list[str]:
                 hits = result["hits"]["test"]
                 cells = [percent(mean_accuracy({task: hits[task]})) for task in TASKS]
                 lines.append([f"{run.arm}, {when}", *cells, percent(mean_accuracy(hits))])
-    return table(["40 steps", *TASKS, "mean"], lines)
+    return table([f"{STEPS['short']} steps", *TASKS, "mean"], lines)
 
 
 if __name__ == "__main__":

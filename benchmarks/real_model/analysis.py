@@ -9,70 +9,47 @@ probe      pitch, prosody and source, in the student as assembled, aligned, and 
 """
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.real_model.arms import EXPERTS, LISTENING, RATE, SEEDS, TARGET_HZ, Run
-from benchmarks.real_model.data import CACHE, coat, rows_file
+from benchmarks.real_model.arms import LEARNING_RATE, LISTENING, SEEDS, Run
+from benchmarks.real_model.data import CACHE, coat, has_shards, join
 from benchmarks.real_model.study import RESULTS, aligned_student
 
+ASKED = "asked"  # shards of the test's questions, a sample each
 USED = ("block:other", "block:mean", "block:hidden", "audio:other")
 ROWS = 700  # that are asked again and again: those of half of the test's clips
 LAYERS = "0,10,20,last"  # whose input is probed
 
 
 def said(*arguments: object) -> Any:
-    """What one of coat's commands says with --json. SystemExit where it fails."""
-    command = [sys.executable, "-m", "coat", *map(str, arguments), "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise SystemExit(f"coat {' '.join(map(str, arguments))}: exit code {done.returncode}")
-    return json.loads(done.stdout)
+    return json.loads(coat(*arguments, "--json", is_read=True))
 
 
 def final(arm: str) -> Path:
-    return folder(Run(arm, RATE, SEEDS[0], "final"))
-
-
-def folder(run: Run) -> Path:
-    found = CACHE / "runs" / run.name
+    """Its finished run of the first seed."""
+    found = CACHE / "runs" / Run(arm, LEARNING_RATE, SEEDS[0], "final").name
     if not (found / "student").exists():
         raise SystemExit(f"{found}: no finished run; `python -m benchmarks.real_model.study` trains it")
     return found
 
 
 def fidelity(arm: str) -> Any:
-    floor = folder(Run(LISTENING, RATE, SEEDS[0], "listening"))
+    floor = final(LISTENING)
     found = said("fidelity", "--run", final(arm), "--floor-run", floor, "--shards", CACHE / "shards/test")
     kept = ("expert", "kind", "clips", "frames", "figures", "over_floor")
     return [{key: expert[key] for key in kept} for expert in found["experts"]]
 
 
 def intervene(arm: str) -> Any:
+    if not has_shards(CACHE, ASKED):
+        join(CACHE, "test", ASKED)
     do = [word for what in USED for word in ("--do", what)]
-    whom = ["--run", final(arm), "--shards", asked_shards(), "--samples", ROWS]
+    whom = ["--run", final(arm), "--shards", CACHE / "shards" / ASKED, "--samples", ROWS]
     return said("intervene", *whom, "--by", "task", *do)["lines"]
-
-
-def asked_shards() -> Path:
-    """The test's questions, a sample each."""
-    out = CACHE / "shards/asked"
-    if not (out / "index.json").exists():
-        join = [
-            "build-shards",
-            "--store",
-            CACHE / "targets",
-            "--experts",
-            ",".join(EXPERTS),
-            "--rate",
-            f"{TARGET_HZ:g}",
-        ]
-        coat(*join, "--manifest", rows_file(CACHE, "test"), "--out", out)
-    return out
 
 
 def probe() -> Any:
@@ -97,8 +74,7 @@ def main() -> int:
     for name, measure in ANALYSES.items():
         file = RESULTS / f"{name}.json"
         if not file.exists():
-            found = measure()
-            file.write_text(json.dumps(found) + "\n")
+            file.write_text(json.dumps(measure()) + "\n")
     return 0
 
 

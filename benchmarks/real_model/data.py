@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,13 @@ SEED = 0
 HEARD = {"align": "align", "train": "train", "test": "heard"}  # splits that experts hear, and the rows of their shards
 
 
-def coat(*arguments: object) -> None:
-    """One of coat's commands, as a user types it. SystemExit where it fails; what it prints is seen."""
-    made = subprocess.run([sys.executable, "-m", "coat", *map(str, arguments)])
-    if made.returncode:
-        raise SystemExit(f"coat {' '.join(map(str, arguments))}: exit code {made.returncode}")
+def coat(*arguments: object, is_read: bool = False) -> str:
+    """One of coat's commands, as a user types it. SystemExit where it fails. What it prints is seen, or given back."""
+    command = [sys.executable, "-m", "coat", *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE if is_read else None, text=True)
+    if done.returncode:
+        raise SystemExit(f"coat {' '.join(map(str, arguments))}: exit code {done.returncode}")
+    return done.stdout or ""
 
 
 def make_clips(cache: Path, digits: Path, clips: Mapping[str, Mapping[str, int]] = CLIPS) -> None:
@@ -45,24 +47,38 @@ def make_clips(cache: Path, digits: Path, clips: Mapping[str, Mapping[str, int]]
     for split, counts in clips.items():
         if not (corpus / f"{split}.jsonl").exists():
             write_clips(Sources(cache, digits), corpus, split, counts, SEED)
-    for name, rows in all_rows(corpus, clips):
+    make_rows(cache, clips)
+
+
+def make_rows(cache: Path, splits: Collection[str]) -> None:
+    for name, rows in all_rows(cache / "corpus", splits):
         write_rows(str(rows_file(cache, name)), rows)
 
 
 def make_shards(cache: Path, splits: Iterable[str] = HEARD) -> None:
-    """What experts hear in these splits, and shards of it."""
+    """What experts hear in these splits, and shards of it, where there are none."""
     corpus = cache / "corpus"
+    missing = [split for split in splits if not has_shards(cache, split)]
     for expert in EXPERTS:
         options = ["--checkpoint", cache / "whisper"] if expert == "whisper" else []
-        for split in splits:
+        for split in missing:
             if split != "align" or expert == EXPERTS[0]:  # shards hold one expert at least; the alignment has no heads
                 extract = ["extract", "--expert", expert, *options, "--store", cache / "targets", "--workers", 0]
                 coat(*extract, "--manifest", corpus / f"{split}.jsonl")
-    for split in splits:
-        out, experts = cache / "shards" / split, EXPERTS[:1] if split == "align" else EXPERTS
-        if not (out / "index.json").exists():
-            join = ["build-shards", "--store", cache / "targets", "--experts", ",".join(experts)]
-            coat(*join, "--manifest", rows_file(cache, HEARD[split]), "--rate", f"{TARGET_HZ:g}", "--out", out)
+    for split in missing:
+        join(cache, HEARD[split], split, EXPERTS[:1] if split == "align" else EXPERTS)
+
+
+def has_shards(cache: Path, name: str) -> bool:
+    return (cache / "shards" / name / "index.json").exists()
+
+
+def join(cache: Path, rows: str, name: str, experts: Sequence[str] = EXPERTS) -> None:
+    """shards/NAME of these rows."""
+    coat(
+        "build-shards", "--manifest", rows_file(cache, rows), "--store", cache / "targets",
+        "--experts", ",".join(experts), "--rate", f"{TARGET_HZ:g}", "--out", cache / "shards" / name,
+    )  # fmt: skip
 
 
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -91,8 +107,9 @@ def all_rows(corpus: Path, splits: Collection[str]) -> Iterator[tuple[str, Itera
     ):
         if split in splits:
             yield name, (row_of(row, rng) for row in read_rows(corpus / f"{split}.jsonl"))
-    for split in {"validation", "test"} & set(splits):
-        yield split, question_rows(read_rows(corpus / f"{split}.jsonl"))
+    for split in ("validation", "test"):
+        if split in splits:
+            yield split, question_rows(read_rows(corpus / f"{split}.jsonl"))
     yield "kept", aligned_rows(read_rows(corpus / "test.jsonl"))
 
 

@@ -24,8 +24,7 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 PICTURE = "real-model.svg"  # beside the page
 
 
-def page(results: Sequence[Result], asked: Asked, rows: Mapping[str, Any]) -> str:
-    arms = by_arm(results)
+def page(results: Sequence[Result], arms: Mapping[str, Sequence[Result]], asked: Asked, rows: Mapping[str, Any]) -> str:
     lines = accuracies(asked, arms, rows) + differences(asked, arms) + costs(arms) + alignment(rows) + tried(results)
     return "\n".join(lines + analyses(RESULTS))
 
@@ -57,9 +56,13 @@ def floors(rows: Mapping[str, Any]) -> list[str]:
 def tried(results: Sequence[Result]) -> list[str]:
     """The runs that were to choose a rate: PROTOCOL.md, additions."""
     lines = [
-        [f"{r['run']['arm']}, {r['run']['lr']:g}", percent(mean_accuracy(r["hits"]["validation"])), f"{ce:.2f}"]
+        [
+            f"{r['run']['arm']}, {r['run']['lr']:g}",
+            percent(mean_accuracy(r["hits"]["validation"])),
+            f"{r['log'][-1]['ce']:.2f}",
+        ]
         for r in results
-        if r["run"]["what"] == "rate" and (ce := r["log"][-1]["ce"])
+        if r["run"]["what"] == "rate"
     ]
     head = ["arm, rate", "validation", "cross-entropy"]
     return ["100 steps were to choose a rate:", "", *table(head, lines)] if lines else []
@@ -116,7 +119,7 @@ def main() -> None:
         draw(asked, arms, rows["majority"], arguments.page.with_name(PICTURE))
     text = arguments.page.read_text()
     before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    arguments.page.write_text(f"{before}\n\n{page(results, asked, rows)}\n{after}")
+    arguments.page.write_text(f"{before}\n\n{page(results, arms, asked, rows)}\n{after}")
 
 
 if __name__ == "__main__":

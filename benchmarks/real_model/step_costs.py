@@ -12,28 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import median
-from benchmarks.real_model.arms import BATCH, ON_CPUS, RATE, SEEDS, Run, config_of
+from benchmarks.cost_training import begun, first_batches
+from benchmarks.real_model.arms import BATCH, LEARNING_RATE, ON_CPUS, SEEDS, Run, config_of
 from benchmarks.real_model.data import CACHE
 from benchmarks.real_model.study import aligned_student
 from benchmarks.scale_model.report_parts import percent, table
 
 BATCHES = 3
-
-
-def make_run(arm: str, out: Path) -> Any:
-    """A run at its first step, as `coat train` makes it."""
-    from accelerate import Accelerator
-
-    from coat.trainer.data.data_sets import DataSets
-    from coat.trainer.run_folder import RunFolder
-    from coat.trainer.training.run import TrainingRun
-
-    config = config_of(Run(arm, RATE, SEEDS[0], "final"), CACHE, out)
-    folder, data = RunFolder(out), DataSets.open(config.data)
-    folder.open(config, data.index, True, False)
-    run = TrainingRun(config, data, folder, Accelerator(mixed_precision="bf16"), lambda _: None, lambda _: None)
-    run.model.train()
-    return run
 
 
 class TowerClock:
@@ -53,12 +38,10 @@ class TowerClock:
 
 
 def measure(arms: list[str], rounds: int, home: Path) -> list[list[str]]:
-    runs = {arm: make_run(arm, home / arm) for arm in arms}
-    clocks, batches = {arm: TowerClock(run) for arm, run in runs.items()}, {}
-    for arm, run in runs.items():
-        loading = iter(run.loader)
-        batches[arm] = [next(loading) for _ in range(BATCHES)]
-        loading.close()
+    chosen = {arm: Run(arm, LEARNING_RATE, SEEDS[0], "final") for arm in arms}
+    runs = {arm: begun(config_of(run, CACHE, home / arm)) for arm, run in chosen.items()}
+    clocks = {arm: TowerClock(run) for arm, run in runs.items()}
+    batches = {arm: first_batches(run, BATCHES) for arm, run in runs.items()}
     seconds: dict[str, list[float]] = {arm: [] for arm in arms}
     tower: dict[str, list[float]] = {arm: [] for arm in arms}
     for turn in range(rounds + 1):

@@ -24,9 +24,9 @@ from benchmarks.real_model.aligned import build, keep
 from benchmarks.real_model.arms import (
     ALIGNMENT,
     ARMS,
+    LEARNING_RATE,
     LISTENING,
     ON_CPUS,
-    RATE,
     ROWS,
     SEEDS,
     VARIANTS,
@@ -148,11 +148,11 @@ def mean_accuracy(hits: dict[str, str]) -> float:
 
 def runs_of(phase: str, arms: Iterable[str], seeds: Sequence[int]) -> list[Run]:
     if phase == "listening":
-        return [Run(LISTENING, RATE, seeds[0], "listening")]
+        return [Run(LISTENING, LEARNING_RATE, seeds[0], "final")]
     if phase == "variant":
         names = [name for arm in arms for name in VARIANTS if name.startswith(f"{arm}-") and name != LISTENING]
-        return [Run(name, RATE, seed, "variant") for seed in seeds for name in names]
-    return [Run(arm, RATE, seed, "final") for seed in seeds for arm in arms]
+        return [Run(name, LEARNING_RATE, seed, "variant") for seed in seeds for name in names]
+    return [Run(arm, LEARNING_RATE, seed, "final") for seed in seeds for arm in arms]
 
 
 def main() -> int:
@@ -172,7 +172,7 @@ def main() -> int:
             if read(ALIGNMENT) is None:
                 align(CACHE)
             continue
-        make_shards(CACHE, ["train", "test"])
+        make_shards(CACHE, ("train", "test"))
         aligned_student(CACHE)
         runs = runs_of(phase, arguments.arms.split(","), [int(s) for s in arguments.seeds.split(",")])
         with ThreadPoolExecutor(arguments.at_once) as pool:

@@ -30,7 +30,6 @@ from benchmarks.real_model.clips import (
 from benchmarks.real_model.data import read_rows
 from benchmarks.real_model.sources import RATE, Sample, Sources
 from benchmarks.real_model.student import encoder_weights, read_ctranslate2, sizes
-from coat.manifests.corpus.writing import write_rows
 
 
 def ctranslate2(variables: dict[str, np.ndarray]) -> bytes:
@@ -205,8 +204,7 @@ def test_a_run_leaves_its_result_and_is_not_done_again(tmp_path, student_dir, mo
     corpus, run = tmp_path / "corpus", Run("E-question", 1e-3, 0, "variant")
     for split, clips in {"train": 2, "test": 1, "validation": 1}.items():
         write_clips(Tones(), corpus, split, dict.fromkeys(QUESTIONS, clips), seed=0)
-    for name, rows in data.all_rows(corpus, ("train", "test", "validation")):
-        write_rows(str(data.rows_file(tmp_path, name)), rows)
+    data.make_rows(tmp_path, ("train", "test", "validation"))
     data.make_shards(tmp_path, ["train"])
     shutil.copytree(student_dir, tmp_path / "aligned")
     results = tmp_path / "results"
