@@ -8,18 +8,17 @@ intervene  C and E: block of another clip, mean, hidden; audio of another clip; 
 probe      pitch, prosody and source, in the student as assembled, aligned, and after A, C and E
 """
 
+import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.real_model.arms import LEARNING_RATE, LISTENING, SEEDS, Run
-from benchmarks.real_model.data import CACHE, coat, has_shards, join
+from benchmarks.real_model.data import CACHE, coat, make_shards
 from benchmarks.real_model.study import RESULTS, aligned_student
 
-ASKED = "asked"  # shards of the test's questions, a sample each
 USED = ("block:other", "block:mean", "block:hidden", "audio:other")
 ROWS = 700  # that are asked again and again: those of half of the test's clips
 LAYERS = "0,10,20,last"  # whose input is probed
@@ -37,44 +36,46 @@ def final(arm: str) -> Path:
     return found
 
 
-def fidelity(arm: str) -> Any:
-    floor = final(LISTENING)
-    found = said("fidelity", "--run", final(arm), "--floor-run", floor, "--shards", CACHE / "shards/test")
+def fidelity(run: Path, floor: Path, cache: Path) -> Any:
+    found = said("fidelity", "--run", run, "--floor-run", floor, "--shards", cache / "shards/test")
     kept = ("expert", "kind", "clips", "frames", "figures", "over_floor")
     return [{key: expert[key] for key in kept} for expert in found["experts"]]
 
 
-def intervene(arm: str) -> Any:
-    if not has_shards(CACHE, ASKED):
-        join(CACHE, "test", ASKED)
+def intervene(run: Path, cache: Path) -> Any:
+    make_shards(cache, ["asked"])
     do = [word for what in USED for word in ("--do", what)]
-    whom = ["--run", final(arm), "--shards", CACHE / "shards" / ASKED, "--samples", ROWS]
+    whom = ["--run", run, "--shards", cache / "shards/asked", "--samples", ROWS]
     return said("intervene", *whom, "--by", "task", *do)["lines"]
 
 
-def probe() -> Any:
-    whom = ["--student", CACHE / "student", "--student", aligned_student(CACHE)]
-    whom += [word for arm in "ACE" for word in ("--run", final(arm))]
+def probe(students: Sequence[Path], runs: Sequence[Path], cache: Path) -> Any:
+    whom = [word for student in students for word in ("--student", student)]
+    whom += [word for run in runs for word in ("--run", run)]
     found = said(
-        "probe", *whom, "--shards", CACHE / "shards/test", "--experts", "pitch,prosody", "--label", "source",
-        "--layers", LAYERS, "--cache", CACHE / "states",
+        "probe", *whom, "--shards", cache / "shards/test", "--experts", "pitch,prosody", "--label", "source",
+        "--layers", LAYERS, "--cache", cache / "states",
     )  # fmt: skip
     names = [Path(subject["source"]).name for subject in found["subjects"]]
     return {"subjects": names, "targets": found["targets"], "scores": found["scores"]}
 
 
 ANALYSES: Mapping[str, Callable[[], Any]] = {
-    **{f"fidelity-{arm}": partial(fidelity, arm) for arm in "CE"},
-    **{f"intervene-{arm}": partial(intervene, arm) for arm in "CE"},
-    "probe": probe,
+    "intervene-C": lambda: intervene(final("C"), CACHE),
+    "intervene-E": lambda: intervene(final("E"), CACHE),
+    "probe": lambda: probe([CACHE / "student", aligned_student(CACHE)], [final(arm) for arm in "ACE"], CACHE),
+    "fidelity-C": lambda: fidelity(final("C"), final(LISTENING), CACHE),
+    "fidelity-E": lambda: fidelity(final("E"), final(LISTENING), CACHE),
 }
 
 
 def main() -> int:
-    for name, measure in ANALYSES.items():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=ANALYSES, action="append", help="repeat; default: all")
+    for name in parser.parse_args().only or ANALYSES:
         file = RESULTS / f"{name}.json"
         if not file.exists():
-            file.write_text(json.dumps(measure()) + "\n")
+            file.write_text(json.dumps(ANALYSES[name]()) + "\n")
     return 0
 
 

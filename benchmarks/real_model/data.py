@@ -4,7 +4,7 @@ packages/                   Debian's packages of sounds, unpacked
 student/, whisper/          the student as it is assembled; the phonetic expert
 corpus/<split>.jsonl        clips with their truth, and audio/
 corpus/<split>-rows.jsonl   rows as training (align, train) and `coat evaluate` (validation, test, kept) read them
-targets/, shards/           what the experts hear in the training's clips; shards of align and train
+targets/, shards/           what the experts hear in the training's clips; shards: SHARDS
 """
 
 import argparse
@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,12 @@ from coat.manifests.corpus.writing import write_rows
 CACHE = Path(os.environ.get("COAT_REAL_MODEL_CACHE", "runs/real_model"))
 
 SEED = 0
-HEARD = {"align": "align", "train": "train", "test": "heard"}  # splits that experts hear, and the rows of their shards
+SHARDS = {  # manifest that experts hear, that of the rows, and whether heads read them: shards hold one expert at least
+    "align": ("align", "align-rows", False),
+    "train": ("train", "train-rows", True),
+    "test": ("test", "heard-rows", True),
+    "asked": ("test-rows", "test-rows", False),  # the test's questions, a sample each
+}
 
 
 def coat(*arguments: object, is_read: bool = False) -> str:
@@ -55,30 +60,23 @@ def make_rows(cache: Path, splits: Collection[str]) -> None:
         write_rows(str(rows_file(cache, name)), rows)
 
 
-def make_shards(cache: Path, splits: Iterable[str] = HEARD) -> None:
-    """What experts hear in these splits, and shards of it, where there are none."""
-    corpus = cache / "corpus"
-    missing = [split for split in splits if not has_shards(cache, split)]
-    for expert in EXPERTS:
-        options = ["--checkpoint", cache / "whisper"] if expert == "whisper" else []
-        for split in missing:
-            if split != "align" or expert == EXPERTS[0]:  # shards hold one expert at least; the alignment has no heads
-                extract = ["extract", "--expert", expert, *options, "--store", cache / "targets", "--workers", 0]
-                coat(*extract, "--manifest", corpus / f"{split}.jsonl")
-    for split in missing:
-        join(cache, HEARD[split], split, EXPERTS[:1] if split == "align" else EXPERTS)
-
-
-def has_shards(cache: Path, name: str) -> bool:
-    return (cache / "shards" / name / "index.json").exists()
-
-
-def join(cache: Path, rows: str, name: str, experts: Sequence[str] = EXPERTS) -> None:
-    """shards/NAME of these rows."""
-    coat(
-        "build-shards", "--manifest", rows_file(cache, rows), "--store", cache / "targets",
-        "--experts", ",".join(experts), "--rate", f"{TARGET_HZ:g}", "--out", cache / "shards" / name,
-    )  # fmt: skip
+def make_shards(cache: Path, names: Iterable[str]) -> None:
+    """What experts hear, and shards of it, where there are none."""
+    for name in names:
+        if (cache / "shards" / name / "index.json").exists():
+            continue
+        heard, rows, distilled = SHARDS[name]
+        experts = EXPERTS if distilled else EXPERTS[:1]
+        corpus, store = cache / "corpus", ["--store", cache / "targets"]
+        for expert in experts:
+            options = ["--checkpoint", cache / "whisper"] if expert == "whisper" else []
+            coat(
+                "extract", "--expert", expert, *options, *store, "--workers", 0, "--manifest", corpus / f"{heard}.jsonl"
+            )
+        coat(
+            "build-shards", "--manifest", corpus / f"{rows}.jsonl", *store, "--experts", ",".join(experts),
+            "--rate", f"{TARGET_HZ:g}", "--out", cache / "shards" / name,
+        )  # fmt: skip
 
 
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:

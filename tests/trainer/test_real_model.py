@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from benchmarks.real_model import arms, data, sources, study
+from benchmarks.real_model import analysis, arms, data, report_analyses, sources, study
 from benchmarks.real_model.arms import ARMS, CLIPS, Run, config_of
 from benchmarks.real_model.asked import Asked
 from benchmarks.real_model.clips import (
@@ -197,7 +197,7 @@ def test_arms_differ_in_what_is_distilled_alone(tmp_path):
 
 
 def test_a_run_leaves_its_result_and_is_not_done_again(tmp_path, student_dir, monkeypatch):
-    """Four steps of a variant of E by coat's own commands, with two experts that need no weights."""
+    """Four steps of a variant of E by coat's own commands, with two experts that need no weights; and its analyses."""
     for module in (arms, data):
         monkeypatch.setattr(module, "EXPERTS", ("mel", "pitch"))
     monkeypatch.setattr(arms, "STEPS", {"variant": 4})
@@ -205,7 +205,7 @@ def test_a_run_leaves_its_result_and_is_not_done_again(tmp_path, student_dir, mo
     for split, clips in {"train": 2, "test": 1, "validation": 1}.items():
         write_clips(Tones(), corpus, split, dict.fromkeys(QUESTIONS, clips), seed=0)
     data.make_rows(tmp_path, ("train", "test", "validation"))
-    data.make_shards(tmp_path, ["train"])
+    data.make_shards(tmp_path, ["train", "test"])
     shutil.copytree(student_dir, tmp_path / "aligned")
     results = tmp_path / "results"
     study.perform(run, tmp_path, results)
@@ -217,6 +217,13 @@ def test_a_run_leaves_its_result_and_is_not_done_again(tmp_path, student_dir, mo
     assert found["train_seconds"] > 0
     assert found["log"][-1]["step"] == 4
     assert {"distill/mel", "distill/mel@audio"} <= set(found["log"][-1])  # E: at both places
+    folder = tmp_path / "runs" / run.name
+    said = "\n".join(
+        report_analyses.interventions("E", analysis.intervene(folder, tmp_path))
+        + report_analyses.fidelity("E", analysis.fidelity(folder, folder, tmp_path))
+    )
+    assert all(f"| {name} |" in said for name in report_analyses.NAMES.values()), said
+    assert said.count("0.000 (0.000 to 0.000)") >= 2, said  # over itself a run holds nothing
     shutil.rmtree(tmp_path / "runs")
     study.perform(run, tmp_path, results)
     assert not (tmp_path / "runs").exists()
