@@ -17,7 +17,7 @@ from benchmarks.real_model.clips import TASKS
 from benchmarks.real_model.picture import draw
 from benchmarks.real_model.report_analyses import analyses
 from benchmarks.real_model.study import RESULTS, mean_accuracy, read
-from benchmarks.scale_model.report_parts import DIFFERENCE, interval, percent, table
+from benchmarks.scale_model.report_parts import interval, percent, table
 
 PAGE = Path("docs/real-model.md")
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -90,14 +90,18 @@ def accuracies(asked: Asked, arms: Mapping[str, Sequence[Result]], rows: Mapping
 
 
 def differences(asked: Asked, arms: Mapping[str, Sequence[Result]]) -> list[str]:
-    pairs = [(a, b) for b in "ADC" for a in arms if b in arms and a > b]
+    """In points, by task, of arms with equal seeds."""
+    pairs = [(a, b) for b in "ADC" for a in arms if b in arms and a > b and len(arms[a]) == len(arms[b])]
     lines = []
     for one, other in pairs:
-        if len(arms[one]) == len(arms[other]):
-            drawn = asked.drawn(arms[one], TASKS) - asked.drawn(arms[other], TASKS)
-            points = accuracy(arms[one], TASKS) - accuracy(arms[other], TASKS)
-            lines.append([f"{one} - {other}", percent(points), interval(drawn)])
-    return [*table(DIFFERENCE, lines)] if lines else []
+        cells = []
+        for tasks in (*([t] for t in TASKS), TASKS):
+            drawn = asked.drawn(arms[one], tasks) - asked.drawn(arms[other], tasks)
+            points = accuracy(arms[one], tasks) - accuracy(arms[other], tasks)
+            cells.append(f"{percent(points)} ({interval(drawn)})")
+        lines.append([f"{one} - {other}", *cells[:-1], f"**{cells[-1]}**"])
+    head = ["points between arms", *TASKS, "mean"]
+    return ["", *table(head, lines)] if lines else []
 
 
 def costs(arms: Mapping[str, Sequence[Result]]) -> list[str]:
