@@ -46,7 +46,8 @@ def intervene(run: Path, cache: Path) -> Any:
     make_shards(cache, ["asked"])
     do = [word for what in USED for word in ("--do", what)]
     whom = ["--run", run, "--shards", cache / "shards/asked", "--samples", ROWS]
-    return said("intervene", *whom, "--by", "task", *do)["lines"]
+    page = cache / "asked" / f"intervene-{run.name}.html"  # beside it the rows, from which a killed one goes on
+    return said("intervene", *whom, "--by", "task", *do, "--out", page)["lines"]
 
 
 def probe(students: Sequence[Path], runs: Sequence[Path], cache: Path) -> Any:
