@@ -25,7 +25,7 @@ PICTURE = "real-model.svg"  # beside the page
 
 
 def page(results: Sequence[Result], arms: Mapping[str, Sequence[Result]], asked: Asked, rows: Mapping[str, Any]) -> str:
-    lines = accuracies(asked, arms, rows) + differences(asked, arms) + costs(arms) + alignment(rows) + tried(results)
+    lines = accuracies(asked, arms, rows) + differences(asked, arms) + alignment(rows) + tried(results)
     return "\n".join(lines + analyses(RESULTS))
 
 
@@ -102,14 +102,6 @@ def differences(asked: Asked, arms: Mapping[str, Sequence[Result]]) -> list[str]
         lines.append([f"{one} - {other}", *cells[:-1], f"**{cells[-1]}**"])
     head = ["points between arms", *TASKS, "mean"]
     return ["", *table(head, lines)] if lines else []
-
-
-def costs(arms: Mapping[str, Sequence[Result]]) -> list[str]:
-    lines = [
-        [f"{arm} {ARMS[arm]}", f"{np.mean([r['train_seconds'] / r['run']['steps'] for r in of]):.1f}"]
-        for arm, of in arms.items()
-    ]
-    return ["Seconds of a step, as the machine was then:", "", *table(["arm", "s"], lines)] if lines else []
 
 
 def main() -> None:
