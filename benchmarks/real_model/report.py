@@ -101,7 +101,7 @@ def differences(asked: Asked, arms: Mapping[str, Sequence[Result]]) -> list[str]
             cells.append(f"{percent(points)} ({interval(drawn)})")
         lines.append([f"{one} - {other}", *cells[:-1], f"**{cells[-1]}**"])
     head = ["points between arms", *TASKS, "mean"]
-    return ["", *table(head, lines)] if lines else []
+    return table(head, lines) if lines else []
 
 
 def main() -> None:

@@ -223,7 +223,7 @@ def test_a_run_leaves_its_result_and_is_not_done_again(tmp_path, student_dir, mo
         + report_analyses.fidelity("E", analysis.fidelity(folder, folder, tmp_path))
     )
     assert all(f"| {name} |" in said for name in report_analyses.NAMES.values()), said
-    assert said.count("0.000 (0.000 to 0.000)") >= 2, said  # over itself a run holds nothing
+    assert said.count("0.000 (0.000 to 0.000)") >= 2, said  # over itself there is no difference
     shutil.rmtree(tmp_path / "runs")
     study.perform(run, tmp_path, results)
     assert not (tmp_path / "runs").exists()
