@@ -1,11 +1,11 @@
 """Whether the block holds what experts hear, and whether answers use it: `python -m benchmarks.real_model.analysis`.
 
-After `study`, whose runs of the first seed must lie in the cache. coat's own commands are the instruments; each leaves
-one JSON in results/ and is not run again where that is there.
+After `study`, of whose runs the first seed that lies in the cache is taken. coat's own commands are the instruments;
+each leaves one JSON in results/, with the names of the runs, and is not run again where that is there.
 
 fidelity   C and E on the test's clips, over C-listening
 intervene  C and E: block of another clip, mean, hidden; audio of another clip; by task
-probe      pitch, prosody and source, in the student as assembled, aligned, and after A, C and E
+probe      pitch, prosody and source, in the student as assembled, aligned, and after each arm that lies in the cache
 """
 
 import argparse
@@ -15,31 +15,41 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.real_model.arms import LEARNING_RATE, LISTENING, SEEDS, Run
+from benchmarks.real_model.arms import LEARNING_RATE, LISTENING, ON_CPUS, SEEDS, Run
 from benchmarks.real_model.data import CACHE, coat, make_shards
 from benchmarks.real_model.study import RESULTS, aligned_student
 
 USED = ("block:other", "block:mean", "block:hidden", "audio:other")
 ROWS = 700  # that are asked again and again: those of half of the test's clips
 LAYERS = "0,10,20,last"  # whose input is probed
+PROBED = "pitch,prosody"  # experts whose targets are read off
 
 
 def said(*arguments: object) -> Any:
     return json.loads(coat(*arguments, "--json", is_read=True))
 
 
-def final(arm: str) -> Path:
-    """Its finished run of the first seed."""
-    found = CACHE / "runs" / Run(arm, LEARNING_RATE, SEEDS[0], "final").name
-    if not (found / "student").exists():
-        raise SystemExit(f"{found}: no finished run; `python -m benchmarks.real_model.study` trains it")
-    return found
+def final(arm: str, cache: Path) -> Path:
+    """Its finished run of the first seed that has one."""
+    for seed in SEEDS:
+        found = cache / "runs" / Run(arm, LEARNING_RATE, seed, "final").name
+        if (found / "student").exists():
+            return found
+    raise SystemExit(f"{cache}/runs: no finished run of {arm}; `python -m benchmarks.real_model.study` trains it")
+
+
+def finished(cache: Path) -> list[Path]:
+    """Of each arm that has one."""
+    arms = [arm for arm in ON_CPUS if any((cache / "runs").glob(f"{arm}-final-*/student"))]
+    return [final(arm, cache) for arm in arms]
 
 
 def fidelity(run: Path, floor: Path, cache: Path) -> Any:
+    make_shards(cache, ["test"])
     found = said("fidelity", "--run", run, "--floor-run", floor, "--shards", cache / "shards/test")
     kept = ("expert", "kind", "clips", "frames", "figures", "over_floor")
-    return [{key: expert[key] for key in kept} for expert in found["experts"]]
+    experts = [{key: expert[key] for key in kept} for expert in found["experts"]]
+    return {"run": run.name, "floor": floor.name, "experts": experts}
 
 
 def intervene(run: Path, cache: Path) -> Any:
@@ -47,26 +57,27 @@ def intervene(run: Path, cache: Path) -> Any:
     do = [word for what in USED for word in ("--do", what)]
     whom = ["--run", run, "--shards", cache / "shards/asked", "--samples", ROWS]
     page = cache / "asked" / f"intervene-{run.name}.html"  # beside it the rows, from which a killed one goes on
-    return said("intervene", *whom, "--by", "task", *do, "--out", page)["lines"]
+    return {"run": run.name, "lines": said("intervene", *whom, "--by", "task", *do, "--out", page)["lines"]}
 
 
 def probe(students: Sequence[Path], runs: Sequence[Path], cache: Path) -> Any:
+    make_shards(cache, ["test"])
     whom = [word for student in students for word in ("--student", student)]
     whom += [word for run in runs for word in ("--run", run)]
     found = said(
-        "probe", *whom, "--shards", cache / "shards/test", "--experts", "pitch,prosody", "--label", "source",
+        "probe", *whom, "--shards", cache / "shards/test", "--experts", PROBED, "--label", "source",
         "--layers", LAYERS, "--cache", cache / "states",
     )  # fmt: skip
     names = [Path(subject["source"]).name for subject in found["subjects"]]
     return {"subjects": names, "targets": found["targets"], "scores": found["scores"]}
 
 
-ANALYSES: Mapping[str, Callable[[], Any]] = {
-    "intervene-C": lambda: intervene(final("C"), CACHE),
-    "intervene-E": lambda: intervene(final("E"), CACHE),
-    "probe": lambda: probe([CACHE / "student", aligned_student(CACHE)], [final(arm) for arm in "ACE"], CACHE),
-    "fidelity-C": lambda: fidelity(final("C"), final(LISTENING), CACHE),
-    "fidelity-E": lambda: fidelity(final("E"), final(LISTENING), CACHE),
+ANALYSES: Mapping[str, Callable[[Path], Any]] = {
+    "intervene-C": lambda cache: intervene(final("C", cache), cache),
+    "intervene-E": lambda cache: intervene(final("E", cache), cache),
+    "probe": lambda cache: probe([cache / "student", aligned_student(cache)], finished(cache), cache),
+    "fidelity-C": lambda cache: fidelity(final("C", cache), final(LISTENING, cache), cache),
+    "fidelity-E": lambda cache: fidelity(final("E", cache), final(LISTENING, cache), cache),
 }
 
 
@@ -76,7 +87,7 @@ def main() -> int:
     for name in parser.parse_args().only or ANALYSES:
         file = RESULTS / f"{name}.json"
         if not file.exists():
-            file.write_text(json.dumps(ANALYSES[name]()) + "\n")
+            file.write_text(json.dumps(ANALYSES[name](CACHE)) + "\n")
     return 0
 
 

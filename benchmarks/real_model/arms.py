@@ -69,6 +69,7 @@ class Run:
     lr: float
     seed: int
     what: What
+    attention: Literal["sdpa", "eager"] = "sdpa"  # the kernel; on some CPUs eager is the faster
 
     @property
     def steps(self) -> int:
@@ -115,5 +116,6 @@ def config_of(run: Run, cache: Path, out: Path) -> TrainConfig:
     else:  # PROTOCOL.md, additions
         for section, settings in VARIANTS.get(run.arm, {}).items():
             data[section] |= settings
-        data["student"]["dtype"], data["run"]["precision"] = "bfloat16", "bf16"
+        data["student"] |= {"dtype": "bfloat16", "attention": run.attention}
+        data["run"]["precision"] = "bf16"
     return TrainConfig.from_dict(data, run.name)

@@ -16,6 +16,7 @@ from benchmarks.real_model.asked import Asked, Result, accuracy
 from benchmarks.real_model.clips import TASKS
 from benchmarks.real_model.picture import draw
 from benchmarks.real_model.report_analyses import analyses
+from benchmarks.real_model.step_costs import FILE as STEP_COSTS
 from benchmarks.real_model.study import RESULTS, mean_accuracy, read
 from benchmarks.scale_model.report_parts import interval, percent, table
 
@@ -26,7 +27,7 @@ PICTURE = "real-model.svg"  # beside the page
 
 def page(results: Sequence[Result], arms: Mapping[str, Sequence[Result]], asked: Asked, rows: Mapping[str, Any]) -> str:
     lines = accuracies(asked, arms, rows) + differences(asked, arms) + alignment(rows) + tried(results)
-    return "\n".join(lines + analyses(RESULTS))
+    return "\n".join(lines + analyses(RESULTS) + step_costs(RESULTS / STEP_COSTS))
 
 
 def by_arm(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -90,18 +91,48 @@ def accuracies(asked: Asked, arms: Mapping[str, Sequence[Result]], rows: Mapping
 
 
 def differences(asked: Asked, arms: Mapping[str, Sequence[Result]]) -> list[str]:
-    """In points, by task, of arms with equal seeds."""
-    pairs = [(a, b) for b in "ADC" for a in arms if b in arms and a > b and len(arms[a]) == len(arms[b])]
+    """In points, by task, over the seeds that both arms have."""
     lines = []
-    for one, other in pairs:
+    for one, other in [(a, b) for b in "ADC" for a in arms if b in arms and a > b]:
+        seeds = seeds_of(arms[one]) & seeds_of(arms[other])
+        if not seeds:
+            continue
+        ones, others = ([r for r in arms[arm] if r["run"]["seed"] in seeds] for arm in (one, other))
         cells = []
         for tasks in (*([t] for t in TASKS), TASKS):
-            drawn = asked.drawn(arms[one], tasks) - asked.drawn(arms[other], tasks)
-            points = accuracy(arms[one], tasks) - accuracy(arms[other], tasks)
+            drawn = asked.drawn(ones, tasks) - asked.drawn(others, tasks)
+            points = accuracy(ones, tasks) - accuracy(others, tasks)
             cells.append(f"{percent(points)} ({interval(drawn)})")
-        lines.append([f"{one} - {other}", *cells[:-1], f"**{cells[-1]}**"])
-    head = ["points between arms", *TASKS, "mean"]
+        lines.append([f"{one} - {other}", ", ".join(map(str, sorted(seeds))), *cells[:-1], f"**{cells[-1]}**"])
+    head = ["points between arms", "seeds", *TASKS, "mean"]
     return table(head, lines) if lines else []
+
+
+def step_costs(file: Path) -> list[str]:
+    if not file.exists():
+        return []
+    found = json.loads(file.read_text())
+    shares = ("products", "attention", "tower", "padding")
+    lines = [
+        [
+            line["arm"],
+            line["kernel"],
+            f"{line['median']:.2f}",
+            f"{line['positions']:.0f}",
+            *(percent(line[s]) for s in shares),
+        ]
+        for line in found["lines"]
+    ]
+    head = ["arm", "attention by", "s a step", "positions a clip", *(f"{share}, %" for share in shares)]
+    return [
+        f"What a step of {found['clips']} clips costs, in turns, {found['threads']} threads (`step_costs`):",
+        "",
+        *table(head, lines),
+    ]
+
+
+def seeds_of(results: Sequence[Result]) -> set[int]:
+    return {result["run"]["seed"] for result in results}
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Tables of `analysis`: what the block holds, what answers use, what probes read off."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +29,27 @@ def read(file: Path) -> Any:
     return json.loads(file.read_text()) if file.exists() else None
 
 
-def fidelity(arm: str, experts: Sequence[Mapping[str, Any]]) -> list[str]:
+def fidelity(arm: str, found: Mapping[str, Any]) -> list[str]:
     lines = []
-    for expert in experts:
+    for expert in found["experts"]:
         for measure, figure in expert["figures"][RUN].items():
             floor, over = expert["figures"][FLOOR][measure], expert["over_floor"][measure]
             lines.append([expert["expert"], measure, number(figure), number(floor), number(over)])
     head = ["expert", "measure", f"{arm}'s heads", "heads that only listen", "difference"]
-    return [f"What the block of {arm} holds, on the test's clips (`coat fidelity`):", "", *table(head, lines)]
+    said = f"What the block of {arm} holds, on the test's clips ({seed(found['run'])}; `coat fidelity`):"
+    return [said, "", *table(head, lines)]
 
 
-def interventions(arm: str, found: Sequence[Mapping[str, Any]]) -> list[str]:
-    groups = list(dict.fromkeys(line["group"] for line in found))
-    by_place = {(line["group"], line["intervention"]): line["figures"] for line in found}
+def interventions(arm: str, found: Mapping[str, Any]) -> list[str]:
+    groups = list(dict.fromkeys(line["group"] for line in found["lines"]))
+    by_place = {(line["group"], line["intervention"]): line["figures"] for line in found["lines"]}
     lines = []
-    for what in dict.fromkeys(line["intervention"] for line in found):
+    for what in dict.fromkeys(line["intervention"] for line in found["lines"]):
         cells = [share(by_place[group, what]) for group in groups]
         lines.append([NAMES.get(what, what), *cells])
     head = ["right, and as the donor's sound would have it", *(group or "all" for group in groups)]
-    return [f"What answers of {arm} use (`coat intervene`), in percent:", "", *table(head, lines)]
+    said = f"What answers of {arm} use ({seed(found['run'])}; `coat intervene`), in percent:"
+    return [said, "", *table(head, lines)]
 
 
 def share(figures: Mapping[str, Mapping[str, Any]]) -> str:
@@ -61,7 +63,7 @@ def probes(found: Mapping[str, Any]) -> list[str]:
     for score in found["scores"]:
         of_subject = best.setdefault((score["target"], score["position"]), {})
         of_subject[score["subject"]] = max(of_subject.get(score["subject"], -1.0), score["score"][0])
-    subjects = found["subjects"]
+    subjects = [f"{name[0]}, {seed(name)}" if "-seed" in name else name for name in found["subjects"]]
     lines = [
         [target, place, *(f"{of[i]:.2f}" if i in of else "" for i in range(len(subjects)))]
         for (target, place), of in sorted(best.items())
@@ -69,6 +71,11 @@ def probes(found: Mapping[str, Any]) -> list[str]:
     return ["What linear probes read off the states, at the best of four layers (`coat probe`):", "", *table(
         ["target", "at", *subjects], lines
     )]  # fmt: skip
+
+
+def seed(run: str) -> str:
+    """Of a run's name."""
+    return run.split("-")[-2].replace("seed", "seed ")
 
 
 def number(figure: Mapping[str, Any]) -> str:

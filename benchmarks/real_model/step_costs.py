@@ -1,24 +1,32 @@
-"""What a step costs, and what could be saved: `python -m benchmarks.real_model.step_costs`, after `study` made shards.
+"""What a step costs and where its time goes: `python -m benchmarks.real_model.step_costs`, after `study` made shards.
 
-The arms' own steps on the same clips, in turns. `tower`: the share of a step that the frozen audio tower takes, which
-is all that keeping its outputs could save. `padding`: the share of positions that are padding, which is all that
-batches of like lengths could save.
+The arms' own steps on the same clips, in turns, with each kernel of attention. Leaves results/step_costs.json.
+`tower`: the share that the frozen audio tower takes, which is all that keeping its outputs could save. `padding`: the
+share of positions, which is all that batches of like lengths could save. Products of matrices and attention: their
+shares of the processor's time in one more step, by torch's profiler.
 """
 
 import argparse
+import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.common import median
 from benchmarks.cost_training import begun, first_batches
 from benchmarks.real_model.arms import BATCH, LEARNING_RATE, ON_CPUS, SEEDS, Run, config_of
 from benchmarks.real_model.data import CACHE
-from benchmarks.real_model.study import aligned_student
-from benchmarks.scale_model.report_parts import percent, table
+from benchmarks.real_model.study import RESULTS, aligned_student
 
+FILE = "step_costs.json"
 BATCHES = 3
+KERNELS = ("sdpa", "eager")
+PRODUCTS, ATTENTION = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"), "attention"  # operators of torch
 
 
 class TowerClock:
@@ -37,44 +45,69 @@ class TowerClock:
         self.seconds += time.perf_counter() - self.began
 
 
-def measure(arms: list[str], rounds: int, home: Path) -> list[list[str]]:
-    chosen = {arm: Run(arm, LEARNING_RATE, SEEDS[0], "final") for arm in arms}
-    runs = {arm: begun(config_of(run, CACHE, home / arm)) for arm, run in chosen.items()}
-    clocks = {arm: TowerClock(run) for arm, run in runs.items()}
-    batches = {arm: first_batches(run, BATCHES) for arm, run in runs.items()}
-    seconds: dict[str, list[float]] = {arm: [] for arm in arms}
-    tower: dict[str, list[float]] = {arm: [] for arm in arms}
+def measure(arms: Sequence[str], kernels: Sequence[str], rounds: int, home: Path) -> dict[str, Any]:
+    """One line for each arm and kernel; each round has one step of each of them."""
+    subjects = [(arm, kernel) for kernel in kernels for arm in arms]
+    runs = [begun_with(arm, kernel, home) for arm, kernel in subjects]
+    clocks, batches = [TowerClock(run) for run in runs], [first_batches(run, BATCHES) for run in runs]
+    seconds: list[list[float]] = [[] for _ in runs]
+    tower: list[list[float]] = [[] for _ in runs]
     for turn in range(rounds + 1):
-        for arm, run in runs.items():
-            clocks[arm].seconds, began = 0.0, time.perf_counter()
-            run.trainer.step([batches[arm][turn % BATCHES]])
+        for i, run in enumerate(runs):
+            clocks[i].seconds, began = 0.0, time.perf_counter()
+            run.trainer.step([batches[i][turn % BATCHES]])
             if turn:  # the first warms up
-                seconds[arm].append(time.perf_counter() - began)
-                tower[arm].append(clocks[arm].seconds)
+                seconds[i].append(time.perf_counter() - began)
+                tower[i].append(clocks[i].seconds)
     lines = []
-    for arm in arms:
-        real, padded = (sum(b.positions[i] for b in batches[arm]) for i in (0, 1))
+    for i, (arm, kernel) in enumerate(subjects):
+        real, padded = (sum(b.positions[part] for b in batches[i]) for part in (0, 1))
         lines.append(
-            [
-                arm,
-                f"{median(seconds[arm]):.2f}",
-                percent(sum(tower[arm]) / sum(seconds[arm])),
-                percent(1 - real / padded),
-                f"{real / BATCH / BATCHES:.0f}",
-            ]
+            {
+                "arm": arm,
+                "kernel": kernel,
+                "seconds": [round(s, 3) for s in seconds[i]],
+                "median": round(median(seconds[i]), 3),
+                "tower": round(sum(tower[i]) / sum(seconds[i]), 4),
+                "padding": round(1 - real / padded, 4),
+                "positions": round(real / BATCH / BATCHES, 1),
+                **shares(runs[i], batches[i][0]),
+            }
         )
-    return lines
+    return {"clips": BATCH, "threads": torch.get_num_threads(), "lines": lines}
+
+
+def begun_with(arm: str, kernel: str, home: Path) -> Any:
+    config = config_of(Run(arm, LEARNING_RATE, SEEDS[0], "final"), CACHE, home / f"{arm}-{kernel}")
+    student = config.student.model_copy(update={"attention": kernel})
+    return begun(config.model_copy(update={"student": student}))
+
+
+def shares(run: Any, batch: Any) -> dict[str, float]:
+    """Of the processor's time in one step."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        run.trainer.step([batch])
+    events = [(event.key, event.self_cpu_time_total) for event in profiled.key_averages()]
+    whole = sum(spent for _, spent in events)
+    return {
+        "products": round(sum(spent for key, spent in events if key in PRODUCTS) / whole, 4),
+        "attention": round(sum(spent for key, spent in events if ATTENTION in key) / whole, 4),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", default=",".join(ON_CPUS))
+    parser.add_argument("--kernels", default=",".join(KERNELS), help="of the language model's attention")
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--out", type=Path, default=RESULTS / FILE)
     arguments = parser.parse_args()
     aligned_student(CACHE)
     with tempfile.TemporaryDirectory() as home:
-        lines = measure(arguments.arms.split(","), arguments.rounds, Path(home))
-    print("\n".join(table([f"steps of {BATCH} clips", "s", "tower, %", "padding, %", "positions a clip"], lines)))
+        found = measure(arguments.arms.split(","), arguments.kernels.split(","), arguments.rounds, Path(home))
+    arguments.out.write_text(json.dumps(found) + "\n")
+    for line in found["lines"]:
+        print(line)
 
 
 if __name__ == "__main__":

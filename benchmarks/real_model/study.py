@@ -146,13 +146,14 @@ def mean_accuracy(hits: dict[str, str]) -> float:
     return sum(of_task.count("1") / len(of_task) for of_task in hits.values()) / len(hits)
 
 
-def runs_of(phase: str, arms: Iterable[str], seeds: Sequence[int]) -> list[Run]:
+def runs_of(phase: str, arms: Iterable[str], seeds: Sequence[int], attention: Any = "sdpa") -> list[Run]:
+    what: Any = "variant" if phase == "variant" else "final"
     if phase == "listening":
-        return [Run(LISTENING, LEARNING_RATE, seeds[0], "final")]
-    if phase == "variant":
-        names = [name for arm in arms for name in VARIANTS if name.startswith(f"{arm}-") and name != LISTENING]
-        return [Run(name, LEARNING_RATE, seed, "variant") for seed in seeds for name in names]
-    return [Run(arm, LEARNING_RATE, seed, "final") for seed in seeds for arm in arms]
+        arms, seeds = [LISTENING], seeds[:1]
+    elif phase == "variant":
+        arms = [name for arm in arms for name in VARIANTS if name.startswith(f"{arm}-") and name != LISTENING]
+    arms = list(arms)
+    return [Run(arm, LEARNING_RATE, seed, what, attention) for seed in seeds for arm in arms]
 
 
 def main() -> int:
@@ -161,6 +162,7 @@ def main() -> int:
     parser.add_argument("--arms", default=",".join(ON_CPUS), help=f"of {','.join(ARMS)}")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     parser.add_argument("--at-once", type=int, default=1, help="trainings that share the device")
+    parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="kernel of all trainings")
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
     arguments = parsed(parser)
     if arguments.device == "cpu":
@@ -172,9 +174,10 @@ def main() -> int:
             if read(ALIGNMENT) is None:
                 align(CACHE)
             continue
-        make_shards(CACHE, ("train", "test"))
+        make_shards(CACHE, ["train"])
         aligned_student(CACHE)
-        runs = runs_of(phase, arguments.arms.split(","), [int(s) for s in arguments.seeds.split(",")])
+        seeds = [int(seed) for seed in arguments.seeds.split(",")]
+        runs = runs_of(phase, arguments.arms.split(","), seeds, arguments.attention)
         with ThreadPoolExecutor(arguments.at_once) as pool:
             list(pool.map(lambda run: perform(run, CACHE), runs))
     return 0
