@@ -5,6 +5,7 @@ each leaves one JSON in results/, with the names of the runs, and is not run aga
 
 fidelity   C and E on the test's clips, over C-listening
 intervene  C and E: block of another clip, mean, hidden; audio of another clip; by task
+pairs      C and E: minimal pairs of the test's sources, each the other's donor of a block, or of audio
 probe      pitch, prosody and source, in the student as assembled, aligned, and after each arm that lies in the cache
 """
 
@@ -20,6 +21,8 @@ from benchmarks.real_model.data import CACHE, coat, make_shards
 from benchmarks.real_model.study import RESULTS, aligned_student
 
 USED = ("block:other", "block:mean", "block:hidden", "audio:other")
+SWAPPED = ("block:other", "audio:other")
+POOL = 1000  # rows among which a donor may be: all pairs
 ROWS = 700  # that are asked again and again: those of half of the test's clips
 LAYERS = "0,10,20,last"  # whose input is probed
 PROBED = "pitch,prosody"  # experts whose targets are read off
@@ -54,10 +57,20 @@ def fidelity(run: Path, floor: Path, cache: Path) -> Any:
 
 def intervene(run: Path, cache: Path) -> Any:
     make_shards(cache, ["asked"])
-    do = [word for what in USED for word in ("--do", what)]
-    whom = ["--run", run, "--shards", cache / "shards/asked", "--samples", ROWS]
-    page = cache / "asked" / f"intervene-{run.name}.html"  # beside it the rows, from which a killed one goes on
-    return {"run": run.name, "lines": said("intervene", *whom, "--by", "task", *do, "--out", page)["lines"]}
+    return intervened(run, cache, "asked", USED, "--samples", ROWS)
+
+
+def pairs(run: Path, cache: Path) -> Any:
+    """`corpus/pairs-rows.jsonl` is `study`'s."""
+    make_shards(cache, ["pairs"])
+    return intervened(run, cache, "pairs", SWAPPED, "--donor", "donor", "--pool", POOL)
+
+
+def intervened(run: Path, cache: Path, shards: str, what: Sequence[str], *options: object) -> Any:
+    do = [word for one in what for word in ("--do", one)]
+    page = cache / "asked" / f"{shards}-{run.name}.html"  # beside it the rows, from which a killed one goes on
+    whom = ["--run", run, "--shards", cache / "shards" / shards, *options, "--by", "task"]
+    return {"run": run.name, "lines": said("intervene", *whom, *do, "--out", page)["lines"]}
 
 
 def probe(students: Sequence[Path], runs: Sequence[Path], cache: Path) -> Any:
@@ -75,6 +88,8 @@ def probe(students: Sequence[Path], runs: Sequence[Path], cache: Path) -> Any:
 ANALYSES: Mapping[str, Callable[[Path], Any]] = {
     "intervene-C": lambda cache: intervene(final("C", cache), cache),
     "intervene-E": lambda cache: intervene(final("E", cache), cache),
+    "pairs-C": lambda cache: pairs(final("C", cache), cache),
+    "pairs-E": lambda cache: pairs(final("E", cache), cache),
     "probe": lambda cache: probe([cache / "student", aligned_student(cache)], finished(cache), cache),
     "fidelity-C": lambda cache: fidelity(final("C", cache), final(LISTENING, cache), cache),
     "fidelity-E": lambda cache: fidelity(final("E", cache), final(LISTENING, cache), cache),

@@ -53,6 +53,12 @@ CLIPS: Mapping[str, Mapping[str, int]] = {
     "validation": {"music": 60, "voice": 40, "digits": 40, "event": 40},
     "test": {"music": 140, "voice": 100, "digits": 100, "event": 100},
 }
+PAIRS: Mapping[str, Mapping[str, int]] = {  # minimal pairs of the test's sources, by what their two differ in
+    "music": {"melody": 40, "loudness": 10, "tempo": 20},
+    "voice": {"voice": 40, "loudness": 10, "tempo": 20},
+    "digits": {"loudness": 10},
+    "event": {"loudness": 10},
+}
 SHORT_CLIPS: Mapping[str, Mapping[str, int]] = {  # of one pass of 40 steps
     "train": {"music": 128, "voice": 64, "digits": 64, "event": 64},
     "test": {"music": 28, "voice": 20, "digits": 20, "event": 20},

@@ -9,7 +9,7 @@ All answers are drawn independently of each other and of the source. A level, a 
 clip leave the relation alone to tell.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,16 +71,24 @@ class Clip:
     text: str | None = None  # what is said
 
 
-def music(sources: Sources, rng: Rng, split: str) -> Clip:
-    answers = drawn(rng, "music")
+@dataclass(frozen=True)
+class Half:
+    """Of a minimal pair, whose two differ in the answer to one task alone; `other`: the one not answered as drawn."""
+
+    task: str
+    other: bool
+
+
+def music(sources: Sources, rng: Rng, split: str, half: Half | None = None) -> Clip:
+    answers = drawn(rng, "music", half)
     programs = FAMILIES[answers["family"]]["test" if split == "test" else "train"]
     program = int(rng.choice(programs))
     steps = np.concatenate([[0], np.cumsum(rng.integers(1, 4, 3))]) * (1 if answers["melody"] == "up" else -1)
     low, high = KEYS[program]
-    first = NOTES.index(answers["note"])
-    fitting = [
-        k for k in range(low, high + 1) if k % 12 == first and low <= k + steps.min() and k + steps.max() <= high
-    ]
+    first, down, up = NOTES.index(answers["note"]), int(steps.min()), int(steps.max())
+    if half is not None:  # the same first key in both
+        down, up = min(down, -up), max(up, -down)
+    fitting = [k for k in range(low, high + 1) if k % 12 == first and low <= k + down and k + up <= high]
     key = int(rng.choice(fitting))
     gaps = np.array([0.78, 0.60, 0.44]) * rng.uniform(0.9, 1.05)
     gaps = gaps if answers["tempo"] == "faster" else gaps[::-1]
@@ -94,8 +102,8 @@ def music(sources: Sources, rng: Rng, split: str) -> Clip:
     return Clip(sound_T[: round((at + 0.05) * RATE)], f"program {program}", answers)
 
 
-def voice(sources: Sources, rng: Rng, split: str) -> Clip:
-    answers, name = drawn(rng, "voice"), str(rng.choice(VOICES[split]))
+def voice(sources: Sources, rng: Rng, split: str, half: Half | None = None) -> Clip:
+    answers, name = drawn(rng, "voice", half), str(rng.choice(VOICES[split]))
     pitch, rate = int(rng.integers(35, 66)), int(rng.integers(190, 231))
     sign = {"higher": 1, "faster": 1, "lower": -1, "slower": -1}
     phrases = [" ".join(rng.choice(WORDS, PHRASE_WORDS, replace=False)) for _ in range(2)]
@@ -107,8 +115,8 @@ def voice(sources: Sources, rng: Rng, split: str) -> Clip:
     return Clip(joined(parts), f"voice {name}", answers, " ".join(phrases))
 
 
-def digits(sources: Sources, rng: Rng, split: str) -> Clip:
-    answers, of_split = drawn(rng, "digits"), sources.digits[split]
+def digits(sources: Sources, rng: Rng, split: str, half: Half | None = None) -> Clip:
+    answers, of_split = drawn(rng, "digits", half), sources.digits[split]
     speakers = (
         rng.permutation(sorted(of_split))[:2] if answers["speaker"] == "two" else [rng.choice(sorted(of_split))] * 2
     )
@@ -122,8 +130,8 @@ def digits(sources: Sources, rng: Rng, split: str) -> Clip:
     )
 
 
-def event(sources: Sources, rng: Rng, split: str) -> Clip:
-    answers, of_split = drawn(rng, "event"), sources.events[split]
+def event(sources: Sources, rng: Rng, split: str, half: Half | None = None) -> Clip:
+    answers, of_split = drawn(rng, "event", half), sources.events[split]
     second = str(rng.choice(sorted(of_split)))
     chosen = [of_split[name][int(rng.integers(len(of_split[name])))] for name in (answers["event"], second)]
     parts = []
@@ -135,13 +143,17 @@ def event(sources: Sources, rng: Rng, split: str) -> Clip:
     return Clip(joined(parts), f"sample {chosen[0].name}", answers)
 
 
-KINDS: Mapping[str, Callable[[Sources, Rng, str], Clip]] = {
+KINDS: Mapping[str, Callable[[Sources, Rng, str, Half | None], Clip]] = {
     "music": music, "voice": voice, "digits": digits, "event": event,
 }  # fmt: skip
 
 
-def drawn(rng: Rng, kind: str) -> dict[str, str]:
-    return {task: str(rng.choice(question.answers)) for task, question in QUESTIONS[kind].items()}
+def drawn(rng: Rng, kind: str, half: Half | None = None) -> dict[str, str]:
+    answers = {task: str(rng.choice(question.answers)) for task, question in QUESTIONS[kind].items()}
+    if half is not None and half.other:
+        one, two = QUESTIONS[kind][half.task].answers
+        answers[half.task] = two if answers[half.task] == one else one
+    return answers
 
 
 def gains(answers: Mapping[str, str], parts: int) -> list[float]:
@@ -172,20 +184,41 @@ def write_clips(sources: Sources, folder: Path, split: str, counts: Mapping[str,
 
     Deterministic: a clip depends on seed, split and number alone.
     """
-    (folder / "audio").mkdir(parents=True, exist_ok=True)
     every = [(kind, n) for kind, count in counts.items() for n in range(count)]
     key = {"train": 0, "validation": 1, "test": 2, "align": 3}[split]
     rows: list[Row] = []
     for kind, n in every:
         rng = np.random.default_rng([seed, key, list(KINDS).index(kind), n])
-        clip = KINDS[kind](sources, rng, "train" if split == "align" else split)
-        name = f"{split}-{kind}-{n:05d}"
-        soundfile.write(folder / "audio" / f"{name}.flac", finished(clip.sound_T, rng), RATE, subtype="PCM_16")
-        row: Row = {"id": name, "audio_filepath": f"audio/{name}.flac", "duration": len(clip.sound_T) / RATE}
-        row |= {"kind": kind, "source": clip.source, "truth": dict(clip.answers)}
-        rows.append(row | ({"said": clip.text} if clip.text else {}))
+        clip = KINDS[kind](sources, rng, "train" if split == "align" else split, None)
+        rows.append(written(clip, rng, folder, f"{split}-{kind}-{n:05d}", kind))
     order = np.random.default_rng([seed, key]).permutation(len(rows))
     write_rows(str(folder / f"{split}.jsonl"), (rows[i] for i in order))
+
+
+def write_pairs(sources: Sources, folder: Path, file: Path, counts: Mapping[str, Mapping[str, int]], seed: int) -> None:
+    """Minimal pairs of the test's sources, a question each; `counts` by kind and task. `donor` is the id of the other.
+
+    Level, noise and all that the answer leaves free are equal in both.
+    """
+    rows: list[Row] = []
+    for kind, of_kind in counts.items():
+        for number, task in enumerate(task for task, count in of_kind.items() for _ in range(count)):
+            names = [f"pair-{kind}-{number:05d}-{part}" for part in "ab"]
+            for name, other in zip(names, reversed(names), strict=True):
+                rng = np.random.default_rng([seed, 4, list(KINDS).index(kind), number])
+                clip = KINDS[kind](sources, rng, "test", Half(task, other=name == names[1]))
+                asked = question_rows([written(clip, rng, folder, name, kind)])
+                rows += [row | {"donor": f"{other}-{task}"} for row in asked if row["task"] == task]
+    write_rows(str(file), rows)
+
+
+def written(clip: Clip, rng: Rng, folder: Path, name: str, kind: str) -> Row:
+    """Its audio in FOLDER/audio, and its row."""
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    soundfile.write(folder / "audio" / f"{name}.flac", finished(clip.sound_T, rng), RATE, subtype="PCM_16")
+    row: Row = {"id": name, "audio_filepath": f"audio/{name}.flac", "duration": len(clip.sound_T) / RATE}
+    row |= {"kind": kind, "source": clip.source, "truth": dict(clip.answers)}
+    return row | ({"said": clip.text} if clip.text else {})
 
 
 def training_row(row: Row, rng: Rng) -> Row:
@@ -207,7 +240,7 @@ def conversation(row: Row, asked: list[tuple[str, str]]) -> Row:
     return kept | {"turns": [list(pair) for pair in asked[:-1]], "prompt": asked[-1][0], "response": asked[-1][1]}
 
 
-def question_rows(rows: list[Row]) -> Iterator[Row]:
+def question_rows(rows: Iterable[Row]) -> Iterator[Row]:
     """A row a question, as a student is tested."""
     for row in rows:
         for task, answer in row["truth"].items():

@@ -4,6 +4,7 @@ packages/                   Debian's packages of sounds, unpacked
 student/, whisper/          the student as it is assembled; the phonetic expert
 corpus/<split>.jsonl        clips with their truth, and audio/
 corpus/<split>-rows.jsonl   rows as training (align, train) and `coat evaluate` (validation, test, kept) read them
+corpus/pairs-rows.jsonl     minimal pairs of the test's sources
 targets/, shards/           what the experts hear in the training's clips; shards: SHARDS
 """
 
@@ -18,8 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.real_model.arms import CLIPS, EXPERTS, TARGET_HZ
-from benchmarks.real_model.clips import aligned_rows, alignment_row, question_rows, training_row, write_clips
+from benchmarks.real_model.arms import CLIPS, EXPERTS, PAIRS, TARGET_HZ
+from benchmarks.real_model.clips import (
+    aligned_rows,
+    alignment_row,
+    question_rows,
+    training_row,
+    write_clips,
+    write_pairs,
+)
 from benchmarks.real_model.sources import Sources
 from benchmarks.real_model.student import make_student
 from coat.manifests.corpus.writing import write_rows
@@ -32,6 +40,7 @@ SHARDS = {  # manifest that experts hear, that of the rows, and whether heads re
     "train": ("train", "train-rows", True),
     "test": ("test", "heard-rows", True),
     "asked": ("test-rows", "test-rows", False),  # the test's questions, a sample each
+    "pairs": ("pairs-rows", "pairs-rows", False),  # minimal pairs of the test's sources
 }
 
 
@@ -53,6 +62,13 @@ def make_clips(cache: Path, digits: Path, clips: Mapping[str, Mapping[str, int]]
         if not (corpus / f"{split}.jsonl").exists():
             write_clips(Sources(cache, digits), corpus, split, counts, SEED)
     make_rows(cache, clips)
+
+
+def make_pairs(cache: Path, digits: Path) -> None:
+    """Rows of minimal pairs, and their clips."""
+    file = rows_file(cache, "pairs")
+    if not file.exists():
+        write_pairs(Sources(cache, digits), cache / "corpus", file, PAIRS, SEED)
 
 
 def make_rows(cache: Path, splits: Collection[str]) -> None:

@@ -21,7 +21,10 @@ def analyses(results: Path) -> list[str]:
             lines += fidelity(arm, found)
     for arm in "CE":
         if (found := read(results / f"intervene-{arm}.json")) is not None:
-            lines += interventions(arm, found)
+            lines += interventions(arm, found, "clips as they are")
+    for arm in "CE":
+        if (found := read(results / f"pairs-{arm}.json")) is not None:
+            lines += interventions(arm, found, "minimal pairs")
     return lines + (probes(found) if (found := read(results / "probe.json")) is not None else [])
 
 
@@ -40,7 +43,7 @@ def fidelity(arm: str, found: Mapping[str, Any]) -> list[str]:
     return [said, "", *table(head, lines)]
 
 
-def interventions(arm: str, found: Mapping[str, Any]) -> list[str]:
+def interventions(arm: str, found: Mapping[str, Any], clips: str) -> list[str]:
     groups = list(dict.fromkeys(line["group"] for line in found["lines"]))
     by_place = {(line["group"], line["intervention"]): line["figures"] for line in found["lines"]}
     lines = []
@@ -48,7 +51,7 @@ def interventions(arm: str, found: Mapping[str, Any]) -> list[str]:
         cells = [share(by_place[group, what]) for group in groups]
         lines.append([NAMES.get(what, what), *cells])
     head = ["right, and as the donor's sound would have it", *(group or "all" for group in groups)]
-    said = f"What answers of {arm} use ({seed(found['run'])}; `coat intervene`), in percent:"
+    said = f"What answers of {arm} use: {clips} ({seed(found['run'])}; `coat intervene`), in percent:"
     return [said, "", *table(head, lines)]
 
 

@@ -34,7 +34,7 @@ from benchmarks.real_model.arms import (
     config_of,
 )
 from benchmarks.real_model.clips import TASKS
-from benchmarks.real_model.data import CACHE, coat, make_clips, make_shards, parsed, read_rows, rows_file
+from benchmarks.real_model.data import CACHE, coat, make_clips, make_pairs, make_shards, parsed, read_rows, rows_file
 from benchmarks.scale_model.results import dumped
 from coat.trainer.run_folder import read_metrics
 
@@ -168,6 +168,7 @@ def main() -> int:
     if arguments.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     make_clips(CACHE, arguments.digits)
+    make_pairs(CACHE, arguments.digits)
     note_rows(CACHE)
     for phase in arguments.phase or PHASES[:-1]:
         if phase == "align":

@@ -26,6 +26,7 @@ from benchmarks.real_model.clips import (
     question_rows,
     training_row,
     write_clips,
+    write_pairs,
 )
 from benchmarks.real_model.data import read_rows
 from benchmarks.real_model.sources import RATE, Sample, Sources
@@ -163,6 +164,23 @@ def test_a_clip_depends_on_seed_split_and_number_alone(corpus, tmp_path):
         assert (tmp_path / row["audio_filepath"]).read_bytes() == (corpus / row["audio_filepath"]).read_bytes()
 
 
+def test_pairs_differ_in_what_is_asked_alone(tmp_path):
+    """Two melodies from one key, up and down; levels and tempos as they were."""
+    write_pairs(Tones(), tmp_path, tmp_path / "pairs.jsonl", {"music": {"melody": 4, "loudness": 1}}, seed=0)
+    rows = {row["id"]: row for row in read_rows(tmp_path / "pairs.jsonl")}
+    assert len(rows) == 10
+    for row in rows.values():
+        other = rows[row["donor"]]
+        assert other["donor"] == row["id"] != other["id"]
+        assert {row["response"], other["response"]} == set(QUESTIONS["music"][row["task"]].answers)
+        assert all(row[key] == other[key] for key in ("kind", "source", "task", "prompt", "duration"))
+        if row["task"] == "melody":
+            one_T, other_T = (soundfile.read(tmp_path / r["audio_filepath"])[0] for r in (row, other))
+            start, end = round(0.12 * RATE), len(one_T) - 9000
+            assert pitch(one_T[start : start + 4096]) == pitch(other_T[start : start + 4096])
+            assert pitch(one_T[end : end + 4096]) != pitch(other_T[end : end + 4096])
+
+
 def test_rows_ask_all_that_is_known_and_never_tell_it(corpus):
     rows, rng = read_rows(corpus / "test.jsonl"), np.random.default_rng(0)
     for row in rows:
@@ -205,6 +223,7 @@ def test_a_run_leaves_its_result_and_is_not_done_again(tmp_path, student_dir, mo
     for split, clips in {"train": 2, "test": 1, "validation": 1}.items():
         write_clips(Tones(), corpus, split, dict.fromkeys(QUESTIONS, clips), seed=0)
     data.make_rows(tmp_path, ("train", "test", "validation"))
+    write_pairs(Tones(), corpus, data.rows_file(tmp_path, "pairs"), {"music": {"tempo": 2}}, seed=0)
     data.make_shards(tmp_path, ["train", "test"])
     shutil.copytree(student_dir, tmp_path / "aligned")
     results = tmp_path / "results"
@@ -219,7 +238,8 @@ def test_a_run_leaves_its_result_and_is_not_done_again(tmp_path, student_dir, mo
     assert {"distill/mel", "distill/mel@audio"} <= set(found["log"][-1])  # E: at both places
     folder = tmp_path / "runs" / run.name
     said = "\n".join(
-        report_analyses.interventions("E", analysis.intervene(folder, tmp_path))
+        report_analyses.interventions("E", analysis.intervene(folder, tmp_path), "all")
+        + report_analyses.interventions("E", analysis.pairs(folder, tmp_path), "pairs")
         + report_analyses.fidelity("E", analysis.fidelity(folder, folder, tmp_path))
     )
     assert all(f"| {name} |" in said for name in report_analyses.NAMES.values()), said
