@@ -31,7 +31,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from benchmarks.real_model.speech import speaker
+from benchmarks.real_model.speech import say
 
 RATE = 16000
 PACKAGES = ("fluid-soundfont-gm", "sonic-pi-samples")
@@ -162,9 +162,8 @@ class Sources:
 
     def speech(self, text: str, voice: str, words_a_minute: int, pitch: int) -> Signal:
         """eSpeak's; `pitch` from 0 to 99, 50 its own."""
-        espeak = speaker()
-        samples_T = espeak.say(text, f"en-us+{voice}", words_a_minute, pitch)
-        return trimmed(at_rate(samples_T.astype(np.float32)[:, None], espeak.rate))
+        samples_T, rate = say(text, f"en-us+{voice}", words_a_minute, pitch)
+        return trimmed(at_rate(samples_T.astype(np.float32)[:, None], rate))
 
 
 def fetch(folder: Path) -> None:

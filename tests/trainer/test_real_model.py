@@ -30,6 +30,7 @@ from benchmarks.real_model.clips import (
 )
 from benchmarks.real_model.data import read_rows
 from benchmarks.real_model.sources import RATE, Sample, Sources
+from benchmarks.real_model.speech import say
 from benchmarks.real_model.student import encoder_weights, read_ctranslate2, sizes
 
 
@@ -179,6 +180,17 @@ def test_pairs_differ_in_what_is_asked_alone(tmp_path):
             start, end = round(0.12 * RATE), len(one_T) - 9000
             assert pitch(one_T[start : start + 4096]) == pitch(other_T[start : start + 4096])
             assert pitch(one_T[end : end + 4096]) != pitch(other_T[end : end + 4096])
+
+
+def test_what_is_said_depends_on_nothing_said_before():
+    """eSpeak NG's voices waver, and go on from where they stopped; PyPI's package brings it, so no sound is fetched."""
+    pytest.importorskip("espeakng_loader")
+    asked = ("apple bridge", "en-us+m4", 200, 50)
+    (first_T, rate), _, (again_T, _) = say(*asked), say("other words", "en-us+f2", 220, 70), say(*asked)
+    assert np.array_equal(first_T, again_T)
+    assert 0.5 * rate < len(first_T) < 2 * rate
+    with pytest.raises(SystemExit, match="no voice en-us"):
+        say("apple", "en-us-of-nowhere", 200, 50)
 
 
 def test_rows_ask_all_that_is_known_and_never_tell_it(corpus):
