@@ -32,19 +32,16 @@ def said(*arguments: object) -> Any:
     return json.loads(coat(*arguments, "--json", is_read=True))
 
 
-def final(arm: str, cache: Path) -> Path:
+def finished(arm: str, cache: Path) -> Path | None:
     """Its finished run of the first seed that has one."""
-    for seed in SEEDS:
-        found = cache / "runs" / Run(arm, LEARNING_RATE, seed, "final").name
-        if (found / "student").exists():
-            return found
+    runs = (cache / "runs" / Run(arm, LEARNING_RATE, seed, "final").name for seed in SEEDS)
+    return next((run for run in runs if (run / "student").exists()), None)
+
+
+def final(arm: str, cache: Path) -> Path:
+    if (run := finished(arm, cache)) is not None:
+        return run
     raise SystemExit(f"{cache}/runs: no finished run of {arm}; `python -m benchmarks.real_model.study` trains it")
-
-
-def finished(cache: Path) -> list[Path]:
-    """Of each arm that has one."""
-    arms = [arm for arm in ON_CPUS if any((cache / "runs").glob(f"{arm}-final-*/student"))]
-    return [final(arm, cache) for arm in arms]
 
 
 def fidelity(run: Path, floor: Path, cache: Path) -> Any:
@@ -90,7 +87,9 @@ ANALYSES: Mapping[str, Callable[[Path], Any]] = {
     "intervene-E": lambda cache: intervene(final("E", cache), cache),
     "pairs-C": lambda cache: pairs(final("C", cache), cache),
     "pairs-E": lambda cache: pairs(final("E", cache), cache),
-    "probe": lambda cache: probe([cache / "student", aligned_student(cache)], finished(cache), cache),
+    "probe": lambda cache: probe(
+        [cache / "student", aligned_student(cache)], [run for arm in ON_CPUS if (run := finished(arm, cache))], cache
+    ),
     "fidelity-C": lambda cache: fidelity(final("C", cache), final(LISTENING, cache), cache),
     "fidelity-E": lambda cache: fidelity(final("E", cache), final(LISTENING, cache), cache),
 }

@@ -1,8 +1,8 @@
 """What a step costs and where its time goes: `python -m benchmarks.real_model.step_costs`, after `study` made shards.
 
 The arms' own steps on the same clips, in turns, with each kernel of attention. Leaves results/step_costs.json.
-`tower`: the share that the frozen audio tower takes, which is all that keeping its outputs could save. `padding`: the
-share of positions, which is all that batches of like lengths could save. Products of matrices and attention: their
+`tower`: the share that the frozen audio tower takes, which is all that keeping its outputs could save. `padding`: its
+share of the positions, which is all that batches of like lengths could save. Products of matrices and attention: their
 shares of the processor's time in one more step, by torch's profiler.
 """
 
@@ -77,10 +77,9 @@ def measure(arms: Sequence[str], kernels: Sequence[str], rounds: int, home: Path
     return {"clips": BATCH, "threads": torch.get_num_threads(), "lines": lines}
 
 
-def begun_with(arm: str, kernel: str, home: Path) -> Any:
-    config = config_of(Run(arm, LEARNING_RATE, SEEDS[0], "final"), CACHE, home / f"{arm}-{kernel}")
-    student = config.student.model_copy(update={"attention": kernel})
-    return begun(config.model_copy(update={"student": student}))
+def begun_with(arm: str, kernel: Any, home: Path) -> Any:
+    run = Run(arm, LEARNING_RATE, SEEDS[0], "final", kernel)
+    return begun(config_of(run, CACHE, home / f"{arm}-{kernel}"))
 
 
 def shares(run: Any, batch: Any) -> dict[str, float]:
