@@ -40,6 +40,7 @@ LISTENING = "C-listening"
 STEPS: Mapping[str, int] = {"align": 400, "final": 1000, "variant": 1000, "short": 40}
 WARMUP = 20
 What = Literal["align", "final", "variant", "short"]
+Attention = Literal["sdpa", "eager"]  # the kernel; on some CPUs eager is the faster
 ROWS: Mapping[str, tuple[str, ...]] = {
     "final": ("test", "kept"),
     "variant": ("validation",),
@@ -75,7 +76,7 @@ class Run:
     lr: float
     seed: int
     what: What
-    attention: Literal["sdpa", "eager"] = "sdpa"  # the kernel; on some CPUs eager is the faster
+    attention: Attention = "sdpa"
 
     @property
     def steps(self) -> int:

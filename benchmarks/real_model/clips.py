@@ -79,7 +79,7 @@ class Half:
     other: bool
 
 
-def music(sources: Sources, rng: Rng, split: str, half: Half | None = None) -> Clip:
+def music(sources: Sources, rng: Rng, split: str, half: Half | None) -> Clip:
     answers = drawn(rng, "music", half)
     programs = FAMILIES[answers["family"]]["test" if split == "test" else "train"]
     program = int(rng.choice(programs))
@@ -102,7 +102,7 @@ def music(sources: Sources, rng: Rng, split: str, half: Half | None = None) -> C
     return Clip(sound_T[: round((at + 0.05) * RATE)], f"program {program}", answers)
 
 
-def voice(sources: Sources, rng: Rng, split: str, half: Half | None = None) -> Clip:
+def voice(sources: Sources, rng: Rng, split: str, half: Half | None) -> Clip:
     answers, name = drawn(rng, "voice", half), str(rng.choice(VOICES[split]))
     pitch, rate = int(rng.integers(35, 66)), int(rng.integers(190, 231))
     sign = {"higher": 1, "faster": 1, "lower": -1, "slower": -1}
@@ -115,7 +115,7 @@ def voice(sources: Sources, rng: Rng, split: str, half: Half | None = None) -> C
     return Clip(joined(parts), f"voice {name}", answers, " ".join(phrases))
 
 
-def digits(sources: Sources, rng: Rng, split: str, half: Half | None = None) -> Clip:
+def digits(sources: Sources, rng: Rng, split: str, half: Half | None) -> Clip:
     answers, of_split = drawn(rng, "digits", half), sources.digits[split]
     speakers = (
         rng.permutation(sorted(of_split))[:2] if answers["speaker"] == "two" else [rng.choice(sorted(of_split))] * 2
@@ -130,7 +130,7 @@ def digits(sources: Sources, rng: Rng, split: str, half: Half | None = None) -> 
     )
 
 
-def event(sources: Sources, rng: Rng, split: str, half: Half | None = None) -> Clip:
+def event(sources: Sources, rng: Rng, split: str, half: Half | None) -> Clip:
     answers, of_split = drawn(rng, "event", half), sources.events[split]
     second = str(rng.choice(sorted(of_split)))
     chosen = [of_split[name][int(rng.integers(len(of_split[name])))] for name in (answers["event"], second)]
@@ -148,7 +148,7 @@ KINDS: Mapping[str, Callable[[Sources, Rng, str, Half | None], Clip]] = {
 }  # fmt: skip
 
 
-def drawn(rng: Rng, kind: str, half: Half | None = None) -> dict[str, str]:
+def drawn(rng: Rng, kind: str, half: Half | None) -> dict[str, str]:
     answers = {task: str(rng.choice(question.answers)) for task, question in QUESTIONS[kind].items()}
     if half is not None and half.other:
         one, two = QUESTIONS[kind][half.task].answers
@@ -180,11 +180,12 @@ def finished(sound_T: Signal, rng: Rng) -> Signal:
 
 
 def write_clips(sources: Sources, folder: Path, split: str, counts: Mapping[str, int], seed: int) -> None:
-    """FOLDER/<split>.jsonl and its audio, `counts` clips of each kind, in random order. A row a clip, with its truth.
+    """FOLDER/<split>.jsonl and audio/ beside it, `counts` clips of each kind, in random order; a row has its truth.
 
     Deterministic: a clip depends on seed, split and number alone.
     """
     every = [(kind, n) for kind, count in counts.items() for n in range(count)]
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
     key = {"train": 0, "validation": 1, "test": 2, "align": 3}[split]
     rows: list[Row] = []
     for kind, n in every:
@@ -200,6 +201,7 @@ def write_pairs(sources: Sources, folder: Path, file: Path, counts: Mapping[str,
 
     Level, noise and all that the answer leaves free are equal in both.
     """
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for kind, of_kind in counts.items():
         for number, task in enumerate(task for task, count in of_kind.items() for _ in range(count)):
@@ -214,7 +216,6 @@ def write_pairs(sources: Sources, folder: Path, file: Path, counts: Mapping[str,
 
 def written(clip: Clip, rng: Rng, folder: Path, name: str, kind: str) -> Row:
     """Its audio in FOLDER/audio, and its row."""
-    (folder / "audio").mkdir(parents=True, exist_ok=True)
     soundfile.write(folder / "audio" / f"{name}.flac", finished(clip.sound_T, rng), RATE, subtype="PCM_16")
     row: Row = {"id": name, "audio_filepath": f"audio/{name}.flac", "duration": len(clip.sound_T) / RATE}
     row |= {"kind": kind, "source": clip.source, "truth": dict(clip.answers)}

@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +30,7 @@ from benchmarks.real_model.arms import (
     ROWS,
     SEEDS,
     VARIANTS,
+    Attention,
     Run,
     config_of,
 )
@@ -146,14 +147,13 @@ def mean_accuracy(hits: dict[str, str]) -> float:
     return sum(of_task.count("1") / len(of_task) for of_task in hits.values()) / len(hits)
 
 
-def runs_of(phase: str, arms: Iterable[str], seeds: Sequence[int], attention: Any = "sdpa") -> list[Run]:
-    what: Any = "variant" if phase == "variant" else "final"
+def runs_of(phase: str, arms: Sequence[str], seeds: Sequence[int], attention: Attention = "sdpa") -> list[Run]:
     if phase == "listening":
-        arms, seeds = [LISTENING], seeds[:1]
-    elif phase == "variant":
-        arms = [name for arm in arms for name in VARIANTS if name.startswith(f"{arm}-") and name != LISTENING]
-    arms = list(arms)
-    return [Run(arm, LEARNING_RATE, seed, what, attention) for seed in seeds for arm in arms]
+        return [Run(LISTENING, LEARNING_RATE, seeds[0], "final", attention)]
+    if phase == "variant":
+        variants = [name for arm in arms for name in VARIANTS if name.startswith(f"{arm}-") and name != LISTENING]
+        return [Run(name, LEARNING_RATE, seed, "variant", attention) for seed in seeds for name in variants]
+    return [Run(arm, LEARNING_RATE, seed, "final", attention) for seed in seeds for arm in arms]
 
 
 def main() -> int:
