@@ -64,6 +64,17 @@ BOTH: dict[str, dict[str, Any]] = {
     "audio-weighs-less": {"losses": {"audio": 0.4}},
 }
 
+# What might make answers use the block, as the additions of 2026-12-01 to PROTOCOL.md have it; each with its arms.
+USED: dict[str, dict[str, Any]] = {
+    "half-hidden": {"thinking": {"hide_audio": 0.5}},
+    "quarter-hidden": {"thinking": {"hide_audio": 0.25}},
+    "twice-the-positions": {"thinking": {"count": 50}},
+    "the-layer-before-the-last": {"thinking": {"layer": 1}},
+}
+USED_ARMS: dict[str, str] = {
+    "": "CDE", "half-hidden": "CE", "quarter-hidden": "E", "twice-the-positions": "E", "the-layer-before-the-last": "E",
+}  # fmt: skip
+TWICE_THE_STEPS = ("", "quarter-hidden", "half-hidden")  # of E
 
 STATES = {"D": "audio", "E": "both"}  # that are distilled; of all others the block's
 
@@ -72,17 +83,18 @@ STATES = {"D": "audio", "E": "both"}  # that are distilled; of all others the bl
 class Run:
     """One training.
 
-    `what`: rate, scale, both or why (validation alone), final, clock (as final, with C's CPU time), five (as final, of
-    more seeds), longer (as five, with E's CPU time), scaled (as final, under a scale of the losses) or pretrain.
+    `what`: rate, scale, both, used or why (validation alone), final, clock (as final, with C's CPU time), five (as
+    final, of more seeds), longer (as five, with E's CPU time), scaled (as final, under a scale of the losses)
+    or pretrain.
     """
 
     regime: Regime
     arm: str
     lr: float
     seed: int
-    what: Literal["rate", "final", "clock", "pretrain", "why", "scale", "scaled", "both", "five", "longer"]
+    what: Literal["rate", "final", "clock", "pretrain", "why", "scale", "scaled", "both", "five", "longer", "used"]
     steps: int
-    variant: str = ""  # of VARIANTS, SCALES or BOTH
+    variant: str = ""  # of VARIANTS, SCALES, BOTH or USED
     taught: str = "A"  # regime `tuned`: the arm of the teaching
 
     @property
@@ -101,7 +113,7 @@ class Run:
 
     @property
     def changes(self) -> dict[str, Any]:
-        return {**VARIANTS, **SCALES, **BOTH}[self.variant] if self.variant else {}
+        return {**VARIANTS, **SCALES, **BOTH, **USED}[self.variant] if self.variant else {}
 
     @property
     def questions(self) -> tuple[str, ...]:

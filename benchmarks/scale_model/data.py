@@ -27,6 +27,7 @@ from coat.trainer.data.collator import Collator, EncodedSample, pad_targets
 from coat.trainer.data.samples import Sample
 from coat.trainer.data.shard_reading import iterate_shards
 from coat.trainer.model.batch import IGNORED, Batch, Targets
+from coat.trainer.model.hiding import audio_hidden
 from coat.trainer.students.base import Student
 
 CACHE = Path(os.environ.get("COAT_SCALE_CACHE", "runs/scale_model"))
@@ -116,7 +117,7 @@ class Asker:
     4-D mask hides the questions from each other and positions begin anew behind the prefix, so that each is computed
     as if it were asked alone (a test holds losses and gradients equal to those of `Collator`). The tower, the
     block and the heads are computed once a clip instead of once a question. With `through_block`, what stands behind
-    the block does not see the audio itself. All clips are 2 s long and all answers one
+    the block does not attend to the audio itself. All clips are 2 s long and all answers one
     token, so that rows are of one form, and nothing is padded.
     """
 
@@ -137,26 +138,31 @@ class Asker:
         self.mask_TT = torch.ones(total, total, dtype=torch.bool).tril()
         for start in starts[1:]:
             self.mask_TT[start:, shared:start] = False
+        self.deaf_TT = self.mask_TT.clone()
+        if block := self.block.indices(firsts[0].ids):
+            hidden = audio_hidden(collator.student.audio_indices(firsts[0].ids), block, self.block.config)
+            self.deaf_TT[hidden.start :, list(hidden.columns)] = False
         if through_block:
-            audio_id = collator.student.tokenizer.convert_tokens_to_ids(collator.student.audio_token)
-            block = [min(firsts[0].positions) - 1, max(firsts[0].positions) + 1]  # the tokens around it
-            # With the audio, what stands between it and the block, and has heard it.
-            self.mask_TT[block[1] :, firsts[0].ids.index(audio_id) : block[0]] = False
+            self.mask_TT = self.deaf_TT
         self.heard_K = torch.tensor(firsts[0].positions, dtype=torch.long)  # whose states heads read
         self.audio_K = torch.tensor(firsts[0].audio, dtype=torch.long)  # ... and audio heads, where there are some
         assert all(len(i.ids) - i.response == 2 for of_q in items.values() for i in of_q), "one token, and the end"
         self.truth_NQ = torch.tensor([[ASKABLE[q].answers.index(t[q]) for q in questions] for t in clips.truths])
 
-    def batch(self, clips: Sequence[int]) -> Batch:
+    def batch(self, clips: Sequence[int], deaf_B: Tensor | None = None) -> Batch:
+        """`deaf_B`: the clips in which what stands behind the block does not attend to the audio."""
         rows, size = torch.tensor(clips), len(clips)
         tails = [tail[truth_B] for tail, truth_B in zip(self.tails, self.truth_NQ[rows].T, strict=True)]
         ids_BT = torch.cat([self.prefix_T.repeat(size, 1), *tails], dim=1)
         labels_BT = torch.full_like(ids_BT, IGNORED)
         said = torch.cat([self.response_Q, self.response_Q + 1])  # the answer, and the end
         labels_BT[:, said] = ids_BT[:, said]
+        mask_B1TT = self.mask_TT.expand(size, 1, -1, -1)
+        if deaf_B is not None:
+            mask_B1TT = torch.where(deaf_B[:, None, None, None], self.deaf_TT, mask_B1TT)
         inputs = {
             "input_ids": ids_BT,
-            "attention_mask": self.mask_TT.expand(size, 1, -1, -1),
+            "attention_mask": mask_B1TT,
             "position_ids": self.positions_T.expand(size, -1),
         }
         return Batch(
@@ -194,11 +200,12 @@ def padded(frames_BND: Tensor) -> Targets:
 class Drawn:
     """In place of the trainer's `Loader`: every clip once an epoch, permuted by the seed.
 
-    Which clips a batch has depends on seed and batch size alone: the same for all arms.
+    Which clips a batch has depends on seed and batch size alone: the same for all arms. `hide_audio` is the share of
+    them that are heard through the block alone, as `thinking.hide_audio` has it.
     """
 
-    def __init__(self, asker: Asker, batch_size: int, seed: int) -> None:
-        self.asker, self.batch_size, self.seed = asker, batch_size, seed
+    def __init__(self, asker: Asker, batch_size: int, seed: int, hide_audio: float = 0.0) -> None:
+        self.asker, self.batch_size, self.seed, self.hide_audio = asker, batch_size, seed, hide_audio
         self.batches_read, self.skipped = 0, {}
 
     def __iter__(self) -> Iterator[Batch]:
@@ -209,7 +216,9 @@ class Drawn:
             order = np.random.default_rng([self.seed, epoch]).permutation(clips).tolist()
             for b in range(number, per_epoch):
                 self.batches_read += 1
-                yield self.asker.batch(order[b * size : (b + 1) * size])
+                drawn_B = np.random.default_rng([self.seed, epoch, b]).random(size) < self.hide_audio
+                deaf_B = torch.from_numpy(drawn_B) if self.hide_audio else None
+                yield self.asker.batch(order[b * size : (b + 1) * size], deaf_B)
 
     def state_dict(self) -> dict[str, Any]:
         return {"given": self.batches_read}

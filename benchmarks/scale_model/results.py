@@ -87,6 +87,8 @@ def perform(run: Run, cache: Path) -> Result:
         everything = Asker(trained.collator, splits["test"], tuple(QUESTIONS))
         result["test"] = accuracy(model, everything)
         result["majority"]["test"] = floors(splits["test"], QUESTIONS)
+    if run.what == "used":
+        result["causal"] = causal(model, askers["validation"], CAUSAL_CLIPS)
     if (run.what == "final" and run.arm in ARMS) or run.what == "five":
         result["causal"] = causal(model, askers["test"], CAUSAL_CLIPS)
         result["probes"] = probe(model, askers["train"], askers["validation"], askers["test"], PROBE_CLIPS)

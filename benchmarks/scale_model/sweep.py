@@ -31,6 +31,8 @@ from benchmarks.scale_model.arms import (
     SCALES,
     SEEDS,
     STEPS,
+    TWICE_THE_STEPS,
+    USED_ARMS,
     VARIANTS,
     Regime,
     Run,
@@ -185,6 +187,14 @@ def longer(place: Place, _: Sequence[Regime]) -> list[Run]:
     ]
 
 
+def used(place: Place, _: Sequence[Regime]) -> list[Run]:
+    """On validation: which design makes answers use the block, and what it costs them."""
+    lr, steps = chosen(place, "scratch", "E"), STEPS["scratch"]
+    runs = [(arm, variant, steps) for variant, arms in USED_ARMS.items() for arm in arms]
+    runs += [("E", variant, 2 * steps) for variant in TWICE_THE_STEPS]
+    return [Run("scratch", arm, lr, seed, "used", n, variant) for seed in CHOOSING_SCALE for arm, variant, n in runs]
+
+
 PHASES: tuple[Phase, ...] = (
     ("pretrain", pretrainings),
     ("rate", rates),
@@ -197,6 +207,7 @@ PHASES: tuple[Phase, ...] = (
     ("both", both_runs),
     ("five", five),
     ("longer", longer),
+    ("used", used),
 )
 
 

@@ -56,7 +56,8 @@ def train_in(out: Path, run: Run, student: Path, cache: Path, clips: Clips, befo
         config, DataSets.of(config.data, [index]), folder, Accelerator(cpu=True), lambda _: None, lambda _: None
     )
     collator = training.loader.collator
-    training.loader = Drawn(asker_of(run, collator, clips), config.data.batch_size, run.seed)  # type: ignore[assignment]
+    asker, hide_audio = asker_of(run, collator, clips), config.thinking.hide_audio
+    training.loader = Drawn(asker, config.data.batch_size, run.seed, hide_audio)  # type: ignore[assignment]
     if before:
         before(training.model.eval(), collator)
     counts = parameters(training.model)

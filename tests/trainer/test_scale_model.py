@@ -18,9 +18,11 @@ from coat.manifests.corpus.sounds import SAMPLE_RATE
 from coat.trainer.data.collator import Collator
 from coat.trainer.data.samples import Sample
 from coat.trainer.generation.generate import Trained
+from coat.trainer.model.batch import Batch
 from coat.trainer.model.build import build_model
 from coat.trainer.model.coat_model import CoatModel
 from coat.trainer.model.experts import experts_of
+from coat.trainer.model.hiding import causal_mask
 from coat.trainer.training.step.trainer import Trainer
 from coat.trainer.training.step.watchdog import Watchdog
 from tests.trainer.helpers import toy_sample, toy_targets, write_shards
@@ -119,6 +121,26 @@ def test_questions_that_share_a_prefix_are_as_if_asked_alone(world: World) -> No
     assert mine.keys() == other.keys()
     for name, gradient in mine.items():
         assert (gradient - other[name]).norm() <= 1e-3 * other[name].norm() + 1e-6, name
+
+
+def test_clips_that_are_heard_through_the_block_alone_are_as_the_trainer_has_them(coat_world: World) -> None:
+    model, collator, deaf_B = coat_world.model.eval(), coat_world.collator, torch.arange(CLIPS) % 2 == 0
+    block = collator.block
+    object.__setattr__(block, "config", block.config.model_copy(update={"hide_audio": 0.5}))
+    asked = [(c, q) for c in range(CLIPS) for q in QUESTIONS]
+    alone = collator.collate([collator.encode(coat_world.sample(c, q), coat_world.config.data) for c, q in asked])
+    assert alone.hidden
+    deaf_R = deaf_B[[c for c, _ in asked]]
+    mask_B1TT = alone.hidden.of(deaf_R).within(causal_mask(alone.labels_BT.shape[1], deaf_R.device))
+    shared = coat_world.asker.batch(range(CLIPS), deaf_B)
+
+    def cross_entropy(batch: Batch, mask_B1TT: torch.Tensor | None = None) -> float:
+        with torch.no_grad():
+            states_BTD, _ = model.states(batch.inputs, batch.indices, mask_B1TT)
+            return float(model.cross_entropy(states_BTD, batch.labels_BT, batch.before_R))
+
+    assert cross_entropy(shared) == pytest.approx(cross_entropy(alone, mask_B1TT), rel=1e-4)
+    assert cross_entropy(shared) != pytest.approx(cross_entropy(alone), rel=1e-4)
 
 
 def test_answers_are_those_that_generation_gives(world: World) -> None:

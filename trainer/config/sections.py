@@ -70,11 +70,16 @@ class ThinkingConfig(ConfigSection):
     # heads of their own.
     states: Literal["think", "audio", "both"] = "think"
     noise: float = Field(default=0.02, ge=0)  # of new embeddings, in standard deviations of the old ones
+    # Share of the training's samples in which what stands behind the block does not attend to the audio: answers hear
+    # it through the block alone. Drawn anew each time. Afterwards, and in held-out figures, all is attended to.
+    hide_audio: float = Field(default=0.0, ge=0, le=1, json_schema_extra=WITH_CHANGE)
 
     @model_validator(mode="after")
     def both_there(self) -> Self:
         if self.states == "both" and self.count == 0:
             raise ValueError('states "both" without a block (count 0); states "audio" distils the audio\'s alone')
+        if self.hide_audio and self.count == 0:
+            raise ValueError(f"hide_audio {self.hide_audio:g} without a block (count 0) to hear the audio through")
         return self
 
 

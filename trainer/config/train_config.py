@@ -61,6 +61,15 @@ class TrainConfig(ConfigSection):
             raise ValueError("student.train with lora.full: all weights are trained anyhow; leave one of them out")
         return self
 
+    @model_validator(mode="after")
+    def hidden_audio_has_a_mask(self) -> Self:
+        if self.thinking.hide_audio and self.student.attention != "sdpa":
+            raise ValueError(
+                f"thinking.hide_audio with student.attention {self.student.attention!r}: it needs a mask of its own, "
+                "which 'sdpa' alone takes"
+            )
+        return self
+
     @property
     def steps(self) -> int:
         return sum(s.steps for s in self.stages)

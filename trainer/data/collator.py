@@ -18,6 +18,7 @@ from coat.trainer.config.sections import DataConfig
 from coat.trainer.data.decoding import decode_meta, decode_texts, seconds_of
 from coat.trainer.data.samples import BadSample, RawSample, Sample
 from coat.trainer.model.batch import IGNORED, Batch, Targets
+from coat.trainer.model.hiding import HiddenInRow, audio_hidden, hidden_in
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.students.base import Prefix, Student, UnusableInput
 
@@ -38,6 +39,7 @@ class EncodedSample:
     seconds: float
     targets: Mapping[str, np.ndarray]  # [N, D]
     answers: tuple[range, ...] = ()  # of earlier turns, that have labels, too
+    hideable: HiddenInRow | None = None  # where `thinking.hide_audio` is given, and the sample has a block
 
 
 def render_prompt(prompt: str, choices: Sequence[str], choices_mode: str) -> str:
@@ -103,7 +105,7 @@ class Collator:
         )
         return EncodedSample(
             sample.id, [*ids, *answer], len(ids), positions, audio, prefix.features, sample.seconds, targets,
-            tuple(answers) if earlier_turns else (),
+            tuple(answers) if earlier_turns else (), self.hideable(ids),
         )  # fmt: skip
 
     def check_length(self, identity: str, positions: int, config: DataConfig) -> None:
@@ -124,6 +126,11 @@ class Collator:
             return ids, block, []
         audio = self.student.audio_indices(ids)
         return (ids, block, audio) if self.block.config.states == "both" else (ids, audio, [])
+
+    def hideable(self, ids: Sequence[int]) -> HiddenInRow | None:
+        if not self.block.config.hide_audio or not (block := self.block.indices(ids)):
+            return None
+        return audio_hidden(self.student.audio_indices(ids), block, self.block.config)
 
     @cached_property
     def silence(self) -> EncodedSample:
@@ -150,6 +157,7 @@ class Collator:
         audio_BK = audio_mask_BK = None
         if self.block.config.states == "both":
             audio_BK, audio_mask_BK = pad_positions([sample.audio for sample in encoded])
+        hideable = [sample.hideable for sample in encoded] if self.block.config.hide_audio else None
         return Batch(
             inputs=inputs,
             indices=self.student.indices(inputs),
@@ -164,6 +172,7 @@ class Collator:
             ids=ids,
             audio_BK=audio_BK,
             audio_mask_BK=audio_mask_BK,
+            hidden=hideable and hidden_in(hideable, ids_BT.shape[1]),
         )
 
 

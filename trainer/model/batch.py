@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from coat.trainer.model.hiding import Hidden
+
 IGNORED = -100  # label of positions without a cross-entropy
 AT_AUDIO = "@audio"  # behind an expert's name: its loss at the audio's states, where the block's are distilled as well
 
@@ -59,6 +61,8 @@ class Batch:
     # Where `thinking.states` is "both": the same of the audio's states, which heads of their own read.
     audio_BK: Tensor | None = field(default=None, kw_only=True)
     audio_mask_BK: Tensor | None = field(default=None, kw_only=True)
+    # Where `thinking.hide_audio` is given: the audio, of all rows; which of them do not hear it is drawn in a pass.
+    hidden: Hidden | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.before_R is None:
@@ -100,6 +104,7 @@ class Batch:
             before_R=change(self.before_R),
             audio_BK=None if self.audio_BK is None else change(self.audio_BK),
             audio_mask_BK=None if self.audio_mask_BK is None else change(self.audio_mask_BK),
+            hidden=self.hidden and self.hidden.map_tensors(change),
         )
 
 

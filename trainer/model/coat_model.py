@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from coat.trainer.model.batch import Batch, at_audio
 from coat.trainer.model.heads import DistillHeads
+from coat.trainer.model.hiding import causal_mask
 from coat.trainer.model.loss_gradient_norms import LossGradientNorms
 from coat.trainer.model.thinking import ThinkingBlock
 from coat.trainer.students.base import Student
@@ -38,7 +39,7 @@ class CoatModel(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`ce` and each expert's loss, summed over its tokens or frames."""
-        states_BTD, distilled_BTD = self.states(batch.inputs, batch.indices)
+        states_BTD, distilled_BTD = self.states(batch.inputs, batch.indices, self.drawn_mask(batch))
         sums = {"ce": self.cross_entropy(states_BTD, batch.labels_BT, batch.before_R)}
         if self.heads.specs:
             sums |= self.distil(self.heads, distilled_BTD, batch.think_BK, batch.think_mask_BK, batch)
@@ -66,12 +67,26 @@ class CoatModel(nn.Module):
         )
         return {loss_name(expert): loss for expert, loss in sums.items()}
 
+    def drawn_mask(self, batch: Batch) -> Tensor | None:
+        """In training, `thinking.hide_audio`: hides the audio from what is behind the block, in rows that are drawn.
+
+        By torch's generator, whose state is in checkpoints, and on the host, so that any device draws the same.
+        """
+        if batch.hidden is None or not self.training:
+            return None
+        rows, positions = batch.labels_BT.shape
+        drawn_B = (torch.rand(rows) < self.block.config.hide_audio).to(batch.labels_BT.device, non_blocking=True)
+        return batch.hidden.of(drawn_B).within(causal_mask(positions, batch.labels_BT.device))
+
     def states(
-        self, inputs: Mapping[str, Tensor], indices: Mapping[str, Tensor] | None = None
+        self,
+        inputs: Mapping[str, Tensor],
+        indices: Mapping[str, Tensor] | None = None,
+        mask_B1TT: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The last hidden states, and those that are distilled (`thinking.layer`), `[B, T, D]` each."""
         if self.layer is None:
-            states_BTD = self.student.hidden_states(inputs, indices)
+            states_BTD = self.student.hidden_states(inputs, indices, mask_B1TT)
             return states_BTD, states_BTD
         kept: list[Tensor] = []
 
@@ -81,7 +96,7 @@ class CoatModel(nn.Module):
         # A hook keeps one layer's states; `output_hidden_states` would keep them all.
         handle = cast(nn.ModuleList, self.student.language_model.layers)[self.layer].register_forward_hook(keep)
         try:
-            states_BTD = self.student.hidden_states(inputs, indices)
+            states_BTD = self.student.hidden_states(inputs, indices, mask_B1TT)
         finally:
             handle.remove()
         return states_BTD, kept[0]

@@ -59,6 +59,11 @@ class ThinkingBlock:
         """Every id of the block: the rows that are trained, and that generation suppresses."""
         return [self.begin_id, *self.ids_K, self.end_id] if self.ids_K else []
 
+    def indices(self, ids: Sequence[int]) -> list[int]:
+        """Where the block stands in a row, with the tokens that begin and end it."""
+        block = set(self.new_ids)
+        return [i for i, token in enumerate(ids) if token in block]
+
     def check_ids(self, trained_ids: Sequence[int], source: str) -> None:
         """RunError where the block's tokens have other ids than when `source` was written."""
         if self.new_ids != list(trained_ids):

@@ -124,9 +124,11 @@ def language_model_bytes(counter: ActivationCounter, shape: Shape, positions: in
     student = counter.model.student
     size = (shape.batch, positions, student.hidden_size)
     states_BTD = torch.empty(size, dtype=counter.dtype, requires_grad=True)
+    hides_audio = counter.model.block.config.hide_audio > 0
+    mask_B1TT = torch.ones(shape.batch, 1, positions, positions, dtype=torch.bool) if hides_audio else None
 
     def forward() -> Tensor:
-        return student.decode(states_BTD)
+        return student.decode(states_BTD, mask_B1TT)
 
     layers, sizes = cast(nn.ModuleList, student.language_model.layers), []
     for first_layers in (layers[:0], layers[:1]):  # they are alike: what one adds, each adds

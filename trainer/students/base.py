@@ -155,17 +155,25 @@ class Student(ABC):
     def audio_end(self, ids: Sequence[int]) -> int:
         """Index just behind the last audio, its closing token included."""
 
-    def hidden_states(self, inputs: Mapping[str, Tensor], indices: Mapping[str, Tensor] | None = None) -> Tensor:
+    def hidden_states(
+        self,
+        inputs: Mapping[str, Tensor],
+        indices: Mapping[str, Tensor] | None = None,
+        mask_B1TT: Tensor | None = None,
+    ) -> Tensor:
         """Last hidden states (behind the final norm), `[B, T, D]`, without any logits.
 
-        With a batch's `indices` nothing is asked of the device; states of padding are then of no meaning.
+        With a batch's `indices` nothing is asked of the device; states of padding are then of no meaning. With them
+        there may be a mask of what each position attends to (bool) in place of the causal one, but not for eager.
         """
         if not indices or self.model.config.text_config._attn_implementation == "eager":
+            assert mask_B1TT is None
             return self.model.model(**inputs, use_cache=False).last_hidden_state
         embedded_BTD = self.model.get_input_embeddings()(inputs["input_ids"])
         heard_RD = self.hear(inputs, indices).to(embedded_BTD.dtype)
         audio_R, positions = indices["audio_R"], embedded_BTD.shape[1]
-        return self.decode(embedded_BTD.index_put((audio_R // positions, audio_R % positions), heard_RD))
+        embedded_BTD = embedded_BTD.index_put((audio_R // positions, audio_R % positions), heard_RD)
+        return self.decode(embedded_BTD, mask_B1TT)
 
     def indices(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Where everything stands in a batch that is padded on the right, for `hidden_states`: made on the host.
@@ -184,9 +192,9 @@ class Student(ABC):
     def hear(self, inputs: Mapping[str, Tensor], indices: Mapping[str, Tensor]) -> Tensor:
         """What the audio tower makes of a batch's audio: as many states as it has positions in the text, `[R, D]`."""
 
-    def decode(self, embedded_BTD: Tensor) -> Tensor:
-        """The language model's last states. Padding is on the right, where no position sees it: no mask is needed."""
-        masks = {"full_attention": None}
+    def decode(self, embedded_BTD: Tensor, mask_B1TT: Tensor | None) -> Tensor:
+        """The language model's last states. Padding is on the right, where no position sees it: it needs no mask."""
+        masks = {"full_attention": mask_B1TT}
         return self.language_model(inputs_embeds=embedded_BTD, attention_mask=masks, use_cache=False).last_hidden_state
 
     def prefill(self, inputs: Mapping[str, Tensor]) -> Any:

@@ -76,11 +76,13 @@ class Qwen25Omni(Student):
         longest = min(self.longest_window, len(indices["valid_indices"]))
         return self.model.model.audio_tower(max_seqlen=longest, **known).last_hidden_state
 
-    def decode(self, embedded_BTD: Tensor) -> Tensor:
+    def decode(self, embedded_BTD: Tensor, mask_B1TT: Tensor | None) -> Tensor:
         """With one count as positions on all three axes, which it does not take for sequences that are packed."""
         at_T = torch.arange(embedded_BTD.shape[1], device=embedded_BTD.device)
         at_3BT = at_T.expand(3, len(embedded_BTD), -1)
-        return self.language_model(inputs_embeds=embedded_BTD, position_ids=at_3BT, use_cache=False).last_hidden_state
+        return self.language_model(
+            inputs_embeds=embedded_BTD, attention_mask=mask_B1TT, position_ids=at_3BT, use_cache=False
+        ).last_hidden_state
 
 
 def without_padding(inputs: Mapping[str, Tensor]) -> Tensor:

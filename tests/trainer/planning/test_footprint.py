@@ -97,6 +97,7 @@ def batch_of(model: CoatModel, shards: Path, config: TrainConfig) -> Batch:
     [
         ("qwen2-audio", 2, 1.0, False, {}),
         ("qwen2-audio", 5, 2.5, False, {}),
+        ("qwen2-audio", 5, 2.5, False, {"hide_audio": 0.5}),
         ("audio-flamingo-3", 3, 1.5, False, {}),
         ("qwen2.5-omni", 3, 1.5, False, {}),
         ("qwen2-audio", 2, 2.5, True, {}),
