@@ -172,7 +172,7 @@ class Collator:
             ids=ids,
             audio_BK=audio_BK,
             audio_mask_BK=audio_mask_BK,
-            hidden=hideable and hidden_in(hideable, ids_BT.shape[1]),
+            hidden=None if hideable is None else hidden_in(hideable, ids_BT.shape[1]),
         )
 
 

@@ -53,7 +53,6 @@ def of_one_layer(student: Student) -> None:
     """No position then hears by another: what it hears, it attends to."""
     layers = cast(nn.ModuleList, student.language_model.layers)
     student.language_model.layers = layers[:1]
-    student.language_model.config.num_hidden_layers = 1
 
 
 def heard_by(student: Student, batch: Batch, mask_B1TT: Tensor | None, row: int, positions: Sequence[int]) -> float:
