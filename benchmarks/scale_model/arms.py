@@ -84,15 +84,17 @@ class Run:
     """One training.
 
     `what`: rate, scale, both, used or why (validation alone), final, clock (as final, with C's CPU time), five (as
-    final, of more seeds), longer (as five, with E's CPU time), scaled (as final, under a scale of the losses)
-    or pretrain.
+    final, of more seeds), longer (as five, with E's CPU time), scaled (as final, under a scale of the losses),
+    design (as five, of the best of `used`) or pretrain.
     """
 
     regime: Regime
     arm: str
     lr: float
     seed: int
-    what: Literal["rate", "final", "clock", "pretrain", "why", "scale", "scaled", "both", "five", "longer", "used"]
+    what: Literal[
+        "rate", "final", "clock", "pretrain", "why", "scale", "scaled", "both", "five", "longer", "used", "design"
+    ]
     steps: int
     variant: str = ""  # of VARIANTS, SCALES, BOTH or USED
     taught: str = "A"  # regime `tuned`: the arm of the teaching

@@ -27,6 +27,7 @@ from benchmarks.scale_model.report_parts import (
     table,
 )
 from benchmarks.scale_model.report_scales import by_variants, scales
+from benchmarks.scale_model.report_used import used
 from benchmarks.scale_model.results import Place, Result, mean_accuracy
 
 PAGE = Path("docs/scale-model.md")
@@ -40,7 +41,7 @@ def page(found: Found, picture: str) -> str:
         lines += [f"## {title}", ""]
         for section in (teaching, rates, accuracies, differences, clock, minus, causes, probes, tried, costs):
             lines += section(found, regime)
-        for section in (scales, both):
+        for section in (scales, both, used):
             lines += section(found, regime)
     return "\n".join(lines)
 

@@ -65,7 +65,7 @@ def dumped(result: Result) -> str:
 def perform(run: Run, cache: Path) -> Result:
     """Train and measure. Deterministic but for times; a run that chooses a rate never looks at the test clips."""
     began = time.monotonic()
-    tested = run.what in ("final", "clock", "scaled", "five", "longer")
+    tested = run.what in ("final", "clock", "scaled", "five", "longer", "design")
     splits = {s: load_split(cache, s) for s in ("train", "validation", *(["test"] if tested else []))}
     probed: dict[str, Any] = {}
 
@@ -89,7 +89,7 @@ def perform(run: Run, cache: Path) -> Result:
         result["majority"]["test"] = floors(splits["test"], QUESTIONS)
     if run.what == "used":
         result["causal"] = causal(model, askers["validation"], CAUSAL_CLIPS)
-    if (run.what == "final" and run.arm in ARMS) or run.what == "five":
+    if (run.what == "final" and run.arm in ARMS) or run.what in ("five", "design"):
         result["causal"] = causal(model, askers["test"], CAUSAL_CLIPS)
         result["probes"] = probe(model, askers["train"], askers["validation"], askers["test"], PROBE_CLIPS)
     seconds = {"cpu": trained.facts["cpu_seconds"], "train": trained.facts["seconds"]}

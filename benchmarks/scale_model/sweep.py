@@ -195,6 +195,21 @@ def used(place: Place, _: Sequence[Regime]) -> list[Run]:
     return [Run("scratch", arm, lr, seed, "used", n, variant) for seed in CHOOSING_SCALE for arm, variant, n in runs]
 
 
+def design(place: Place, regimes: Sequence[Regime]) -> list[Run]:
+    """Of the new designs, in equal steps, the one with the best mean accuracy on validation over the seeds."""
+    found: dict[tuple[str, str], list[float]] = {}
+    steps = STEPS["scratch"]
+    for run in used(place, regimes):
+        if run.variant and run.steps == steps:
+            result = place.read(run)
+            if result is None:
+                raise FileNotFoundError(f"{place.file(run)}: not there; the design is chosen of it")
+            found.setdefault((run.arm, run.variant), []).append(mean_accuracy(result["validation"], run.questions))
+    arm, variant = max(found, key=lambda one: sum(found[one]))
+    lr = chosen(place, "scratch", "E")
+    return [Run("scratch", arm, lr, seed, "design", steps, variant) for seed in MORE_SEEDS]
+
+
 PHASES: tuple[Phase, ...] = (
     ("pretrain", pretrainings),
     ("rate", rates),
@@ -208,6 +223,7 @@ PHASES: tuple[Phase, ...] = (
     ("five", five),
     ("longer", longer),
     ("used", used),
+    ("design", design),
 )
 
 
