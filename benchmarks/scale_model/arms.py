@@ -17,6 +17,9 @@ from benchmarks.scale_model.student import THINK
 from coat.trainer.config.train_config import TrainConfig
 
 Regime = Literal["scratch", "tuned", "pretrain"]
+What = Literal[
+    "rate", "final", "clock", "pretrain", "why", "scale", "scaled", "both", "five", "longer", "used", "design"
+]
 ARMS = ("A", "B", "C", "D")
 MINUS = tuple(f"C-{expert}" for expert in EXPERTS)
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
@@ -92,9 +95,7 @@ class Run:
     arm: str
     lr: float
     seed: int
-    what: Literal[
-        "rate", "final", "clock", "pretrain", "why", "scale", "scaled", "both", "five", "longer", "used", "design"
-    ]
+    what: What
     steps: int
     variant: str = ""  # of VARIANTS, SCALES, BOTH or USED
     taught: str = "A"  # regime `tuned`: the arm of the teaching
