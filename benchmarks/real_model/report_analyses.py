@@ -1,7 +1,7 @@
 """Tables of `analysis`: what the block holds, what answers use, what probes read off."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +61,27 @@ def share(figures: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def probes(found: Mapping[str, Any]) -> list[str]:
-    """The best layer of each place, by subject and target."""
-    best: dict[tuple[str, str], dict[int, float]] = {}
+    """By layer, for each subject; and behind all layers, what lies between each and the first."""
+    layers = sorted({score["layer"] for score in found["scores"]})
+    by_place: dict[tuple[str, str], dict[tuple[int, int], Any]] = {}
     for score in found["scores"]:
-        of_subject = best.setdefault((score["target"], score["position"]), {})
-        of_subject[score["subject"]] = max(of_subject.get(score["subject"], -1.0), score["score"][0])
-    subjects = [f"{name[0]}, {seed(name)}" if "-seed" in name else name for name in found["subjects"]]
-    lines = [
-        [target, place, *(f"{of[i]:.2f}" if i in of else "" for i in range(len(subjects)))]
-        for (target, place), of in sorted(best.items())
-    ]
-    return ["What linear probes read off the states, at the best of four layers (`coat probe`):", "", *table(
-        ["target", "at", *subjects], lines
-    )]  # fmt: skip
+        of_place = by_place.setdefault((score["target"], score["position"]), {})
+        of_place[score["subject"], score["layer"]] = score
+    names = [f"{name[0]}, {seed(name)}" if "-seed" in name else name for name in found["subjects"]]
+    lines = []
+    for (target, place), of in sorted(by_place.items()):
+        cells = [" ".join(f"{of[i, layer]['score'][0]:.2f}" for layer in layers) for i in range(len(names))]
+        differences = [signed(of[i, layers[-1]]["difference"]) for i in range(1, len(names))]
+        lines.append([target, place, *cells, *differences])
+    head = ["target", "at", *names, *(f"{name} - {names[0]}, layer {layers[-1]}" for name in names[1:])]
+    numbers = ", ".join(map(str, layers))
+    said = f"R², or of sources the accuracy, of linear probes on the states before layers {numbers} (`coat probe`):"
+    return [said, "", *table(head, lines)]
+
+
+def signed(difference: Sequence[float]) -> str:
+    value, low, high = difference
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 def seed(run: str) -> str:
