@@ -35,6 +35,8 @@ VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {  # settings, by sect
     "E-K75": {"thinking": {"count": 75}},
     "E-layer20": {"thinking": {"layer": 20}},
     "E-question": {"thinking": {"placement": "before_response"}},
+    # In half of the training answers hear through the block alone; sdpa alone has a mask for it.
+    "E-hidden": {"thinking": {"hide_audio": 0.5}, "student": {"attention": "sdpa"}},
 }
 LISTENING = "C-listening"
 STEPS: Mapping[str, int] = {"align": 400, "final": 1000, "variant": 1000, "short": 40}
@@ -121,8 +123,8 @@ def config_of(run: Run, cache: Path, out: Path) -> TrainConfig:
         data["student"]["train"] = ["multi_modal_projector"]
         data["lora"] = {"rank": 8, "alpha": 16}  # half, since it is committed
     else:  # PROTOCOL.md, additions
-        for section, settings in VARIANTS.get(run.arm, {}).items():
-            data[section] |= settings
         data["student"] |= {"dtype": "bfloat16", "attention": run.attention}
         data["run"]["precision"] = "bf16"
+        for section, settings in VARIANTS.get(run.arm, {}).items():
+            data[section] |= settings
     return TrainConfig.from_dict(data, run.name)

@@ -226,6 +226,17 @@ def test_arms_differ_in_what_is_distilled_alone(tmp_path):
         assert (config.data, config.lora, config.optim) == (configs["A"].data, configs["A"].lora, configs["A"].optim)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_variants_differ_from_their_arm_in_a_setting_of_the_trainer(tmp_path, attention):
+    for name, settings in arms.VARIANTS.items():
+        arm, variant = (
+            config_of(Run(n, 1e-3, 0, "variant", attention), tmp_path, tmp_path).to_dict() for n in (name[0], name)
+        )
+        changed = {section: {k: v for k, v in variant[section].items() if v != arm[section][k]} for section in settings}
+        assert {**variant, **{section: arm[section] for section in settings}} == arm
+        assert changed == settings or (attention == "sdpa" and changed["thinking"] == settings["thinking"])
+
+
 def test_a_run_leaves_its_result_and_is_not_done_again(tmp_path, student_dir, monkeypatch):
     """Four steps of a variant of E by coat's own commands, with two experts that need no weights; and its analyses."""
     for module in (arms, data):
