@@ -59,9 +59,13 @@ def test_it_is_trained_resumed_asked_and_exported(tied: Path, shards_dir: Path, 
     assert not is_tied(model)
     assert not json.loads((tmp_path / "out" / "config.json").read_bytes())["tie_word_embeddings"]
     with torch.inference_mode():
-        ours = trained.student.model(**inputs).logits
-        theirs = model.eval()(**inputs).logits
-        said = model.generate(**inputs, max_new_tokens=TOKENS)[:, inputs["input_ids"].shape[1] :]
+        said = model.eval().generate(**inputs, max_new_tokens=TOKENS)[:, inputs["input_ids"].shape[1] :]
+        # In double, but for a mixture of experts, which torch does not multiply so: some CPUs' float32 sums, in another
+        # order, differ by more than the weights do.
+        dtype = torch.float32 if "qwen3" in tied.name else torch.float64
+        inputs = {name: t.to(dtype) if t.is_floating_point() else t for name, t in inputs.items()}
+        ours = trained.student.model.to(dtype)(**inputs).logits
+        theirs = model.to(dtype)(**inputs).logits
     assert said.tolist() == expected.tolist()
     words = [i for i in range(ours.shape[-1]) if i not in trained.block.new_ids]
     torch.testing.assert_close(theirs[..., words], ours[..., words], atol=2e-4, rtol=1e-4)
