@@ -70,8 +70,9 @@ def probes(found: Mapping[str, Any]) -> list[str]:
     names = [f"{name[0]}, {seed(name)}" if "-seed" in name else name for name in found["subjects"]]
     lines = []
     for (target, place), of in sorted(by_place.items()):
-        cells = [" ".join(f"{of[i, layer]['score'][0]:.2f}" for layer in layers) for i in range(len(names))]
-        differences = [signed(of[i, layers[-1]]["difference"]) for i in range(1, len(names))]
+        there = [[of[i, layer] for layer in layers if (i, layer) in of] for i in range(len(names))]  # A has no block
+        cells = [" ".join(f"{score['score'][0]:.2f}" for score in scores) for scores in there]
+        differences = [signed(scores[-1]["difference"]) if scores else "" for scores in there[1:]]
         lines.append([target, place, *cells, *differences])
     head = ["target", "at", *names, *(f"{name} - {names[0]}, layer {layers[-1]}" for name in names[1:])]
     numbers = ", ".join(map(str, layers))
@@ -79,7 +80,9 @@ def probes(found: Mapping[str, Any]) -> list[str]:
     return [said, "", *table(head, lines)]
 
 
-def signed(difference: Sequence[float]) -> str:
+def signed(difference: Sequence[float] | None) -> str:
+    if difference is None:  # the first subject has no such place
+        return ""
     value, low, high = difference
     return f"{value:.2f} ({low:.2f} to {high:.2f})"
 

@@ -216,9 +216,13 @@ class Drawn:
             order = np.random.default_rng([self.seed, epoch]).permutation(clips).tolist()
             for b in range(number, per_epoch):
                 self.batches_read += 1
-                drawn_B = np.random.default_rng([self.seed, epoch, b]).random(size) < self.hide_audio
-                deaf_B = torch.from_numpy(drawn_B) if self.hide_audio else None
-                yield self.asker.batch(order[b * size : (b + 1) * size], deaf_B)
+                yield self.asker.batch(order[b * size : (b + 1) * size], self.deaf(epoch, b))
+
+    def deaf(self, epoch: int, number: int) -> Tensor | None:
+        if not self.hide_audio:
+            return None
+        drawn_B = np.random.default_rng([self.seed, epoch, number]).random(self.batch_size)
+        return torch.from_numpy(drawn_B < self.hide_audio)
 
     def state_dict(self) -> dict[str, Any]:
         return {"given": self.batches_read}

@@ -237,6 +237,22 @@ def test_variants_differ_from_their_arm_in_a_setting_of_the_trainer(tmp_path, at
         assert changed == settings or (attention == "sdpa" and changed["thinking"] == settings["thinking"])
 
 
+def test_probes_of_students_that_have_no_block_beside_a_run_that_has():
+    def score(subject: int, position: str, layer: int, r2: float, difference: list[float] | None) -> dict[str, Any]:
+        at = {"subject": subject, "target": "f0", "position": position, "layer": layer}
+        return at | {"score": [r2, r2 - 0.1, r2 + 0.1], "difference": difference}
+
+    scores = [
+        *(score(0, "audio", layer, 0.5, None) for layer in (0, 30)),
+        *(score(1, "audio", layer, 0.7, [0.2, 0.1, 0.3]) for layer in (0, 30)),
+        *(score(1, "think", layer, 0.9, None) for layer in (0, 30)),
+    ]
+    subjects = ["student", "C-final-lr0.001-seed1-steps1000"]
+    said = report_analyses.probes({"subjects": subjects, "scores": scores})
+    assert "| f0 | audio | 0.50 0.50 | 0.70 0.70 | 0.20 (0.10 to 0.30) |" in said
+    assert "| f0 | think |  | 0.90 0.90 |  |" in said
+
+
 def test_a_run_leaves_its_result_and_is_not_done_again(tmp_path, student_dir, monkeypatch):
     """Four steps of a variant of E by coat's own commands, with two experts that need no weights; and its analyses."""
     for module in (arms, data):

@@ -157,7 +157,9 @@ class Collator:
         audio_BK = audio_mask_BK = None
         if self.block.config.states == "both":
             audio_BK, audio_mask_BK = pad_positions([sample.audio for sample in encoded])
-        hideable = [sample.hideable for sample in encoded] if self.block.config.hide_audio else None
+        hidden = None
+        if self.block.config.hide_audio:
+            hidden = hidden_in([sample.hideable for sample in encoded], ids_BT.shape[1])
         return Batch(
             inputs=inputs,
             indices=self.student.indices(inputs),
@@ -172,7 +174,7 @@ class Collator:
             ids=ids,
             audio_BK=audio_BK,
             audio_mask_BK=audio_mask_BK,
-            hidden=None if hideable is None else hidden_in(hideable, ids_BT.shape[1]),
+            hidden=hidden,
         )
 
 

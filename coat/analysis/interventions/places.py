@@ -59,10 +59,9 @@ def positions_of(model: CoatModel, place: str, ids: Sequence[int]) -> list[int]:
     if place == AUDIO:
         return model.student.audio_indices(ids)
     if place == BLOCK:
-        block = set(model.block.new_ids)
-        if model.block.config.placement == "before_response":
-            block.discard(model.block.end_id)
-        return [i for i, token in enumerate(ids) if token in block]
+        block = model.block.indices(ids)
+        is_cut = model.block.config.placement == "before_response"
+        return [i for i in block if ids[i] != model.block.end_id] if is_cut else block
     think = set(model.block.ids_K)
     positions = [i for i, token in enumerate(ids) if token in think]
     if not positions:
