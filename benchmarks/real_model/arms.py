@@ -43,6 +43,7 @@ STEPS: Mapping[str, int] = {"align": 400, "final": 1000, "variant": 1000, "short
 WARMUP = 20
 What = Literal["align", "final", "variant", "short"]
 Attention = Literal["sdpa", "eager"]  # the kernel; on some CPUs eager is the faster
+Dtype = Literal["bfloat16", "float32"]  # of frozen weights and products; a CPU without bfloat16 takes float32
 ROWS: Mapping[str, tuple[str, ...]] = {
     "final": ("test", "kept"),
     "variant": ("validation",),
@@ -79,6 +80,7 @@ class Run:
     seed: int
     what: What
     attention: Attention = "sdpa"
+    dtype: Dtype = "bfloat16"
 
     @property
     def steps(self) -> int:
@@ -123,8 +125,8 @@ def config_of(run: Run, cache: Path, out: Path) -> TrainConfig:
         data["student"]["train"] = ["multi_modal_projector"]
         data["lora"] = {"rank": 8, "alpha": 16}  # half, since it is committed
     else:  # PROTOCOL.md, additions
-        data["student"] |= {"dtype": "bfloat16", "attention": run.attention}
-        data["run"]["precision"] = "bf16"
+        data["student"] |= {"dtype": run.dtype, "attention": run.attention}
+        data["run"]["precision"] = "bf16" if run.dtype == "bfloat16" else "no"
         for section, settings in VARIANTS.get(run.arm, {}).items():
             data[section] |= settings
     return TrainConfig.from_dict(data, run.name)

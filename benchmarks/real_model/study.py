@@ -31,7 +31,9 @@ from benchmarks.real_model.arms import (
     SEEDS,
     VARIANTS,
     Attention,
+    Dtype,
     Run,
+    What,
     config_of,
 )
 from benchmarks.real_model.clips import TASKS
@@ -147,13 +149,16 @@ def mean_accuracy(hits: dict[str, str]) -> float:
     return sum(of_task.count("1") / len(of_task) for of_task in hits.values()) / len(hits)
 
 
-def runs_of(phase: str, arms: Sequence[str], seeds: Sequence[int], attention: Attention = "sdpa") -> list[Run]:
+def runs_of(
+    phase: str, arms: Sequence[str], seeds: Sequence[int], attention: Attention = "sdpa", dtype: Dtype = "bfloat16"
+) -> list[Run]:
+    what: What = "final"
     if phase == "listening":
-        return [Run(LISTENING, LEARNING_RATE, seeds[0], "final", attention)]
-    if phase == "variant":
-        variants = [name for arm in arms for name in VARIANTS if name.startswith(f"{arm}-") and name != LISTENING]
-        return [Run(name, LEARNING_RATE, seed, "variant", attention) for seed in seeds for name in variants]
-    return [Run(arm, LEARNING_RATE, seed, "final", attention) for seed in seeds for arm in arms]
+        arms, seeds = [LISTENING], seeds[:1]
+    elif phase == "variant":
+        arms = [name for arm in arms for name in VARIANTS if name.startswith(f"{arm}-") and name != LISTENING]
+        what = "variant"
+    return [Run(arm, LEARNING_RATE, seed, what, attention, dtype) for seed in seeds for arm in arms]
 
 
 def main() -> int:
@@ -163,6 +168,7 @@ def main() -> int:
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     parser.add_argument("--at-once", type=int, default=1, help="trainings that share the device")
     parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="kernel of all trainings")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of frozen weights")
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
     arguments = parsed(parser)
     if arguments.device == "cpu":
@@ -178,7 +184,7 @@ def main() -> int:
         make_shards(CACHE, ["train"])
         aligned_student(CACHE)
         seeds = [int(seed) for seed in arguments.seeds.split(",")]
-        runs = runs_of(phase, arguments.arms.split(","), seeds, arguments.attention)
+        runs = runs_of(phase, arguments.arms.split(","), seeds, arguments.attention, arguments.dtype)
         with ThreadPoolExecutor(arguments.at_once) as pool:
             list(pool.map(lambda run: perform(run, CACHE), runs))
     return 0
