@@ -77,7 +77,7 @@ class Asked:
                 max_new_tokens=tokens,
                 do_sample=False,
                 suppress_tokens=self.trained.block.new_ids or None,
-                eos_token_id=student.stop_ids,
+                eos_token_id=student.chat.stop_ids,
                 pad_token_id=student.tokenizer.pad_token_id,
                 streamer=stamps,
             )

@@ -3,7 +3,7 @@
 After `study`, of whose runs the first seed that lies in the cache is taken. coat's own commands are the instruments;
 each leaves one JSON in results/, with the names of the runs, and is not run again where that is there.
 
-fidelity   C and E on the test's clips, over C-listening
+fidelity   C and E on the test's clips, over the training's mean, and over C-listening where it lies in the cache
 intervene  C and E: block of another clip, mean, hidden; audio of another clip; by task
 pairs      C and E: minimal pairs of the test's sources, each the other's donor of a block, or of audio
 probe      pitch, prosody and source, in the student as assembled, aligned, and after each arm that lies in the cache
@@ -44,12 +44,14 @@ def final(arm: str, cache: Path) -> Path:
     raise SystemExit(f"{cache}/runs: no finished run of {arm}; `python -m benchmarks.real_model.study` trains it")
 
 
-def fidelity(run: Path, floor: Path, cache: Path) -> Any:
+def fidelity(run: Path, floor: Path | None, cache: Path) -> Any:
+    """Without a floor over the training's mean alone."""
     make_shards(cache, ["test"])
-    found = said("fidelity", "--run", run, "--floor-run", floor, "--shards", cache / "shards/test")
+    over = [] if floor is None else ["--floor-run", floor]
+    found = said("fidelity", "--run", run, *over, "--shards", cache / "shards/test")
     kept = ("expert", "kind", "clips", "frames", "figures", "over_floor")
     experts = [{key: expert[key] for key in kept} for expert in found["experts"]]
-    return {"run": run.name, "floor": floor.name, "experts": experts}
+    return {"run": run.name, "floor": None if floor is None else floor.name, "experts": experts}
 
 
 def intervene(run: Path, cache: Path) -> Any:
@@ -90,8 +92,8 @@ ANALYSES: Mapping[str, Callable[[Path], Any]] = {
     "probe": lambda cache: probe(
         [cache / "student", aligned_student(cache)], [run for arm in ON_CPUS if (run := finished(arm, cache))], cache
     ),
-    "fidelity-C": lambda cache: fidelity(final("C", cache), final(LISTENING, cache), cache),
-    "fidelity-E": lambda cache: fidelity(final("E", cache), final(LISTENING, cache), cache),
+    "fidelity-C": lambda cache: fidelity(final("C", cache), finished(LISTENING, cache), cache),
+    "fidelity-E": lambda cache: fidelity(final("E", cache), finished(LISTENING, cache), cache),
 }
 
 

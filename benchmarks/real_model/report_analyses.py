@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.scale_model.report_parts import percent, table
 
-FLOOR, RUN = "without_distillation", "run"  # subjects of fidelity
+RUN, MEAN, FLOOR = "run", "training_mean", "without_distillation"  # subjects of fidelity
 NAMES = {
     "untouched": "untouched", "block:other": "another clip's block", "block:mean": "the mean block",
     "block:hidden": "block hidden", "audio:other": "another clip's audio",
@@ -33,12 +33,17 @@ def read(file: Path) -> Any:
 
 
 def fidelity(arm: str, found: Mapping[str, Any]) -> list[str]:
+    """Beside the best constant, and beside heads that only listen where such a run was at hand."""
     lines = []
     for expert in found["experts"]:
         for measure, figure in expert["figures"][RUN].items():
-            floor, over = expert["figures"][FLOOR][measure], expert["over_floor"][measure]
-            lines.append([expert["expert"], measure, number(figure), number(floor), number(over)])
-    head = ["expert", "measure", f"{arm}'s heads", "heads that only listen", "difference"]
+            cells = [expert["expert"], measure, number(figure), number(expert["figures"][MEAN][measure])]
+            if found["floor"] is not None:
+                cells += [number(expert["figures"][FLOOR][measure]), number(expert["over_floor"][measure])]
+            lines.append(cells)
+    head = ["expert", "measure", f"{arm}'s heads", "the training's mean"]
+    if found["floor"] is not None:
+        head += ["heads that only listen", "difference"]
     said = f"What the block of {arm} holds, on the test's clips ({seed(found['run'])}; `coat fidelity`):"
     return [said, "", *table(head, lines)]
 

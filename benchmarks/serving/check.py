@@ -239,7 +239,7 @@ def compare(
 
 def strip(trained: Trained, ids: Sequence[int]) -> list[int]:
     """Up to what ends it: some tell that token, some pad behind it."""
-    stops = set(trained.student.stop_ids)
+    stops = set(trained.student.chat.stop_ids)
     return list(ids[: next((i for i, token in enumerate(ids) if token in stops), len(ids))])
 
 

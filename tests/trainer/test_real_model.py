@@ -237,6 +237,16 @@ def test_variants_differ_from_their_arm_in_a_setting_of_the_trainer(tmp_path, at
         assert changed == settings or (attention == "sdpa" and changed["thinking"] == settings["thinking"])
 
 
+def test_a_study_in_float32_multiplies_in_float32(tmp_path):
+    """Of every phase, and in the name of no run: a result in another dtype is not trained again."""
+    for phase in ("final", "listening", "variant"):
+        runs = [study.runs_of(phase, ["C", "E"], [0, 1], "sdpa", dtype) for dtype in ("bfloat16", "float32")]
+        assert [run.name for run in runs[0]] == [run.name for run in runs[1]]
+        for run in runs[1]:
+            config = config_of(run, tmp_path, tmp_path)
+            assert (config.student.dtype, config.run.precision) == ("float32", "no")
+
+
 def test_probes_of_students_that_have_no_block_beside_a_run_that_has():
     def score(subject: int, position: str, layer: int, r2: float, difference: list[float] | None) -> dict[str, Any]:
         at = {"subject": subject, "target": "f0", "position": position, "layer": layer}
@@ -283,6 +293,8 @@ def test_a_run_leaves_its_result_and_is_not_done_again(tmp_path, student_dir, mo
     )
     assert all(f"| {name} |" in said for name in report_analyses.NAMES.values()), said
     assert said.count("0.000 (0.000 to 0.000)") >= 2, said  # over itself there is no difference
+    alone = report_analyses.fidelity("E", analysis.fidelity(folder, None, tmp_path))
+    assert {line.count("|") for line in alone if line.startswith("|")} == {5}, alone  # four columns
     shutil.rmtree(tmp_path / "runs")
     study.perform(run, tmp_path, results)
     assert not (tmp_path / "runs").exists()

@@ -20,7 +20,8 @@ from coat.trainer.data.samples import BadSample, RawSample, Sample
 from coat.trainer.model.batch import IGNORED, Batch, Targets
 from coat.trainer.model.hiding import HiddenInRow, audio_hidden, hidden_in
 from coat.trainer.model.thinking import ThinkingBlock
-from coat.trainer.students.base import Prefix, Student, UnusableInput
+from coat.trainer.students.base import Prefix, Student
+from coat.trainer.students.unusable import UnusableInput
 
 PROMPT_CACHE = 4096  # prompts whose lengths are remembered: a corpus asks few questions many times
 NO_AUDIO = np.zeros(0, np.float32)
@@ -73,7 +74,7 @@ class Collator:
             seconds = seconds_of(raw, meta) or 0.0
             without_audio = Sample(key=raw.key, samples_S=NO_AUDIO, sample_rate=1, **decode_texts(raw, meta))
             prompt, response = prompt_and_response(without_audio, config)
-            answer = 0 if response is None else len(self.student.response_ids(response))
+            answer = 0 if response is None else len(self.student.chat.response_ids(response))
             if without_audio.text_only:
                 return self.prompt_positions(prompt, 0, without_audio.turns) + answer
             audio = self.student.audio_positions(round(seconds * self.student.sample_rate))
@@ -97,7 +98,7 @@ class Collator:
         audio_S = None if sample.text_only else clip.at(self.student.sample_rate)
         prefix = self.student.prefix(audio_S, prompt, sample.id, sample.turns)
         ids, positions, audio = self.with_block(prefix, sample.seconds)
-        answer = [] if response is None else self.student.response_ids(response)
+        answer = [] if response is None else self.student.chat.response_ids(response)
         self.check_length(sample.id, len(ids) + len(answer), config)
         block_start, inserted = self.block.insertion_index(prefix), len(ids) - len(prefix.ids)
         answers = (  # of earlier turns, moved by the block

@@ -22,7 +22,7 @@ from coat.trainer.data.decoding import decode_meta, decode_sample
 from coat.trainer.data.samples import BadSample, RawSample
 from coat.trainer.data.stream import SHUFFLE_BYTES
 from coat.trainer.model.batch import Batch
-from coat.trainer.students.base import UnusableInput
+from coat.trainer.students.unusable import UnusableInput
 
 EXCLUDED = "excluded"
 LOGGED_PER_REASON = 10  # samples left out that are named in the log

@@ -10,7 +10,7 @@ from coat.trainer.data.collator import Collator, EncodedSample, prompt_and_respo
 from coat.trainer.data.decoding import decode_sample
 from coat.trainer.data.samples import BadSample, Sample
 from coat.trainer.data.shard_reading import read_shard_or_lost
-from coat.trainer.students.base import UnusableInput
+from coat.trainer.students.unusable import UnusableInput
 
 Item = TypeVar("Item")
 

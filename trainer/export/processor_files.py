@@ -63,7 +63,7 @@ def check_tokenizer(student: Student, folder: Path) -> None:
     from transformers import AutoTokenizer
 
     found = AutoTokenizer.from_pretrained(folder)
-    texts = [TRIED, *student.added_tokens()[0]]
+    texts = [TRIED, *student.chat.added_tokens()[0]]
     for text in texts:
         if found(text)["input_ids"] != student.tokenizer(text)["input_ids"]:
             raise RunError(

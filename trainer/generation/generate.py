@@ -19,7 +19,8 @@ from coat.manifests.audio.clip import AudioError
 from coat.trainer.config.train_config import TrainConfig
 from coat.trainer.data.collator import render_prompt
 from coat.trainer.model.thinking import ThinkingBlock
-from coat.trainer.students.base import Student, Turns
+from coat.trainer.students.base import Student
+from coat.trainer.students.chat import Turns
 
 Audio = str | Path | tuple[NDArray[np.float32], int]  # a file, or mono samples and their rate in Hz
 Audios = Audio | list[Audio] | None  # one, several (for students that take them), or none
@@ -118,7 +119,7 @@ class Trained:
 
     def decode(self, ids_BN: torch.Tensor) -> list[Answer]:
         texts = self.student.tokenizer.batch_decode(ids_BN, skip_special_tokens=True)
-        stops = torch.tensor(self.student.stop_ids, device=ids_BN.device)
+        stops = torch.tensor(self.student.chat.stop_ids, device=ids_BN.device)
         is_cut_B = (~torch.isin(ids_BN, stops).any(dim=1)).tolist()
         return [Answer(text.strip(), is_cut) for text, is_cut in zip(texts, is_cut_B, strict=True)]
 
@@ -170,7 +171,7 @@ def generation_config(student: Student, block: ThinkingBlock) -> Any:
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
         suppress_tokens=block.new_ids or config.suppress_tokens,  # an export of coat, asked as a student, has its own
-        eos_token_id=student.stop_ids,
+        eos_token_id=student.chat.stop_ids,
         pad_token_id=student.tokenizer.pad_token_id,
     )
     return config

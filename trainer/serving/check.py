@@ -139,7 +139,7 @@ def compare(trained: Trained, one: Served, answer: ServedAnswer | str, max_new_t
     if answer.ids is None:
         found = of_words(text, answer.text)
     else:
-        found = of_tokens(trained, inputs, said, until_end(answer.ids, trained.student.stop_ids))
+        found = of_tokens(trained, inputs, said, until_end(answer.ids, trained.student.chat.stop_ids))
     prompt_ids = inputs["input_ids"][0].tolist()
     wrong = of_prompts(trained, prompt_ids, answer.prompt_ids, answer.prompt_tokens)
     if answer.prompt_ids is None and found is None:
@@ -149,7 +149,7 @@ def compare(trained: Trained, one: Served, answer: ServedAnswer | str, max_new_t
 
 def without_end(trained: Trained, ids_1N: torch.Tensor) -> list[int]:
     """An answer's ids up to what ends it, that included: some servers tell it, and some don't."""
-    stops = trained.student.stop_ids
+    stops = trained.student.chat.stop_ids
     (length,) = answer_lengths(ids_1N, torch.tensor(stops, device=ids_1N.device))
     return until_end(ids_1N[0, :length].tolist(), stops)
 

@@ -19,7 +19,9 @@ from coat.trainer.data.collator import prompt_and_response, render_prompt
 from coat.trainer.data.shard_reading import iterate_shards
 from coat.trainer.evaluation.asking.server import wav_of
 from coat.trainer.generation.generate import Trained
-from coat.trainer.students.base import Student, Turns, UnusableInput
+from coat.trainer.students.base import Student
+from coat.trainer.students.chat import Turns
+from coat.trainer.students.unusable import UnusableInput
 
 MADE_PROMPTS = ("What is heard?", "Is it high or low?", "Describe the sound.", "Does it change?")
 MADE_SECONDS = (1.0, 6.0)  # shortest and longest of the sounds made here
@@ -65,7 +67,7 @@ def usable(student: Student, found: Iterator[Served], left_out: Counter[str]) ->
     for one in found:
         try:
             for text in (one.prompt, *(text for turn in one.turns for text in turn)):
-                student.check_text(text)
+                student.chat.check_text(text)
             if one.clip is not None:
                 student.check_audio(one.clip.samples_T, one.id)
         except UnusableInput as e:

@@ -5,7 +5,7 @@ as transformers has it; an adapter only says where audio stands in the text, and
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -14,27 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from coat.manifests import InputError
 from coat.trainer.students.attention import use_tower_attention
+from coat.trainer.students.chat import Chat, Turns
+from coat.trainer.students.unusable import UnusableInput
 from coat.trainer.students.weights import check_all_read, check_finite, weights_digest
 from coat.trainer.students.whisper_tower import audio_positions, mel_frames
 
 Samples = NDArray[np.float32]  # [S], mono
-Turns = Sequence[tuple[str, str]]  # prompts and answers before the prompt that is answered
 
 # Only the language model: a bare `q_proj` would also hit the audio tower.
 LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
-
-
-class UnusableInput(InputError):
-    """What the student cannot take whole; it is never cut silently.
-
-    `reason`: too_short, too_long, too_many_audios, or special_token (a text that would be read as markup).
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -67,10 +56,7 @@ class Student(ABC):
         self.source = source
         self.model = model  # ...ForConditionalGeneration
         self.processor = processor
-        # Size of the vocabulary, and `added_tokens` then.
-        self.known_tokens: tuple[int, tuple[tuple[str, ...], tuple[str, ...]]] = (-1, ((), ()))
-        self.log: Callable[[str], None] = lambda _: None  # for lines about texts
-        self.words_seen: set[str] = set()  # of its own, that texts had
+        self.chat = Chat(source, processor, self.model_type, self.audio_token, self.turn_end)
         self.digest = ""  # of the weights as they were read
         self.peft_model: Any = None  # the PeftModel around `model`, where LoRA was added
 
@@ -221,68 +207,6 @@ class Student(ABC):
                 "cut the audio into parts",
             )
 
-    def check_text(self, text: str) -> None:
-        """UnusableInput where a text would be read as the end of a turn, as audio, or as a think position.
-
-        What is one token to this student and yet a text (`<think>`) stays as it is, and is said once.
-        """
-        markup, words = self.added_tokens()
-        if any(token in text for token in markup):
-            raise UnusableInput(
-                "special_token", f"{text[:60]!r} holds a special token of {self.model_type}; leave it out"
-            )
-        for word in words:
-            if word in text and word not in self.words_seen:
-                self.words_seen.add(word)
-                self.log(
-                    f"texts hold {word}, which is one token to this {self.model_type}: it is read, learnt and said as "
-                    "that, not letter by letter, and is none of coat's think tokens"
-                )
-
-    def added_tokens(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Texts that the tokenizer reads as one token: its special ones, that are markup and none of any text; and
-        others, that are words of its own (`<think>`, `<tool_call>`). To ask it for them takes some 40 ms.
-        """
-        if self.known_tokens[0] != (size := len(self.tokenizer)):  # think tokens may have been added
-            added, tokens = self.tokenizer.get_added_vocab(), self.tokenizer.added_tokens_decoder
-            always = {self.audio_token, self.turn_end}  # whatever the tokenizer says of them, and of all in <| |>
-            markup = tuple(
-                text for text, id in added.items()
-                if tokens[id].special or text in always or (text.startswith("<|") and text.endswith("|>"))
-            )  # fmt: skip
-            self.known_tokens = size, (markup, tuple(text for text in added if text not in markup))
-        return self.known_tokens[1]
-
-    def render_chat(self, prompt: str, audios: int = 1, turns: Turns = ()) -> str:
-        """The chat up to where the response to `prompt` starts. All audio stands in the first turn, before its text."""
-        texts = [*(text for turn in turns for text in turn), prompt]  # of user and assistant in turn
-        for text in texts:
-            self.check_text(text)
-        messages: list[dict[str, Any]] = [
-            {"role": "assistant" if i % 2 else "user", "content": [{"type": "text", "text": text}]}
-            for i, text in enumerate(texts)
-        ]
-        messages[0]["content"][:0] = [{"type": "audio", "audio_url": "audio"}] * audios
-        return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-
-    def tokenize_turns(
-        self, prompt: str, audios: int = 1, turns: Turns = ()
-    ) -> tuple[str, list[tuple[list[int], list[int]]]]:
-        """The chat up to its first answer; then ids of each earlier answer, and of what follows up to the next.
-
-        InputError where the student's template writes a turn otherwise once others follow.
-        """
-        prompts = [*(user for user, _ in turns), prompt]
-        texts = [self.render_chat(prompts[n], audios, turns[:n]) for n in range(len(prompts))]
-        rest = []
-        for (_, answer), before, after in zip(turns, texts, texts[1:], strict=False):
-            answered = f"{before}{answer}{self.turn_end}"
-            if not after.startswith(answered):
-                raise InputError(f"{self.source}: its chat template rewrites earlier turns; train it on single turns")
-            between = self.tokenizer(after[len(answered) :], add_special_tokens=False)["input_ids"]
-            rest.append((self.response_ids(answer), between))
-        return texts[0], rest
-
     def prefix(
         self,
         samples_S: Samples | Sequence[Samples] | None,
@@ -301,7 +225,7 @@ class Student(ABC):
             )
         for audio_S in audios:
             self.check_audio(audio_S, name)
-        first, rest = self.tokenize_turns(prompt, len(audios), turns)
+        first, rest = self.chat.tokenize_turns(prompt, len(audios), turns)
         if audios:
             ids, features = self.encode(first, [np.ascontiguousarray(a, dtype=np.float32) for a in audios])
         else:
@@ -326,19 +250,8 @@ class Student(ABC):
 
     def prompt_positions(self, prompt: str, audios: int = 1, turns: Turns = ()) -> int:
         """Positions of a prefix without its audio's."""
-        first, rest = self.tokenize_turns(prompt, audios, turns)
+        first, rest = self.chat.tokenize_turns(prompt, audios, turns)
         return len(self.tokenizer(first)["input_ids"]) - audios + sum(len(a) + len(b) for a, b in rest)
-
-    def response_ids(self, response: str) -> list[int]:
-        """The response and the token that ends a turn."""
-        self.check_text(response)
-        ids = self.tokenizer(response, add_special_tokens=False)["input_ids"]
-        return [*ids, self.tokenizer.convert_tokens_to_ids(self.turn_end)]
-
-    @property
-    def stop_ids(self) -> list[int]:
-        """Tokens that end an answer; checkpoints differ in whether the tokenizer's own is the turn's."""
-        return sorted({self.tokenizer.convert_tokens_to_ids(self.turn_end), self.tokenizer.eos_token_id})
 
     def stack_features(self, features: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Features of several prompts as one batch, of those that have audio; here for towers with one fixed length."""

@@ -79,7 +79,7 @@ class TrainingRun:
             is_sent_weights = fsdp_plugin(accelerator) is not None and not accelerator.is_main_process
             longest_s = RunData(folder.path).block_s
             self.model = build_model(config, self.experts, longest_s, empty=is_sent_weights)
-        self.model.student.log = log
+        self.model.student.chat.log = log
         self.checkpoints = Checkpoints(folder.checkpoints, config.run.keep, accelerator, log)
         watchdog = Watchdog(config.run, 2 * data.index.samples * ranks, log, self.checkpoints.kept)
         self.trainer = Trainer(config, self.model, self.experts, accelerator, watchdog)

@@ -19,7 +19,7 @@ from coat.trainer.model.coat_model import CoatModel
 def generated(model: CoatModel, inputs: Inputs, max_new_tokens: int) -> list[list[int]]:
     """Ids of each row's answer, without the token that ends it. `inputs` are those of packing.pad_left."""
     student = model.student
-    stops = torch.tensor(student.stop_ids, device=inputs["input_ids"].device)
+    stops = torch.tensor(student.chat.stop_ids, device=inputs["input_ids"].device)
     mask_B1QC, position_B1 = inputs["attention_mask"], inputs["position_ids"][:, -1:]
     found = student.model.model(**inputs, use_cache=True)
     said: list[Tensor] = []
@@ -29,7 +29,7 @@ def generated(model: CoatModel, inputs: Inputs, max_new_tokens: int) -> list[lis
         said.append(token_B)
         ended_B |= torch.isin(token_B, stops)
         if len(said) == max_new_tokens or ended_B.all():
-            return [upto_end(ids, student.stop_ids) for ids in torch.stack(said, 1).tolist()]
+            return [upto_end(ids, student.chat.stop_ids) for ids in torch.stack(said, 1).tolist()]
         mask_B1QC, position_B1 = pad(mask_B1QC[:, :, -1:], (0, 1), value=True), position_B1 + 1
         found = student.model.model(
             input_ids=token_B[:, None], attention_mask=mask_B1QC, position_ids=position_B1,

@@ -57,7 +57,7 @@ def item_of(
             donor_answer = next((i for i in named if i != truth), None)
         elif said != response:
             answers, donor_answer = (response, said), 1
-    ids = tuple(tuple(student.response_ids(answer)) for answer in answers)
+    ids = tuple(tuple(student.chat.response_ids(answer)) for answer in answers)
     prompt = Prompt(own.ids[: own.response], own.features, ids)
     question = Question(row.number, prompt, Prompt(theirs.ids[: theirs.response], theirs.features), truth)
     return Item(row, donor, question, answers, bool(right), donor_answer)

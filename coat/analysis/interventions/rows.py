@@ -20,7 +20,7 @@ from coat.trainer.data.decoding import AUDIO_SUFFIXES, decode_meta, decode_sampl
 from coat.trainer.data.samples import BadSample, RawSample, Sample
 from coat.trainer.data.shard_reading import read_shard_or_lost
 from coat.trainer.data.usable import with_prompt
-from coat.trainer.students.base import UnusableInput
+from coat.trainer.students.unusable import UnusableInput
 
 KEPT = 32  # rows whose features are kept: those of 30 s are 1.5 MB each
 NO_AUDIO = np.zeros(0, np.float32)

@@ -12,7 +12,8 @@ from torch import Tensor
 from coat.manifests import Clip
 from coat.trainer.data.collator import render_prompt
 from coat.trainer.generation.generate import Question, Trained
-from coat.trainer.students.base import Student, Turns
+from coat.trainer.students.base import Student
+from coat.trainer.students.chat import Turns
 
 AUDIO, BLOCK, QUESTION, ANSWER, REST = ROLES = ("audio", "block", "question", "answer", "rest")
 OTHER_TEXTS = "#", "@"  # unlike any question's first and last tokens, at least one of them
@@ -85,7 +86,7 @@ def question_span(student: Student, prompt: str, turns: Turns, length: int) -> r
 
 
 def chat_ids(student: Student, prompt: str, turns: Turns) -> list[int]:
-    return student.tokenizer(student.render_chat(prompt, 1, turns))["input_ids"]
+    return student.tokenizer(student.chat.render(prompt, 1, turns))["input_ids"]
 
 
 def equal_length(a: Sequence[int], b: Sequence[int]) -> int:

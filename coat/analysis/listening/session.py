@@ -35,7 +35,8 @@ from coat.trainer.model.experts import experts_of
 from coat.trainer.model.heads import DistillHeads
 from coat.trainer.records.checkpoint_files import Step
 from coat.trainer.run_folder import RunFolder
-from coat.trainer.students.base import Turns, UnusableInput
+from coat.trainer.students.chat import Turns
+from coat.trainer.students.unusable import UnusableInput
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class ListeningSession:
             inputs = asked.inputs(self.trained.student.model.device)
             ids_1N = self.trained.generate(inputs, max_new_tokens)
         answer = self.trained.decode(ids_1N)[0]
-        stops = set(self.trained.student.stop_ids)
+        stops = set(self.trained.student.chat.stop_ids)
         said = ids_1N[0].tolist()
         said = said[: next((i for i, token in enumerate(said) if token in stops), len(said))]
         found = Evidence(prompt=question.prompt, answer=str(answer), cut=answer.is_cut)

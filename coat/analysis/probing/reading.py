@@ -29,7 +29,7 @@ from coat.trainer.data.samples import BadSample, RawSample, Sample
 from coat.trainer.data.shard_reading import read_shard_or_lost
 from coat.trainer.data.usable import within_budget
 from coat.trainer.model.coat_model import CoatModel
-from coat.trainer.students.base import UnusableInput
+from coat.trainer.students.unusable import UnusableInput
 
 Told = Callable[[int], None]  # so many samples are done
 

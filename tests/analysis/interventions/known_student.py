@@ -70,7 +70,7 @@ def known_model(folder: Path, think: int = 4) -> CoatModel:
     block = ThinkingBlock.add_to(student, ThinkingConfig(count=think))
     index = {name: expert_info(name) for name in ("pitch", "mel")}
     heads = DistillHeads(HeadsConfig(dim=16, layers=1, heads=2, positions="own"), CHANNELS, index)
-    ids = {word: student.response_ids(word) for word in (HIGH, LOW)}
+    ids = {word: student.chat.response_ids(word) for word in (HIGH, LOW)}
     assert all(len(one) == 2 for one in ids.values())  # the word and the end
     audio_id = student.tokenizer.convert_tokens_to_ids(student.audio_token)
     network = KnownNetwork(audio_id, list(block.ids_K[::2]), [one[0] for one in ids.values()])

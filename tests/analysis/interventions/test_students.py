@@ -138,7 +138,7 @@ def by_whole_passes(world: World, prompt: Prompt, tokens: int) -> list[int]:
             logits_V = model.student.logits(model.states(inputs)[0][0, int(asked.before_R[-1])])
             logits_V[model.block.new_ids] = -torch.inf
         said.append(int(logits_V.argmax()))
-        if said[-1] in model.student.stop_ids:
+        if said[-1] in model.student.chat.stop_ids:
             return said[:-1]
     return said
 

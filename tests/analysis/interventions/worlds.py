@@ -40,7 +40,7 @@ class World:
 
     def prompts(self, *answers: str) -> list[Prompt]:
         """The same answers of each."""
-        ids = tuple(tuple(self.model.student.response_ids(answer)) for answer in answers)
+        ids = tuple(tuple(self.model.student.chat.response_ids(answer)) for answer in answers)
         return [Prompt(*self.trained.encode(self.clips(q), q), ids) for q in self.questions]
 
     def clips(self, question: Question) -> Any:

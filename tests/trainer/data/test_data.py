@@ -17,7 +17,8 @@ from coat.trainer.data.loader import Loader
 from coat.trainer.data.samples import BadSample
 from coat.trainer.data.stream import ShardStream
 from coat.trainer.model.thinking import ThinkingBlock
-from coat.trainer.students.base import Student, UnusableInput
+from coat.trainer.students.base import Student
+from coat.trainer.students.unusable import UnusableInput
 from tests.trainer.helpers import SPECS, toy_sample, write_shards
 
 

@@ -16,7 +16,7 @@ from coat.trainer.evaluation.asking.who import make_asker
 from coat.trainer.evaluation.checks import cost
 from coat.trainer.evaluation.checks.cost import Cost, summary
 from coat.trainer.evaluation.evaluation import IN_TEXT, evaluate
-from coat.trainer.students.base import Student
+from coat.trainer.students.chat import Chat
 from tests.trainer.evaluation.helpers import settings_of, write_questions
 from tests.trainer.helpers import toy_config
 
@@ -42,7 +42,7 @@ def test_a_run_its_base_and_its_base_that_thinks_in_text(
     student_dir: Path, shards_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(toy_config(student_dir, shards_dir, tmp_path / "run", lora={"full": False}))
-    monkeypatch.setattr(Student, "stop_ids", [1])  # never said: all answers are as long as they may be
+    monkeypatch.setattr(Chat, "stop_ids", [1])  # never said: all answers are as long as they may be
     data = write_questions(tmp_path / "data", rows=3)
     settings = settings_of(data, tmp_path / "run", "run", guard=0, cost=3, cot=16)
     assert evaluate(settings, tmp_path / "e", make_asker)

@@ -40,7 +40,7 @@ def test_the_block_is_in_the_prefill_and_nothing_is_added_to_decoding(
     trained.student.language_model.register_forward_hook(
         lambda _module, _args, kwargs, _out: lengths.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
     )
-    monkeypatch.setattr(type(trained.student), "stop_ids", trained.block.new_ids)  # never said: five are asked for
+    monkeypatch.setattr(type(trained.student.chat), "stop_ids", trained.block.new_ids)  # never said: five are asked for
     trained.ask(AUDIO, "High or low?", max_new_tokens=5)
     prefix = trained.student.prefix(AUDIO[0], "High or low?")
     assert lengths == [len(prefix.ids) + 4 + 2, 1, 1, 1, 1]
@@ -62,10 +62,10 @@ def test_think_tokens_are_never_said(trained: Trained) -> None:
 
 def test_answers_that_are_cut_are_marked(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     """By themselves, and together with others."""
-    stop = trained.student.stop_ids[0]
+    stop = trained.student.chat.stop_ids[0]
     ids_BN = torch.tensor([[5, 6, stop, trained.student.tokenizer.pad_token_id], [5, 6, 7, 8], [5, 6, 7, stop]])
     assert [a.is_cut for a in trained.decode(ids_BN)] == [False, True, False]
-    monkeypatch.setattr(type(trained.student), "stop_ids", trained.block.new_ids)  # never said
+    monkeypatch.setattr(type(trained.student.chat), "stop_ids", trained.block.new_ids)  # never said
     answer = trained.ask(AUDIO, "High or low?", max_new_tokens=3)
     assert (answer.is_cut, pickle.loads(pickle.dumps(answer)).is_cut) == (True, True)
 

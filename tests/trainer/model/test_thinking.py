@@ -14,8 +14,9 @@ from coat.trainer.model.build import build_model
 from coat.trainer.model.experts import experts_of
 from coat.trainer.model.heads import think_times
 from coat.trainer.model.thinking import ThinkingBlock, think_token
-from coat.trainer.students.base import Student, UnusableInput
+from coat.trainer.students.base import Student
 from coat.trainer.students.registry import load_student
+from coat.trainer.students.unusable import UnusableInput
 from tests.trainer.helpers import toy_config
 
 ONE_SECOND = np.sin(np.arange(16000) / 20).astype(np.float32)
@@ -128,13 +129,13 @@ def test_prompts_with_special_tokens_are_refused(student: Student) -> None:
 def test_a_students_own_words_stay_text_and_are_said_once(student: Student) -> None:
     """`<think>` of a reasoning student is one token, and no markup; of another student it is letters."""
     lines: list[str] = []
-    student.log = lines.append
-    spelled = student.response_ids("<think>a</think>")
+    student.chat.log = lines.append
+    spelled = student.chat.response_ids("<think>a</think>")
     assert not lines
     student.tokenizer.add_tokens(["<think>", "</think>", "<|unsaid|>"])
     student.model.resize_token_embeddings(len(student.tokenizer), mean_resizing=False)
     block = ThinkingBlock.add_to(student, ThinkingConfig(count=4))
-    ids = student.response_ids("<think>a</think>")
+    ids = student.chat.response_ids("<think>a</think>")
     opened, closed = student.tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
     assert (ids[0], ids[-2], len(ids) < len(spelled)) == (opened, closed, True)
     assert student.tokenizer.decode(ids, skip_special_tokens=True) == "<think>a</think>"
@@ -142,11 +143,11 @@ def test_a_students_own_words_stay_text_and_are_said_once(student: Student) -> N
     assert opened in prompted
     assert not {*ids, *prompted} & set(block.new_ids)  # no position of the block comes from a text
     assert [line.split(",")[0] for line in lines] == ["texts hold <think>", "texts hold </think>"]
-    student.response_ids("<think>b")
+    student.chat.response_ids("<think>b")
     assert len(lines) == 2
     for token in ["<|unsaid|>", *student.tokenizer.convert_ids_to_tokens(block.new_ids)]:
         with pytest.raises(UnusableInput, match="special token"):
-            student.response_ids(f"so {token} it is")
+            student.chat.response_ids(f"so {token} it is")
 
 
 def test_audio_that_cannot_be_heard_whole_is_refused(student: Student) -> None:

@@ -20,8 +20,9 @@ from coat.trainer.model.batch import IGNORED, positions_before
 from coat.trainer.model.build import build_model
 from coat.trainer.model.experts import experts_of
 from coat.trainer.model.thinking import ThinkingBlock
-from coat.trainer.students.base import Student, UnusableInput
+from coat.trainer.students.base import Student
 from coat.trainer.students.registry import load_student
+from coat.trainer.students.unusable import UnusableInput
 from tests.trainer.helpers import toy_config, toy_conversation, toy_sample, toy_text, write_shards
 from tests.trainer.students.test_students import close, tone
 
@@ -68,7 +69,7 @@ def test_every_answer_of_a_conversation_has_labels(student: Student, shards: Pat
     assert before.endswith("assistant\n" if placement == "before_response" else ("<|audio_eos|>", "_end|>", "<sound>"))
     assert student.audio_token not in after
     heard = student.audio_token * student.audio_positions(16000)
-    chat = student.render_chat("High or low?\nChoices: high, low", 1, TURNS)
+    chat = student.chat.render("High or low?\nChoices: high, low", 1, TURNS)
     assert (before + after).replace(heard, student.audio_token) == f"{chat}low<|im_end|>"
     assert said(student, collator.encode(text, config), collator) == "four<|im_end|>"
 

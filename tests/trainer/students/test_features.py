@@ -29,7 +29,7 @@ def omni(tmp_path_factory: pytest.TempPathFactory) -> Student:
 @pytest.mark.parametrize("seconds", [0.05, 0.5, 1.0, 1.2345, 2.0, 5.0, 7.77])
 def test_features_are_those_of_the_whole_padding(omni: Student, seconds: float) -> None:
     audio_S = tone(seconds)
-    text = omni.render_chat("What is it?")
+    text = omni.chat.render("What is it?")
     ids, features = omni.encode(text, [audio_S])
     whole = omni.processor(text=[text], audio=[audio_S], sampling_rate=16000, return_tensors="pt")
     assert ids == whole["input_ids"][0].tolist()
@@ -40,7 +40,7 @@ def test_features_are_those_of_the_whole_padding(omni: Student, seconds: float) 
 
 
 def test_a_short_clip_costs_no_300_seconds(omni: Student) -> None:
-    audio_S, text = tone(5.0), omni.render_chat("What is it?")
+    audio_S, text = tone(5.0), omni.chat.render("What is it?")
 
     def cpu(call: object) -> float:
         began = time.process_time()
@@ -57,7 +57,7 @@ def test_a_short_clip_costs_no_300_seconds(omni: Student) -> None:
 
 def test_two_audios_of_unlike_length(omni: Student) -> None:
     audios = [tone(0.5), tone(2.0)]
-    text = omni.render_chat("Which is longer?", 2)
+    text = omni.chat.render("Which is longer?", 2)
     ids, features = omni.encode(text, audios)
     whole = omni.processor(text=[text], audio=audios, sampling_rate=16000, return_tensors="pt")
     assert ids == whole["input_ids"][0].tolist()
@@ -71,11 +71,11 @@ def test_the_vocabulary_is_asked_for_once(student_dir: Path, monkeypatch: pytest
     ask = student.tokenizer.get_added_vocab
     monkeypatch.setattr(type(student.tokenizer), "get_added_vocab", lambda self: calls.append(1) or ask())
     for n in range(20):
-        student.check_text(f"text {n}")
+        student.chat.check_text(f"text {n}")
     before = len(calls)
     assert before <= 1
     ThinkingBlock.add_to(student, ThinkingConfig(count=4))
     with pytest.raises(ValueError, match="special token"):  # of those that were added meanwhile
-        student.check_text("so <|audio_think_1|> it is")
+        student.chat.check_text("so <|audio_think_1|> it is")
     student.prefix(np.zeros(16000, np.float32), "What?")
     assert len(calls) == before + 1

@@ -24,8 +24,9 @@ from coat.trainer.model.build import build_model
 from coat.trainer.model.experts import experts_of
 from coat.trainer.model.saved_weights import load_weights
 from coat.trainer.model.thinking import ThinkingBlock
-from coat.trainer.students.base import Student, UnusableInput
+from coat.trainer.students.base import Student
 from coat.trainer.students.registry import STUDENTS, load_student
+from coat.trainer.students.unusable import UnusableInput
 from coat.trainer.tiny_students.make import make_tiny_student
 from tests.trainer.helpers import toy_config, toy_sample
 

@@ -15,7 +15,7 @@ from coat.manifests import Clip
 from coat.trainer.evaluation.asking.ask import Answered, Ask, Timed
 from coat.trainer.evaluation.asking.chat import ChatClient, Refused, TimedCompletion
 from coat.trainer.evaluation.results import Subject
-from coat.trainer.students.base import Turns
+from coat.trainer.students.chat import Turns
 
 TOKENS_PER_S = 25  # of audio; only like lengths go together by it
 TOKENS_PER_CHARACTER = 0.3

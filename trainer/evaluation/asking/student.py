@@ -59,7 +59,7 @@ class StudentAsker:
                 f"out of memory with {len(prepared)} prompts of up to {max(len(p.encoded[0]) for p in prepared)} "
                 "positions; the same command with a smaller --batch-tokens goes on"
             ) from e
-        stops = torch.tensor(self.trained.student.stop_ids, device=ids_BN.device)
+        stops = torch.tensor(self.trained.student.chat.stop_ids, device=ids_BN.device)
         lengths = answer_lengths(ids_BN, stops)
         return [
             Answered(
