@@ -9,14 +9,14 @@ import argparse
 import sys
 import time
 
-from benchmarks.real_model.arms import LEARNING_RATE, SHORT_CLIPS, STEPS, Run
+from benchmarks.real_model.arms import LEARNING_RATE, SHORT_CLIPS, STEPS, Run, native_dtype
 from benchmarks.real_model.clips import TASKS
 from benchmarks.real_model.data import CACHE, make_clips, make_shards, parsed
-from benchmarks.real_model.study import aligned_student, mean_accuracy, perform, read
+from benchmarks.real_model.study import aligned_student, dtype_of, mean_accuracy, perform, read
 from benchmarks.scale_model.report_parts import percent, table
 
 SHORT = CACHE / "short"
-RUNS = [Run(arm, LEARNING_RATE, 0, "short") for arm in "AC"]
+RUNS = [Run(arm, LEARNING_RATE, 0, "short", dtype=native_dtype()) for arm in "AC"]
 
 
 def main() -> int:
@@ -35,14 +35,14 @@ def main() -> int:
 
 
 def compared() -> list[str]:
-    """Accuracy by task of each run now, and as committed."""
+    """Accuracy by task of each run now, and as committed, with its dtype."""
     lines = []
     for run in RUNS:
         for when, result in (("now", read(run, SHORT / "results")), ("committed", read(run))):
             if result is not None:
                 hits = result["hits"]["test"]
                 cells = [percent(mean_accuracy({task: hits[task]})) for task in TASKS]
-                lines.append([f"{run.arm}, {when}", *cells, percent(mean_accuracy(hits))])
+                lines.append([f"{run.arm}, {when} ({dtype_of(result)})", *cells, percent(mean_accuracy(hits))])
     return table([f"{STEPS['short']} steps", *TASKS, "mean"], lines)
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from coat.trainer.config.train_config import TrainConfig
 
 ARMS: Mapping[str, str] = {
@@ -43,7 +45,7 @@ STEPS: Mapping[str, int] = {"align": 400, "final": 1000, "variant": 1000, "short
 WARMUP = 20
 What = Literal["align", "final", "variant", "short"]
 Attention = Literal["sdpa", "eager"]  # the kernel; on some CPUs eager is the faster
-Dtype = Literal["bfloat16", "float32"]  # of frozen weights and products; a CPU without bfloat16 takes float32
+Dtype = Literal["bfloat16", "float32"]  # of frozen weights and matrix products
 ROWS: Mapping[str, tuple[str, ...]] = {
     "final": ("test", "kept"),
     "variant": ("validation",),
@@ -89,6 +91,12 @@ class Run:
     @property
     def name(self) -> str:
         return f"{self.arm}-{self.what}-lr{self.lr:g}-seed{self.seed}-steps{self.steps}"
+
+
+def native_dtype() -> Dtype:
+    """bfloat16, as such models are trained; float32 on CPUs that would multiply bfloat16 tens of times slower."""
+    fast = torch.cuda.is_available() or torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return "bfloat16" if fast else "float32"
 
 
 ALIGNMENT = Run("align", LEARNING_RATE, 0, "align")

@@ -17,7 +17,7 @@ from benchmarks.real_model.clips import TASKS
 from benchmarks.real_model.picture import draw
 from benchmarks.real_model.report_analyses import analyses
 from benchmarks.real_model.step_costs import FILE as STEP_COSTS
-from benchmarks.real_model.study import RESULTS, mean_accuracy, read
+from benchmarks.real_model.study import RESULTS, dtype_of, mean_accuracy, read
 from benchmarks.scale_model.report_parts import interval, percent, table
 
 PAGE = Path("docs/real-model.md")
@@ -87,7 +87,19 @@ def accuracies(asked: Asked, arms: Mapping[str, Sequence[Result]], rows: Mapping
         f"Test, sources that no training has, {STEPS['final']:,} steps:",
         "",
         *table(["arm", *TASKS, "mean; seeds", "kept"], lines),
+        *other_dtypes(arms),
     ]
+
+
+def other_dtypes(arms: Mapping[str, Sequence[Result]]) -> list[str]:
+    """Which runs are not in bfloat16: what is between arms of a seed may then be the dtype's, too."""
+    found = [
+        f"{arm}, seed {result['run']['seed']}: {dtype_of(result)}"
+        for arm, results in arms.items()
+        for result in results
+        if dtype_of(result) != "bfloat16"
+    ]
+    return [f"All in bfloat16, but {'; '.join(found)}.", ""] if found else []
 
 
 def differences(asked: Asked, arms: Mapping[str, Sequence[Result]]) -> list[str]:
@@ -124,8 +136,9 @@ def step_costs(file: Path) -> list[str]:
         for line in found["lines"]
     ]
     head = ["arm", "attention by", "s a step", "positions a clip", *(f"{share}, %" for share in shares)]
+    dtype = found.get("dtype", "bfloat16")  # that of results of before there was a choice
     return [
-        f"What a step of {found['clips']} clips costs, in turns, {found['threads']} threads (`step_costs`):",
+        f"What a step of {found['clips']} clips costs, in turns, {found['threads']} threads, {dtype} (`step_costs`):",
         "",
         *table(head, lines),
     ]

@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.common import median
 from benchmarks.cost_training import begun, first_batches
-from benchmarks.real_model.arms import BATCH, LEARNING_RATE, ON_CPUS, SEEDS, Run, config_of
+from benchmarks.real_model.arms import BATCH, LEARNING_RATE, ON_CPUS, SEEDS, Run, config_of, native_dtype
 from benchmarks.real_model.data import CACHE
 from benchmarks.real_model.study import RESULTS, aligned_student
 
@@ -74,11 +74,11 @@ def measure(arms: Sequence[str], kernels: Sequence[str], rounds: int, home: Path
                 **shares(runs[i], batches[i][0]),
             }
         )
-    return {"clips": BATCH, "threads": torch.get_num_threads(), "lines": lines}
+    return {"clips": BATCH, "threads": torch.get_num_threads(), "dtype": native_dtype(), "lines": lines}
 
 
 def begun_with(arm: str, kernel: Any, home: Path) -> Any:
-    run = Run(arm, LEARNING_RATE, SEEDS[0], "final", kernel)
+    run = Run(arm, LEARNING_RATE, SEEDS[0], "final", kernel, native_dtype())
     return begun(config_of(run, CACHE, home / f"{arm}-{kernel}"))
 
 

@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +35,7 @@ from benchmarks.real_model.arms import (
     Run,
     What,
     config_of,
+    native_dtype,
 )
 from benchmarks.real_model.clips import TASKS
 from benchmarks.real_model.data import CACHE, coat, make_clips, make_pairs, make_shards, parsed, read_rows, rows_file
@@ -144,6 +145,11 @@ def read(run: Run, results: Path = RESULTS) -> dict[str, Any] | None:
     return json.loads(file.read_text()) if file.exists() else None
 
 
+def dtype_of(result: Mapping[str, Any]) -> str:
+    """Results of before there was a choice are of bfloat16."""
+    return result["run"].get("dtype", "bfloat16")
+
+
 def mean_accuracy(hits: dict[str, str]) -> float:
     """Over tasks, each weighing the same."""
     return sum(of_task.count("1") / len(of_task) for of_task in hits.values()) / len(hits)
@@ -168,7 +174,12 @@ def main() -> int:
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     parser.add_argument("--at-once", type=int, default=1, help="trainings that share the device")
     parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="kernel of all trainings")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of frozen weights")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "bfloat16", "float32"),
+        default="auto",
+        help="auto: float32 on a CPU without bfloat16",
+    )
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
     arguments = parsed(parser)
     if arguments.device == "cpu":
@@ -184,7 +195,8 @@ def main() -> int:
         make_shards(CACHE, ["train"])
         aligned_student(CACHE)
         seeds = [int(seed) for seed in arguments.seeds.split(",")]
-        runs = runs_of(phase, arguments.arms.split(","), seeds, arguments.attention, arguments.dtype)
+        dtype = native_dtype() if arguments.dtype == "auto" else arguments.dtype
+        runs = runs_of(phase, arguments.arms.split(","), seeds, arguments.attention, dtype)
         with ThreadPoolExecutor(arguments.at_once) as pool:
             list(pool.map(lambda run: perform(run, CACHE), runs))
     return 0
