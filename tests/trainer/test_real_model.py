@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from benchmarks.real_model import analysis, arms, data, report_analyses, sources, study
+from benchmarks.real_model import analysis, arms, data, report, report_analyses, sources, study
 from benchmarks.real_model.arms import ARMS, CLIPS, Run, config_of
 from benchmarks.real_model.asked import Asked
 from benchmarks.real_model.clips import (
@@ -32,6 +32,9 @@ from benchmarks.real_model.data import read_rows
 from benchmarks.real_model.sources import RATE, Sample, Sources
 from benchmarks.real_model.speech import say
 from benchmarks.real_model.student import encoder_weights, read_ctranslate2, sizes
+
+
+DTYPES: tuple[arms.Dtype, ...] = ("bfloat16", "float32")
 
 
 def ctranslate2(variables: dict[str, np.ndarray]) -> bytes:
@@ -240,11 +243,18 @@ def test_variants_differ_from_their_arm_in_a_setting_of_the_trainer(tmp_path, at
 def test_a_study_in_float32_multiplies_in_float32(tmp_path):
     """Of every phase, and in the name of no run: a result in another dtype is not trained again."""
     for phase in ("final", "listening", "variant"):
-        runs = [study.runs_of(phase, ["C", "E"], [0, 1], "sdpa", dtype) for dtype in ("bfloat16", "float32")]
+        runs = [study.runs_of(phase, ["C", "E"], [0, 1], "sdpa", dtype) for dtype in DTYPES]
         assert [run.name for run in runs[0]] == [run.name for run in runs[1]]
         for run in runs[1]:
             config = config_of(run, tmp_path, tmp_path)
             assert (config.student.dtype, config.run.precision) == ("float32", "no")
+
+
+def test_the_report_names_runs_of_another_dtype():
+    """Results of before there was a choice name none, and are of bfloat16."""
+    runs = {"A": [{"run": {"seed": 0}}], "C": [{"run": {"seed": s, "dtype": d}} for s, d in enumerate(DTYPES)]}
+    assert report.other_dtypes(runs) == ["All in bfloat16, but C, seed 1: float32.", ""]
+    assert report.other_dtypes({"A": runs["A"]}) == []
 
 
 def test_probes_of_students_that_have_no_block_beside_a_run_that_has():
