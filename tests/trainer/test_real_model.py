@@ -33,7 +33,6 @@ from benchmarks.real_model.sources import RATE, Sample, Sources
 from benchmarks.real_model.speech import say
 from benchmarks.real_model.student import encoder_weights, read_ctranslate2, sizes
 
-
 DTYPES: tuple[arms.Dtype, ...] = ("bfloat16", "float32")
 
 
