@@ -6,7 +6,7 @@ each leaves one JSON in results/, with the names of the runs, and is not run aga
 fidelity   C and E on the test's clips, over the training's mean, and over C-listening where it lies in the cache
 intervene  C and E: block of another clip, mean, hidden; audio of another clip; by task
 pairs      C and E: minimal pairs of the test's sources, each the other's donor of a block, or of audio
-probe      pitch, prosody and source, in the student as assembled, aligned, and after each arm that lies in the cache
+probe      pitch, prosody and source, in the student as assembled and aligned; probe-arms: beside each arm in the cache
 """
 
 import argparse
@@ -89,7 +89,8 @@ ANALYSES: Mapping[str, Callable[[Path], Any]] = {
     "intervene-E": lambda cache: intervene(final("E", cache), cache),
     "pairs-C": lambda cache: pairs(final("C", cache), cache),
     "pairs-E": lambda cache: pairs(final("E", cache), cache),
-    "probe": lambda cache: probe(
+    "probe": lambda cache: probe([cache / "student", aligned_student(cache)], [], cache),
+    "probe-arms": lambda cache: probe(
         [cache / "student", aligned_student(cache)], [run for arm in ON_CPUS if (run := finished(arm, cache))], cache
     ),
     "fidelity-C": lambda cache: fidelity(final("C", cache), finished(LISTENING, cache), cache),

@@ -25,7 +25,10 @@ def analyses(results: Path) -> list[str]:
     for arm in "CE":
         if (found := read(results / f"pairs-{arm}.json")) is not None:
             lines += interventions(arm, found, "minimal pairs")
-    return lines + (probes(found) if (found := read(results / "probe.json")) is not None else [])
+    for name in ("probe", "probe-arms"):
+        if (found := read(results / f"{name}.json")) is not None:
+            lines += probes(found)
+    return lines
 
 
 def read(file: Path) -> Any:
