@@ -42,7 +42,7 @@ def compared() -> list[str]:
             if result is not None:
                 hits = result["hits"]["test"]
                 cells = [percent(mean_accuracy({task: hits[task]})) for task in TASKS]
-                lines.append([f"{run.arm}, {when} ({dtype_of(result)})", *cells, percent(mean_accuracy(hits))])
+                lines.append([f"{run.arm}, {when} ({dtype_of(result['run'])})", *cells, percent(mean_accuracy(hits))])
     return table([f"{STEPS['short']} steps", *TASKS, "mean"], lines)
 
 

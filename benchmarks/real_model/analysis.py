@@ -72,9 +72,10 @@ def intervened(run: Path, cache: Path, shards: str, what: Sequence[str], *option
     return {"run": run.name, "lines": said("intervene", *whom, *do, "--out", page)["lines"]}
 
 
-def probe(students: Sequence[Path], runs: Sequence[Path], cache: Path) -> Any:
+def probe(runs: Sequence[Path], cache: Path) -> Any:
+    """The student as assembled and aligned, and these runs."""
     make_shards(cache, ["test"])
-    whom = [word for student in students for word in ("--student", student)]
+    whom = [word for student in (cache / "student", aligned_student(cache)) for word in ("--student", student)]
     whom += [word for run in runs for word in ("--run", run)]
     found = said(
         "probe", *whom, "--shards", cache / "shards/test", "--experts", PROBED, "--label", "source",
@@ -89,10 +90,8 @@ ANALYSES: Mapping[str, Callable[[Path], Any]] = {
     "intervene-E": lambda cache: intervene(final("E", cache), cache),
     "pairs-C": lambda cache: pairs(final("C", cache), cache),
     "pairs-E": lambda cache: pairs(final("E", cache), cache),
-    "probe": lambda cache: probe([cache / "student", aligned_student(cache)], [], cache),
-    "probe-arms": lambda cache: probe(
-        [cache / "student", aligned_student(cache)], [run for arm in ON_CPUS if (run := finished(arm, cache))], cache
-    ),
+    "probe": lambda cache: probe([], cache),
+    "probe-arms": lambda cache: probe([run for arm in ON_CPUS if (run := finished(arm, cache))], cache),
     "fidelity-C": lambda cache: fidelity(final("C", cache), finished(LISTENING, cache), cache),
     "fidelity-E": lambda cache: fidelity(final("E", cache), finished(LISTENING, cache), cache),
 }

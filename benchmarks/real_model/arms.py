@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from coat.trainer.config.train_config import TrainConfig
 
 ARMS: Mapping[str, str] = {
@@ -95,6 +93,8 @@ class Run:
 
 def native_dtype() -> Dtype:
     """bfloat16, as such models are trained; float32 on CPUs that would multiply bfloat16 tens of times slower."""
+    import torch  # takes seconds, and few that read this file need it
+
     fast = torch.cuda.is_available() or torch.backends.cpu.get_cpu_capability() == "AVX512"
     return "bfloat16" if fast else "float32"
 

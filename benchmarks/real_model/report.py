@@ -94,10 +94,10 @@ def accuracies(asked: Asked, arms: Mapping[str, Sequence[Result]], rows: Mapping
 def other_dtypes(arms: Mapping[str, Sequence[Result]]) -> list[str]:
     """Which runs are not in bfloat16: what is between arms of a seed may then be the dtype's, too."""
     found = [
-        f"{arm}, seed {result['run']['seed']}: {dtype_of(result)}"
+        f"{arm}, seed {result['run']['seed']}: {dtype_of(result['run'])}"
         for arm, results in arms.items()
         for result in results
-        if dtype_of(result) != "bfloat16"
+        if dtype_of(result["run"]) != "bfloat16"
     ]
     return [f"All in bfloat16, but {'; '.join(found)}.", ""] if found else []
 
@@ -136,9 +136,9 @@ def step_costs(file: Path) -> list[str]:
         for line in found["lines"]
     ]
     head = ["arm", "attention by", "s a step", "positions a clip", *(f"{share}, %" for share in shares)]
-    dtype = found.get("dtype", "bfloat16")  # that of results of before there was a choice
     return [
-        f"What a step of {found['clips']} clips costs, in turns, {found['threads']} threads, {dtype} (`step_costs`):",
+        f"What a step of {found['clips']} clips costs, in turns, {found['threads']} threads, {dtype_of(found)} "
+        "(`step_costs`):",
         "",
         *table(head, lines),
     ]

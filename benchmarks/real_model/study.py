@@ -145,9 +145,9 @@ def read(run: Run, results: Path = RESULTS) -> dict[str, Any] | None:
     return json.loads(file.read_text()) if file.exists() else None
 
 
-def dtype_of(result: Mapping[str, Any]) -> str:
-    """Results of before there was a choice are of bfloat16."""
-    return result["run"].get("dtype", "bfloat16")
+def dtype_of(run: Mapping[str, Any]) -> str:
+    """Of what results say of a run; those of before there was a choice say nothing, and are of bfloat16."""
+    return run.get("dtype", "bfloat16")
 
 
 def mean_accuracy(hits: dict[str, str]) -> float:
